@@ -1,0 +1,160 @@
+package sealift_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const (
+	module      = "sealift"
+	gnet        = "github.com/panjf2000/gnet/v2"
+	sqlite      = "modernc.org/sqlite"
+	notStandard = "all but the standard library"
+)
+
+// layers says for the folders of the module what their packages may not import,
+// directly or through others. A folder stands for all below it.
+var layers = []struct {
+	folder string
+	never  []string // folders of the module, other modules, or notStandard
+}{
+	{"codec", []string{notStandard}},
+	{"crypto", []string{"codec", "session", "eventloop", "client", "storage", "cmd", "bench", "test", gnet}},
+	// No sockets, no SQL, no files.
+	{"session", []string{"eventloop", "storage", "client", "cmd", "internal", "bench", "test", gnet, sqlite}},
+	{"storage", []string{"eventloop", "client", "cmd", "internal", "bench", "test", gnet}},
+	{"eventloop", []string{"storage", "client", "cmd", "internal", "bench", "test", sqlite}},
+	{"client", []string{"session", "eventloop", "storage", "cmd", "bench", "test", gnet}},
+	{"internal", []string{"cmd", "bench", "test"}},
+	{"cmd", []string{"bench", "test"}},
+}
+
+// direct says what only these folders may import themselves.
+var direct = map[string][]string{
+	gnet: {"eventloop", "bench"},
+}
+
+// sessionStd is what package session has no business with, though the standard
+// library has it. What others of its imports need of it is theirs.
+var sessionStd = []string{"net", "os", "database/sql", "syscall", "net/http"}
+
+type listed struct {
+	ImportPath string
+	Standard   bool
+	Imports    []string
+	Deps       []string
+}
+
+// TestLayers: imports only point down.
+func TestLayers(t *testing.T) {
+	watch(t)
+	packages := list(t, "./...")
+	standard := make(map[string]bool)
+	for _, p := range list(t, "-deps", "./...") {
+		standard[p.ImportPath] = p.Standard
+	}
+	seen := make(map[string]bool)
+	for _, p := range packages {
+		for _, l := range layers {
+			if !below(p.ImportPath, module+"/"+l.folder) {
+				continue
+			}
+			seen[l.folder] = true
+			for _, dep := range p.Deps {
+				for _, never := range l.never {
+					bad := below(dep, module+"/"+never)
+					switch never {
+					case notStandard:
+						bad = !standard[dep] && !below(dep, module+"/"+l.folder)
+					case gnet, sqlite:
+						bad = below(dep, never)
+					}
+					if bad {
+						t.Errorf("%s depends on %s", p.ImportPath, dep)
+					}
+				}
+			}
+		}
+		for path, folders := range direct {
+			for _, i := range p.Imports {
+				if below(i, path) && !belowAny(p.ImportPath, folders) {
+					t.Errorf("%s imports %s", p.ImportPath, i)
+				}
+			}
+		}
+		if p.ImportPath == module+"/session" {
+			for _, i := range p.Imports {
+				for _, never := range sessionStd {
+					if i == never {
+						t.Errorf("%s imports %s", p.ImportPath, i)
+					}
+				}
+			}
+		}
+	}
+	for _, l := range layers {
+		if !seen[l.folder] {
+			t.Errorf("there is no package in %s", l.folder)
+		}
+	}
+}
+
+// below reports whether an import path is that package or one below it.
+func below(path, of string) bool { return path == of || strings.HasPrefix(path, of+"/") }
+
+func belowAny(path string, folders []string) bool {
+	for _, f := range folders {
+		if below(path, module+"/"+f) {
+			return true
+		}
+	}
+	return false
+}
+
+// watch has go test run this test again when a file has changed that go list
+// will read: its cache goes by what the test itself opens.
+func watch(t *testing.T) {
+	t.Helper()
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if d != nil && d.IsDir() && d.Name() == ".git" {
+			return fs.SkipDir
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func list(t *testing.T, args ...string) (all []listed) {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Standard,Imports,Deps"}, args...)...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var complaint strings.Builder
+	cmd.Stderr = &complaint
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for d := json.NewDecoder(out); ; {
+		var p listed
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("go list: %v\n%s", err, complaint.String())
+	}
+	return all
+}
