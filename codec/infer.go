@@ -1,0 +1,117 @@
+package codec
+
+import "fmt"
+
+// Scheme is how the content of a transfer's packets makes up the file. The
+// documents leave it open, and clients in the field settled on three ways.
+type Scheme uint8
+
+const (
+	// WholeFile: the file is encrypted as one and cut into packets. Content
+	// Size and Orig File Size are those of the whole. Past Content Size the
+	// last packet may be filled up with zeros.
+	WholeFile Scheme = iota
+	// PerPacket: each packet is encrypted on its own, with its own padding,
+	// from the zero IV; both sizes are those of the packet.
+	PerPacket
+	// PacketSize: as WholeFile, but Content Size is that of the packet.
+	PacketSize
+)
+
+func (s Scheme) String() string {
+	switch s {
+	case WholeFile:
+		return "whole-file"
+	case PerPacket:
+		return "per-packet"
+	case PacketSize:
+		return "packet-size"
+	}
+	return fmt.Sprintf("Scheme(%d)", uint8(s))
+}
+
+// Plan is how one transfer is laid out: what [Infer] made of its first packet.
+// It holds for the whole transfer.
+type Plan struct {
+	Scheme     Scheme
+	First      uint16 // number of the first packet: 1, or 0 for clients that count from zero
+	Total      uint16 // how many packets
+	Ciphertext int64  // bytes of the whole ciphertext; -1 for PerPacket, where nobody says
+	OrigSize   int64  // bytes of the whole file; -1 for PerPacket
+}
+
+// Infer reads from the packet of a transfer that arrived first, and from the
+// size of its body, how the client lays out its packets. With
+// W = CiphertextSize(OrigSize):
+//
+//	Content Size  Total  body            scheme
+//	W             1      >= W            WholeFile
+//	W             > 1    < W             WholeFile
+//	W             > 1    = W             PerPacket
+//	not W         > 1    = Content Size  PacketSize, if body < W
+//
+// Everything else is a contradiction: an [*Error] that wraps ErrPacket. No
+// packet as the documents describe it (WholeFile) fits another row.
+//
+// A first packet numbered 0 means that the client counts from zero.
+func Infer(m SendFile, body uint32) (Plan, error) {
+	p := Plan{First: 1, Total: m.Total}
+	if m.Packet == 0 {
+		p.First = 0
+	}
+	if m.Total == 0 {
+		return Plan{}, packetError("Total Packets is 0")
+	}
+	if !p.numbered(m.Packet) {
+		return Plan{}, packetError("packet %d of %d", m.Packet, m.Total)
+	}
+	w, content := CiphertextSize(m.OrigSize), int64(m.ContentSize)
+	if w > MaxCiphertext {
+		return Plan{}, packetError("a file of %d bytes does not fit", m.OrigSize)
+	}
+	p.Ciphertext, p.OrigSize = w, int64(m.OrigSize)
+	switch b := int64(body); {
+	case b == 0:
+		return Plan{}, packetError("a packet without content")
+	case content == w && (m.Total == 1 && b >= w || m.Total > 1 && b < w):
+		p.Scheme = WholeFile
+	case content == w && m.Total > 1 && b == w:
+		p.Scheme, p.Ciphertext, p.OrigSize = PerPacket, -1, -1
+	case content != w && m.Total > 1 && b == content && b < w:
+		p.Scheme = PacketSize
+	default:
+		return Plan{}, packetError("Content Size %d, Orig File Size %d (ciphertext %d), packet %d of %d with %d bytes",
+			m.ContentSize, m.OrigSize, w, m.Packet, m.Total, body)
+	}
+	return p, nil
+}
+
+// Check reports whether m, with a body of that many bytes, can belong to the
+// transfer: whether it would have led to the same plan, had it been the first
+// to arrive. An error is an [*Error] that wraps ErrPacket.
+func (p Plan) Check(m SendFile, body uint32) error {
+	q, err := Infer(m, body)
+	if err != nil {
+		return err
+	}
+	q.First = p.First // a later packet does not tell
+	if q != p {
+		return packetError("Content Size %d, Orig File Size %d, %d packets, %d bytes: not of the %v transfer under way",
+			m.ContentSize, m.OrigSize, m.Total, body, p.Scheme)
+	}
+	if !p.numbered(m.Packet) {
+		return packetError("packet %d of %d, counted from %d", m.Packet, m.Total, p.First)
+	}
+	return nil
+}
+
+// Last is the number of the last packet.
+func (p Plan) Last() uint32 { return uint32(p.First) + uint32(p.Total) - 1 }
+
+func (p Plan) numbered(packet uint16) bool {
+	return packet >= p.First && uint32(packet) <= p.Last()
+}
+
+func packetError(format string, args ...any) error {
+	return &Error{Code: CodeSendFile, Err: ErrPacket, Detail: fmt.Sprintf(format, args...), InStep: true}
+}
