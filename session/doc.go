@@ -1,0 +1,23 @@
+// Package session is the server's side of the v3 secure file transfer protocol:
+// one state machine for each connection, which takes bytes, decides, and
+// answers. It has no sockets, no database, no goroutines and no clock; it gets
+// all of that from its [Host], and the stores from a [Registry] and [Files].
+// The table of transitions (table.go) says what it does with each request.
+//
+// A transport drives a [Session] like this, always on the one goroutine that is
+// the session's:
+//
+//   - What arrives goes to [Session.Feed]. What Feed does not take stays with the
+//     transport, which had better stop reading then.
+//   - After each done that it ran for the session (see [Host]), and when there is
+//     memory again after a nil from Buffer, it calls Feed once more, with what it
+//     has, be it nothing: a request may have waited for just that.
+//   - It ends connections by what [Session.Phase] and [Session.Working] tell, and
+//     calls [Session.Closed] exactly once when the connection is gone. Work that
+//     is under way still has to run to its done.
+//
+// Replies do not depend on how the bytes were split, nor on the order in which
+// workers end. A session holds no more content in buffers than
+// Config.Window, and nothing else that grows with what a client sends, except
+// what Host.Hold has granted.
+package session

@@ -1,0 +1,24 @@
+package session
+
+// State tells a test in which row of the table of transitions s is.
+func (s *Session) State() string { return s.state.String() }
+
+// Held tells how many bytes of buffers count against the window of s.
+func (s *Session) Held() int { return s.held }
+
+// Uploads tells how many transfers s believes to be under way.
+func (s *Session) Uploads() int { return len(s.uploads) }
+
+// Locked tells how many paths are locked.
+func (svc *Service) Locked() int {
+	svc.locks.mu.Lock()
+	defer svc.locks.mu.Unlock()
+	return len(svc.locks.waiting)
+}
+
+// Unrecorded tells how many files wait for the registry to record them.
+func (svc *Service) Unrecorded() int {
+	svc.unrecorded.mu.Lock()
+	defer svc.unrecorded.mu.Unlock()
+	return len(svc.unrecorded.keys)
+}

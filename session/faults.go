@@ -1,0 +1,136 @@
+package session
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sealift/codec"
+)
+
+// Faults make a server misbehave on purpose, so that those who write a client
+// can see what it does then. Its methods may be called from any goroutine.
+type Faults struct {
+	// Delay is for the host: it sends each reply so much later.
+	Delay time.Duration
+
+	text string
+	mu   sync.Mutex
+	left map[faultKind]int // how often; below zero: for ever
+}
+
+// faultKind is a kind of fault and, where it has one, the code of the request
+// that it strikes.
+type faultKind struct {
+	kind string
+	code codec.Code
+}
+
+// ParseFaults reads a list of faults, separated by commas:
+//
+//	crc=N         the checksum in the next N 1603 is wrong
+//	error=CODE:N  the next N requests CODE get 1607; of 1028, N transfers
+//	drop=CODE:N   the next N requests CODE end the connection without a reply
+//	reject=N      the next N 1027 get 1606
+//	delay=TIME    each reply comes so much later: 200ms
+//
+// N counts over all connections; -1 is for ever.
+func ParseFaults(text string) (*Faults, error) {
+	f := &Faults{text: text, left: make(map[faultKind]int)}
+	for item := range strings.SplitSeq(text, ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(item), "=")
+		if err := f.parse(name, value); err != nil {
+			return nil, fmt.Errorf("fault %q: %w", item, err)
+		}
+	}
+	return f, nil
+}
+
+func (f *Faults) parse(name, value string) (err error) {
+	k := faultKind{kind: name}
+	switch name {
+	case "delay":
+		if f.Delay, err = time.ParseDuration(value); err == nil && f.Delay < 0 {
+			err = fmt.Errorf("%v is less than nothing", f.Delay)
+		}
+		return err
+	case "crc", "reject":
+	case "error", "drop":
+		var code string
+		code, value, _ = strings.Cut(value, ":")
+		n, err := strconv.ParseUint(code, 10, 16)
+		if _, known := codec.RequestPayloadSize(codec.Code(n)); err != nil || !known {
+			return fmt.Errorf("%q is not the code of a request, 1025 to 1031", code)
+		}
+		k.code = codec.Code(n)
+	default:
+		return fmt.Errorf("there are crc=N, error=CODE:N, drop=CODE:N, reject=N and delay=TIME")
+	}
+	n, err := strconv.Atoi(value)
+	if err != nil || n < -1 || n == 0 {
+		return fmt.Errorf("%q is not how often: 1, 2, … or -1 for ever", value)
+	}
+	f.left[k] = n
+	return nil
+}
+
+// String is the text that the faults were parsed from.
+func (f *Faults) String() string { return f.text }
+
+// strike reports whether a fault of that kind is due, and counts it.
+func (f *Faults) strike(kind string, code codec.Code) bool {
+	if f == nil {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	k := faultKind{kind, code}
+	n := f.left[k]
+	if n > 0 {
+		f.left[k]--
+	}
+	return n != 0
+}
+
+// sabotage does to a request what Config.Faults say. It returns false if that
+// is nothing.
+func (s *Session) sabotage(h codec.RequestHeader, payload []byte) bool {
+	f := s.svc.Faults
+	if f == nil || !s.beginsSomething(h, payload) {
+		return false
+	}
+	switch {
+	case f.strike("drop", h.Code):
+		s.sayFault("connection dropped", h.Code)
+		s.hungUp = true
+		s.host.Hangup("fault injection")
+	case f.strike("error", h.Code):
+		s.sayFault("1607", h.Code)
+		s.turnAway(h, payload, fault("fault injection"))
+	case h.Code == codec.CodeReconnect && f.strike("reject", 0):
+		s.sayFault("1606", h.Code)
+		m, _ := codec.ParseReconnect(payload)
+		s.reject(h.ID, string(m.Name), "fault injection")
+	default:
+		return false
+	}
+	return true
+}
+
+// beginsSomething is false for a packet in the middle of a transfer, or of one
+// that was refused: faults count transfers.
+func (s *Session) beginsSomething(h codec.RequestHeader, payload []byte) bool {
+	if h.Code != codec.CodeSendFile {
+		return true
+	}
+	m, err := codec.ParseSendFile(payload)
+	return err != nil || s.uploads[string(m.FileName)] == nil && s.refused.covering(h.ID, m) == nil
+}
+
+func (s *Session) sayFault(what string, code codec.Code) {
+	s.log().Warn("FAULT INJECTED", s.fields(zap.String("fault", what), zap.Stringer("request", code))...)
+}

@@ -1,0 +1,227 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"sealift/codec"
+	"sealift/session"
+	"sealift/storage/memory"
+)
+
+var errInjected = errors.New("injected fault")
+
+// faults makes the nth call of a store fail. The zero value never fails.
+type faults struct {
+	mu     sync.Mutex
+	calls  int
+	failAt int          // 0: never
+	failOn string       // the next call so described, instead
+	hit    string       // the call that failed last
+	hits   []string     // all that did
+	fail   func() error // what a failing call does; nil: it returns errInjected
+}
+
+func (f *faults) call(what string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls++
+	if f.calls != f.failAt && (f.failOn == "" || f.failOn != what) {
+		return nil
+	}
+	f.failOn = ""
+	f.hit, f.hits = what, append(f.hits, what)
+	if f.fail != nil {
+		return f.fail()
+	}
+	return errInjected
+}
+
+// registry is a real registry whose batches can be made to fail.
+type registry struct {
+	*memory.Registry
+	faults *faults
+}
+
+func (r *registry) Apply(ctx context.Context, batch []session.Operation) error {
+	what := "Apply"
+	for _, op := range batch {
+		what += fmt.Sprintf(" %T", op)
+	}
+	if err := r.faults.call(what); err != nil {
+		return err
+	}
+	return r.Registry.Apply(ctx, batch)
+}
+
+// contents is a session.Files in memory that knows what was left behind.
+type contents struct {
+	faults *faults
+	null   bool // keep no content of files
+	noRoom bool // keep no content of scratch rooms
+
+	mu        sync.Mutex
+	last      int
+	incoming  map[string]*incoming
+	stored    map[string][]byte // by client and path
+	open      int               // incoming files that are not closed
+	scratches int               // scratch rooms that are not closed
+	scratched int64             // bytes, the largest scratch room there was
+}
+
+func newContents(f *faults) *contents {
+	return &contents{faults: f, incoming: make(map[string]*incoming), stored: make(map[string][]byte)}
+}
+
+func place(id codec.ClientID, path string) string { return id.String() + "/" + path }
+
+type incoming struct {
+	c      *contents
+	key    string
+	b      bytes.Buffer
+	closed bool
+}
+
+func (c *contents) Create(_ context.Context, size int64) (session.Incoming, error) {
+	if err := c.faults.call("Create"); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last++
+	c.open++
+	in := &incoming{c: c, key: fmt.Sprint("key", c.last)}
+	c.incoming[in.key] = in
+	return in, nil
+}
+
+func (in *incoming) Key() string { return in.key }
+
+func (in *incoming) Write(p []byte) (int, error) {
+	if in.closed {
+		panic("write to a closed incoming file")
+	}
+	if err := in.c.faults.call("Write"); err != nil {
+		in.b.Write(p[:len(p)/2])
+		return len(p) / 2, err
+	}
+	if in.c.null {
+		return len(p), nil
+	}
+	return in.b.Write(p)
+}
+
+func (in *incoming) Close() error {
+	in.c.mu.Lock()
+	defer in.c.mu.Unlock()
+	if in.closed {
+		panic("incoming file closed twice")
+	}
+	in.closed = true
+	in.c.open--
+	return in.c.faults.call("Close")
+}
+
+func (c *contents) Commit(_ context.Context, key string, id codec.ClientID, path string) error {
+	if err := c.faults.call("Commit"); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	in, ok := c.incoming[key]
+	if !ok {
+		if _, ok := c.stored[place(id, path)]; ok {
+			return nil
+		}
+		return session.ErrNotStored
+	}
+	if !in.closed {
+		panic("commit of a file that is being written")
+	}
+	c.stored[place(id, path)] = in.b.Bytes()
+	delete(c.incoming, key)
+	return c.faults.call("Commit, after the rename")
+}
+
+func (c *contents) Discard(_ context.Context, key string) error {
+	if err := c.faults.call("Discard"); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if in := c.incoming[key]; in != nil && !in.closed {
+		panic("discard of a file that is being written")
+	}
+	delete(c.incoming, key)
+	return nil
+}
+
+func (c *contents) Open(_ context.Context, key string, _ codec.ClientID, _ string) (io.ReadCloser, error) {
+	if err := c.faults.call("Open"); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	in, ok := c.incoming[key]
+	if !ok {
+		return nil, session.ErrNotStored
+	}
+	return io.NopCloser(bytes.NewReader(in.b.Bytes())), nil
+}
+
+func (c *contents) Scratch(context.Context) (session.Scratch, error) {
+	if err := c.faults.call("Scratch"); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.scratches++
+	return &scratch{c: c}, nil
+}
+
+type scratch struct {
+	c *contents
+	b []byte
+}
+
+func (s *scratch) WriteAt(p []byte, off int64) (int, error) {
+	if err := s.c.faults.call("WriteAt"); err != nil {
+		return 0, err
+	}
+	if s.c.noRoom {
+		s.c.scratched = max(s.c.scratched, off+int64(len(p)))
+		return len(p), nil
+	}
+	for int64(len(s.b)) < off+int64(len(p)) {
+		s.b = append(s.b, make([]byte, off+int64(len(p))-int64(len(s.b)))...)
+	}
+	s.c.mu.Lock()
+	s.c.scratched = max(s.c.scratched, int64(len(s.b)))
+	s.c.mu.Unlock()
+	return copy(s.b[off:], p), nil
+}
+
+func (s *scratch) ReadAt(p []byte, off int64) (int, error) {
+	if err := s.c.faults.call("ReadAt"); err != nil {
+		return 0, err
+	}
+	if off >= int64(len(s.b)) {
+		return 0, io.EOF
+	}
+	n := copy(p, s.b[off:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (s *scratch) Close() error {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.c.scratches--
+	return s.c.faults.call("Scratch.Close")
+}

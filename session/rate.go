@@ -1,0 +1,84 @@
+package session
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// maxAddresses bounds what a registrationRate remembers: some 3 MB.
+const maxAddresses = 1 << 15
+
+// burstTime is how long an address may have been silent for it to count: that
+// many seconds' worth of registrations may come at once.
+const burstTime = 20 * time.Second
+
+// registrationRate is a token bucket for each address, because anybody may
+// register, and each registration stays in the database for good. An IPv6
+// network of 64 bits counts as one address: it is what one customer gets.
+//
+// Of a bucket it keeps the time at which it will be full again. A bucket that
+// is full is like one that was never used, and is forgotten when memory runs
+// short; when it does so all the same, new addresses share a bucket.
+type registrationRate struct {
+	every time.Duration // for a token; 0: no bound
+
+	mu    sync.Mutex
+	full  map[netip.Addr]time.Time
+	swept time.Time
+}
+
+// newRegistrationRate makes buckets that take perSecond registrations; 0 is no
+// bound.
+func newRegistrationRate(perSecond float64) *registrationRate {
+	r := &registrationRate{full: make(map[netip.Addr]time.Time)}
+	if perSecond > 0 {
+		r.every = max(1, time.Duration(float64(time.Second)/perSecond))
+	}
+	return r
+}
+
+// allow takes a token of the client at remote, host:port. It returns false if
+// there is none.
+func (r *registrationRate) allow(remote string, now time.Time) bool {
+	if r.every == 0 {
+		return true
+	}
+	ap, _ := netip.ParseAddrPort(remote) // what has no address shares the bucket of the zero one
+	addr := ap.Addr().Unmap().WithZone("")
+	if addr.Is6() {
+		p, _ := addr.Prefix(64)
+		addr = p.Addr()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	full, known := r.full[addr]
+	if !known && len(r.full) >= maxAddresses {
+		r.sweep(now)
+		if len(r.full) >= maxAddresses {
+			addr = netip.Addr{}
+			full = r.full[addr]
+		}
+	}
+	if full.Before(now) {
+		full = now
+	}
+	if full = full.Add(r.every); full.Sub(now) > max(burstTime, r.every) {
+		return false
+	}
+	r.full[addr] = full
+	return true
+}
+
+// sweep forgets the buckets that are full, at most once a second.
+func (r *registrationRate) sweep(now time.Time) {
+	if now.Sub(r.swept) < time.Second {
+		return
+	}
+	r.swept = now
+	for addr, full := range r.full {
+		if !full.After(now) {
+			delete(r.full, addr)
+		}
+	}
+}

@@ -1,0 +1,341 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sealift/codec"
+	"sealift/crypto/keys"
+)
+
+// Session is the server's side of one connection. It takes the bytes that the
+// client sent, decides, and answers through its [Host]. All methods are called
+// on the session's goroutine.
+type Session struct {
+	svc    *Service
+	host   Host
+	remote string // address of the client, for the log
+
+	dec   codec.RequestDecoder
+	state state
+	id    codec.ClientID // bound unless state is fresh
+	name  string         // of the client
+	key   [keys.AESKeySize]byte
+
+	uploads  map[string]*upload // under way, by file name as sent
+	received map[string]receipt // 1603 sent, verdict awaited, by file name as sent
+	refused  refusals           // transfers turned down whose packets still come
+	rejected codec.ClientID     // of the last 1606 on this connection
+	pkt      packet             // the 1028 whose content is coming in
+	touched  *upload            // the transfer that content came for last
+	pending  *message           // decoded, but to be done later
+	held     int                // bytes of buffers that no worker has finished with
+	opened   time.Time
+	last     time.Time // of the last request
+	recorded time.Time // LastSeen as the registry has it
+
+	messages uint64 // that have come, refused ones too
+
+	ended    bool // a transfer was dropped since Feed last looked
+	busy     bool // a request waits for a worker or the registry
+	draining bool
+	waiting  bool // Target found no room
+	hungUp   bool
+	closed   bool
+}
+
+// message is a request whose turn has not come.
+type message struct {
+	header  codec.RequestHeader
+	payload []byte
+	content uint32
+}
+
+// receipt remembers a file that is complete and awaits its verdict.
+type receipt struct {
+	incoming string // its Files key
+	plan     codec.Plan
+	verified bool // it got its 1604
+}
+
+// maxReceived is the most entries of Session.received. With one that has to go,
+// it is forgotten which of two uploads of a name this connection's 1603 was
+// about; no file is lost.
+const maxReceived = 64
+
+// New makes the session of a connection that has just been accepted. remote is
+// the address of the client.
+func New(svc *Service, host Host, remote string) *Session {
+	now := host.Now()
+	return &Session{svc: svc, host: host, remote: remote, opened: now, last: now, recorded: now}
+}
+
+// Feed takes bytes from the client and returns how many it took. If these are
+// fewer than len(p), something has to end first. The host calls Feed with the
+// rest, and more if there is, after each done that it runs for this session and
+// when there is memory again; after a done also if there is no rest. It does not
+// keep p.
+func (s *Session) Feed(p []byte) (n int) {
+	for {
+		s.ended = false
+		n += s.consume(p[n:])
+		s.flush()
+		// What was left may have waited for the transfer that has just failed.
+		if !s.ended || s.busy {
+			return n
+		}
+	}
+}
+
+// consume is Feed but for what has been gathered: flush passes that on.
+func (s *Session) consume(p []byte) (n int) {
+	for !s.busy {
+		if s.hungUp {
+			n = len(p)
+			break
+		}
+		if m := s.pending; m != nil {
+			s.pending = nil
+			if !s.dispatch(m.header, m.payload, m.content) {
+				s.pending = m
+				break
+			}
+			continue
+		}
+		q := p[n:]
+		if len(q) == 0 {
+			break
+		}
+		if s.dec.InContent() {
+			room := s.room(len(q))
+			if room == 0 {
+				break
+			}
+			q = q[:room]
+		}
+		ev, took, err := s.dec.Next(q)
+		n += took
+		if err != nil {
+			s.messages++
+			s.protocolError(err)
+			continue
+		}
+		switch ev.Kind {
+		case codec.Message:
+			s.messages++
+			s.last = s.host.Now()
+			if !s.dispatch(ev.Header, ev.Payload, ev.ContentSize) {
+				s.pending = &message{ev.Header, append([]byte(nil), ev.Payload...), ev.ContentSize}
+			}
+		case codec.Content:
+			s.content(ev.Content, ev.End)
+		}
+	}
+	return n
+}
+
+// dispatch does one request. It returns false if its turn has not come.
+func (s *Session) dispatch(h codec.RequestHeader, payload []byte, content uint32) bool {
+	if h.Code == codec.CodeSendFile {
+		s.pkt = packet{} // until receive says otherwise the content is passed over
+	}
+	if s.state != fresh && h.ID != s.id {
+		s.turnAway(h, payload, fault("the client id is not the connection's: "+h.ID.String()))
+		return true
+	}
+	if s.sabotage(h, payload) {
+		return true
+	}
+	switch s.state.next(h.Code) {
+	case register:
+		s.register(payload)
+	case exchange:
+		s.exchange(h.ID, payload)
+	case rejoin:
+		s.rejoin(h.ID, payload)
+	case recall:
+		s.recall(h, payload, content)
+	case receive:
+		return s.receive(payload, content)
+	case confirm, again, abort:
+		return s.verdict(h.Code, payload)
+	default:
+		s.turnAway(h, payload, fault("not in state "+s.state.String()))
+	}
+	return true
+}
+
+// Working reports whether the server owes the client something, so that its
+// silence is not the client's fault.
+func (s *Session) Working() bool {
+	if s.Busy() {
+		return true
+	}
+	for _, u := range s.uploads {
+		if u.running || u.complete {
+			return true
+		}
+	}
+	return false
+}
+
+// Busy reports whether a request waits for a worker, the registry or a transfer
+// that is all in: Feed will take nothing until that is done.
+func (s *Session) Busy() bool { return s.busy || s.pending != nil }
+
+// Phase says what a session waits for, so that its host can tell how long it
+// may do so.
+type Phase uint8
+
+const (
+	Handshake Phase = iota // a client that says who it is
+	InMessage              // the rest of a message
+	InUpload               // more of a file
+	Idle                   // the next request
+)
+
+// Messages is how many messages have come from the client, refused ones too.
+func (s *Session) Messages() uint64 { return s.messages }
+
+// Phase tells what the session waits for from the client.
+func (s *Session) Phase() Phase {
+	switch {
+	case s.dec.InMessage():
+		return InMessage
+	case s.state == fresh:
+		return Handshake
+	case s.dec.InContent() || len(s.uploads) > 0:
+		return InUpload
+	}
+	return Idle
+}
+
+// Drain tells the session that the server is going down: no new transfer
+// begins, those that are under way may end. The host hangs up when Done.
+func (s *Session) Drain() { s.draining = true }
+
+// Done reports whether no transfer is under way and no verdict is awaited.
+func (s *Session) Done() bool {
+	for _, r := range s.received {
+		if !r.verified {
+			return false
+		}
+	}
+	return !s.Busy() && len(s.uploads) == 0
+}
+
+// Closed tells the session that the connection is gone. Transfers whose record
+// is not on its way to the registry yet are removed; work that is under way
+// still runs its done.
+func (s *Session) Closed() {
+	s.closed, s.hungUp = true, true
+	s.pending = nil
+	s.abandon()
+	if s.state != fresh && s.last.After(s.recorded) {
+		s.host.Apply(&Seen{Outcome: Outcome{At: s.last}, ID: s.id}, nil)
+	}
+}
+
+// abandon drops all that the client has under way. Files that await a verdict
+// stay in the store.
+func (s *Session) abandon() {
+	for _, u := range s.uploads {
+		s.log().Info("transfer cut off", s.fields(zap.String("file", u.name), zap.Int64("bytes", u.offset))...)
+		s.drop(u)
+	}
+	s.received = nil
+	s.refused.clear(s.host)
+}
+
+// Summary gives what a log line about the end of the connection should say.
+func (s *Session) Summary() []zap.Field {
+	return s.fields(zap.Duration("open", s.host.Now().Sub(s.opened)))
+}
+
+func (s *Session) log() *zap.Logger { return s.svc.Log }
+
+func (s *Session) fields(more ...zap.Field) []zap.Field {
+	fs := make([]zap.Field, 0, 3+len(more))
+	fs = append(fs, zap.String("remote", s.remote))
+	if s.state != fresh {
+		fs = append(fs, zap.String("client", s.id.String()), zap.String("name", s.name))
+	}
+	return append(fs, more...)
+}
+
+// outcome stamps an operation with the time of the request that asks for it.
+func (s *Session) outcome() Outcome {
+	s.recorded = s.last
+	return Outcome{At: s.last}
+}
+
+func (s *Session) send(reply []byte) {
+	if !s.closed {
+		s.host.Send(reply)
+	}
+}
+
+// refuse answers a request with 1607. The connection stays.
+func (s *Session) refuse(code codec.Code, reason string) {
+	s.log().Warn("request refused", s.fields(zap.Uint16("code", uint16(code)), zap.String("reason", reason))...)
+	s.sendError()
+}
+
+// turnAway answers a request that the session does not look into with 1607, a
+// transfer with no more than one.
+func (s *Session) turnAway(h codec.RequestHeader, payload []byte, reason error) {
+	if h.Code != codec.CodeSendFile {
+		s.refuse(h.Code, reason.Error())
+		return
+	}
+	m, _ := codec.ParseSendFile(payload) // with a bad name it is empty, and the number is there
+	if !s.refused.passOver(s.host, h.ID, m) {
+		s.turnDown(h.ID, m, reason)
+	}
+}
+
+// broke answers a request with 1607 because something of the server's failed.
+func (s *Session) broke(code codec.Code, what string, err error) {
+	s.log().Error("request failed", s.fields(zap.Uint16("code", uint16(code)), zap.String("step", what), zap.Error(err))...)
+	s.sendError()
+}
+
+func (s *Session) sendError() {
+	s.send(codec.EmptyReply{Code: codec.CodeError}.Append(make([]byte, 0, codec.ResponseHeaderSize)))
+}
+
+// protocolError answers a message that the codec refused. If the codec lost
+// its step, the connection has to end.
+func (s *Session) protocolError(err error) {
+	var e *codec.Error
+	if !errors.As(err, &e) {
+		e = &codec.Error{Err: err}
+	}
+	s.refuse(e.Code, e.Error())
+	if !e.InStep {
+		s.hungUp = true
+		s.host.Hangup("out of step")
+	}
+}
+
+// ask applies op and holds up the connection until its result is there. After
+// that the session is no longer busy and then runs.
+func (s *Session) ask(op Operation, then func(err error)) {
+	s.busy = true
+	s.host.Apply(op, func(err error) {
+		s.busy = false
+		then(err)
+	})
+}
+
+// do is ask for work on another goroutine.
+func (s *Session) do(lane Lane, work func(ctx context.Context), then func()) {
+	s.busy = true
+	s.host.Do(lane, work, func() {
+		s.busy = false
+		then()
+	})
+}

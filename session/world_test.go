@@ -1,0 +1,460 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sealift/codec"
+	"sealift/session"
+	"sealift/storage/memory"
+)
+
+// world is all that surrounds the sessions of a test: it is their hosts' event
+// loop, workers and registry batches in one, with nothing running by itself. A
+// test, or the schedule that it chose, decides what happens next.
+type world struct {
+	t     testing.TB
+	svc   *session.Service
+	reg   *registry
+	files *contents
+	now   time.Time
+	conns []*conn
+
+	// choose picks the next of n things that can happen, 0 to n-1.
+	choose func(n int) int
+	// portion is how many of the n bytes that the network has for a connection
+	// arrive next, 1 to n.
+	portion func(n int) int
+	// direct says whether content is read to where the session wants it, before
+	// the rest goes to Feed; nil: never.
+	direct func() bool
+	// stingy says whether the host has no buffer this time; nil: never.
+	stingy func() bool
+	// hold says whether the host grants n bytes; nil: always.
+	hold func(n int) bool
+	// onSend is called with each reply, nil: nobody is.
+	onSend func(c *conn, reply string)
+
+	jobs    []*job // to be worked at
+	applies []*job // to be given to the registry, in order
+	dones   []*job // to be reported
+	steps   int
+
+	free map[int][][]byte // buffers, by size
+}
+
+var spoilt = bytes.Repeat([]byte{0xa5}, session.MaxBuffer)
+
+type job struct {
+	c    *conn
+	work func(ctx context.Context)
+	op   session.Operation
+	done func()
+	err  error
+}
+
+// first is a schedule: everything in the order in which it came.
+func first(int) int { return 0 }
+
+func newWorld(t testing.TB, cfg session.Config) *world {
+	f := new(faults)
+	w := &world{
+		t: t, now: time.Unix(1_700_000_000, 0),
+		reg:     &registry{memory.New(), f},
+		choose:  first,
+		free:    make(map[int][][]byte),
+		portion: func(n int) int { return n },
+	}
+	w.files = newContents(f)
+	if cfg.Files == nil {
+		cfg.Files = w.files
+	}
+	cfg.Log = zap.NewNop()
+	w.svc = session.NewService(cfg)
+	return w
+}
+
+// conn is one connection and its session's host.
+type conn struct {
+	w  *world
+	s  *session.Session
+	in []byte // sent by the client, not taken by the session yet
+
+	arrived int // bytes of in that the session has been offered
+	blocked bool
+	short   bool // Buffer said no
+	closed  bool
+	hangup  string
+
+	replies []string // see describe
+	raw     [][]byte
+	lent    map[*byte]int
+	lentNow int
+	lentMax int
+	held    int
+}
+
+func (w *world) dial() *conn {
+	c := &conn{w: w, lent: make(map[*byte]int)}
+	c.s = session.New(w.svc, c, "test")
+	w.conns = append(w.conns, c)
+	return c
+}
+
+// Send, Do … are session.Host.
+
+func (c *conn) Send(reply []byte) {
+	if c.closed {
+		c.w.t.Error("a reply after the connection has closed")
+	}
+	c.raw = append(c.raw, slices.Clone(reply))
+	text := describe(c.w.t, reply)
+	c.replies = append(c.replies, text)
+	if c.w.onSend != nil {
+		c.w.onSend(c, text)
+	}
+}
+
+func (c *conn) Do(_ session.Lane, work func(ctx context.Context), done func()) {
+	j := &job{c: c, work: work, done: done}
+	if work == nil {
+		c.w.dones = append(c.w.dones, j)
+		return
+	}
+	c.w.jobs = append(c.w.jobs, j)
+}
+
+func (c *conn) Apply(op session.Operation, done func(err error)) {
+	j := &job{c: c, op: op}
+	if done != nil {
+		j.done = func() { done(j.err) }
+	}
+	c.w.applies = append(c.w.applies, j)
+}
+
+func (c *conn) Buffer(size int) []byte {
+	if size < session.MinBuffer || size > session.MaxBuffer || size&(size-1) != 0 {
+		c.w.t.Errorf("a buffer of %d bytes was asked for", size)
+	}
+	if c.w.stingy != nil && c.w.stingy() {
+		c.short = true
+		return nil
+	}
+	var b []byte
+	if free := c.w.free[size]; len(free) > 0 {
+		b, c.w.free[size] = free[len(free)-1], free[:len(free)-1]
+	} else {
+		b = make([]byte, size)
+	}
+	c.lent[&b[0]] = size
+	c.lentNow += size
+	c.lentMax = max(c.lentMax, c.lentNow)
+	if c.lentNow > c.w.svc.Window {
+		c.w.t.Errorf("%d bytes of buffers, and the window is %d", c.lentNow, c.w.svc.Window)
+	}
+	return b
+}
+
+func (c *conn) Release(b []byte) {
+	size, ok := c.lent[&b[0]]
+	if !ok || size != len(b) {
+		c.w.t.Error("released what was not lent")
+	}
+	delete(c.lent, &b[0])
+	c.lentNow -= size
+	copy(b, spoilt) // who still reads it sees it
+	c.w.free[size] = append(c.w.free[size], b)
+}
+
+func (c *conn) Hold(n int) bool {
+	if c.w.hold != nil && !c.w.hold(n) {
+		return false
+	}
+	c.held += n
+	return true
+}
+
+func (c *conn) Unhold(n int) {
+	if c.held -= n; c.held < 0 {
+		c.w.t.Error("gave back more than was held")
+	}
+}
+
+func (c *conn) Hangup(reason string) {
+	if c.hangup != "" {
+		c.w.t.Error("hung up twice")
+	}
+	c.hangup = reason
+}
+
+func (c *conn) Now() time.Time { return c.w.now }
+
+// send has the client send messages; the schedule decides when they arrive.
+func (c *conn) send(messages ...[]byte) {
+	for _, m := range messages {
+		c.in = append(c.in, m...)
+	}
+}
+
+// ask sends messages, runs everything and returns the replies to them.
+func (c *conn) ask(messages ...[]byte) string {
+	c.replies = nil
+	c.send(messages...)
+	c.w.run()
+	return strings.Join(c.replies, ", ")
+}
+
+// feed lets n more bytes arrive.
+func (c *conn) feed(n int) {
+	if c.closed || c.hangup != "" {
+		return
+	}
+	c.arrived += n
+	c.readDirectly()
+	p := slices.Clone(c.in[:c.arrived])
+	c.short = false
+	took := c.s.Feed(p)
+	for q := p; len(q) > 0; q = q[copy(q, spoilt):] { // it is the host's again
+	}
+	if took < 0 || took > len(p) {
+		c.w.t.Fatalf("Feed took %d of %d bytes", took, len(p))
+	}
+	c.in = c.in[took:]
+	c.arrived -= took
+	c.blocked = c.arrived > 0
+	if c.hangup != "" {
+		c.in, c.arrived, c.blocked = nil, 0, false
+	}
+}
+
+// readDirectly gives the session content by way of Target.
+func (c *conn) readDirectly() {
+	for c.w.direct != nil && c.w.direct() {
+		target := c.s.Target()
+		if target == nil {
+			return
+		}
+		n := copy(target, c.in[:c.arrived])
+		c.s.Filled(n)
+		if c.in, c.arrived = c.in[n:], c.arrived-n; n == 0 {
+			return
+		}
+	}
+}
+
+func (c *conn) close() {
+	if c.closed {
+		return
+	}
+	c.closed = true
+	c.in, c.arrived, c.blocked = nil, 0, false
+	c.s.Closed()
+}
+
+// step does one thing that can happen, and reports whether there was one.
+func (w *world) step() bool {
+	type event func()
+	var can []event
+	for i, j := range w.dones {
+		can = append(can, func() {
+			w.dones = slices.Delete(w.dones, i, i+1)
+			j.done()
+			j.c.feed(0)
+		})
+	}
+	for i, j := range w.jobs {
+		can = append(can, func() {
+			w.jobs = slices.Delete(w.jobs, i, i+1)
+			w.work(j)
+			if j.done != nil {
+				w.dones = append(w.dones, j)
+			}
+		})
+	}
+	if n := len(w.applies); n > 0 {
+		can = append(can, func() { w.apply(1) })
+		if n > 1 {
+			can = append(can, func() { w.apply(n) })
+		}
+	}
+	for _, c := range w.conns {
+		switch {
+		case c.closed || c.hangup != "":
+		case c.blocked && c.short:
+			can = append(can, func() { c.feed(0) })
+		case !c.blocked && len(c.in) > 0:
+			can = append(can, func() { c.feed(w.portion(len(c.in))) })
+		}
+	}
+	if len(can) == 0 {
+		return false
+	}
+	w.steps++
+	can[w.choose(len(can))]()
+	return true
+}
+
+// work runs a job as an event loop does: a panic ends the job only, as it does
+// in apply.
+func (w *world) work(j *job) {
+	defer func() {
+		if p := recover(); p != nil && p != errInjected {
+			panic(p)
+		}
+	}()
+	j.work(context.Background())
+}
+
+// apply gives the registry a batch of n operations.
+func (w *world) apply(n int) {
+	batch := slices.Clone(w.applies[:n])
+	w.applies = w.applies[n:]
+	ops := make([]session.Operation, n)
+	for i, j := range batch {
+		ops[i] = j.op
+	}
+	err := errInjected
+	func() {
+		defer func() {
+			if p := recover(); p != nil && p != errInjected {
+				panic(p)
+			}
+		}()
+		err = w.reg.Apply(context.Background(), ops)
+	}()
+	for _, j := range batch {
+		if j.err = err; err == nil {
+			j.err = j.op.Result().Err
+		}
+		if j.done != nil {
+			w.dones = append(w.dones, j)
+		}
+	}
+}
+
+// run does all that can happen. A connection that is still blocked after that
+// hangs.
+func (w *world) run() {
+	w.t.Helper()
+	for n := 0; w.step(); n++ {
+		if n > 10_000_000 {
+			w.t.Fatal("no end")
+		}
+	}
+	w.settled()
+}
+
+// settled checks what must be true when nothing is under way.
+func (w *world) settled() {
+	w.t.Helper()
+	for i, c := range w.conns {
+		if c.blocked {
+			w.t.Fatalf("connection %d hangs with %d bytes unread; replies %q", i, len(c.in), c.replies)
+		}
+		if c.s.Busy() || c.s.Working() {
+			w.t.Errorf("connection %d: Busy %v, Working %v, and nothing is under way", i, c.s.Busy(), c.s.Working())
+		}
+		if c.lentNow != 0 || c.s.Held() != 0 {
+			w.t.Errorf("connection %d: %d bytes of buffers not released, the session counts %d", i, c.lentNow, c.s.Held())
+		}
+	}
+	if n := w.svc.Locked(); n != 0 {
+		w.t.Errorf("%d paths stay locked", n)
+	}
+}
+
+// hangUp closes all connections, and checks that nothing is left but what the
+// registry knows of.
+func (w *world) hangUp() {
+	w.t.Helper()
+	for _, c := range w.conns {
+		c.close()
+	}
+	w.run()
+	w.clean()
+}
+
+// clean checks that the store holds what the registry says and nothing else.
+func (w *world) clean() {
+	w.t.Helper()
+	for i, c := range w.conns {
+		if c.closed && c.held != 0 {
+			w.t.Errorf("connection %d has closed and holds %d bytes", i, c.held)
+		}
+	}
+	known := make(map[string]bool)
+	for _, f := range w.rows() {
+		if f.Verified {
+			got, ok := w.files.stored[place(f.ID, f.Path)]
+			if half := w.svc.Unrecorded() > 0; !half && (!ok || int64(len(got)) != f.Size) {
+				w.t.Errorf("%s: verified, stored %v, %d bytes, recorded %d", f.Path, ok, len(got), f.Size)
+			}
+			continue
+		}
+		known[f.Incoming] = true
+		in, ok := w.files.incoming[f.Incoming]
+		content := w.files.stored[place(f.ID, f.Path)] // where it is if the registry failed after the commit
+		if ok {
+			content = in.b.Bytes()
+		}
+		if received("", content) != fmt.Sprintf("1603  %d %08x", f.Size, f.Cksum) {
+			w.t.Errorf("%s: the registry has it, and its content is not there", f.Path)
+		}
+	}
+	for key := range w.files.incoming {
+		if !known[key] {
+			w.t.Errorf("incoming file %s left behind", key)
+		}
+	}
+	if w.files.open != 0 || w.files.scratches != 0 {
+		w.t.Errorf("%d files and %d scratch rooms left open", w.files.open, w.files.scratches)
+	}
+}
+
+// rows returns the files that the registry knows.
+func (w *world) rows() (all []session.File) {
+	err := w.reg.Files(context.Background(), func(f session.File) error {
+		all = append(all, f)
+		return nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return all
+}
+
+// row returns the file at a client's path, verified or not.
+func (w *world) row(id codec.ClientID, path string, verified bool) *session.File {
+	for _, f := range w.rows() {
+		if f.ID == id && f.Path == path && f.Verified == verified {
+			return &f
+		}
+	}
+	return nil
+}
+
+// describe puts a reply in words: its code and what tells it from others.
+func describe(t testing.TB, reply []byte) string {
+	var d codec.ResponseDecoder
+	r, n, ok, err := d.Next(reply)
+	if err != nil || !ok || n != len(reply) {
+		t.Fatalf("not one whole reply: %x (%v)", reply, err)
+	}
+	switch r.Header.Code {
+	case codec.CodeFileReceived:
+		m, err := codec.ParseFileReceived(r.Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("1603 %s %d %08x", m.FileName, m.ContentSize, m.Cksum)
+	default:
+		return fmt.Sprint(uint16(r.Header.Code))
+	}
+}
