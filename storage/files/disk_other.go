@@ -1,0 +1,17 @@
+//go:build !linux
+
+package files
+
+import (
+	"math"
+	"os"
+)
+
+// reserveFrom is how many bytes a file must have got before blocks are reserved
+// for the next ones: only Linux does that without changing the file's length.
+const reserveFrom = math.MaxInt64
+
+func reserve(*os.File, int64, int64) error { return nil }
+
+// startFlush would begin to write to the disk; only Linux can without waiting.
+func startFlush(*os.File, int64, int64) {}

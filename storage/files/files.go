@@ -1,0 +1,293 @@
+// Package files keeps the content of files in a directory:
+//
+//	files/.incoming/<32 hex digits>   what is being received, or waits for its 1029
+//	files/<client id, 32 hex digits>/<path>
+//	files/.lock                       held while a Store is open
+//
+// Every access goes through an os.Root, so that nothing under files/ leads out
+// of it, and symbolic links that somebody planted below a client's folder are
+// refused, also those that lead to another client's.
+package files
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+
+	"sealift/codec"
+	"sealift/session"
+)
+
+var (
+	// ErrLocked is what Open returns while another Store has the directory.
+	ErrLocked = errors.New("another sealiftd uses this directory")
+	// ErrObstructed is a place for a file that cannot be used: something that is
+	// no regular file is there, or a symbolic link or a file where a folder of
+	// the path should be.
+	ErrObstructed = session.ErrObstructed
+)
+
+const (
+	folder         = "files" // below the directory given to Open
+	incomingFolder = ".incoming"
+	lockName       = ".lock"
+	scratchSuffix  = ".scratch"
+	keySize        = 16 // random bytes in a key
+
+	// What clients send is nobody else's business.
+	fileMode = 0o600
+	dirMode  = 0o700
+)
+
+// DefaultMaxOpen is how many files stay open between two writes, unless Options
+// say otherwise.
+const DefaultMaxOpen = 256
+
+// Options of Open.
+type Options struct {
+	// Fsync makes Commit survive a power cut.
+	Fsync bool
+	// MaxOpen is how many incoming and scratch files at most keep a descriptor
+	// from one use to the next. The others are opened for each Write and closed
+	// again, so that any number of uploads can be under way. Zero is
+	// DefaultMaxOpen, below zero is none.
+	MaxOpen int
+}
+
+// Store is a session.Files in a directory. It is safe for concurrent use; an
+// Incoming or a Scratch of it belongs to one goroutine at a time. Besides the
+// files that MaxOpen allows, it holds 3 descriptors, and up to 4 in each call
+// under way.
+type Store struct {
+	fsync    bool
+	lock     *os.File
+	root     *os.Root // files/
+	incoming *os.Root // files/.incoming/; nil in a Store for reading
+	slots    chan struct{}
+
+	mu      sync.Mutex
+	durable map[string]struct{} // see target
+}
+
+var _ session.Files = (*Store)(nil)
+
+// Open opens the store in dir/files, and makes it first if there is none. It
+// fails with ErrLocked if another process has it open.
+func Open(dir string, o Options) (*Store, error) {
+	if err := os.Mkdir(filepath.Join(dir, folder), dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	root, err := os.OpenRoot(filepath.Join(dir, folder))
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{fsync: o.Fsync, root: root, durable: make(map[string]struct{})}
+	switch {
+	case o.MaxOpen == 0:
+		s.slots = make(chan struct{}, DefaultMaxOpen)
+	case o.MaxOpen > 0:
+		s.slots = make(chan struct{}, o.MaxOpen)
+	}
+	if err := s.setUp(dir); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// OpenReadOnly opens the store in dir/files for Open, Size and EachStored,
+// which is possible beside a running server. Everything else fails. The error
+// wraps fs.ErrNotExist if there is no such directory.
+func OpenReadOnly(dir string) (*Store, error) {
+	root, err := os.OpenRoot(filepath.Join(dir, folder))
+	if err != nil {
+		return nil, err
+	}
+	return &Store{root: root}, nil
+}
+
+// errReadOnly is what a Store for reading answers to everything that would
+// change it.
+var errReadOnly = errors.New("the store is open for reading only")
+
+func (s *Store) setUp(dir string) error {
+	var err error
+	if s.lock, err = s.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, fileMode); err != nil {
+		return err
+	}
+	if err := lockFile(s.lock); err != nil {
+		return fmt.Errorf("%s: %w", s.lock.Name(), err)
+	}
+	if err := s.root.Mkdir(incomingFolder, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if s.incoming, err = enter(s.root, incomingFolder); err != nil {
+		return err
+	}
+	if err := s.sweepScratch(); err != nil {
+		return err
+	}
+	if !s.fsync {
+		return nil
+	}
+	parent, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	return errors.Join(syncDir(s.root), syncDir(parent))
+}
+
+// Close releases the directory. Nothing of the store may be in use any more.
+func (s *Store) Close() error {
+	var errs []error
+	if s.incoming != nil {
+		errs = append(errs, s.incoming.Close())
+	}
+	errs = append(errs, s.root.Close())
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close()) // last: closing it releases the lock
+	}
+	return errors.Join(errs...)
+}
+
+// Create begins an incoming file. It implements session.Files. The file comes
+// into being with its first Write, or with Close if there is none.
+func (s *Store) Create(ctx context.Context, size int64) (session.Incoming, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if s.incoming == nil {
+		return nil, errReadOnly
+	}
+	key := newKey()
+	return &incoming{file: file{store: s, name: key}, key: key, hint: size}, nil
+}
+
+// Scratch implements session.Files. The room is a file beside the incoming
+// ones: an unlinked one would need its descriptor for as long as it lives. A
+// process that is killed leaves it behind, and the next Open removes it. It
+// comes into being with the first WriteAt.
+func (s *Store) Scratch(ctx context.Context) (session.Scratch, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if s.incoming == nil {
+		return nil, errReadOnly
+	}
+	return &scratch{file{store: s, name: newKey() + scratchSuffix}}, nil
+}
+
+// Discard implements session.Files.
+func (s *Store) Discard(ctx context.Context, key string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if s.incoming == nil {
+		return errReadOnly
+	}
+	if !isKey(key) {
+		return nil
+	}
+	if err := s.incoming.Remove(key); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Open implements session.Files.
+func (s *Store) Open(ctx context.Context, key string, id codec.ClientID, path string) (io.ReadCloser, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	f, err := s.open(key, id, path)
+	if err != nil {
+		return nil, err // not f: a nil *os.File is no nil ReadCloser
+	}
+	return f, nil
+}
+
+func (s *Store) open(key string, id codec.ClientID, path string) (*os.File, error) {
+	if key != "" {
+		if !isKey(key) || s.incoming == nil {
+			return nil, session.ErrNotStored
+		}
+		f, err := s.incoming.Open(key)
+		return f, notStored(err)
+	}
+	at, err := s.find(id, path)
+	if err != nil {
+		return nil, err
+	}
+	defer at.close()
+	f, err := at.dir.Open(at.name)
+	return f, notStored(err)
+}
+
+// Size returns how many bytes a stored file has, named as for Open. ErrNotStored
+// if there is none.
+func (s *Store) Size(ctx context.Context, key string, id codec.ClientID, path string) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	if key != "" {
+		if !isKey(key) || s.incoming == nil {
+			return 0, session.ErrNotStored
+		}
+		info, err := s.incoming.Lstat(key)
+		if err != nil {
+			return 0, notStored(err)
+		}
+		return info.Size(), nil
+	}
+	at, err := s.find(id, path)
+	if err != nil {
+		return 0, err
+	}
+	defer at.close()
+	return at.size, nil
+}
+
+// notStored puts our error in the place of the system's.
+func notStored(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return session.ErrNotStored
+	}
+	return err
+}
+
+// newKey returns a key that no file has had yet.
+func newKey() string {
+	var b [keySize]byte
+	rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// isKey reports whether key could have come from newKey: it may come out of a
+// database that somebody edited.
+func isKey(key string) bool {
+	if len(key) != 2*keySize {
+		return false
+	}
+	return strings.Trim(key, "0123456789abcdef") == ""
+}
+
+// syncDir makes the entries of a directory durable.
+func syncDir(dir *os.Root) error {
+	if runtime.GOOS == "windows" {
+		return nil // NTFS journals them, and there is no call to wait for that
+	}
+	f, err := dir.Open(".")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

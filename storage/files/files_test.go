@@ -1,0 +1,414 @@
+package files
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sealift/codec"
+	"sealift/session"
+	"sealift/storage/storagetest"
+)
+
+var alice = codec.ClientID{0xa1, 0xce}
+
+func open(t testing.TB, dir string, o Options) *Store {
+	t.Helper()
+	s, err := Open(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// receive makes an incoming file and returns its key.
+func receive(t testing.TB, s *Store, data string) string {
+	t.Helper()
+	in, err := s.Create(t.Context(), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(in, data); err != nil {
+		t.Fatal(err)
+	}
+	if err := in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return in.Key()
+}
+
+func TestFiles(t *testing.T) {
+	for name, o := range map[string]Options{
+		"default":  {Fsync: true},
+		"few open": {Fsync: true, MaxOpen: 2},
+		"unsynced": {MaxOpen: -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			storagetest.TestFiles(t, func(t *testing.T) session.Files { return open(t, t.TempDir(), o) })
+		})
+	}
+}
+
+func TestLayout(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{Fsync: true})
+	key := receive(t, s, "content")
+	if got, err := os.ReadFile(filepath.Join(dir, "files", ".incoming", key)); string(got) != "content" {
+		t.Errorf("incoming file: %q, %v", got, err)
+	}
+	if err := s.Commit(t.Context(), key, alice, "docs/a.txt"); err != nil {
+		t.Fatal(err)
+	}
+	want := filepath.Join(dir, "files", "a1ce0000000000000000000000000000", "docs", "a.txt")
+	if got, err := os.ReadFile(want); string(got) != "content" {
+		t.Errorf("stored file: %q, %v", got, err)
+	}
+	if size, err := s.Size(t.Context(), "", alice, "docs/a.txt"); size != 7 || err != nil {
+		t.Errorf("Size: %d, %v", size, err)
+	}
+}
+
+func TestOneStoreAtATime(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	if _, err := Open(dir, Options{}); !errors.Is(err, ErrLocked) {
+		t.Fatalf("second Open: %v, want ErrLocked", err)
+	}
+	reading, err := OpenReadOnly(dir)
+	if err != nil {
+		t.Fatalf("OpenReadOnly beside it: %v", err)
+	}
+	if err := reading.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	open(t, dir, Options{})
+}
+
+func TestReadOnly(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := OpenReadOnly(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without a directory: %v, want ErrNotExist", err)
+	}
+	s := open(t, dir, Options{})
+	key := receive(t, s, "content")
+	if err := s.Commit(t.Context(), receive(t, s, "stored"), alice, "a"); err != nil {
+		t.Fatal(err)
+	}
+	r, err := OpenReadOnly(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	f, err := r.Open(t.Context(), "", alice, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := io.ReadAll(f); string(got) != "stored" {
+		t.Errorf("got %q", got)
+	}
+	_ = f.Close()
+	_, create := r.Create(t.Context(), 1)
+	_, scratch := r.Scratch(t.Context())
+	for i, err := range []error{create, scratch, r.Commit(t.Context(), key, alice, "b"), r.Discard(t.Context(), key)} {
+		if err == nil {
+			t.Errorf("change %d succeeded", i)
+		}
+	}
+}
+
+// Whatever symbolic link somebody plants, no file of another client and none
+// outside changes or can be read.
+func TestPlantedSymlinks(t *testing.T) {
+	bob := codec.ClientID{0xb0, 0xb0}
+	plant := map[string]func(dir string) error{
+		"the client's folder is another's": func(dir string) error {
+			return os.Symlink(bob.String(), filepath.Join(dir, "files", alice.String()))
+		},
+		"the client's folder is outside": func(dir string) error {
+			return os.Symlink(filepath.Join(dir, "outside"), filepath.Join(dir, "files", alice.String()))
+		},
+		"a folder is another client's": func(dir string) error {
+			return os.Symlink("../"+bob.String()+"/sub", filepath.Join(dir, "files", alice.String(), "sub"))
+		},
+		"a folder is outside": func(dir string) error {
+			return os.Symlink("../../outside/sub", filepath.Join(dir, "files", alice.String(), "sub"))
+		},
+		"the file is another client's": func(dir string) error {
+			return os.Symlink("../../"+bob.String()+"/sub/f", filepath.Join(dir, "files", alice.String(), "sub", "f"))
+		},
+		"the file is outside": func(dir string) error {
+			return os.Symlink(filepath.Join(dir, "outside", "sub", "f"), filepath.Join(dir, "files", alice.String(), "sub", "f"))
+		},
+		"the file dangles": func(dir string) error {
+			return os.Symlink("nowhere", filepath.Join(dir, "files", alice.String(), "sub", "f"))
+		},
+	}
+	for name, plant := range plant {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := open(t, dir, Options{Fsync: true})
+			victims := []string{
+				filepath.Join(dir, "files", bob.String(), "sub", "f"), filepath.Join(dir, "outside", "sub", "f"),
+			}
+			for _, v := range victims {
+				if err := os.MkdirAll(filepath.Dir(v), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(v, []byte("not yours"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// The folders that lead to the link, and no more.
+			own := filepath.Join(dir, "files", alice.String())
+			switch {
+			case strings.HasPrefix(name, "the file"):
+				own = filepath.Join(own, "sub")
+				fallthrough
+			case strings.HasPrefix(name, "a folder"):
+				if err := os.MkdirAll(own, 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := plant(dir); err != nil {
+				t.Fatal(err)
+			}
+
+			key := receive(t, s, "mine")
+			if err := s.Commit(t.Context(), key, alice, "sub/f"); !errors.Is(err, ErrObstructed) {
+				t.Errorf("Commit: %v, want ErrObstructed", err)
+			}
+			if f, err := s.Open(t.Context(), "", alice, "sub/f"); !errors.Is(err, ErrObstructed) {
+				t.Errorf("Open: %v, %v, want ErrObstructed", f, err)
+			}
+			if _, err := s.Size(t.Context(), "", alice, "sub/f"); !errors.Is(err, ErrObstructed) {
+				t.Errorf("Size: %v, want ErrObstructed", err)
+			}
+			err := s.EachStored(t.Context(), func(id codec.ClientID, path string) error {
+				if id == alice {
+					t.Errorf("EachStored follows the link to %q", path)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			for _, v := range victims {
+				if got, err := os.ReadFile(v); string(got) != "not yours" || err != nil {
+					t.Errorf("%s: %q, %v", v, got, err)
+				}
+			}
+			if _, err := s.Size(t.Context(), key, alice, ""); err != nil {
+				t.Errorf("the incoming file is gone: %v", err)
+			}
+		})
+	}
+}
+
+func TestIncomingFolderMustNotBeALink(t *testing.T) {
+	dir := t.TempDir()
+	for _, d := range []string{"files", "files/elsewhere"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("elsewhere", filepath.Join(dir, "files", ".incoming")); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := Open(dir, Options{}); !errors.Is(err, ErrObstructed) {
+		t.Errorf("Open: %v, %v, want ErrObstructed", s, err)
+	}
+}
+
+// A folder that an operator removed comes back with the next file.
+func TestRemovedFolderComesBack(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{Fsync: true})
+	for range 2 {
+		if err := s.Commit(t.Context(), receive(t, s, "x"), alice, "a/b/c"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(filepath.Join(dir, "files", alice.String())); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Open(t.Context(), "", alice, "a/b/c"); !errors.Is(err, session.ErrNotStored) {
+			t.Errorf("Open: %v, want ErrNotStored", err)
+		}
+	}
+}
+
+func TestScratchOfAKilledProcessIsSwept(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	early, err := s.Scratch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := early.WriteAt([]byte("early"), 1000); err != nil {
+		t.Fatal(err)
+	}
+	keep := receive(t, s, "waits for its 1029")
+	// What the end of a process does: descriptors are closed, and no more.
+	if err := errors.Join(early.(*scratch).release(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir, Options{})
+	wantIncoming(t, s, keep)
+	left, err := os.ReadDir(filepath.Join(dir, "files", ".incoming"))
+	if err != nil || len(left) != 1 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+func TestClosedScratchLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	scratch, err := s.Scratch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := scratch.WriteAt([]byte("early"), 1000); err != nil {
+		t.Fatal(err)
+	}
+	if err := scratch.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "files", ".incoming")); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+func wantIncoming(t testing.TB, s *Store, want ...string) {
+	t.Helper()
+	var got []string
+	if err := s.EachIncoming(t.Context(), func(key string) error { got = append(got, key); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Join(got, " ") != strings.Join(want, " ") {
+		t.Errorf("incoming %q, want %q", got, want)
+	}
+}
+
+func TestEachStored(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	want := map[string]bool{"a": true, "d/a": true, "d/e/f": true, ".incoming": true}
+	for path := range want {
+		if err := s.Commit(t.Context(), receive(t, s, path), alice, path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	receive(t, s, "not stored yet")
+	for _, d := range []string{"lost+found", strings.ToUpper(alice.String()), "a1ce"} {
+		if err := os.Mkdir(filepath.Join(dir, "files", d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "files", d, "x"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := s.EachStored(t.Context(), func(id codec.ClientID, path string) error {
+		if id != alice || !want[path] {
+			t.Errorf("unexpected %s %q", id, path)
+		}
+		delete(want, path)
+		return nil
+	})
+	if err != nil || len(want) != 0 {
+		t.Errorf("%v; missed %v", err, want)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.EachStored(ctx, func(codec.ClientID, string) error { return nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("with an ended context: %v", err)
+	}
+}
+
+// After a failed Write the rest is refused, since nobody knows what is in the
+// file.
+func TestNoWriteAfterAFailure(t *testing.T) {
+	s := open(t, t.TempDir(), Options{MaxOpen: -1})
+	in, err := s.Create(t.Context(), -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Write([]byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Discard(t.Context(), in.Key()); err != nil { // so that opening it again fails
+		t.Fatal(err)
+	}
+	if _, err := in.Write([]byte("two")); err == nil {
+		t.Fatal("Write into a file that is gone succeeded")
+	}
+	if _, err := in.Write([]byte("three")); err == nil {
+		t.Error("the next Write succeeded")
+	}
+	if err := in.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	wantIncoming(t, s)
+}
+
+func BenchmarkSmallFile(b *testing.B) {
+	for name, fsync := range map[string]bool{"fsync": true, "unsynced": false} {
+		b.Run(name, func(b *testing.B) {
+			s := open(b, b.TempDir(), Options{Fsync: fsync})
+			data := bytes.Repeat([]byte("x"), 4096)
+			b.SetBytes(int64(len(data)))
+			for b.Loop() {
+				in, err := s.Create(b.Context(), int64(len(data)))
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := in.Write(data); err != nil {
+					b.Fatal(err)
+				}
+				if err := in.Close(); err != nil {
+					b.Fatal(err)
+				}
+				if err := s.Commit(b.Context(), in.Key(), alice, "a"); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkLargeFile receives 256 MiB in buffers of 256 KiB, of announced size or
+// not, and commits them.
+func BenchmarkLargeFile(b *testing.B) {
+	const size, buffer = 256 << 20, 256 << 10
+	for name, announced := range map[string]int64{"announced": size, "unannounced": -1} {
+		b.Run(name, func(b *testing.B) {
+			s := open(b, b.TempDir(), Options{Fsync: true})
+			data := bytes.Repeat([]byte("x"), buffer)
+			b.SetBytes(size)
+			for b.Loop() {
+				in, err := s.Create(b.Context(), announced)
+				if err != nil {
+					b.Fatal(err)
+				}
+				for range size / buffer {
+					if _, err := in.Write(data); err != nil {
+						b.Fatal(err)
+					}
+				}
+				if err := in.Close(); err != nil {
+					b.Fatal(err)
+				}
+				if err := s.Commit(b.Context(), in.Key(), alice, "a"); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,177 @@
+package files
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"sealift/session"
+)
+
+func openDescriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// However many uploads are under way, no more than MaxOpen descriptors stay
+// open, and none when they have ended.
+func TestDescriptorBudget(t *testing.T) {
+	const maxOpen = 8
+	s := open(t, t.TempDir(), Options{MaxOpen: maxOpen})
+	before := openDescriptors(t)
+	var incoming []session.Incoming
+	var scratch []session.Scratch
+	for range 50 {
+		in, err := s.Create(t.Context(), 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sc, err := s.Scratch(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		incoming, scratch = append(incoming, in), append(scratch, sc)
+	}
+	for range 3 {
+		for i := range incoming {
+			_, err1 := incoming[i].Write([]byte("content"))
+			_, err2 := scratch[i].WriteAt([]byte("early"), 10)
+			_, err3 := scratch[i].ReadAt(make([]byte, 5), 10)
+			if err := errors.Join(err1, err2, err3); err != nil {
+				t.Fatal(err)
+			}
+			if n := openDescriptors(t) - before; n > maxOpen {
+				t.Fatalf("%d descriptors, want at most %d", n, maxOpen)
+			}
+		}
+	}
+	if n := openDescriptors(t) - before; n != maxOpen {
+		t.Errorf("%d descriptors, want %d: what there is should be used", n, maxOpen)
+	}
+	for i := range incoming {
+		if err := errors.Join(incoming[i].Close(), scratch[i].Close()); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Commit(t.Context(), incoming[i].Key(), alice, "dir/sub/a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := openDescriptors(t) - before; n != 0 {
+		t.Errorf("%d descriptors are left", n)
+	}
+}
+
+// A limit on the size of files fails Create or Write, and leaves nothing
+// behind. The limit is the process's, so that the test runs in one of its own.
+func TestFileSizeLimit(t *testing.T) {
+	const inside = "SEALIFT_FILE_SIZE_LIMIT"
+	if os.Getenv(inside) == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestFileSizeLimit$", "-test.v")
+		cmd.Env = append(os.Environ(), inside+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	const limit = 1 << 20
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	s := open(t, dir, Options{Fsync: true})
+	chunk := bytes.Repeat([]byte("x"), 100_000)
+	for _, size := range []int64{-1, 2 * limit} {
+		in, err := s.Create(t.Context(), size)
+		if in != nil {
+			for err == nil {
+				_, err = in.Write(chunk)
+			}
+			if err := in.Close(); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+			if err := s.Discard(t.Context(), in.Key()); err != nil {
+				t.Errorf("Discard: %v", err)
+			}
+		}
+		if !errors.Is(err, syscall.EFBIG) {
+			t.Errorf("size %d: %v, want EFBIG", size, err)
+		}
+		if left, err := os.ReadDir(filepath.Join(dir, "files", ".incoming")); err != nil || len(left) != 0 {
+			t.Errorf("size %d: left %v, %v", size, left, err)
+		}
+	}
+	if err := s.Commit(t.Context(), receive(t, s, "small enough"), alice, "a"); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// What a client announces takes no room: only what it has sent does, and at most
+// as much again. What is reserved is not content either, so that a crash leaves
+// the length that was written.
+func TestAnnouncedSizeTakesNoRoom(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	const announced = 4 << 30
+	in, err := s.Create(t.Context(), announced)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	written := int64(0)
+	for _, n := range []int{20_000, 100_000, 200_000, 300_000, 1 << 20} {
+		if _, err := in.Write(make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+		written += int64(n)
+		info, err := os.Stat(filepath.Join(dir, "files", ".incoming", in.Key()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Size() != written {
+			t.Errorf("%d bytes long, want %d", info.Size(), written)
+		}
+		room := info.Sys().(*syscall.Stat_t).Blocks * 512
+		if room > 2*written+1<<16 {
+			t.Errorf("%d bytes of disk for %d written", room, written)
+		}
+	}
+}
+
+// No more is reserved than was announced, and a file that turns out longer is
+// none the worse.
+func TestReserveEndsAtTheAnnouncedSize(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	for _, announced := range []int64{600_000, 1_000_000} {
+		in, err := s.Create(t.Context(), announced)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 7 {
+			if _, err := in.Write(make([]byte, 100_000)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := in.Close(); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(filepath.Join(dir, "files", ".incoming", in.Key()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		room := info.Sys().(*syscall.Stat_t).Blocks * 512
+		if info.Size() != 700_000 || room > max(announced, 700_000)+1<<16 {
+			t.Errorf("announced %d: %d bytes, %d of disk", announced, info.Size(), room)
+		}
+	}
+}

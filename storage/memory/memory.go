@@ -1,0 +1,315 @@
+// Package memory keeps the registry of clients and files in RAM, for servers
+// that are to forget everything when they end (--registry=memory) and for
+// tests.
+package memory
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"sealift/codec"
+	"sealift/session"
+)
+
+// ErrClosed is the use of a registry after Close.
+var ErrClosed = errors.New("the registry is closed")
+
+// Registry is a session.Registry in RAM. It is safe for concurrent use. Nothing
+// in it survives the process.
+type Registry struct {
+	mu      sync.Mutex
+	closed  bool
+	clients map[codec.ClientID]*session.Client
+	names   map[string]codec.ClientID
+	files   map[place]*entry
+}
+
+var _ session.Registry = (*Registry)(nil)
+
+type place struct {
+	id   codec.ClientID
+	path string
+}
+
+// entry is what there is at a place; never two nils.
+type entry struct{ verified, unverified *session.File }
+
+// New returns an empty registry.
+func New() *Registry {
+	return &Registry{
+		clients: make(map[codec.ClientID]*session.Client),
+		names:   make(map[string]codec.ClientID),
+		files:   make(map[place]*entry),
+	}
+}
+
+// Close implements session.Registry. What comes later gets ErrClosed.
+func (r *Registry) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	r.clients, r.names, r.files = nil, nil, nil
+	return nil
+}
+
+// lock locks r, unless ctx has ended or r is closed.
+func (r *Registry) lock(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return ErrClosed
+	}
+	return nil
+}
+
+// Apply implements session.Registry.
+func (r *Registry) Apply(ctx context.Context, batch []session.Operation) error {
+	if err := r.lock(ctx); err != nil {
+		return err
+	}
+	defer r.mu.Unlock()
+	for _, op := range batch {
+		out := op.Result()
+		var id codec.ClientID
+		if id, out.Err = r.apply(op); out.Err == nil && !out.At.IsZero() {
+			r.clients[id].LastSeen = out.At
+		}
+	}
+	return nil
+}
+
+// apply does one operation, and says which client it names.
+func (r *Registry) apply(op session.Operation) (codec.ClientID, error) {
+	switch op := op.(type) {
+	case *session.AddClient:
+		return op.ID, r.addClient(op)
+	case *session.GetClient:
+		return op.ID, r.getClient(op)
+	case *session.SetKeys:
+		return op.ID, r.setKeys(op)
+	case *session.SetAESKey:
+		return op.ID, r.setAESKey(op)
+	case *session.Seen:
+		return op.ID, r.seen(op)
+	case *session.PutFile:
+		return op.File.ID, r.putFile(op)
+	case *session.GetFile:
+		return op.ID, r.getFile(op)
+	case *session.VerifyFile:
+		return op.ID, r.verifyFile(op)
+	case *session.DropFile:
+		return op.ID, r.dropFile(op)
+	case *session.ForgetFile:
+		return op.ID, r.forgetFile(op)
+	}
+	return codec.ClientID{}, fmt.Errorf("unknown operation %T", op)
+}
+
+func (r *Registry) addClient(op *session.AddClient) error {
+	if _, taken := r.names[op.Name]; taken {
+		return session.ErrNameTaken
+	}
+	if _, taken := r.clients[op.ID]; taken {
+		return session.ErrIDTaken
+	}
+	r.names[op.Name] = op.ID
+	r.clients[op.ID] = &session.Client{ID: op.ID, Name: op.Name}
+	return nil
+}
+
+func (r *Registry) getClient(op *session.GetClient) error {
+	c, ok := r.clients[op.ID]
+	if !ok {
+		op.Client = session.Client{}
+		return session.ErrNoClient
+	}
+	op.Client = copyClient(c)
+	return nil
+}
+
+func (r *Registry) setKeys(op *session.SetKeys) error {
+	c, ok := r.clients[op.ID]
+	switch {
+	case !ok:
+		return session.ErrNoClient
+	case c.Name != op.Name:
+		return session.ErrWrongName
+	case !op.Replace && c.PublicKey != nil && !bytes.Equal(c.PublicKey, op.PublicKey):
+		return session.ErrKeyPinned
+	}
+	c.PublicKey, c.AESKey = bytes.Clone(op.PublicKey), bytes.Clone(op.AESKey)
+	return nil
+}
+
+func (r *Registry) setAESKey(op *session.SetAESKey) error {
+	c, ok := r.clients[op.ID]
+	if !ok {
+		return session.ErrNoClient
+	}
+	c.AESKey = bytes.Clone(op.AESKey)
+	return nil
+}
+
+func (r *Registry) seen(op *session.Seen) error {
+	if _, ok := r.clients[op.ID]; !ok {
+		return session.ErrNoClient
+	}
+	return nil
+}
+
+func (r *Registry) putFile(op *session.PutFile) error {
+	f := op.File
+	op.Replaced = ""
+	if _, ok := r.clients[f.ID]; !ok {
+		return session.ErrNoClient
+	}
+	e := r.files[place{f.ID, f.Path}]
+	if e == nil {
+		e = new(entry)
+		r.files[place{f.ID, f.Path}] = e
+	}
+	if e.unverified != nil {
+		op.Replaced = e.unverified.Incoming
+	}
+	f.Verified = false
+	e.unverified = &f
+	return nil
+}
+
+func (r *Registry) getFile(op *session.GetFile) error {
+	op.Verified, op.Unverified = nil, nil
+	e := r.files[place{op.ID, op.Path}]
+	if e == nil {
+		return session.ErrNoFile
+	}
+	op.Verified, op.Unverified = copyFile(e.verified), copyFile(e.unverified)
+	return nil
+}
+
+// unverified returns the entry whose unverified file has that key, or nil.
+func (r *Registry) unverified(at place, incoming string) *entry {
+	e := r.files[at]
+	if e == nil || e.unverified == nil || e.unverified.Incoming != incoming {
+		return nil
+	}
+	return e
+}
+
+func (r *Registry) verifyFile(op *session.VerifyFile) error {
+	e := r.unverified(place{op.ID, op.Path}, op.Incoming)
+	if e == nil {
+		return session.ErrNoFile
+	}
+	f := *e.unverified
+	f.Verified, f.Incoming = true, ""
+	e.verified, e.unverified = &f, nil
+	return nil
+}
+
+func (r *Registry) dropFile(op *session.DropFile) error {
+	at := place{op.ID, op.Path}
+	e := r.unverified(at, op.Incoming)
+	if e == nil {
+		return session.ErrNoFile
+	}
+	e.unverified = nil
+	r.forgetIfEmpty(at, e)
+	return nil
+}
+
+func (r *Registry) forgetFile(op *session.ForgetFile) error {
+	at := place{op.ID, op.Path}
+	e := r.files[at]
+	if e == nil || e.verified == nil {
+		return session.ErrNoFile
+	}
+	e.verified = nil
+	r.forgetIfEmpty(at, e)
+	return nil
+}
+
+func (r *Registry) forgetIfEmpty(at place, e *entry) {
+	if e.verified == nil && e.unverified == nil {
+		delete(r.files, at)
+	}
+}
+
+// Clients implements session.Registry. It yields what there was when it began.
+func (r *Registry) Clients(ctx context.Context, yield func(session.Client) error) error {
+	if err := r.lock(ctx); err != nil {
+		return err
+	}
+	all := make([]session.Client, 0, len(r.clients))
+	for _, c := range r.clients {
+		all = append(all, copyClient(c))
+	}
+	r.mu.Unlock()
+	slices.SortFunc(all, func(a, b session.Client) int { return strings.Compare(a.Name, b.Name) })
+	return each(ctx, all, yield)
+}
+
+// Files implements session.Registry. It yields what there was when it began.
+func (r *Registry) Files(ctx context.Context, yield func(session.File) error) error {
+	if err := r.lock(ctx); err != nil {
+		return err
+	}
+	all := make([]session.File, 0, len(r.files))
+	for _, e := range r.files {
+		if e.verified != nil {
+			all = append(all, *e.verified)
+		}
+		if e.unverified != nil {
+			all = append(all, *e.unverified)
+		}
+	}
+	r.mu.Unlock()
+	slices.SortFunc(all, func(a, b session.File) int {
+		return cmp.Or(bytes.Compare(a.ID[:], b.ID[:]), strings.Compare(a.Path, b.Path), verifiedFirst(a, b))
+	})
+	return each(ctx, all, yield)
+}
+
+func verifiedFirst(a, b session.File) int {
+	switch {
+	case a.Verified == b.Verified:
+		return 0
+	case a.Verified:
+		return -1
+	}
+	return 1
+}
+
+func each[T any](ctx context.Context, all []T, yield func(T) error) error {
+	for _, v := range all {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := yield(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func copyClient(c *session.Client) session.Client {
+	d := *c
+	d.PublicKey, d.AESKey = bytes.Clone(c.PublicKey), bytes.Clone(c.AESKey)
+	return d
+}
+
+func copyFile(f *session.File) *session.File {
+	if f == nil {
+		return nil
+	}
+	g := *f
+	return &g
+}

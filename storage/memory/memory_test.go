@@ -1,0 +1,17 @@
+package memory_test
+
+import (
+	"testing"
+
+	"sealift/session"
+	"sealift/storage/memory"
+	"sealift/storage/storagetest"
+)
+
+func TestRegistry(t *testing.T) {
+	storagetest.TestRegistry(t, func(*testing.T) session.Registry { return memory.New() })
+}
+
+func BenchmarkRegistry(b *testing.B) {
+	storagetest.BenchmarkRegistry(b, memory.New())
+}

@@ -1,0 +1,274 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"sealift/codec"
+	"sealift/session"
+)
+
+// massLoss is how many verified files there must be for it to be suspicious
+// that none is found.
+const massLoss = 10
+
+// batchSize is how many operations go into one batch.
+const batchSize = 256
+
+// Recover makes registry and files agree after a crash; see the package
+// comment. It must run before the server serves: an incoming file without a row
+// might be an upload under way otherwise. It reads every file that awaits its
+// 1029; of the verified ones it only looks at the size.
+//
+// A verified row whose file is gone is forgotten, and the client may send it
+// again. A file in a client's folder without a row is left alone: the server
+// puts none there without a row, so somebody else did.
+//
+// The error wraps ErrFilesGone, or says what failed in the registry or the
+// files; then part of the work may be done, and Recover may be called again.
+func Recover(ctx context.Context, reg session.Registry, files Files, o Options) (Report, error) {
+	r := newRecovery(reg, files, o)
+	waiting, odd, err := r.survey(ctx)
+	if err != nil {
+		return r.report, err
+	}
+	named := make(map[string]struct{}, len(waiting)) // incoming files that a row names, or named
+	for i := range waiting {
+		named[waiting[i].Incoming] = struct{}{}
+		r.settle(ctx, &waiting[i])
+		if err := r.flushIfFull(ctx); err != nil {
+			return r.report, err
+		}
+	}
+	if err := r.flush(ctx); err != nil {
+		return r.report, err
+	}
+	for i := range odd {
+		if err := r.settleVerified(ctx, &odd[i]); err != nil {
+			return r.report, err
+		}
+	}
+	if err := r.flush(ctx); err != nil {
+		return r.report, err
+	}
+	if err := r.removeOrphans(ctx, named); err != nil {
+		return r.report, err
+	}
+	return r.report, r.reportStrays(ctx)
+}
+
+// Expire drops the files that have waited too long for their 1029. It may run
+// beside a server, with Options.Exclusive.
+func Expire(ctx context.Context, reg session.Registry, files Files, o Options) (Report, error) {
+	r := newRecovery(reg, files, o)
+	var old []session.File
+	err := reg.Files(ctx, func(f session.File) error {
+		if !f.Verified && o.expired(&f) {
+			old = append(old, f)
+		}
+		return nil
+	})
+	exclusive := o.Exclusive
+	if exclusive == nil {
+		exclusive = func(_ codec.ClientID, _ string, do func()) { do() }
+	}
+	for i := 0; i < len(old) && err == nil; i++ {
+		f := &old[i]
+		exclusive(f.ID, f.Path, func() {
+			var get *session.GetFile
+			get, err = getFile(ctx, reg, f)
+			if err == nil && get.Unverified != nil && *get.Unverified == *f { // not verified meanwhile
+				r.settle(ctx, f)
+				err = r.flush(ctx)
+			}
+		})
+	}
+	return r.report, err
+}
+
+// recovery is one Recover or Expire.
+type recovery struct {
+	*checker
+	o      Options
+	reg    session.Registry
+	files  Files
+	report Report
+
+	// What is to be done: operations of one batch, and of each what it is about.
+	batch []session.Operation
+	about []Finding
+}
+
+func newRecovery(reg session.Registry, files Files, o Options) *recovery {
+	return &recovery{checker: newChecker(files), o: o, reg: reg, files: files, report: make(Report)}
+}
+
+func (r *recovery) found(f Finding) {
+	r.report[f.Event]++
+	if r.o.Log != nil {
+		r.o.Log(f)
+	}
+}
+
+// survey returns the unverified files, and the verified ones that are not there
+// in their size.
+func (r *recovery) survey(ctx context.Context) (waiting, odd []session.File, err error) {
+	verified, missing := 0, 0
+	err = r.reg.Files(ctx, func(f session.File) error {
+		if !f.Verified {
+			waiting = append(waiting, f)
+			return nil
+		}
+		verified++
+		switch size, err := r.files.Size(ctx, "", f.ID, f.Path); {
+		case errors.Is(err, session.ErrNotStored):
+			missing++
+			odd = append(odd, f)
+		case err != nil || size != f.Size:
+			odd = append(odd, f)
+		}
+		return ctx.Err()
+	})
+	if err == nil && missing == verified && missing >= massLoss && !r.o.ForgetAll {
+		err = fmt.Errorf("%w (%d files)", ErrFilesGone, verified)
+	}
+	return waiting, odd, err
+}
+
+// settle decides about an unverified file.
+func (r *recovery) settle(ctx context.Context, f *session.File) {
+	_, err := r.files.Size(ctx, f.Incoming, f.ID, f.Path)
+	if errors.Is(err, session.ErrNotStored) {
+		r.settleMoved(ctx, f)
+		return
+	}
+	expired := r.o.expired(f)
+	if err == nil && !expired {
+		err = r.check(ctx, f, f.Incoming)
+	}
+	switch {
+	case errors.Is(err, ErrSize) || errors.Is(err, ErrCksum):
+		r.drop(f, Finding{Spoilt, *f, err})
+	case err != nil:
+		r.found(Finding{Failed, *f, err})
+	case expired:
+		r.drop(f, Finding{Expired, *f, nil})
+	}
+}
+
+// settleMoved decides about an unverified file whose incoming file is gone: it
+// is in its place already, or lost.
+func (r *recovery) settleMoved(ctx context.Context, f *session.File) {
+	err := r.check(ctx, f, "")
+	if err == nil {
+		// The directory may not have been flushed.
+		err = r.files.Commit(ctx, f.Incoming, f.ID, f.Path)
+	}
+	switch {
+	case err == nil:
+		r.do(&session.VerifyFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}, Finding{Finished, *f, nil})
+	case errors.Is(err, ErrMissing) || errors.Is(err, ErrSize) || errors.Is(err, ErrCksum):
+		r.drop(f, Finding{Spoilt, *f, ErrMissing})
+	default:
+		r.found(Finding{Failed, *f, err})
+	}
+}
+
+// settleVerified decides about a verified file that seemed odd before the
+// unverified ones were settled: its row may be a new one now.
+func (r *recovery) settleVerified(ctx context.Context, f *session.File) error {
+	get, err := getFile(ctx, r.reg, f)
+	if err != nil || get.Verified == nil {
+		return err
+	}
+	f = get.Verified
+	switch size, err := r.files.Size(ctx, "", f.ID, f.Path); {
+	case errors.Is(err, session.ErrNotStored):
+		r.do(&session.ForgetFile{ID: f.ID, Path: f.Path}, Finding{Forgotten, *f, nil})
+	case err != nil:
+		r.found(Finding{Failed, *f, err})
+	case size != f.Size:
+		r.found(Finding{Damaged, *f, fmt.Errorf("%w: %d, not %d bytes", ErrSize, size, f.Size)})
+	}
+	return r.flushIfFull(ctx)
+}
+
+func (r *recovery) drop(f *session.File, about Finding) {
+	r.do(&session.DropFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}, about)
+}
+
+func (r *recovery) do(op session.Operation, about Finding) {
+	r.batch = append(r.batch, op)
+	r.about = append(r.about, about)
+}
+
+func (r *recovery) flushIfFull(ctx context.Context) error {
+	if len(r.batch) < batchSize {
+		return nil
+	}
+	return r.flush(ctx)
+}
+
+// flush does what is to be done. The row goes first, then the content: a crash
+// between leaves an orphan, which the next Recover removes.
+func (r *recovery) flush(ctx context.Context) error {
+	if err := r.reg.Apply(ctx, r.batch); err != nil {
+		return err
+	}
+	for i, op := range r.batch {
+		if err := op.Result().Err; err != nil {
+			r.found(Finding{Failed, r.about[i].File, err})
+			continue
+		}
+		if drop, ok := op.(*session.DropFile); ok {
+			if err := r.files.Discard(ctx, drop.Incoming); err != nil {
+				return err
+			}
+		}
+		r.found(r.about[i])
+	}
+	r.batch, r.about = r.batch[:0], r.about[:0]
+	return nil
+}
+
+// removeOrphans removes the incoming files that no row names.
+func (r *recovery) removeOrphans(ctx context.Context, named map[string]struct{}) error {
+	return r.files.EachIncoming(ctx, func(key string) error {
+		if _, ok := named[key]; ok {
+			return nil
+		}
+		if err := r.files.Discard(ctx, key); err != nil {
+			return err
+		}
+		r.found(Finding{Event: Orphan, File: session.File{Incoming: key}})
+		return nil
+	})
+}
+
+// reportStrays tells of the stored files that no row names.
+func (r *recovery) reportStrays(ctx context.Context) error {
+	look := func() error {
+		if err := r.reg.Apply(ctx, r.batch); err != nil {
+			return err
+		}
+		for _, op := range r.batch {
+			if get := op.(*session.GetFile); get.Verified == nil {
+				r.found(Finding{Event: Stray, File: session.File{ID: get.ID, Path: get.Path}})
+			}
+		}
+		r.batch = r.batch[:0]
+		return nil
+	}
+	err := r.files.EachStored(ctx, func(id codec.ClientID, path string) error {
+		r.batch = append(r.batch, &session.GetFile{ID: id, Path: path})
+		if len(r.batch) < batchSize {
+			return nil
+		}
+		return look()
+	})
+	if err != nil {
+		return err
+	}
+	return look()
+}

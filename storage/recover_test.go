@@ -1,0 +1,543 @@
+package storage_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sealift/codec"
+	"sealift/crypto/cksum"
+	"sealift/session"
+	"sealift/storage"
+	"sealift/storage/files"
+	"sealift/storage/memory"
+)
+
+var (
+	alice = codec.ClientID{0xa1, 0xce}
+	now   = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+)
+
+const (
+	path       = "docs/a.txt"
+	oldContent = "the file that was there before"
+	newContent = "the file that was being sent when it happened"
+)
+
+// world is a registry and a store, and the steps of a server by hand.
+type world struct {
+	t   testing.TB
+	dir string
+	reg session.Registry
+	*files.Store
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	dir := t.TempDir()
+	s, err := files.Open(dir, files.Options{Fsync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	w := &world{t: t, dir: dir, reg: memory.New(), Store: s}
+	w.apply(&session.AddClient{ID: alice, Name: "alice"})
+	return w
+}
+
+func (w *world) apply(op session.Operation) {
+	w.t.Helper()
+	if err := w.reg.Apply(w.t.Context(), []session.Operation{op}); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := op.Result().Err; err != nil {
+		w.t.Fatalf("%T: %v", op, err)
+	}
+}
+
+func (w *world) receive(content string) (key string) {
+	w.t.Helper()
+	in, err := w.Create(w.t.Context(), int64(len(content)))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := io.WriteString(in, content); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := in.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+	return in.Key()
+}
+
+func (w *world) put(key, path, content string) (replaced string) {
+	w.t.Helper()
+	op := &session.PutFile{File: session.File{
+		ID: alice, FileName: path, Path: path, Incoming: key,
+		Size: int64(len(content)), Cksum: cksum.Checksum([]byte(content)), Received: now,
+	}}
+	w.apply(op)
+	return op.Replaced
+}
+
+func (w *world) commit(key, path string) {
+	w.t.Helper()
+	if err := w.Commit(w.t.Context(), key, alice, path); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) verify(key, path string) {
+	w.t.Helper()
+	w.apply(&session.VerifyFile{ID: alice, Path: path, Incoming: key})
+}
+
+func (w *world) store(path, content string) {
+	w.t.Helper()
+	key := w.receive(content)
+	w.put(key, path, content)
+	w.commit(key, path)
+	w.verify(key, path)
+}
+
+func (w *world) incomingFile(key string) string {
+	return filepath.Join(w.dir, "files", ".incoming", key)
+}
+
+func (w *world) storedFile(path string) string {
+	return filepath.Join(w.dir, "files", alice.String(), path)
+}
+
+func (w *world) options() storage.Options {
+	return storage.Options{UnverifiedTTL: time.Hour, Now: now.Add(time.Minute), Log: func(f storage.Finding) {
+		w.t.Logf("%s: %q %q %v", f.Event, f.File.Path, f.File.Incoming, f.Err)
+	}}
+}
+
+func (w *world) recover(want storage.Report) {
+	w.t.Helper()
+	got, err := storage.Recover(w.t.Context(), w.reg, w.Store, w.options())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if !maps.Equal(got, want) {
+		w.t.Errorf("report %v, want %v", got, want)
+	}
+}
+
+// wantFile checks the rows at path against the content of the verified and of
+// the unverified file ("" for none), and the files themselves.
+func (w *world) wantFile(path, verified, unverified string) {
+	w.t.Helper()
+	get := &session.GetFile{ID: alice, Path: path}
+	if err := w.reg.Apply(w.t.Context(), []session.Operation{get}); err != nil {
+		w.t.Fatal(err)
+	}
+	check := func(what string, f *session.File, key, want string) {
+		w.t.Helper()
+		if (f != nil) != (want != "") {
+			w.t.Errorf("%s row %+v, want one: %t", what, f, want != "")
+		}
+		if f == nil {
+			return
+		}
+		if f.Size != int64(len(want)) || f.Cksum != cksum.Checksum([]byte(want)) {
+			w.t.Errorf("%s row is not about %q: %+v", what, want, f)
+		}
+		r, err := w.Open(w.t.Context(), key, alice, path)
+		if err != nil {
+			w.t.Errorf("%s file: %v", what, err)
+			return
+		}
+		defer r.Close()
+		if got, err := io.ReadAll(r); string(got) != want || err != nil {
+			w.t.Errorf("%s file: %q, %v, want %q", what, got, err, want)
+		}
+	}
+	check("verified", get.Verified, "", verified)
+	key := ""
+	if get.Unverified != nil {
+		key = get.Unverified.Incoming
+	}
+	check("unverified", get.Unverified, key, unverified)
+}
+
+func (w *world) wantIncoming(n int) {
+	w.t.Helper()
+	got := 0
+	if err := w.EachIncoming(w.t.Context(), func(string) error { got++; return nil }); err != nil {
+		w.t.Fatal(err)
+	}
+	if got != n {
+		w.t.Errorf("%d incoming files, want %d", got, n)
+	}
+}
+
+// Each crash point of an upload, in an empty place and over an old file.
+func TestRecoverFromACrash(t *testing.T) {
+	points := []struct {
+		name   string
+		crash  func(w *world) // what was done before it
+		report storage.Report
+		// Afterwards, "" for what was in the place before.
+		verified, unverified string
+	}{
+		{
+			name:   "before PutFile",
+			crash:  func(w *world) { w.receive(newContent) },
+			report: storage.Report{storage.Orphan: 1},
+		},
+		{
+			name:       "after PutFile, content whole",
+			crash:      func(w *world) { w.put(w.receive(newContent), path, newContent) },
+			report:     storage.Report{},
+			unverified: newContent,
+		},
+		{
+			name: "after PutFile, power cut: content short",
+			crash: func(w *world) {
+				key := w.receive(newContent)
+				w.put(key, path, newContent)
+				if err := os.Truncate(w.incomingFile(key), 10); err != nil {
+					w.t.Fatal(err)
+				}
+			},
+			report: storage.Report{storage.Spoilt: 1},
+		},
+		{
+			name: "after PutFile, power cut: content zeros",
+			crash: func(w *world) {
+				key := w.receive(newContent)
+				w.put(key, path, newContent)
+				if err := os.WriteFile(w.incomingFile(key), make([]byte, len(newContent)), 0o600); err != nil {
+					w.t.Fatal(err)
+				}
+			},
+			report: storage.Report{storage.Spoilt: 1},
+		},
+		{
+			name: "after PutFile, power cut: the file is gone",
+			crash: func(w *world) {
+				key := w.receive(newContent)
+				w.put(key, path, newContent)
+				if err := os.Remove(w.incomingFile(key)); err != nil {
+					w.t.Fatal(err)
+				}
+			},
+			report: storage.Report{storage.Spoilt: 1},
+		},
+		{
+			name: "after the second PutFile of the path, before Discard of the first",
+			crash: func(w *world) {
+				first := w.receive("first try")
+				w.put(first, path, "first try")
+				if replaced := w.put(w.receive(newContent), path, newContent); replaced != first {
+					w.t.Fatalf("replaced %q", replaced)
+				}
+			},
+			report:     storage.Report{storage.Orphan: 1},
+			unverified: newContent,
+		},
+		{
+			name: "after rename, before VerifyFile",
+			crash: func(w *world) {
+				key := w.receive(newContent)
+				w.put(key, path, newContent)
+				w.commit(key, path)
+			},
+			report:   storage.Report{storage.Finished: 1},
+			verified: newContent,
+		},
+		{
+			name:     "after VerifyFile",
+			crash:    func(w *world) { w.store(path, newContent) },
+			report:   storage.Report{},
+			verified: newContent,
+		},
+		{
+			name: "after DropFile, before Discard",
+			crash: func(w *world) {
+				key := w.receive(newContent)
+				w.put(key, path, newContent)
+				w.apply(&session.DropFile{ID: alice, Path: path, Incoming: key})
+			},
+			report: storage.Report{storage.Orphan: 1},
+		},
+	}
+	for _, p := range points {
+		for _, before := range []string{"", oldContent} {
+			t.Run(fmt.Sprintf("%s/%t", p.name, before != ""), func(t *testing.T) {
+				w := newWorld(t)
+				w.store("other", "stays as it is")
+				if before != "" {
+					w.store(path, before)
+				}
+				p.crash(w)
+				w.recover(p.report)
+				verified := before
+				if p.verified != "" {
+					verified = p.verified
+				}
+				w.wantFile(path, verified, p.unverified)
+				w.wantFile("other", "stays as it is", "")
+				n := 0
+				if p.unverified != "" {
+					n = 1
+				}
+				w.wantIncoming(n)
+				w.recover(storage.Report{}) // nothing is left to do
+
+				if p.unverified != "" { // its 1029 still comes
+					get := &session.GetFile{ID: alice, Path: path}
+					w.apply(get)
+					w.commit(get.Unverified.Incoming, path)
+					w.verify(get.Unverified.Incoming, path)
+					w.wantFile(path, p.unverified, "")
+				}
+			})
+		}
+	}
+}
+
+func TestRecoverForgetsWhatIsGone(t *testing.T) {
+	w := newWorld(t)
+	w.store("kept", newContent)
+	w.store(path, oldContent)
+	if err := os.Remove(w.storedFile(path)); err != nil {
+		t.Fatal(err)
+	}
+	w.recover(storage.Report{storage.Forgotten: 1})
+	w.wantFile(path, "", "")
+	w.wantFile("kept", newContent, "")
+}
+
+func TestRecoverTellsOfDamage(t *testing.T) {
+	w := newWorld(t)
+	w.store(path, oldContent)
+	if err := os.WriteFile(w.storedFile(path), []byte("short"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.recover(storage.Report{storage.Damaged: 1})
+	get := &session.GetFile{ID: alice, Path: path}
+	if w.apply(get); get.Verified == nil {
+		t.Error("the row of a damaged file is gone")
+	}
+}
+
+func TestRecoverLeavesStraysAlone(t *testing.T) {
+	w := newWorld(t)
+	w.store(path, oldContent)
+	var want []string
+	for i := range 600 { // more than one batch
+		want = append(want, fmt.Sprintf("docs/stray%d", i))
+		if err := os.WriteFile(w.storedFile(want[i]), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.recover(storage.Report{storage.Stray: len(want)})
+	for _, path := range want {
+		if _, err := os.Stat(w.storedFile(path)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestRecoverOfManyWaiting(t *testing.T) {
+	w := newWorld(t)
+	const n = 600
+	for i := range n {
+		key := w.receive(newContent)
+		w.put(key, fmt.Sprint("f", i), newContent)
+		if i%2 == 0 {
+			w.commit(key, fmt.Sprint("f", i))
+		}
+	}
+	w.recover(storage.Report{storage.Finished: n / 2})
+	w.wantIncoming(n / 2)
+	w.wantFile("f0", newContent, "")
+	w.wantFile("f1", "", newContent)
+}
+
+// An empty mount point does not cost the registry its files.
+func TestRecoverFromADiskNotMounted(t *testing.T) {
+	w := newWorld(t)
+	for i := range 10 {
+		w.store(fmt.Sprint("f", i), oldContent)
+	}
+	key := w.receive(newContent)
+	w.put(key, path, newContent)
+	away := w.storedFile("") + "away"
+	for _, move := range [][2]string{{w.storedFile(""), away}, {w.incomingFile(key), filepath.Join(w.dir, key)}} {
+		if err := os.Rename(move[0], move[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := storage.Recover(t.Context(), w.reg, w.Store, w.options()); !errors.Is(err, storage.ErrFilesGone) {
+		t.Fatalf("Recover: %v, want ErrFilesGone", err)
+	}
+	for _, move := range [][2]string{{away, w.storedFile("")}, {filepath.Join(w.dir, key), w.incomingFile(key)}} {
+		if err := os.Rename(move[0], move[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.recover(storage.Report{})
+	w.wantFile("f0", oldContent, "")
+	w.wantFile(path, "", newContent)
+
+	if err := os.RemoveAll(w.storedFile("")); err != nil {
+		t.Fatal(err)
+	}
+	o := w.options()
+	o.ForgetAll = true
+	if got, err := storage.Recover(t.Context(), w.reg, w.Store, o); err != nil || got[storage.Forgotten] != 10 {
+		t.Errorf("with ForgetAll: %v, %v", got, err)
+	}
+}
+
+// A symbolic link in the place of a stored file is not followed, and is no
+// reason to forget the file either.
+func TestRecoverBesideAPlantedSymlink(t *testing.T) {
+	w := newWorld(t)
+	w.store(path, oldContent)
+	target := filepath.Join(w.dir, "outside")
+	if err := os.Rename(w.storedFile(path), target); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(target, w.storedFile(path)); err != nil {
+		t.Fatal(err)
+	}
+	w.recover(storage.Report{storage.Failed: 1})
+}
+
+func TestExpire(t *testing.T) {
+	w := newWorld(t)
+	w.store(path, oldContent)
+	w.put(w.receive(newContent), path, newContent)
+	moved := w.receive(newContent)
+	w.put(moved, "moved", newContent)
+	w.commit(moved, "moved") // its VerifyFile failed, and the client did not come back
+	o := w.options()
+	if got, err := storage.Expire(t.Context(), w.reg, w.Store, o); err != nil || len(got) != 0 {
+		t.Errorf("too early: %v, %v", got, err)
+	}
+	o.Now = now.Add(time.Hour + time.Second)
+
+	// While the server has the path, the file gets its 1029.
+	late := o
+	late.Exclusive = func(id codec.ClientID, p string, do func()) {
+		if p == path {
+			get := &session.GetFile{ID: alice, Path: path}
+			if w.apply(get); get.Unverified != nil {
+				w.commit(get.Unverified.Incoming, path)
+				w.verify(get.Unverified.Incoming, path)
+			}
+		}
+		do()
+	}
+	got, err := storage.Expire(t.Context(), w.reg, w.Store, late)
+	if want := (storage.Report{storage.Finished: 1}); err != nil || !maps.Equal(got, want) {
+		t.Errorf("report %v, %v, want %v", got, err, want)
+	}
+	w.wantFile(path, newContent, "")
+	w.wantFile("moved", newContent, "")
+
+	w.put(w.receive("never confirmed"), path, "never confirmed")
+	got, err = storage.Expire(t.Context(), w.reg, w.Store, o)
+	if want := (storage.Report{storage.Expired: 1}); err != nil || !maps.Equal(got, want) {
+		t.Errorf("report %v, %v, want %v", got, err, want)
+	}
+	w.wantFile(path, newContent, "")
+	w.wantIncoming(0)
+
+	w.put(w.receive("never confirmed"), path, "never confirmed")
+	o.UnverifiedTTL = 0
+	if got, err := storage.Expire(t.Context(), w.reg, w.Store, o); err != nil || len(got) != 0 {
+		t.Errorf("without a limit: %v, %v", got, err)
+	}
+}
+
+func TestVerify(t *testing.T) {
+	w := newWorld(t)
+	big := strings.Repeat("0123456789abcdef", 100_000)
+	spoil := map[string]struct {
+		spoil func(path string) error
+		want  error
+	}{
+		"empty":   {want: nil},
+		"good":    {want: nil},
+		"missing": {os.Remove, storage.ErrMissing},
+		"short":   {func(p string) error { return os.Truncate(p, int64(len(big))-1) }, storage.ErrSize},
+		"long":    {func(p string) error { return os.Truncate(p, int64(len(big))+1) }, storage.ErrSize},
+		"flipped": {func(p string) error { return os.WriteFile(p, []byte("!"+big[1:]), 0o600) }, storage.ErrCksum},
+		"link":    {func(p string) error { return errors.Join(os.Remove(p), os.Symlink("good", p)) }, files.ErrObstructed},
+	}
+	for name, s := range spoil {
+		content := big
+		if name == "empty" {
+			content = ""
+		}
+		w.store(name, content)
+		if s.spoil != nil {
+			if err := s.spoil(w.storedFile(name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	w.put(w.receive("waits"), "unverified", "waits")
+	got := make(map[string]error)
+	err := storage.Verify(t.Context(), w.reg, w.Store, func(f session.File, err error) {
+		if _, twice := got[f.Path]; twice {
+			t.Errorf("%q twice", f.Path)
+		}
+		got[f.Path] = err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range spoil {
+		if err, told := got[name]; !told || !errors.Is(err, s.want) {
+			t.Errorf("%s: %v (told: %t), want %v", name, err, told, s.want)
+		}
+	}
+	if len(got) != len(spoil) {
+		t.Errorf("told of %d files, want %d", len(got), len(spoil))
+	}
+}
+
+// A file that a running server replaces meanwhile is not called wrong.
+func TestVerifyBesideAServer(t *testing.T) {
+	w := newWorld(t)
+	w.store(path, oldContent)
+	replacing := &replaceWhileOpen{world: w}
+	var told []error
+	err := storage.Verify(t.Context(), w.reg, replacing, func(f session.File, err error) {
+		told = append(told, err)
+		if f.Size != int64(len(newContent)) {
+			t.Errorf("told of the row that was: %+v", f)
+		}
+	})
+	if err != nil || len(told) != 1 || told[0] != nil {
+		t.Errorf("told %v, %v, want one success", told, err)
+	}
+}
+
+// replaceWhileOpen replaces the file when it is first opened.
+type replaceWhileOpen struct {
+	*world
+	done bool
+}
+
+func (r *replaceWhileOpen) Open(ctx context.Context, key string, id codec.ClientID, path string) (io.ReadCloser, error) {
+	if !r.done {
+		r.done = true
+		r.store(path, newContent)
+	}
+	return r.world.Open(ctx, key, id, path)
+}

@@ -1,0 +1,271 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"sealift/codec"
+	"sealift/session"
+)
+
+// Apply does batch in one transaction. It implements session.Registry.
+//
+// A batch that only reads (GetClient and GetFile without At) goes over the
+// reading connection and waits for no writer.
+func (r *Registry) Apply(ctx context.Context, batch []session.Operation) error {
+	if err := ctx.Err(); err != nil || len(batch) == 0 {
+		return err
+	}
+	slot := r.writer
+	if onlyReads(batch) {
+		slot = r.reader
+	} else if slot == nil {
+		return r.failure("write", ErrReadOnly)
+	}
+	c, err := r.take(ctx, slot)
+	if err != nil {
+		return r.failure("open", err)
+	}
+	if slot == r.reader {
+		err = (&transaction{c: c}).do(batch)
+	} else {
+		err = r.write(ctx, c, batch)
+	}
+	// Waiting for a lock in vain leaves a connection as good as it was. Anything
+	// else that fails is a reason to begin with a new one.
+	r.give(slot, c, err != nil && !isBusy(err) && ctx.Err() == nil)
+	if err != nil {
+		return r.failure("commit", err)
+	}
+	return nil
+}
+
+func onlyReads(batch []session.Operation) bool {
+	return !slices.ContainsFunc(batch, func(op session.Operation) bool { return !session.Reads(op) })
+}
+
+// write does batch in a transaction on c. After an error there is none open.
+func (r *Registry) write(ctx context.Context, c *conn, batch []session.Operation) error {
+	_, err := c.execContext(ctx, begin)
+	if err == nil {
+		t := &transaction{c: c, seen: make(map[codec.ClientID]time.Time, len(batch))}
+		err = t.do(batch)
+		if err == nil {
+			err = t.flushSeen()
+		}
+		if err == nil {
+			err = ctx.Err() // the last chance: a commit is not interrupted
+		}
+		if err == nil {
+			_, err = c.exec(commit)
+		}
+	}
+	if err != nil {
+		// Fails where SQLite has rolled back by itself already, or where the
+		// transaction never began.
+		_, _ = c.exec(rollback)
+	}
+	return err
+}
+
+// transaction carries out the operations of one batch.
+type transaction struct {
+	c *conn
+	// seen is what the batch makes of the clients' LastSeen, written once at its
+	// end: connections often come with several operations at once. Nil in a
+	// batch that only reads.
+	seen map[codec.ClientID]time.Time
+}
+
+func (t *transaction) do(batch []session.Operation) error {
+	for _, op := range batch {
+		if err := t.apply(op); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// apply does one operation and sets its results. An error is the store's.
+func (t *transaction) apply(op session.Operation) error {
+	var refused, failed error
+	var id codec.ClientID
+	switch op := op.(type) {
+	case *session.AddClient:
+		id = op.ID
+		refused, failed = t.addClient(op)
+	case *session.GetClient:
+		id = op.ID
+		refused, failed = t.getClient(op)
+	case *session.SetKeys:
+		id = op.ID
+		refused, failed = t.setKeys(op)
+	case *session.SetAESKey:
+		id = op.ID
+		refused, failed = t.change(session.ErrNoClient, updateAESKey, op.ID[:], blob(op.AESKey))
+	case *session.Seen:
+		id = op.ID
+		refused, failed = t.find(session.ErrNoClient, hasClient, op.ID[:])
+	case *session.PutFile:
+		id = op.File.ID
+		refused, failed = t.putFile(op)
+	case *session.GetFile:
+		id = op.ID
+		refused, failed = t.getFile(op)
+	case *session.VerifyFile:
+		id = op.ID
+		refused, failed = t.change(session.ErrNoFile, verifyFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming)
+	case *session.DropFile:
+		id = op.ID
+		refused, failed = t.change(session.ErrNoFile, dropFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming)
+	case *session.ForgetFile:
+		id = op.ID
+		refused, failed = t.change(session.ErrNoFile, forgetFile, op.ID[:], pathName(op.ID, op.Path))
+	default:
+		refused = fmt.Errorf("unknown operation %T", op)
+	}
+	if errors.Is(failed, errRow) {
+		refused, failed = failed, nil
+	}
+	if failed != nil {
+		return failed
+	}
+	out := op.Result()
+	out.Err = refused
+	if refused == nil && !out.At.IsZero() {
+		t.seen[id] = out.At
+	}
+	return nil
+}
+
+// change runs a statement that changes one row, or is refused if it changed
+// none.
+func (t *transaction) change(none error, s statement, args ...any) (refused, failed error) {
+	n, err := t.c.exec(s, args...)
+	if err == nil && n == 0 {
+		refused = none
+	}
+	return refused, err
+}
+
+// find runs a query, and is refused if it yields no row.
+func (t *transaction) find(none error, s statement, args ...any) (refused, failed error) {
+	found, err := t.exists(s, args...)
+	if !found {
+		refused = none
+	}
+	return refused, err
+}
+
+func (t *transaction) addClient(op *session.AddClient) (refused, failed error) {
+	n, err := t.c.exec(insertClient, op.ID[:], op.Name, timestamp(op.At))
+	if err != nil || n == 1 {
+		return nil, err
+	}
+	taken, err := t.exists(hasName, op.Name)
+	if taken {
+		return session.ErrNameTaken, err
+	}
+	return session.ErrIDTaken, err
+}
+
+func (t *transaction) getClient(op *session.GetClient) (refused, failed error) {
+	client, err := t.client(op.ID)
+	if err != nil {
+		return nil, err
+	}
+	if client == nil {
+		op.Client = session.Client{}
+		return session.ErrNoClient, nil
+	}
+	op.Client = *client
+	return nil, nil
+}
+
+func (t *transaction) setKeys(op *session.SetKeys) (refused, failed error) {
+	n, err := t.c.exec(updateKeys, op.ID[:], op.Name, blob(op.PublicKey), blob(op.AESKey), op.Replace)
+	if err != nil || n == 1 {
+		return nil, err
+	}
+	client, err := t.client(op.ID)
+	switch {
+	case err != nil:
+		return nil, err
+	case client == nil:
+		return session.ErrNoClient, nil
+	case client.Name != op.Name:
+		return session.ErrWrongName, nil
+	default:
+		return session.ErrKeyPinned, nil
+	}
+}
+
+func (t *transaction) putFile(op *session.PutFile) (refused, failed error) {
+	f := &op.File
+	path := pathName(f.ID, f.Path)
+	op.Replaced = ""
+	err := t.c.rows(background, selectIncoming, []any{f.ID[:], path}, 1, func(row []driver.Value) error {
+		op.Replaced, _ = row[0].(string)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return t.change(session.ErrNoClient, putFile,
+		f.ID[:], f.FileName, path, f.Size, int64(f.Cksum), f.Incoming, timestamp(f.Received))
+}
+
+func (t *transaction) getFile(op *session.GetFile) (refused, failed error) {
+	op.Verified, op.Unverified = nil, nil
+	err := t.c.rows(background, selectFile, []any{op.ID[:], pathName(op.ID, op.Path)}, fileColumnCount,
+		func(row []driver.Value) error {
+			f, err := fileOf(row)
+			if f.Verified {
+				op.Verified = &f
+			} else {
+				op.Unverified = &f
+			}
+			return err
+		})
+	if err == nil && op.Verified == nil && op.Unverified == nil {
+		refused = session.ErrNoFile
+	}
+	return refused, err
+}
+
+// client reads a client, with what the batch has made of its LastSeen so far;
+// nil if there is none.
+func (t *transaction) client(id codec.ClientID) (*session.Client, error) {
+	var found *session.Client
+	err := t.c.rows(background, selectClient, []any{id[:]}, clientColumnCount, func(row []driver.Value) error {
+		client, err := clientOf(row)
+		if at, ok := t.seen[id]; ok {
+			client.LastSeen = roundTime(at)
+		}
+		found = &client
+		return err
+	})
+	return found, err
+}
+
+func (t *transaction) exists(s statement, args ...any) (bool, error) {
+	found := false
+	err := t.c.rows(background, s, args, 1, func([]driver.Value) error {
+		found = true
+		return nil
+	})
+	return found, err
+}
+
+func (t *transaction) flushSeen() error {
+	for id, at := range t.seen {
+		if _, err := t.c.exec(updateLastSeen, id[:], timestamp(at)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

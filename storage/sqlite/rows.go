@@ -1,0 +1,181 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"sealift/codec"
+	"sealift/session"
+)
+
+// errRow is a row that makes no sense, which is no reason to give up others.
+var errRow = errors.New("this row is not one that Sealift wrote")
+
+var background = context.Background()
+
+// page is how many rows Clients and Files read at once. Between two pages no
+// transaction is open, so that a slow reader does not keep the WAL from being
+// folded into the database.
+const page = 256
+
+// Clients implements session.Registry. Clients that come or go meanwhile may be
+// among those yielded or not.
+func (r *Registry) Clients(ctx context.Context, yield func(session.Client) error) error {
+	after := ""
+	for {
+		clients := make([]session.Client, 0, page)
+		err := r.list(ctx, listClients, []any{after, int64(page)}, clientColumnCount, func(row []driver.Value) error {
+			client, err := clientOf(row)
+			clients = append(clients, client)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, client := range clients {
+			if err := yield(client); err != nil {
+				return err
+			}
+		}
+		if len(clients) < page {
+			return nil
+		}
+		after = clients[page-1].Name
+	}
+}
+
+// Files implements session.Registry. Files that come or go meanwhile may be
+// among those yielded or not.
+func (r *Registry) Files(ctx context.Context, yield func(session.File) error) error {
+	after := []any{[]byte{}, "", int64(0), int64(page)} // ID, PathName, 1 if unverified
+	for {
+		files := make([]session.File, 0, page)
+		err := r.list(ctx, listFiles, after, fileColumnCount, func(row []driver.Value) error {
+			f, err := fileOf(row)
+			files = append(files, f)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			if err := yield(f); err != nil {
+				return err
+			}
+		}
+		if len(files) < page {
+			return nil
+		}
+		last := &files[page-1]
+		unverified := int64(1)
+		if last.Verified {
+			unverified = 0
+		}
+		after = []any{last.ID[:], pathName(last.ID, last.Path), unverified, int64(page)}
+	}
+}
+
+func (r *Registry) list(ctx context.Context, s statement, args []any, columns int, each func(row []driver.Value) error) error {
+	c, err := r.take(ctx, r.reader)
+	if err != nil {
+		return r.failure("open", err)
+	}
+	err = c.rows(ctx, s, args, columns, each)
+	r.give(r.reader, c, err != nil)
+	if err != nil {
+		return r.failure("read", err)
+	}
+	return nil
+}
+
+// clientOf makes a Client of a row of clientColumns. The row may have been
+// edited by hand, so nothing in it is sure.
+func clientOf(row []driver.Value) (session.Client, error) {
+	id, okID := row[0].([]byte)
+	name, okName := row[1].(string)
+	publicKey, _ := row[2].([]byte)
+	aesKey, _ := row[3].([]byte)
+	lastSeen, okTime := timeOf(row[4])
+	if !okID || len(id) != codec.IDSize || !okName || !okTime {
+		return session.Client{}, fmt.Errorf("%w: clients, ID %x, Name %q", errRow, id, name)
+	}
+	return session.Client{
+		ID: codec.ClientID(id), Name: name, PublicKey: publicKey, AESKey: aesKey, LastSeen: lastSeen,
+	}, nil
+}
+
+// fileOf makes a File of a row of fileColumns.
+func fileOf(row []driver.Value) (session.File, error) {
+	id, okID := row[0].([]byte)
+	fileName, okName := row[1].(string)
+	path, okPath := row[2].(string)
+	verified, okVerified := boolOf(row[3])
+	size, okSize := row[4].(int64)
+	cksum, okCksum := row[5].(int64)
+	incoming, _ := row[6].(string)
+	received, okTime := timeOf(row[7])
+	ok := okID && len(id) == codec.IDSize && okName && okPath && okVerified && okSize && size >= 0 &&
+		okCksum && cksum >= 0 && cksum <= math.MaxUint32 && okTime && verified == (incoming == "")
+	if ok {
+		path, ok = strings.CutPrefix(path, pathName(codec.ClientID(id), ""))
+	}
+	if !ok {
+		return session.File{}, fmt.Errorf("%w: files, ID %x, PathName %q", errRow, id, path)
+	}
+	return session.File{
+		ID: codec.ClientID(id), FileName: fileName, Path: path, Incoming: incoming, Verified: verified,
+		Size: size, Cksum: uint32(cksum), Received: received,
+	}, nil
+}
+
+// pathName is what the column PathName holds for path.
+func pathName(id codec.ClientID, path string) string { return "files/" + id.String() + "/" + path }
+
+// blob makes NULL of a key that is not there.
+func blob(b []byte) any {
+	if len(b) == 0 {
+		return nil
+	}
+	return b
+}
+
+// timeFormat is RFC 3339 in UTC, to the millisecond: sorted as text it is sorted
+// by time, and SQLite's date functions understand it.
+const timeFormat = "2006-01-02T15:04:05.000Z"
+
+// timestamp makes NULL of a time that is not there.
+func timestamp(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UTC().Format(timeFormat)
+}
+
+func roundTime(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
+
+// timeOf understands what the driver makes of a column declared DATETIME: a
+// time.Time of text that it can read, the text otherwise.
+func timeOf(v any) (time.Time, bool) {
+	switch v := v.(type) {
+	case nil:
+		return time.Time{}, true
+	case time.Time:
+		return v.UTC(), true
+	}
+	return time.Time{}, false
+}
+
+func boolOf(v any) (b, ok bool) {
+	switch v := v.(type) {
+	case bool:
+		return v, true
+	case int64:
+		return v != 0, true
+	}
+	return false, false
+}

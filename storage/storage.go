@@ -1,0 +1,226 @@
+// Package storage puts in order what a server finds when it starts, and checks
+// what it has stored: the registry and the files have to agree, whatever moment
+// the last server was killed at.
+//
+// A file goes through these steps; a crash may fall between any two:
+//
+//  1. its content is in an incoming file;
+//  2. PutFile commits an unverified row that names it, and the client gets 1603;
+//  3. after the client's 1029, Files.Commit flushes the content,
+//  4. renames it over what is in its place,
+//  5. flushes the directory;
+//  6. VerifyFile commits the row as verified, over that of the file that was, and
+//     the client gets 1604.
+//
+// Before step 2 there is an incoming file without a row: it goes. From 2 to 4
+// row and file agree, and the client may still send its 1029; unless the power
+// failed and the content, not flushed yet, is not what the row says: then both
+// go. From 4 to 6 the row is unverified, its incoming file is gone, and the
+// place holds what the row says: since only a 1029 gets that far, the file is
+// verified.
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"sealift/codec"
+	"sealift/crypto/cksum"
+	"sealift/session"
+)
+
+// Files is a session.Files that can tell what it holds. *files.Store is one.
+type Files interface {
+	session.Files
+
+	// Size returns how many bytes a file has, named as for Open. ErrNotStored if
+	// there is none.
+	Size(ctx context.Context, key string, id codec.ClientID, path string) (int64, error)
+
+	// EachIncoming calls yield with the key of each incoming file. yield may
+	// discard files.
+	EachIncoming(ctx context.Context, yield func(key string) error) error
+
+	// EachStored calls yield with each file in a client's folder.
+	EachStored(ctx context.Context, yield func(id codec.ClientID, path string) error) error
+}
+
+// What is wrong with a file whose row says otherwise.
+var (
+	ErrMissing = errors.New("the file is missing")
+	ErrSize    = errors.New("the file has another size than was recorded")
+	ErrCksum   = errors.New("the file has another checksum than was recorded")
+)
+
+// ErrFilesGone is a registry of which no file at all can be found: a disk that
+// is not mounted is likelier than that all were removed.
+var ErrFilesGone = errors.New("none of the files on record is there; is the right disk mounted?")
+
+// Event says what Recover and Expire found, and what they did about it.
+type Event string
+
+// The events. The comments say which fields of Finding.File are set.
+const (
+	Finished  Event = "verified now: its 1029 had come and the file was in place"    // all
+	Spoilt    Event = "dropped: the content that waited for a 1029 is not whole"     // all
+	Expired   Event = "dropped: no 1029 came in time"                                // all
+	Forgotten Event = "forgotten: the stored file is gone"                           // all
+	Damaged   Event = "the stored file is not what was recorded"                     // all
+	Orphan    Event = "removed: an incoming file that no record knows"               // Incoming
+	Stray     Event = "left alone: a file in a client's folder that no record knows" // ID, Path
+	Failed    Event = "left as it was, because it cannot be read or changed"         // all
+)
+
+// Finding is one thing found.
+type Finding struct {
+	Event Event
+	File  session.File
+	Err   error // why; nil where the event says it all
+}
+
+// Report counts the findings of a Recover or an Expire.
+type Report map[Event]int
+
+// Options of Recover and Expire.
+type Options struct {
+	// UnverifiedTTL is how long a file waits for its 1029. Zero is for ever.
+	UnverifiedTTL time.Duration
+	// Now is the time.
+	Now time.Time
+	// Log is called with each finding; it may be nil.
+	Log func(Finding)
+	// ForgetAll lets Recover forget all files, instead of failing with
+	// ErrFilesGone.
+	ForgetAll bool
+	// Exclusive runs do while nobody else verifies or drops the file of client id
+	// at path. Expire needs it beside a running server; nil is for when there is
+	// none.
+	Exclusive func(id codec.ClientID, path string, do func())
+}
+
+func (o *Options) expired(f *session.File) bool {
+	return o.UnverifiedTTL > 0 && !f.Received.IsZero() && o.Now.Sub(f.Received) > o.UnverifiedTTL
+}
+
+// copySize is how much content is read at a time, in bytes.
+const copySize = 256 << 10
+
+// checker compares files with what is on record.
+type checker struct {
+	files session.Files
+	buf   []byte
+}
+
+func newChecker(files session.Files) *checker {
+	return &checker{files: files, buf: make([]byte, copySize)}
+}
+
+// check reads the file that is named as for Files.Open and compares it with f.
+// The error wraps ErrMissing, ErrSize or ErrCksum, or else is one of reading.
+func (c *checker) check(ctx context.Context, f *session.File, key string) error {
+	r, err := c.files.Open(ctx, key, f.ID, f.Path)
+	if errors.Is(err, session.ErrNotStored) {
+		return ErrMissing
+	}
+	if err != nil {
+		return err
+	}
+	size, sum, err := c.read(ctx, r, f.Size)
+	switch err = errors.Join(err, r.Close()); {
+	case err != nil:
+		return err
+	case size != f.Size:
+		return fmt.Errorf("%w: %s, not %d bytes", ErrSize, sizeText(size, f.Size), f.Size)
+	case sum != f.Cksum:
+		return fmt.Errorf("%w: %d, not %d", ErrCksum, sum, f.Cksum)
+	}
+	return nil
+}
+
+// read sums r, and stops when there is more than want bytes.
+func (c *checker) read(ctx context.Context, r io.Reader, want int64) (size int64, sum uint32, err error) {
+	h := cksum.New()
+	for size <= want {
+		if err := ctx.Err(); err != nil {
+			return 0, 0, err
+		}
+		n, err := r.Read(c.buf)
+		size += int64(n)
+		h.Write(c.buf[:n])
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return 0, 0, err
+		}
+	}
+	return size, h.Sum32(), nil
+}
+
+func sizeText(size, want int64) string {
+	if size > want {
+		return "more"
+	}
+	return fmt.Sprintf("%d", size)
+}
+
+// Verify reads every verified file and calls progress with it, and with nil or
+// what is wrong: an error that wraps ErrMissing, ErrSize or ErrCksum, or one of
+// reading the file. Files that seem wrong come last: they are looked at again
+// first, since a running server may have replaced them meanwhile. Memory
+// depends on how many those are, not on how many or how large the files are.
+//
+// The error is one of the registry, or ctx's.
+func Verify(ctx context.Context, reg session.Registry, files session.Files, progress func(session.File, error)) error {
+	c := newChecker(files)
+	var wrong []session.File
+	err := reg.Files(ctx, func(f session.File) error {
+		if !f.Verified {
+			return nil
+		}
+		if c.check(ctx, &f, "") != nil {
+			wrong = append(wrong, f)
+			return ctx.Err()
+		}
+		progress(f, nil)
+		return nil
+	})
+	for i := 0; i < len(wrong) && err == nil; i++ {
+		err = c.checkAgain(ctx, reg, &wrong[i], progress)
+	}
+	return err
+}
+
+// checkAgain checks f, which seemed wrong, until its row is the same before and
+// after.
+func (c *checker) checkAgain(ctx context.Context, reg session.Registry, f *session.File, progress func(session.File, error)) error {
+	for {
+		fault := c.check(ctx, f, "")
+		get, err := getFile(ctx, reg, f)
+		switch {
+		case err != nil:
+			return err
+		case get.Verified == nil:
+			return nil // forgotten meanwhile
+		case *get.Verified == *f:
+			progress(*f, fault)
+			return nil
+		}
+		f = get.Verified
+	}
+}
+
+// getFile reads what the registry has where f is, or was.
+func getFile(ctx context.Context, reg session.Registry, f *session.File) (*session.GetFile, error) {
+	get := &session.GetFile{ID: f.ID, Path: f.Path}
+	if err := reg.Apply(ctx, []session.Operation{get}); err != nil {
+		return nil, err
+	}
+	if get.Err != nil && !errors.Is(get.Err, session.ErrNoFile) {
+		return nil, get.Err
+	}
+	return get, nil
+}

@@ -1,0 +1,90 @@
+package storagetest
+
+import (
+	"fmt"
+	"testing"
+
+	"sealift/codec"
+	"sealift/session"
+)
+
+// benchClients is how many clients the benchmarks have at work.
+const benchClients = 100
+
+// BenchmarkRegistry measures what a server does most, in batches of 1, 10 and
+// 100 operations. Each reports operations per second. r is empty.
+func BenchmarkRegistry(b *testing.B, r session.Registry) {
+	const incoming = "00112233445566778899aabbccddeeff"
+	put := func(i int) session.Operation {
+		f := upload(0, fmt.Sprint("file ", i), incoming, 1000)
+		f.ID = benchID(i % benchClients)
+		return &session.PutFile{Outcome: session.Outcome{At: at(i)}, File: f}
+	}
+	benchmarks := []struct {
+		name string
+		op   func(i int) session.Operation
+	}{
+		{"AddClient", func(i int) session.Operation {
+			return &session.AddClient{Outcome: session.Outcome{At: at(i)}, ID: benchID(i), Name: fmt.Sprint("client ", i)}
+		}},
+		{"SetAESKey", func(i int) session.Operation {
+			return &session.SetAESKey{
+				Outcome: session.Outcome{At: at(i)}, ID: benchID(i % benchClients), AESKey: key(byte(i), 32),
+			}
+		}},
+		{"Seen", func(i int) session.Operation {
+			return &session.Seen{Outcome: session.Outcome{At: at(i)}, ID: benchID(i % benchClients)}
+		}},
+		{"PutFile", put},
+		{"PutFileVerifyFile", func(i int) session.Operation { // by turns
+			if i%2 == 0 {
+				return put(i / 2)
+			}
+			return &session.VerifyFile{
+				Outcome: session.Outcome{At: at(i)}, ID: benchID(i / 2 % benchClients), Path: fmt.Sprint("file ", i/2),
+				Incoming: incoming,
+			}
+		}},
+		{"GetFile", func(i int) session.Operation {
+			return &session.GetFile{ID: benchID(i % benchClients), Path: fmt.Sprint("file ", i%benchClients)}
+		}},
+	}
+	add := benchmarks[0].op
+	for i := range benchClients {
+		apply(b, r, add(i), put(i))
+	}
+	for _, bench := range benchmarks {
+		done := 0
+		if bench.name == "AddClient" {
+			done = benchClients
+		}
+		for _, size := range []int{1, 10, 100} {
+			b.Run(fmt.Sprintf("%s/%d", bench.name, size), func(b *testing.B) {
+				batch := make([]session.Operation, size)
+				for b.Loop() {
+					for i := range batch {
+						batch[i] = bench.op(done)
+						done++
+					}
+					if err := r.Apply(b.Context(), batch); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(b.N*size)/b.Elapsed().Seconds(), "rows/s")
+			})
+		}
+	}
+}
+
+// benchID scatters ids over the whole range, as random ones are.
+func benchID(i int) codec.ClientID {
+	var id codec.ClientID
+	x := uint64(i)*0x9e37_79b9_7f4a_7c15 + 1
+	for j := range id {
+		x ^= x << 13
+		x ^= x >> 7
+		x ^= x << 17
+		id[j] = byte(x >> 32)
+	}
+	return id
+}

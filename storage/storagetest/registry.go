@@ -1,0 +1,477 @@
+// Package storagetest holds the tests that every implementation of
+// session.Registry and session.Files must pass, and the benchmarks by which
+// they are compared.
+package storagetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"sealift/codec"
+	"sealift/session"
+)
+
+// start is some moment to the millisecond, the precision that every registry
+// keeps.
+var start = time.Date(2026, 3, 4, 5, 6, 7, 89_000_000, time.UTC)
+
+func at(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+
+// clientID is a client id that says its number.
+func clientID(n int) codec.ClientID {
+	id := codec.ClientID{0: 0xc1, 6: 0x40, 8: 0x80}
+	id[14], id[15] = byte(n>>8), byte(n)
+	return id
+}
+
+func key(b byte, size int) []byte { return bytes.Repeat([]byte{b}, size) }
+
+// TestRegistry runs the tests of a Registry. open returns an empty one, which
+// the tests close.
+func TestRegistry(t *testing.T, open func(t *testing.T) session.Registry) {
+	tests := []struct {
+		name string
+		test func(t *testing.T, r session.Registry)
+	}{
+		{"AddClient", testAddClient},
+		{"NamesAreBytes", testNamesAreBytes},
+		{"SetKeys", testSetKeys},
+		{"SetAESKey", testSetAESKey},
+		{"LastSeen", testLastSeen},
+		{"ResultsAreCopies", testResultsAreCopies},
+		{"UploadToVerified", testUploadToVerified},
+		{"NewUploadReplacesOldWhenVerified", testNewUploadReplacesOldWhenVerified},
+		{"StaleKeyIsRefused", testStaleKeyIsRefused},
+		{"DropAndForget", testDropAndForget},
+		{"FilesNeedAClient", testFilesNeedAClient},
+		{"RefusalsDoNotStopABatch", testRefusalsDoNotStopABatch},
+		{"OperationsOfABatchSeeEachOther", testOperationsOfABatchSeeEachOther},
+		{"OneNameTwiceInABatch", testOneNameTwiceInABatch},
+		{"OneNameFromManySides", testOneNameFromManySides},
+		{"EndedContext", testEndedContext},
+		{"ListsAreOrdered", testListsAreOrdered},
+		{"ListsStop", testListsStop},
+		{"Closed", testClosed},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := open(t)
+			t.Cleanup(func() { _ = r.Close() })
+			tt.test(t, r)
+		})
+	}
+}
+
+// apply applies operations of which each has to succeed.
+func apply(t testing.TB, r session.Registry, batch ...session.Operation) {
+	t.Helper()
+	tryApply(t, r, batch...)
+	for i, op := range batch {
+		if err := op.Result().Err; err != nil {
+			t.Fatalf("operation %d, %T: %v", i, op, err)
+		}
+	}
+}
+
+// tryApply applies operations that may be refused.
+func tryApply(t testing.TB, r session.Registry, batch ...session.Operation) {
+	t.Helper()
+	if err := r.Apply(t.Context(), batch); err != nil {
+		t.Fatalf("Apply: %v", err)
+	}
+}
+
+func wantErr(t testing.TB, op session.Operation, want error) {
+	t.Helper()
+	if got := op.Result().Err; !errors.Is(got, want) {
+		t.Errorf("%T: error %v, want %v", op, got, want)
+	}
+}
+
+func addClient(n int, name string) *session.AddClient {
+	return &session.AddClient{Outcome: session.Outcome{At: at(0)}, ID: clientID(n), Name: name}
+}
+
+func getClient(t testing.TB, r session.Registry, n int) session.Client {
+	t.Helper()
+	get := &session.GetClient{ID: clientID(n)}
+	apply(t, r, get)
+	return get.Client
+}
+
+func testAddClient(t *testing.T, r session.Registry) {
+	apply(t, r, addClient(1, "Michael Jackson"))
+	want := session.Client{ID: clientID(1), Name: "Michael Jackson", LastSeen: at(0)}
+	if got := getClient(t, r, 1); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+
+	name, id := addClient(2, "Michael Jackson"), addClient(1, "Prince")
+	unknown := &session.GetClient{ID: clientID(2)}
+	tryApply(t, r, name, id, unknown)
+	wantErr(t, name, session.ErrNameTaken)
+	wantErr(t, id, session.ErrIDTaken)
+	wantErr(t, unknown, session.ErrNoClient)
+	if got := getClient(t, r, 1); !reflect.DeepEqual(got, want) {
+		t.Errorf("after refusals: got %+v, want %+v", got, want)
+	}
+	apply(t, r, addClient(2, "Prince"))
+}
+
+func testNamesAreBytes(t *testing.T, r session.Registry) {
+	names := []string{"anna", "Anna", "ANNA", "anna ", " anna", "anna'; DROP TABLE clients; --", "%", `"`}
+	for i, name := range names {
+		apply(t, r, addClient(i, name))
+	}
+	for i, name := range names {
+		if got := getClient(t, r, i).Name; got != name {
+			t.Errorf("client %d is called %q, want %q", i, got, name)
+		}
+	}
+}
+
+func testSetKeys(t *testing.T, r session.Registry) {
+	apply(t, r, addClient(1, "anna"))
+	set := func(n int, name string, public, aes byte, replace bool) *session.SetKeys {
+		return &session.SetKeys{
+			ID: clientID(n), Name: name, Replace: replace,
+			PublicKey: key(public, codec.PublicKeySize), AESKey: key(aes, 32),
+		}
+	}
+	want := func(public, aes byte) {
+		t.Helper()
+		c := getClient(t, r, 1)
+		if !bytes.Equal(c.PublicKey, key(public, codec.PublicKeySize)) || !bytes.Equal(c.AESKey, key(aes, 32)) {
+			t.Errorf("keys %x… %x…, want %x… %x…", c.PublicKey[:2], c.AESKey[:2], public, aes)
+		}
+	}
+	apply(t, r, set(1, "anna", 0xaa, 1, false))
+	want(0xaa, 1)
+	apply(t, r, set(1, "anna", 0xaa, 2, false))
+	want(0xaa, 2)
+
+	pinned := set(1, "anna", 0xbb, 3, false)
+	name := set(1, "Anna", 0xaa, 3, true)
+	unknown := set(2, "anna", 0xaa, 3, true)
+	tryApply(t, r, pinned, name, unknown)
+	wantErr(t, pinned, session.ErrKeyPinned)
+	wantErr(t, name, session.ErrWrongName)
+	wantErr(t, unknown, session.ErrNoClient)
+	want(0xaa, 2)
+
+	apply(t, r, set(1, "anna", 0xbb, 4, true))
+	want(0xbb, 4)
+}
+
+func testSetAESKey(t *testing.T, r session.Registry) {
+	apply(t, r, addClient(1, "anna"), addClient(2, "ben"))
+	unknown := &session.SetAESKey{ID: clientID(3), AESKey: key(7, 32)}
+	tryApply(t, r, &session.SetAESKey{ID: clientID(1), AESKey: key(7, 32)}, unknown)
+	wantErr(t, unknown, session.ErrNoClient)
+	if got := getClient(t, r, 1); !bytes.Equal(got.AESKey, key(7, 32)) || got.PublicKey != nil {
+		t.Errorf("got %+v, want the AES key and no public one", got)
+	}
+	if got := getClient(t, r, 2); got.AESKey != nil {
+		t.Errorf("another client got the key: %+v", got)
+	}
+}
+
+func testLastSeen(t *testing.T, r session.Registry) {
+	apply(t, r, addClient(1, "anna"), addClient(2, "ben"))
+	f := upload(1, "a", "k1", 10)
+	second := 0
+	step := func(succeeds bool, op session.Operation) {
+		t.Helper()
+		before := getClient(t, r, 1).LastSeen
+		second++
+		op.Result().At = at(second)
+		tryApply(t, r, op)
+		if err := op.Result().Err; (err == nil) != succeeds {
+			t.Fatalf("%T: %v", op, err)
+		}
+		want := before
+		if succeeds {
+			want = at(second)
+		}
+		if got := getClient(t, r, 1).LastSeen; !got.Equal(want) {
+			t.Errorf("%T, success %t: last seen %v, want %v", op, succeeds, got, want)
+		}
+	}
+	step(true, &session.Seen{ID: clientID(1)})
+	step(false, addClient(1, "carl"))
+	step(true, &session.GetClient{ID: clientID(1)})
+	step(false, &session.SetKeys{ID: clientID(1), Name: "ben", PublicKey: key(1, 160), AESKey: key(1, 32)})
+	step(true, &session.SetKeys{ID: clientID(1), Name: "anna", PublicKey: key(1, 160), AESKey: key(1, 32)})
+	step(true, &session.SetAESKey{ID: clientID(1), AESKey: key(1, 32)})
+	step(false, &session.GetFile{ID: clientID(1), Path: "a"})
+	step(true, &session.PutFile{File: f})
+	step(true, &session.GetFile{ID: clientID(1), Path: "a"})
+	step(false, &session.VerifyFile{ID: clientID(1), Path: "a", Incoming: "other"})
+	step(true, &session.VerifyFile{ID: clientID(1), Path: "a", Incoming: "k1"})
+	step(true, &session.ForgetFile{ID: clientID(1), Path: "a"})
+	step(true, &session.PutFile{File: f})
+	step(true, &session.DropFile{ID: clientID(1), Path: "a", Incoming: "k1"})
+	step(false, &session.DropFile{ID: clientID(1), Path: "a", Incoming: "k1"})
+
+	unknown := &session.Seen{Outcome: session.Outcome{At: at(99)}, ID: clientID(3)}
+	tryApply(t, r, unknown)
+	wantErr(t, unknown, session.ErrNoClient)
+	if got := getClient(t, r, 2).LastSeen; !got.Equal(at(0)) {
+		t.Errorf("another client was last seen %v, want %v", got, at(0))
+	}
+
+	// Within a batch too: a read tells of what came before it.
+	get := &session.GetClient{Outcome: session.Outcome{At: at(102)}, ID: clientID(1)}
+	apply(t, r,
+		&session.Seen{Outcome: session.Outcome{At: at(101)}, ID: clientID(1)}, get,
+		&session.Seen{Outcome: session.Outcome{At: at(103)}, ID: clientID(1)})
+	if !get.Client.LastSeen.Equal(at(101)) {
+		t.Errorf("in the batch: last seen %v, want %v", get.Client.LastSeen, at(101))
+	}
+	if got := getClient(t, r, 1).LastSeen; !got.Equal(at(103)) {
+		t.Errorf("after the batch: last seen %v, want %v", got, at(103))
+	}
+}
+
+func testResultsAreCopies(t *testing.T, r session.Registry) {
+	public, aes := key(1, codec.PublicKeySize), key(2, 32)
+	apply(t, r, addClient(1, "anna"),
+		&session.SetKeys{ID: clientID(1), Name: "anna", PublicKey: public, AESKey: aes})
+	public[0], aes[0] = 0xff, 0xff
+	got := getClient(t, r, 1)
+	got.PublicKey[1], got.AESKey[1] = 0xff, 0xff
+	if got := getClient(t, r, 1); !bytes.Equal(got.PublicKey, key(1, codec.PublicKeySize)) || !bytes.Equal(got.AESKey, key(2, 32)) {
+		t.Errorf("the keys on record changed with the caller's: %x %x", got.PublicKey[:2], got.AESKey[:2])
+	}
+}
+
+func testRefusalsDoNotStopABatch(t *testing.T, r session.Registry) {
+	apply(t, r, addClient(1, "anna"), &session.PutFile{File: upload(1, "a", "k1", 1)})
+	var batch []session.Operation
+	for i := range 20 {
+		batch = append(batch,
+			addClient(100+i, "anna"),
+			&session.SetKeys{ID: clientID(1), Name: "wrong"},
+			addClient(100+i, fmt.Sprint("new", i)),
+			&session.PutFile{File: upload(99, "a", "k", 1)},
+			&session.PutFile{File: upload(100+i, "b", "k", 1)},
+			&session.VerifyFile{ID: clientID(1), Path: "a", Incoming: "no"},
+			&session.DropFile{ID: clientID(100 + i), Path: "c", Incoming: "k"},
+			&session.VerifyFile{ID: clientID(100 + i), Path: "b", Incoming: "k"},
+		)
+	}
+	tryApply(t, r, batch...)
+	want := []error{
+		session.ErrNameTaken, session.ErrWrongName, nil, session.ErrNoClient, nil,
+		session.ErrNoFile, session.ErrNoFile, nil,
+	}
+	for i, op := range batch {
+		if got := op.Result().Err; got != want[i%len(want)] {
+			t.Errorf("operation %d, %T: %v, want %v", i, op, got, want[i%len(want)])
+		}
+	}
+	if n := len(clients(t, r)); n != 21 {
+		t.Errorf("%d clients, want 21", n)
+	}
+	if n := len(files(t, r)); n != 21 {
+		t.Errorf("%d files, want 21", n)
+	}
+}
+
+func testOperationsOfABatchSeeEachOther(t *testing.T, r session.Registry) {
+	get, file := &session.GetClient{ID: clientID(1)}, &session.GetFile{ID: clientID(1), Path: "a"}
+	early := &session.GetClient{ID: clientID(1)}
+	second := &session.PutFile{File: upload(1, "a", "k2", 2)}
+	tryApply(t, r,
+		early,
+		addClient(1, "anna"),
+		&session.SetKeys{ID: clientID(1), Name: "anna", PublicKey: key(1, 160), AESKey: key(2, 32)},
+		get,
+		&session.PutFile{File: upload(1, "a", "k1", 1)},
+		second,
+		&session.VerifyFile{ID: clientID(1), Path: "a", Incoming: "k2"},
+		file,
+		&session.ForgetFile{ID: clientID(1), Path: "a"},
+	)
+	wantErr(t, early, session.ErrNoClient)
+	if get.Err != nil || !bytes.Equal(get.Client.AESKey, key(2, 32)) {
+		t.Errorf("the key set before: %+v %v", get.Client, get.Err)
+	}
+	if second.Err != nil || second.Replaced != "k1" {
+		t.Errorf("second upload replaced %q, %v, want k1", second.Replaced, second.Err)
+	}
+	if file.Err != nil || file.Verified == nil || file.Verified.Size != 2 || file.Unverified != nil {
+		t.Errorf("the file verified before: %+v", file)
+	}
+	if left := files(t, r); len(left) != 0 {
+		t.Errorf("left: %+v", left)
+	}
+}
+
+func testOneNameTwiceInABatch(t *testing.T, r session.Registry) {
+	first, second := addClient(1, "anna"), addClient(2, "anna")
+	tryApply(t, r, first, second)
+	wantErr(t, first, nil)
+	wantErr(t, second, session.ErrNameTaken)
+	if got := clients(t, r); len(got) != 1 || got[0].ID != clientID(1) {
+		t.Errorf("clients %+v, want the first", got)
+	}
+}
+
+// Every goroutine registers the same names, and clients of its own beside.
+func testOneNameFromManySides(t *testing.T, r session.Registry) {
+	const sides, names = 8, 50
+	var wg sync.WaitGroup
+	won := make([][]bool, sides)
+	for s := range sides {
+		won[s] = make([]bool, names)
+		wg.Go(func() {
+			for n := range names {
+				op := addClient(s*names+n, fmt.Sprint("name ", n))
+				own := addClient(10_000+s*names+n, fmt.Sprint("own ", s, " ", n))
+				if err := r.Apply(t.Context(), []session.Operation{op, own}); err != nil || own.Err != nil {
+					t.Errorf("side %d: %v, %v", s, err, own.Err)
+					return
+				}
+				won[s][n] = op.Err == nil
+			}
+		})
+	}
+	wg.Wait()
+	for n := range names {
+		winners := 0
+		for s := range sides {
+			if won[s][n] {
+				winners++
+				if got := getClient(t, r, s*names+n).Name; got != fmt.Sprint("name ", n) {
+					t.Errorf("the winner of name %d is called %q", n, got)
+				}
+			}
+		}
+		if winners != 1 {
+			t.Errorf("name %d: %d winners, want 1", n, winners)
+		}
+	}
+	if n := len(clients(t, r)); n != names*(sides+1) {
+		t.Errorf("%d clients, want %d", n, names*(sides+1))
+	}
+}
+
+func testEndedContext(t *testing.T, r session.Registry) {
+	apply(t, r, addClient(1, "anna"))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	op := addClient(2, "ben")
+	if err := r.Apply(ctx, []session.Operation{op}); !errors.Is(err, context.Canceled) {
+		t.Errorf("Apply: %v, want context.Canceled", err)
+	}
+	if err := r.Clients(ctx, func(session.Client) error { return nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("Clients: %v, want context.Canceled", err)
+	}
+	if n := len(clients(t, r)); n != 1 {
+		t.Errorf("%d clients, want 1: nothing of the batch may take place", n)
+	}
+	apply(t, r, op)
+}
+
+func testListsAreOrdered(t *testing.T, r session.Registry) {
+	apply(t, r, addClient(2, "zoe"), addClient(1, "Zoe"), addClient(3, "anna"))
+	var names []string
+	for _, c := range clients(t, r) {
+		names = append(names, c.Name)
+	}
+	if want := []string{"Zoe", "anna", "zoe"}; !slices.Equal(names, want) {
+		t.Errorf("clients %q, want %q", names, want)
+	}
+
+	// More than any implementation reads at once, in pairs of a verified and an
+	// unverified file, so that a border falls between the two of one pair: the
+	// first file has no other.
+	const n = 700
+	batch := []session.Operation{&session.PutFile{File: upload(1, "alone", "k", 1)}}
+	for i := range n {
+		path := fmt.Sprintf("dir/%04d", n-1-i)
+		batch = append(batch,
+			&session.PutFile{File: upload(1+i%2, path, fmt.Sprint("old", i), 1)},
+			&session.VerifyFile{ID: clientID(1 + i%2), Path: path, Incoming: fmt.Sprint("old", i)},
+			&session.PutFile{File: upload(1+i%2, path, fmt.Sprint("new", i), 2)},
+		)
+	}
+	batch = append(batch, &session.PutFile{File: upload(3, "a.b", "p", 1)},
+		&session.PutFile{File: upload(3, "a/b", "q", 1)}, &session.PutFile{File: upload(3, "B", "r", 1)})
+	apply(t, r, batch...)
+	var got []string
+	for _, f := range files(t, r) {
+		got = append(got, fmt.Sprint(f.ID, f.Path, f.Size))
+	}
+	want := []string{fmt.Sprint(clientID(1), "alone", 1)}
+	for client := 1; client <= 2; client++ {
+		for i := n - 1; i >= 0; i-- {
+			if 1+i%2 == client {
+				path := fmt.Sprintf("dir/%04d", n-1-i)
+				want = append(want, fmt.Sprint(clientID(client), path, 1), fmt.Sprint(clientID(client), path, 2))
+			}
+		}
+	}
+	for _, path := range []string{"B", "a.b", "a/b"} {
+		want = append(want, fmt.Sprint(clientID(3), path, 1))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%d files out of order or missing, want %d", len(got), len(want))
+	}
+}
+
+func testListsStop(t *testing.T, r session.Registry) {
+	apply(t, r, addClient(1, "anna"), addClient(2, "ben"),
+		&session.PutFile{File: upload(1, "a", "k", 1)}, &session.PutFile{File: upload(1, "b", "k", 1)})
+	stop := errors.New("enough")
+	calls := 0
+	if err := r.Clients(t.Context(), func(session.Client) error { calls++; return stop }); err != stop || calls != 1 {
+		t.Errorf("Clients: %v after %d calls, want %v after 1", err, calls, stop)
+	}
+	calls = 0
+	if err := r.Files(t.Context(), func(session.File) error { calls++; return stop }); err != stop || calls != 1 {
+		t.Errorf("Files: %v after %d calls, want %v after 1", err, calls, stop)
+	}
+}
+
+func testClosed(t *testing.T, r session.Registry) {
+	apply(t, r, addClient(1, "anna"))
+	if err := r.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if err := r.Apply(t.Context(), []session.Operation{addClient(2, "ben")}); err == nil {
+		t.Error("Apply after Close succeeded")
+	}
+	if err := r.Files(t.Context(), func(session.File) error { return nil }); err == nil {
+		t.Error("Files after Close succeeded")
+	}
+	if err := r.Close(); err != nil {
+		t.Errorf("second Close: %v", err)
+	}
+}
+
+func clients(t testing.TB, r session.Registry) []session.Client {
+	t.Helper()
+	var all []session.Client
+	if err := r.Clients(t.Context(), func(c session.Client) error { all = append(all, c); return nil }); err != nil {
+		t.Fatalf("Clients: %v", err)
+	}
+	return all
+}
+
+func files(t testing.TB, r session.Registry) []session.File {
+	t.Helper()
+	var all []session.File
+	if err := r.Files(t.Context(), func(f session.File) error { all = append(all, f); return nil }); err != nil {
+		t.Fatalf("Files: %v", err)
+	}
+	return all
+}
