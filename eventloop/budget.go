@@ -1,0 +1,136 @@
+package eventloop
+
+import (
+	"math/bits"
+	"sync"
+
+	"sealift/session"
+)
+
+// budget hands out buffers and keeps the sum of their sizes below a limit.
+// Connections that find it spent stand in line. All methods may be called from
+// any goroutine.
+type budget struct {
+	mu    sync.Mutex
+	free  int64
+	early int64 // what Hold may still grant
+	line  []*conn
+	cache cache
+}
+
+func newBudget(limit int64) *budget {
+	return &budget{free: limit, early: limit / 4, cache: cache{limit: limit}}
+}
+
+// class is the class of buffers that hold size bytes, and their size.
+func class(size int) (index, rounded int) {
+	index = bits.Len(uint(max(size, session.MinBuffer)-1)) - bits.Len(uint(session.MinBuffer-1))
+	return index, session.MinBuffer << index
+}
+
+// get returns a buffer of at least size bytes for c. If there is no memory, or
+// others wait for some, c stands in line and get returns nil: c is pumped when
+// there is memory, which is then set aside for it.
+func (b *budget) get(c *conn, size int) []byte {
+	index, rounded := class(size)
+	b.mu.Lock()
+	switch {
+	case c.granted >= int64(rounded):
+		b.free += c.granted - int64(rounded)
+		c.granted = 0
+	case len(b.line) == 0 && b.free+c.granted >= int64(rounded):
+		b.free += c.granted - int64(rounded)
+		c.granted = 0
+	default:
+		b.free += c.granted
+		c.granted = 0
+		if !c.inLine {
+			c.inLine, c.wants = true, int64(rounded)
+			b.line = append(b.line, c)
+		}
+		b.serve()
+		b.mu.Unlock()
+		return nil
+	}
+	buf := b.cache.get(index)
+	b.serve()
+	b.mu.Unlock()
+	return buf
+}
+
+// put takes a buffer back.
+func (b *budget) put(buf []byte) {
+	index, rounded := class(len(buf))
+	b.mu.Lock()
+	b.cache.put(index, buf)
+	b.free += int64(rounded)
+	b.serve()
+	b.mu.Unlock()
+}
+
+// serve lets those go on for whom there is memory, in their order. Holds mu.
+func (b *budget) serve() {
+	for len(b.line) > 0 && b.free >= b.line[0].wants {
+		c := b.line[0]
+		b.line[0] = nil
+		b.line = b.line[1:]
+		b.free -= c.wants
+		c.granted, c.inLine = c.wants, false
+		c.post(nil)
+	}
+	if len(b.line) == 0 {
+		b.line = nil
+	}
+}
+
+// settle takes back what was set aside for c and it did not use.
+func (b *budget) settle(c *conn) {
+	b.mu.Lock()
+	if c.granted > 0 {
+		b.free += c.granted
+		c.granted = 0
+		b.serve()
+	}
+	b.mu.Unlock()
+}
+
+// leave takes a connection that has closed out of the line.
+func (b *budget) leave(c *conn) {
+	b.mu.Lock()
+	if c.inLine {
+		for i := range b.line {
+			if b.line[i] == c {
+				b.line = append(b.line[:i], b.line[i+1:]...)
+				break
+			}
+		}
+		c.inLine = false
+	}
+	b.free += c.granted
+	c.granted = 0
+	b.serve()
+	b.mu.Unlock()
+}
+
+// trim gives buffers that nobody needed since the last trim back to the system.
+func (b *budget) trim() {
+	b.mu.Lock()
+	b.cache.trim()
+	b.mu.Unlock()
+}
+
+func (b *budget) hold(n int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.early < int64(n) {
+		return false
+	}
+	b.early -= int64(n)
+	return true
+}
+
+func (b *budget) unhold(n int) {
+	b.mu.Lock()
+	b.early += int64(n)
+	b.mu.Unlock()
+}

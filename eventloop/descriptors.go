@@ -1,0 +1,37 @@
+package eventloop
+
+import "fmt"
+
+// Descriptors is how the open files of the process are shared out.
+type Descriptors struct {
+	Connections int // at most so many are served
+	Files       int // uploads may keep so many files open
+}
+
+// maxRefused is how many connections beyond the limit may wait at a time for
+// their 1607 to reach them; more are closed without.
+const maxRefused = 16
+
+// ShareDescriptors divides limit open files (0: no limit) between connections,
+// of which wanted would do, and files that uploads keep open. What loops,
+// workers and the registry need is set aside first.
+func ShareDescriptors(limit uint64, wanted, loops, workers int) (Descriptors, error) {
+	const most = 1024 // files: beyond that opening one again costs less than it saves
+	if limit == 0 || limit > 1<<30 {
+		return Descriptors{Connections: wanted, Files: most}, nil
+	}
+	// A loop has an epoll, an eventfd, a listener and one connection that it has
+	// just accepted; a worker may open a file, its directory and its parent.
+	aside := 24 + 4*loops + 3*workers + maxRefused
+	rest := int(limit) - aside
+	if rest < 8 {
+		return Descriptors{}, fmt.Errorf("the limit of %d open files is too low: %d loops and %d workers need %d", limit, loops, workers, aside+8)
+	}
+	d := Descriptors{Files: min(rest/8, most)}
+	d.Connections = rest - d.Files
+	if wanted < d.Connections {
+		d.Connections = wanted
+		d.Files = min(rest-wanted, most)
+	}
+	return d, nil
+}

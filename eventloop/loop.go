@@ -1,0 +1,101 @@
+package eventloop
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"go.uber.org/zap"
+)
+
+// loop is one of gnet's event loops. Its fields but tasks belong to the loop's
+// goroutine.
+type loop struct {
+	srv   *Server
+	el    gnet.EventLoop
+	poll  poller // pauses connections
+	conns map[*conn]struct{}
+	// scratch takes what a direct read finds behind the content: the header and
+	// fields of the next packet, mostly.
+	scratch [1 << 10]byte
+
+	mu        sync.Mutex
+	arrived   sync.Cond // tasks is not empty
+	tasks     []func()
+	scheduled bool // the loop has been told to run tasks
+}
+
+func newLoop(srv *Server, el gnet.EventLoop) *loop {
+	lp := &loop{srv: srv, el: el, conns: make(map[*conn]struct{})}
+	lp.arrived.L = &lp.mu
+	return lp
+}
+
+// post has f run on the loop. Any goroutine may call it. Tasks that come while
+// others wait to run cost no further wake-up.
+func (lp *loop) post(f func()) {
+	lp.mu.Lock()
+	lp.tasks = append(lp.tasks, f)
+	wake := !lp.scheduled
+	lp.scheduled = true
+	lp.arrived.Signal()
+	lp.mu.Unlock()
+	if wake {
+		// An error means that the engine has stopped: Run waits for all work
+		// before it stops it.
+		_ = lp.el.Execute(context.Background(), gnet.RunnableFunc(lp.runTasks))
+	}
+}
+
+func (lp *loop) runTasks(context.Context) error {
+	lp.mu.Lock()
+	tasks := lp.tasks
+	lp.tasks, lp.scheduled = nil, false
+	lp.mu.Unlock()
+	for _, f := range tasks {
+		f()
+	}
+	return nil
+}
+
+// waitTasks runs tasks on the loop as soon as there are some, without going
+// back to the kernel.
+func (lp *loop) waitTasks() {
+	lp.mu.Lock()
+	for len(lp.tasks) == 0 {
+		lp.arrived.Wait()
+	}
+	tasks := lp.tasks
+	lp.tasks = nil
+	lp.mu.Unlock()
+	for _, f := range tasks {
+		f()
+	}
+}
+
+// tick ends connections whose time is up.
+func (lp *loop) tick(now time.Time) {
+	for c := range lp.conns {
+		if reason := c.overdue(now); reason != "" {
+			c.expire(reason)
+		}
+	}
+}
+
+// guard runs f for a connection. A panic ends that connection and no other.
+func (lp *loop) guard(c *conn, f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			lp.srv.opts.Log.Error("panic", zap.String("remote", c.remote), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			c.close("panic")
+		}
+	}()
+	f()
+}
+
+func panicError(p any) error {
+	return fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+}

@@ -1,0 +1,110 @@
+package eventloop
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sealift/session"
+)
+
+// Options configure a Server. Service, Registry and Log are needed; for the
+// rest zero means the default.
+type Options struct {
+	// Addr is where to listen, host:port. Port 0 takes a free one.
+	Addr string
+
+	Service  *session.Service
+	Registry session.Registry
+	Log      *zap.Logger
+
+	// Loops is how many event loops there are. Default: one for each two cores,
+	// at least one: most of the work is the workers'.
+	Loops int
+	// Workers is how many goroutines decrypt and write. Default: 4 for each
+	// core, because they wait for the disk half of the time.
+	Workers int
+
+	// MaxConnections is how many connections are served at once; the next one
+	// gets 1607. Default 20,000. It is lowered to what the limit of open files
+	// allows.
+	MaxConnections int
+	// MaxPerIP is the same for one address. Default: no limit of its own.
+	MaxPerIP int
+	// MemoryBudget bounds the bytes of content in buffers, over all
+	// connections. A quarter of it comes on top for packets that arrive before
+	// their turn. Default 64 MiB, least 2 MiB.
+	MemoryBudget int64
+
+	// HandshakeTimeout is how long a connection may take until the server knows
+	// whose it is, and any message but a 1028 until it is whole. Default 1 min.
+	HandshakeTimeout time.Duration
+	// IdleTimeout is how long a connection may be silent, an upload stand still,
+	// and a client leave replies unread. Default 5 min.
+	IdleTimeout time.Duration
+	// DrainTimeout is how long Run waits, once its context has ended, for
+	// transfers that are under way. Default 30 s.
+	DrainTimeout time.Duration
+
+	// ReplyDelay holds each reply back, for testing clients. Default: not at all.
+	ReplyDelay time.Duration
+
+	// noPause makes the server do as on systems where a connection cannot be
+	// paused.
+	noPause bool
+}
+
+// Defaults of Options.
+const (
+	DefaultMaxConnections   = 20_000
+	DefaultMemoryBudget     = 64 << 20
+	DefaultHandshakeTimeout = time.Minute
+	DefaultIdleTimeout      = 5 * time.Minute
+	DefaultDrainTimeout     = 30 * time.Second
+
+	minMemoryBudget = 2 << 20
+)
+
+// DefaultLoops and DefaultWorkers are what Options takes on this machine.
+func DefaultLoops() int   { return max(1, runtime.GOMAXPROCS(0)/2) }
+func DefaultWorkers() int { return 4 * runtime.GOMAXPROCS(0) }
+
+func (o *Options) complete() error {
+	if o.Service == nil || o.Registry == nil || o.Log == nil {
+		return errors.New("eventloop: Service, Registry and Log are needed")
+	}
+	for _, d := range []struct {
+		value *int
+		def   int
+	}{
+		{&o.Loops, DefaultLoops()},
+		{&o.Workers, DefaultWorkers()},
+		{&o.MaxConnections, DefaultMaxConnections},
+	} {
+		if *d.value <= 0 {
+			*d.value = d.def
+		}
+	}
+	for _, d := range []struct {
+		value *time.Duration
+		def   time.Duration
+	}{
+		{&o.HandshakeTimeout, DefaultHandshakeTimeout},
+		{&o.IdleTimeout, DefaultIdleTimeout},
+		{&o.DrainTimeout, DefaultDrainTimeout},
+	} {
+		if *d.value <= 0 {
+			*d.value = d.def
+		}
+	}
+	if o.MemoryBudget == 0 {
+		o.MemoryBudget = DefaultMemoryBudget
+	}
+	if o.MemoryBudget < minMemoryBudget {
+		return fmt.Errorf("eventloop: a memory budget of %d bytes is too small, the least is %d", o.MemoryBudget, minMemoryBudget)
+	}
+	return nil
+}

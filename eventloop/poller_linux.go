@@ -1,0 +1,85 @@
+package eventloop
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// poller is the epoll of a loop. gnet has no way to stop reading from a
+// connection, so this does it behind its back: on the loop's goroutine, and for
+// open connections only.
+type poller struct {
+	fd       int // 0: not looked for yet, -1: not to be found
+	disabled bool
+}
+
+// works reports whether connections of the loop can be paused.
+func (p *poller) works() bool { return p.fd > 0 && !p.disabled }
+
+// find looks for the epoll that watches connection conn, once for each loop:
+// /proc/self/fdinfo lists for an epoll what it watches.
+func (p *poller) find(conn int) {
+	if p.fd != 0 {
+		return
+	}
+	p.fd = -1
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if kind, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && kind == "anon_inode:[eventpoll]" && watches(fd, conn) {
+			p.fd = fd
+			return
+		}
+	}
+}
+
+// watches reports whether epoll fd watches conn.
+func watches(fd, conn int) bool {
+	f, err := os.Open(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		// tfd:       12 events:       19 data: …
+		words := strings.Fields(lines.Text())
+		if len(words) >= 2 && words[0] == "tfd:" && words[1] == strconv.Itoa(conn) {
+			return true
+		}
+	}
+	return false
+}
+
+// arm says what the loop is woken for: bytes to read, and room to write.
+func (p *poller) arm(conn int, read, write bool) error {
+	ev := unix.EpollEvent{Fd: int32(conn)}
+	if read {
+		ev.Events |= unix.EPOLLIN | unix.EPOLLPRI
+	}
+	if write {
+		ev.Events |= unix.EPOLLOUT
+	}
+	return unix.EpollCtl(p.fd, unix.EPOLL_CTL_MOD, conn, &ev)
+}
+
+// readBuffer is how much gnet reads at a time, in bytes. It need not be much:
+// only what comes first after a wait is read by gnet and copied.
+const readBuffer = 16 << 10
+
+// readv reads into a, and into b once a is full. It returns 0 or less if there
+// is nothing to read now.
+func readv(fd int, a, b []byte) int {
+	n, _ := unix.Readv(fd, [][]byte{a, b})
+	return n
+}

@@ -1,0 +1,471 @@
+package eventloop
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"sealift/client"
+	"sealift/codec"
+	"sealift/crypto/cksum"
+	"sealift/session"
+	"sealift/storage/files"
+	"sealift/storage/memory"
+)
+
+// running is a server under test.
+type running struct {
+	*Server
+	t    *testing.T
+	dir  string
+	reg  session.Registry
+	logs *observer.ObservedLogs
+	stop context.CancelFunc
+	done chan error
+}
+
+// start runs a server on a free port. change, if not nil, may change its
+// options; the server is stopped at the end of the test.
+func start(t *testing.T, change func(*Options, *session.Config)) *running {
+	t.Helper()
+	core, logs := observer.New(zap.DebugLevel)
+	r := &running{t: t, dir: t.TempDir(), reg: memory.New(), logs: logs, done: make(chan error, 1)}
+	store, err := files.Open(r.dir, files.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	log := zap.New(core)
+	cfg := session.Config{Files: store, Log: log}
+	opts := Options{Addr: "127.0.0.1:0", Registry: r.reg, Log: log}
+	if change != nil {
+		change(&opts, &cfg)
+	}
+	opts.Service = session.NewService(cfg)
+	if r.Server, err = New(opts); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	r.stop = stop
+	go func() { r.done <- r.Run(ctx) }()
+	select {
+	case <-r.Ready():
+	case err := <-r.done:
+		t.Fatalf("the server ended: %v", err)
+	}
+	t.Cleanup(func() {
+		stop()
+		if err := r.wait(); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return r
+}
+
+// wait returns what Run returned.
+func (r *running) wait() error {
+	err := <-r.done
+	r.done <- err
+	return err
+}
+
+// client is a client that has registered under name and exchanged keys.
+func (r *running) client(name string) *client.Client {
+	r.t.Helper()
+	c, err := r.dial(name)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func (r *running) dial(name string) (*client.Client, error) {
+	c, err := client.Dial(context.Background(), client.Options{Server: r.Addr().String(), Name: name, Retries: -1})
+	if err != nil {
+		return nil, err
+	}
+	_, err = c.Login(context.Background())
+	return c, err
+}
+
+// raw is a bare connection.
+func (r *running) raw() net.Conn {
+	r.t.Helper()
+	c, err := net.Dial("tcp", r.Addr().String())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// stored asserts that the client's file has that content and is verified.
+func (r *running) stored(id codec.ClientID, name string, content []byte) {
+	r.t.Helper()
+	got, err := os.ReadFile(filepath.Join(r.dir, "files", id.String(), name))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if !bytes.Equal(got, content) {
+		r.t.Fatalf("%s: stored %d bytes differ from the %d sent", name, len(got), len(content))
+	}
+	get := &session.GetFile{ID: id, Path: name}
+	if err := r.reg.Apply(context.Background(), []session.Operation{get}); err != nil {
+		r.t.Fatal(err)
+	}
+	if get.Verified == nil || get.Verified.Cksum != cksum.Checksum(content) {
+		r.t.Fatalf("%s: not verified with the checksum of its content: %+v", name, get.Verified)
+	}
+}
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b)
+	return b
+}
+
+func TestFilesOfAllSizes(t *testing.T) {
+	for _, noPause := range []bool{false, true} {
+		t.Run(fmt.Sprintf("noPause=%v", noPause), func(t *testing.T) {
+			r := start(t, func(o *Options, _ *session.Config) { o.noPause, o.MemoryBudget = noPause, minMemoryBudget })
+			c := r.client("sizes")
+			for _, size := range []int{0, 1, 15, 16, 17, 4096, 100_003, 20 << 20} {
+				content := random(size)
+				name := fmt.Sprintf("file-%d", size)
+				if _, err := c.Send(context.Background(), name, bytes.NewReader(content), int64(size)); err != nil {
+					t.Fatalf("%d bytes: %v", size, err)
+				}
+				r.stored(c.Identity().ID, name, content)
+			}
+		})
+	}
+}
+
+// Many connections at once share a budget that is far too small for them.
+func TestManyUploadsInALittleMemory(t *testing.T) {
+	r := start(t, func(o *Options, _ *session.Config) { o.MemoryBudget, o.Loops = minMemoryBudget, 2 })
+	content := random(3 << 20)
+	var wg sync.WaitGroup
+	errs := make(chan error, 40)
+	for i := range cap(errs) {
+		wg.Go(func() {
+			c, err := r.dial(fmt.Sprintf("client %d", i))
+			if err == nil {
+				defer c.Close()
+				_, err = c.Send(context.Background(), "f", bytes.NewReader(content), int64(len(content)))
+			}
+			if err == nil {
+				r.stored(c.Identity().ID, "f", content)
+			}
+			errs <- err
+		})
+	}
+	wg.Wait()
+	for range cap(errs) {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	r.stop()
+	if err := r.wait(); err != nil {
+		t.Fatal(err)
+	}
+	if free := r.budget.free; free != minMemoryBudget {
+		t.Errorf("of %d bytes of the budget %d came back", minMemoryBudget, free)
+	}
+}
+
+// readAll reads until the server hangs up, with a limit for the case that it
+// never does.
+func readAll(t *testing.T, c net.Conn) []byte {
+	t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	b, err := io.ReadAll(c)
+	if err != nil {
+		t.Fatalf("after %d bytes: %v", len(b), err)
+	}
+	return b
+}
+
+// A message that loses the step is answered, and the answer arrives although
+// the client goes on sending.
+func TestTheLastReplyArrives(t *testing.T) {
+	r := start(t, nil)
+	c := r.raw()
+	bad := codec.RequestHeader{Version: 3, Code: codec.CodeRegister, PayloadSize: 1 << 30}.Append(nil)
+	if _, err := c.Write(append(bad, make([]byte, 1<<20)...)); err != nil {
+		t.Fatal(err)
+	}
+	if got := readAll(t, c); !bytes.Equal(got, errorReply) {
+		t.Fatalf("got % x, want a 1607", got)
+	}
+}
+
+func TestTooManyConnections(t *testing.T) {
+	r := start(t, func(o *Options, _ *session.Config) { o.MaxConnections = 3 })
+	var served []*client.Client
+	for i := range 3 {
+		served = append(served, r.client(fmt.Sprintf("client %d", i)))
+	}
+	for range 5 {
+		c := r.raw()
+		_, _ = c.Write(codec.Register{Name: []byte("one more")}.Append(nil))
+		if got := readAll(t, c); !bytes.Equal(got, errorReply) {
+			t.Fatalf("got % x, want a 1607", got)
+		}
+		_ = c.Close()
+	}
+	for _, c := range served {
+		if _, err := c.Send(context.Background(), "f", bytes.NewReader([]byte("x")), 1); err != nil {
+			t.Errorf("a connection that was served is disturbed: %v", err)
+		}
+	}
+}
+
+func TestTooManyConnectionsOfOneAddress(t *testing.T) {
+	r := start(t, func(o *Options, _ *session.Config) { o.MaxPerIP = 1 })
+	r.client("first")
+	if got := readAll(t, r.raw()); !bytes.Equal(got, errorReply) {
+		t.Fatalf("got % x, want a 1607", got)
+	}
+}
+
+// Each timer ends the connection that deserves it, and names itself.
+func TestTimers(t *testing.T) {
+	header := codec.Register{Name: []byte("x")}.Append(nil)
+	for _, tc := range []struct {
+		name   string
+		send   []byte
+		reason string
+	}{
+		{"says nothing", nil, "timeout: no registration"},
+		{"stops in a header", header[:5], "timeout: message not completed"},
+		{"stops in a payload", header[:100], "timeout: message not completed"},
+		{"registers and stops", header, "timeout: idle"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			r := start(t, func(o *Options, _ *session.Config) {
+				o.HandshakeTimeout, o.IdleTimeout = time.Second, time.Second
+			})
+			c := r.raw()
+			_, _ = c.Write(tc.send)
+			readAll(t, c)
+			_ = c.Close()
+			r.stop()
+			if err := r.wait(); err != nil {
+				t.Fatal(err)
+			}
+			closed := r.logs.FilterMessage("connection closed").All()
+			if len(closed) != 1 {
+				t.Fatalf("%d lines in the log, want 1", len(closed))
+			}
+			if got := closed[0].ContextMap()["reason"]; got != tc.reason {
+				t.Errorf("the log says %q, want %q", got, tc.reason)
+			}
+		})
+	}
+}
+
+// panics is a store that does not do what it should.
+type panics struct{ session.Files }
+
+func (panics) Create(context.Context, int64) (session.Incoming, error) { panic("create") }
+
+func TestAPanicIsNoSuccessAndHarmsNobodyElse(t *testing.T) {
+	r := start(t, func(_ *Options, cfg *session.Config) { cfg.Files = panics{cfg.Files} })
+	c := r.client("unlucky")
+	if _, err := c.Send(context.Background(), "f", bytes.NewReader([]byte("x")), 1); err == nil {
+		t.Error("a file that was not stored is acknowledged")
+	}
+	r.client("other")
+	if r.logs.FilterMessage("panic in a worker").Len() == 0 {
+		t.Error("the log says nothing")
+	}
+}
+
+// gate holds writes back until it is opened.
+type gate struct {
+	session.Files
+	open    chan struct{}
+	reached chan struct{}
+	once    sync.Once
+}
+
+type gatedIncoming struct {
+	session.Incoming
+	g *gate
+}
+
+func (g *gate) Create(ctx context.Context, size int64) (session.Incoming, error) {
+	in, err := g.Files.Create(ctx, size)
+	return gatedIncoming{in, g}, err
+}
+
+func (in gatedIncoming) Write(p []byte) (int, error) {
+	in.g.once.Do(func() { close(in.g.reached) })
+	<-in.g.open
+	return in.Incoming.Write(p)
+}
+
+func gated(g *gate) func(*Options, *session.Config) {
+	g.open, g.reached = make(chan struct{}), make(chan struct{})
+	return func(_ *Options, cfg *session.Config) { g.Files, cfg.Files = cfg.Files, g }
+}
+
+// The transfer that is under way ends well; nobody new is let in; the server
+// then stops.
+func TestDrain(t *testing.T) {
+	g := &gate{}
+	r := start(t, gated(g))
+	idle := r.raw()
+	c := r.client("uploader")
+	content := random(2 << 20)
+	sent := make(chan error, 1)
+	go func() {
+		_, err := c.Send(context.Background(), "f", bytes.NewReader(content), int64(len(content)))
+		sent <- err
+	}()
+	<-g.reached
+	r.stop()
+	readAll(t, idle) // hung up
+	if got := readAll(t, r.raw()); !bytes.Equal(got, errorReply) {
+		t.Errorf("a new connection got % x, want a 1607", got)
+	}
+	close(g.open)
+	if err := <-sent; err != nil {
+		t.Errorf("the transfer under way: %v", err)
+	}
+	if err := r.wait(); err != nil {
+		t.Error(err)
+	}
+	r.stored(c.Identity().ID, "f", content)
+}
+
+// A transfer that does not end in time is cut and leaves nothing.
+func TestDrainCuts(t *testing.T) {
+	r := start(t, func(o *Options, _ *session.Config) { o.DrainTimeout = 100 * time.Millisecond })
+	c := r.client("stuck")
+	w := r.raw()
+	id := c.Identity().ID
+	packet := codec.SendFile{ContentSize: 32, OrigSize: 16, Packet: 1, Total: 2, FileName: []byte("f")}.Append(nil, id, 16)
+	if _, err := w.Write(append(packet, make([]byte, 16)...)); err != nil {
+		t.Fatal(err)
+	}
+	for r.logs.FilterMessage("resumed").Len() == 0 {
+		time.Sleep(time.Millisecond) // nothing but the log tells that the packet has arrived
+	}
+	r.stop()
+	if err := r.wait(); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(filepath.Join(r.dir, "files", ".incoming"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left in .incoming: %v %v", left, err)
+	}
+}
+
+func TestTheEndOfTheLoopsIsAnError(t *testing.T) {
+	srv, err := New(Options{Addr: "127.0.0.1:0", Registry: memory.New(), Log: zap.NewNop(), Service: session.NewService(session.Config{Log: zap.NewNop()})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Run(context.Background()) }()
+	<-srv.Ready()
+	if err := srv.engine.Stop(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err == nil {
+		t.Error("Run returned nil although nobody asked it to")
+	}
+}
+
+func TestAPortInUseIsAnError(t *testing.T) {
+	r := start(t, nil)
+	_, err := New(Options{Addr: r.Addr().String(), Registry: r.reg, Log: zap.NewNop(), Service: r.opts.Service})
+	if op := (*net.OpError)(nil); !errors.As(err, &op) {
+		t.Errorf("a second server on the port: %v", err)
+	}
+}
+
+// A server that has just stopped can be started again: the connections that it closed itself keep the port for a
+// minute, in TIME_WAIT, but not from a listener.
+func TestThePortIsFreeAtOnce(t *testing.T) {
+	first := start(t, nil)
+	nc := first.raw()
+	message := codec.Register{Name: []byte("x")}.Append(nil)
+	message[19] = 254 // a Payload Size that no 1025 has: the server is the one that closes
+	if _, err := nc.Write(message); err != nil {
+		t.Fatal(err)
+	}
+	readAll(t, nc) // its end; ours follows with the test's
+	_ = nc.Close()
+	first.stop()
+	if err := first.wait(); err != nil {
+		t.Fatal(err)
+	}
+	start(t, func(o *Options, _ *session.Config) { o.Addr = first.Addr().String() })
+}
+
+func TestShareDescriptors(t *testing.T) {
+	for _, tc := range []struct {
+		limit        uint64
+		wanted       int
+		conns, files int
+		fails        bool
+	}{
+		{limit: 0, wanted: 500, conns: 500, files: 1024},
+		{limit: 20_000, wanted: 20_000, conns: 18_908, files: 1024},
+		{limit: 20_000, wanted: 1000, conns: 1000, files: 1024},
+		{limit: 256, wanted: 20_000, conns: 165, files: 23},
+		{limit: 64, wanted: 20_000, fails: true},
+	} {
+		d, err := ShareDescriptors(tc.limit, tc.wanted, 1, 8)
+		if (err != nil) != tc.fails || d != (Descriptors{tc.conns, tc.files}) {
+			t.Errorf("ShareDescriptors(%d, %d) = %+v, %v", tc.limit, tc.wanted, d, err)
+		}
+	}
+}
+
+// A client that sends several files at once stores each of them whole.
+func TestParallelFilesOfOneClient(t *testing.T) {
+	r := start(t, nil)
+	dir := t.TempDir()
+	var list []client.File
+	content := make(map[string][]byte)
+	for i := range 9 {
+		name := fmt.Sprintf("file-%d", i)
+		content[name] = random(i * 123_457)
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, content[name], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, client.File{Path: path})
+	}
+	var id codec.ClientID
+	results, err := client.Run(context.Background(), client.Options{Server: r.Addr().String(), Name: "many", Parallel: 4}, list,
+		&client.Events{LoggedIn: func(l client.Login) { id = l.Identity.ID }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(results) != len(list) {
+		t.Errorf("%d results, want %d", len(results), len(list))
+	}
+	for name, want := range content {
+		r.stored(id, name, want)
+	}
+}
