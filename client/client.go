@@ -1,0 +1,330 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"sealift/codec"
+	"sealift/crypto/keys"
+)
+
+// Client talks to one server as one user. One goroutine at a time may use it.
+type Client struct {
+	opts     Options
+	address  string
+	log      *slog.Logger
+	conn     *conn // nil while there is none
+	identity Identity
+	aesKey   [keys.AESKeySize]byte
+	hasKey   bool
+	mix      *mixer // shared with the other Clients of a Run, or nil
+}
+
+// Dial returns a Client with a connection to o.Server. It tries as often as
+// for any message; the error is an [Error] then, and a plain one where the
+// options make no sense.
+func Dial(ctx context.Context, o Options) (*Client, error) {
+	o.setDefaults()
+	address, err := ServerAddress(o.Server)
+	if err != nil {
+		return nil, err
+	}
+	if int(o.Dialect) >= len(dialectNames) {
+		return nil, fmt.Errorf("unknown dialect %d", o.Dialect)
+	}
+	if o.PacketSize < 0 || int64(o.PacketSize) > maxBody {
+		return nil, fmt.Errorf("packet size %d: want 1 to %d bytes", o.PacketSize, int64(maxBody))
+	}
+	if o.PacketSize > 0 && o.Dialect == Single {
+		return nil, errors.New("the single dialect has one packet: it takes no packet size")
+	}
+	c := &Client{opts: o, address: address, log: o.Logger}
+	if err := c.retry(ctx, 0, func(*conn) error { return nil }); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Close ends the connection. It never fails; the error is there for io.Closer.
+func (c *Client) Close() error {
+	c.drop()
+	return nil
+}
+
+// Identity returns who the client is; the zero value before it has registered
+// or reconnected.
+func (c *Client) Identity() Identity { return c.identity }
+
+// Register asks for an id under name (1025) and makes a new key pair for it.
+// The identity should be kept at once: the name cannot be registered again. A
+// server that refuses the name gives ErrNameTaken.
+//
+// When a connection is lost between the server's registering and its answer,
+// the second try finds the name taken by the first. Nothing in the protocol
+// can tell; the error says that it may be so.
+func (c *Client) Register(ctx context.Context, name string) (Identity, error) {
+	if err := CheckUserName(name); err != nil {
+		return Identity{}, err
+	}
+	key, err := keys.Generate()
+	if err != nil {
+		return Identity{}, err
+	}
+	tries := 0
+	var id codec.ClientID
+	err = c.ask(ctx, codec.CodeRegister, func(cn *conn) error {
+		tries++
+		r, err := c.exchange(ctx, cn, codec.CodeRegister, codec.Register{Name: []byte(name)}.Append(nil))
+		if err != nil {
+			return err
+		}
+		switch r.code {
+		case codec.CodeRegistered:
+			rep, err := codec.ParseIDReply(r.code, r.payload)
+			id = rep.ID
+			return err
+		case codec.CodeRegisterFailed:
+			if tries > 1 {
+				return fmt.Errorf("%w; an earlier try whose answer was lost may have registered it for us: choose another name", ErrNameTaken)
+			}
+			return ErrNameTaken
+		}
+		return c.wrong(r, codec.CodeRegistered)
+	})
+	if err != nil {
+		return Identity{}, err
+	}
+	c.identity, c.hasKey = Identity{Name: name, ID: id, Key: key}, false
+	return c.identity, nil
+}
+
+// ExchangeKey sends the public key (1026) and takes the AES key of the answer.
+func (c *Client) ExchangeKey(ctx context.Context) error {
+	if c.identity.Key == nil {
+		return ErrNotLoggedIn
+	}
+	pub, err := keys.MarshalPublic(&c.identity.Key.PublicKey)
+	if err != nil {
+		return err
+	}
+	msg := codec.PublicKey{Name: []byte(c.identity.Name), Key: pub[:]}.Append(nil, c.identity.ID)
+	return c.ask(ctx, codec.CodePublicKey, func(cn *conn) error {
+		r, err := c.exchange(ctx, cn, codec.CodePublicKey, msg)
+		if err != nil {
+			return err
+		}
+		return c.takeKey(r, codec.CodeAESKey)
+	})
+}
+
+// Reconnect comes back as id (1027) and takes the AES key of the answer. A
+// server that does not know the client, or has no public key of it, gives
+// ErrRejected; the client has to register again then.
+func (c *Client) Reconnect(ctx context.Context, id Identity) error {
+	if id.Key == nil {
+		return ErrNotLoggedIn
+	}
+	if err := codec.CheckName(id.Name); err != nil {
+		return nameError("user", id.Name, err)
+	}
+	c.identity, c.hasKey = id, false
+	msg := codec.Reconnect{Name: []byte(id.Name)}.Append(nil, id.ID)
+	return c.ask(ctx, codec.CodeReconnect, func(cn *conn) error {
+		r, err := c.exchange(ctx, cn, codec.CodeReconnect, msg)
+		if err != nil {
+			return err
+		}
+		if r.code == codec.CodeReconnectRejected {
+			c.rejected(r)
+			return ErrRejected
+		}
+		return c.takeKey(r, codec.CodeReconnected)
+	})
+}
+
+// rejected looks at a 1606. Servers in the field put another id than ours into
+// it, or none; nothing depends on that.
+func (c *Client) rejected(r reply) {
+	if r.payload != nil && codec.ClientID(r.payload) != c.identity.ID {
+		c.log.Debug("the server rejects another id than ours", "id", fmt.Sprintf("%x", r.payload))
+	}
+	if r.odd != "" {
+		c.drop()
+	}
+}
+
+// takeKey reads a 1602 or 1605, whichever is due.
+func (c *Client) takeKey(r reply, due codec.Code) error {
+	if r.code != due {
+		return c.wrong(r, due)
+	}
+	k, err := codec.ParseKeyReply(r.code, r.payload)
+	if err != nil {
+		return err
+	}
+	if err := r.checkID(k.ID, c.identity.ID); err != nil {
+		return err
+	}
+	key, err := keys.Unwrap(c.identity.Key, k.WrappedKey)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrKey, err)
+	}
+	c.aesKey, c.hasKey = key, true
+	return nil
+}
+
+// Login is what [Client.Login] did.
+type Login struct {
+	Identity   Identity
+	Registered bool // now, and not earlier
+	Rejected   bool // the identity that was kept, with 1606; implies Registered
+}
+
+// Login brings the client to where it can send files. An identity in
+// Options.Identity reconnects; where there is none, or the server rejects it,
+// the client registers, under the name of the rejected one or Options.Name, and
+// exchanges a key.
+func (c *Client) Login(ctx context.Context) (Login, error) {
+	store := c.opts.Identity
+	if store == nil {
+		store = noIdentity{}
+	}
+	name := c.opts.Name
+	var l Login
+	kept, err := store.Load()
+	if err != nil {
+		return l, err
+	}
+	if kept != nil {
+		l.Identity = *kept
+		if err := c.Reconnect(ctx, *kept); !errors.Is(err, ErrRejected) {
+			return l, err
+		}
+		c.log.Warn("the server rejected the reconnect (1606): registering again", "name", kept.Name, "id", kept.ID)
+		if err := store.Delete(); err != nil {
+			return l, err
+		}
+		name, l.Rejected = kept.Name, true
+	}
+	if l.Identity, err = c.Register(ctx, name); err != nil {
+		return l, err
+	}
+	l.Registered = true
+	if err := store.Save(l.Identity); err != nil {
+		return l, fmt.Errorf("%q is registered as %v, but that could not be kept: %w", name, l.Identity.ID, err)
+	}
+	return l, c.ExchangeKey(ctx)
+}
+
+// drop ends the connection, if there is one.
+func (c *Client) drop() {
+	if c.conn != nil {
+		c.conn.close()
+		c.conn = nil
+	}
+}
+
+// connect makes a connection if there is none that can be used.
+func (c *Client) connect(ctx context.Context) error {
+	if c.conn != nil {
+		err := c.conn.usable()
+		if err == nil {
+			return nil
+		}
+		c.log.Debug("new connection", "because", err)
+		c.drop()
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.opts.DialTimeout)
+	defer cancel()
+	nc, err := c.opts.DialContext(ctx, "tcp", c.address)
+	if err != nil {
+		return lost(err)
+	}
+	c.log.Debug("connected", "server", nc.RemoteAddr())
+	c.conn = newConn(nc)
+	return nil
+}
+
+// retry runs try on a usable connection until it succeeds or has failed too
+// often, as the protocol wants it after a 1607 and a lost connection. Other
+// errors end it at once. code is the message that try sends.
+func (c *Client) retry(ctx context.Context, code codec.Code, try func(*conn) error) error {
+	for attempt := 1; ; attempt++ {
+		err := c.connect(ctx)
+		if err == nil {
+			err = try(c.conn)
+		}
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			c.drop()
+			return &Error{Code: code, Attempts: attempt, Err: context.Cause(ctx)}
+		}
+		if e := (*Error)(nil); errors.As(err, &e) {
+			return e // of a message that try needed first, with its own retries
+		}
+		if errors.Is(err, ErrConnection) {
+			c.drop()
+		} else if !errors.Is(err, ErrServer) {
+			return &Error{Code: code, Attempts: attempt, Err: err}
+		}
+		if attempt > c.opts.Retries {
+			return &Error{Code: code, Attempts: attempt, Err: err}
+		}
+		wait := c.opts.Backoff(attempt)
+		c.log.Warn("trying again", "message", code, "retry", attempt, "of", c.opts.Retries, "because", err)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// ask is retry for a message that one reply answers.
+func (c *Client) ask(ctx context.Context, code codec.Code, try func(*conn) error) error {
+	return c.retry(ctx, code, func(cn *conn) error {
+		cn.acked = false
+		return try(cn)
+	})
+}
+
+// exchange sends msg and returns the reply to it. A 1607 is an ErrServer.
+func (c *Client) exchange(ctx context.Context, cn *conn, code codec.Code, msg []byte) (reply, error) {
+	defer context.AfterFunc(ctx, cn.close)()
+	c.log.Debug("sent", "message", code, "bytes", len(msg))
+	var r reply
+	err := cn.write(msg, c.opts.WriteTimeout)
+	if err == nil {
+		r, err = cn.await(ctx, c.opts.ReplyTimeout)
+	} else {
+		r, err = cn.afterFailedWrite(ctx, err)
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	return r, c.heard(r)
+}
+
+// heard logs a reply, and makes an error of a 1607.
+func (c *Client) heard(r reply) error {
+	c.log.Debug("received", "message", r.code, "bytes", len(r.raw))
+	if r.odd != "" {
+		c.log.Debug("the server's reply has a wrong header, taken for what its code says", "message", r.code, "because", r.odd)
+	}
+	if r.code != codec.CodeError {
+		return nil
+	}
+	if r.odd != "" {
+		c.drop()
+	}
+	return ErrServer
+}
+
+// wrong makes an error of a reply whose code has no place here.
+func (c *Client) wrong(r reply, due codec.Code) error {
+	return r.surprise("a %v came where a %v was due", r.code, due)
+}

@@ -1,0 +1,120 @@
+package client
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+// conn is one connection. A goroutine of its own reads the replies, so that one
+// that comes early, or the end of the connection, is seen while a file goes out.
+type conn struct {
+	nc      net.Conn
+	replies chan received // in order; the last one has the error
+	done    chan struct{}
+	once    sync.Once
+
+	// acked: the last message was answered with a 1604. Some servers close the
+	// connection then.
+	acked bool
+}
+
+type received struct {
+	reply
+	err error
+}
+
+// maxWaiting is how many replies may wait for the client. It asks one at a time:
+// a server that sends more is not read any further.
+const maxWaiting = 4
+
+func newConn(nc net.Conn) *conn {
+	c := &conn{nc: nc, replies: make(chan received, maxWaiting), done: make(chan struct{})}
+	go c.read()
+	return c
+}
+
+func (c *conn) read() {
+	r := bufio.NewReaderSize(c.nc, 1024)
+	for {
+		rep, err := readReply(r)
+		select {
+		case c.replies <- received{rep, err}:
+		case <-c.done:
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// close ends the connection and with it whatever waits for it. It may be called
+// from any goroutine, and again.
+func (c *conn) close() {
+	c.once.Do(func() {
+		close(c.done)
+		c.nc.Close()
+	})
+}
+
+// write sends b in one write. An error is an ErrConnection.
+func (c *conn) write(b []byte, timeout time.Duration) error {
+	if err := c.nc.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+		return lost(err)
+	}
+	if _, err := c.nc.Write(b); err != nil {
+		return lost(err)
+	}
+	return nil
+}
+
+// await returns the next reply. Where none comes within the timeout, or the
+// connection ends, that is an ErrConnection.
+func (c *conn) await(ctx context.Context, timeout time.Duration) (reply, error) {
+	t := time.NewTimer(timeout)
+	defer t.Stop()
+	select {
+	case r := <-c.replies:
+		return r.reply, r.err
+	case <-ctx.Done():
+		return reply{}, ctx.Err()
+	case <-t.C:
+		return reply{}, lost(fmt.Errorf("no reply within %v", timeout))
+	}
+}
+
+// lastWords is how long a failed write waits for what the reader still finds:
+// a server that refuses a message may reply and close without reading on.
+const lastWords = time.Second
+
+// afterFailedWrite returns the reply that explains why a write failed, or
+// writeErr if there is none.
+func (c *conn) afterFailedWrite(ctx context.Context, writeErr error) (reply, error) {
+	r, err := c.await(ctx, lastWords)
+	if err != nil {
+		return reply{}, writeErr
+	}
+	return r, nil
+}
+
+// usable returns an error if the connection cannot take the next message,
+// because something has come that nobody asked for, be it its end. Then it is
+// closed.
+func (c *conn) usable() error {
+	select {
+	case r := <-c.replies:
+		c.close()
+		if r.err != nil {
+			return r.err
+		}
+		return r.surprise("nothing was asked")
+	case <-c.done:
+		return ErrConnection
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,219 @@
+package client
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"sealift/codec"
+	"sealift/crypto/aescbc"
+	"sealift/crypto/cksum"
+)
+
+const (
+	// maxChunk is the most content that is written at once, in bytes. A packet
+	// up to that size goes out in one write with its header.
+	maxChunk = 256 << 10
+	// chunkBuffers is how many chunks of a transfer exist: one is encrypted
+	// while another is written, and the rest even out the two.
+	chunkBuffers = 4
+
+	packetHeader = codec.RequestHeaderSize + codec.SendFileFieldsSize
+)
+
+// errAborted ends a producer whose chunks nobody wants any more.
+var errAborted = errors.New("aborted")
+
+// producer reads, sums and encrypts a file and cuts it into packets, on a
+// goroutine of its own, ahead of who writes them. The chunks it hands out are
+// given back through free.
+type producer struct {
+	chunks chan chunk  // closed at the end; then err and sum are set
+	free   chan []byte // buffers, at most chunkBuffers
+	stop   chan struct{}
+
+	err error
+	sum uint32 // POSIX cksum of the file
+}
+
+// chunk is what is written at once: a packet, or a part of one.
+type chunk struct {
+	b     []byte
+	plain int64 // bytes of the file in all chunks up to here
+
+	packetEnd bool // it ends a packet
+	last      bool // it ends the file
+}
+
+// produce starts a producer. Who calls it reads chunks until they are closed,
+// or calls abort. The content is encrypted beside that of other transfers if
+// there is a mixer.
+func produce(l layout, r io.ReaderAt, id codec.ClientID, name string, key *[aescbc.KeySize]byte, m *mixer) *producer {
+	p := &producer{
+		chunks: make(chan chunk, chunkBuffers),
+		free:   make(chan []byte, chunkBuffers),
+		stop:   make(chan struct{}),
+	}
+	size := packetHeader + int(min(l.packet(0).body, maxChunk))
+	for range chunkBuffers {
+		p.free <- make([]byte, 0, size)
+	}
+	go func() {
+		defer close(p.chunks)
+		enc := aescbc.NewEncrypter(key)
+		encrypt := func(b []byte) { enc.CryptBlocks(b, b) }
+		if m != nil {
+			encrypt = m.stream(enc)
+		}
+		p.err = p.run(l, r, id, []byte(name), enc, encrypt)
+	}()
+	return p
+}
+
+// abort stops the producer and waits until it has let go of the file.
+func (p *producer) abort() {
+	close(p.stop)
+	for range p.chunks {
+	}
+}
+
+func (p *producer) run(l layout, r io.ReaderAt, id codec.ClientID, name []byte, enc *aescbc.Encrypter, encrypt func([]byte)) error {
+	sum := cksum.New()
+	src := encryptingReader{r: r, end: l.size, enc: enc, encrypt: encrypt, sum: sum}
+	for i := range l.total {
+		pkt := l.packet(i)
+		if l.dialect == PerPacket {
+			enc.Reset()
+			src = encryptingReader{r: r, offset: pkt.offset, end: pkt.offset + pkt.plain, enc: enc, encrypt: encrypt, sum: sum}
+		}
+		pkt.fields.FileName = name
+		header := true
+		for sent := int64(0); sent < pkt.body; header = false {
+			var buf []byte
+			select {
+			case buf = <-p.free:
+			case <-p.stop:
+				return errAborted
+			}
+			b := buf[:0]
+			if header {
+				b = pkt.fields.Append(b, id, uint32(pkt.body))
+			}
+			n := min(pkt.body-sent, maxChunk, int64(cap(b)-len(b)))
+			ciphertext := max(0, min(n, pkt.content-sent))
+			body := b[len(b) : len(b)+int(n)]
+			if _, err := io.ReadFull(&src, body[:ciphertext]); err != nil {
+				return err
+			}
+			clear(body[ciphertext:])
+			sent += n
+			c := chunk{b: b[:len(b)+int(n)], plain: src.offset, packetEnd: sent == pkt.body}
+			c.last = c.packetEnd && i == l.total-1
+			if c.last {
+				if err := checkEnd(r, l.size); err != nil {
+					return err
+				}
+				p.sum = sum.Sum32()
+			}
+			select {
+			case p.chunks <- c:
+			case <-p.stop:
+				return errAborted
+			}
+		}
+	}
+	return nil
+}
+
+// checkEnd makes sure that the file ends where it did when the transfer began.
+func checkEnd(r io.ReaderAt, size int64) error {
+	var more [1]byte
+	switch n, err := r.ReadAt(more[:], size); {
+	case n > 0:
+		return fmt.Errorf("%w: it had %d bytes and has grown", ErrChanged, size)
+	case err != nil && err != io.EOF:
+		return err
+	}
+	return nil
+}
+
+// encryptingReader reads the bytes from offset to end of r as AES-CBC with
+// PKCS#7 padding, and sums them. It encrypts where its caller wants the bytes,
+// without a copy.
+type encryptingReader struct {
+	r           io.ReaderAt
+	offset, end int64
+	enc         *aescbc.Encrypter
+	encrypt     func(b []byte) // whole blocks, in place, with enc
+	sum         *cksum.Hash
+
+	rest    []byte // ciphertext of a block that was split
+	block   [aescbc.BlockSize]byte
+	padding bool // has been read: the end
+}
+
+func (e *encryptingReader) Read(p []byte) (int, error) {
+	if len(e.rest) > 0 {
+		n := copy(p, e.rest)
+		e.rest = e.rest[n:]
+		return n, nil
+	}
+	if e.padding {
+		return 0, io.EOF
+	}
+	if len(p) < aescbc.BlockSize {
+		if _, err := e.blocks(e.block[:]); err != nil {
+			return 0, err
+		}
+		e.rest = e.block[:]
+		return e.Read(p)
+	}
+	return e.blocks(p[:len(p)/aescbc.BlockSize*aescbc.BlockSize])
+}
+
+// blocks fills p, whole blocks, as far as there is ciphertext.
+func (e *encryptingReader) blocks(p []byte) (int, error) {
+	n := int(min(int64(len(p)), e.end-e.offset))
+	got, err := e.r.ReadAt(p[:n], e.offset)
+	if got < n {
+		if err == io.EOF {
+			err = fmt.Errorf("%w: it ends after %d bytes", ErrChanged, e.offset+int64(got))
+		}
+		return 0, err
+	}
+	_, _ = e.sum.Write(p[:n])
+	e.offset += int64(n)
+	if n == len(p) {
+		e.encrypt(p)
+		return n, nil
+	}
+	e.padding = true
+	return e.enc.Final(p, p[:n]), nil
+}
+
+// Packets returns the messages (1028, header and payload) in which a Client
+// would send content: for tools that test servers and have a use for single
+// packets. It is all in memory.
+func Packets(d Dialect, packetSize int, id codec.ClientID, name string, key *[aescbc.KeySize]byte, content []byte) ([][]byte, error) {
+	if err := CheckFileName(name); err != nil {
+		return nil, err
+	}
+	l, err := plan(d, packetSize, int64(len(content)))
+	if err != nil {
+		return nil, err
+	}
+	p := produce(l, bytes.NewReader(content), id, name, key, nil)
+	var messages [][]byte
+	begin := true
+	for c := range p.chunks {
+		if begin {
+			messages = append(messages, nil)
+		}
+		last := &messages[len(messages)-1]
+		*last = append(*last, c.b...)
+		begin = c.packetEnd
+		p.free <- c.b
+	}
+	return messages, p.err
+}

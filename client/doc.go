@@ -1,0 +1,32 @@
+// Package client sends files to a server of the v3 secure file transfer
+// protocol. docs/PROTOCOL.md describes what goes over the wire.
+//
+// [Run] does everything: it connects, logs in and sends a list of files.
+//
+//	results, err := client.Run(ctx, client.Options{
+//		Server:   "files.example.org:1256",
+//		Name:     "Michael Jackson",
+//		Identity: client.IdentityFile("me.info"),
+//	}, []client.File{{Path: "specs/New_product_spec.docx"}}, nil)
+//
+// A [Client] does the same step by step: [Dial], then [Client.Login] (or
+// [Client.Register], [Client.ExchangeKey] and [Client.Reconnect] by hand), then
+// [Client.Send] as often as there are files.
+//
+// # Retries
+//
+// A message that is answered with a general error (1607), or not answered
+// because the connection is lost, is sent again, up to 3 times, over a new
+// connection where the old one is gone or out of step. On a new connection it
+// goes out directly under the client's id; to send a file again means all of
+// its packets. A server's checksum that differs gives 1030 and the file again,
+// up to 3 times, then 1031 and an [Error] with [ErrChecksum].
+//
+// # Memory and goroutines
+//
+// A file is read once per attempt and streams through a few buffers of at most
+// 256 KiB, whatever its size. A Client may be used by one goroutine at a time;
+// different Clients are independent. All its methods return soon after their
+// context ends. Then, and after a failed method, the Client can still be used:
+// it makes a new connection where it needs one.
+package client

@@ -1,0 +1,184 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"sealift/codec"
+	"sealift/internal/infofile"
+)
+
+// MaxUserName is the longest user name that a client may register, in
+// characters.
+const MaxUserName = 100
+
+// DefaultRetries is how often the protocol has a message sent again.
+const DefaultRetries = 3
+
+// maxChecksumRetries is how often a file is sent again because the server's
+// checksum differs. The check after the last one aborts.
+const maxChecksumRetries = 3
+
+// Options say how to reach a server and how to talk to it. The zero value of
+// each field means its default.
+type Options struct {
+	// Server is host:port; [ServerAddress] says what it may look like.
+	Server string
+
+	// Name is who registers, where Identity has nobody yet.
+	Name string
+
+	// Identity keeps who we are between runs; default: it is forgotten.
+	Identity IdentityStore
+
+	// Dialect is how the server wants its packets; default: [Spec].
+	Dialect Dialect
+
+	// PacketSize is the content of a packet in bytes, or, in the [PerPacket]
+	// dialect, of the file in it. Default: 64 KiB, 1024 for [Padded] and
+	// [ZeroBased], 4096 for PerPacket, or more if 65,535 packets could not hold
+	// the file.
+	PacketSize int
+
+	// Parallel is how many files [Run] sends at once, each over a connection of
+	// its own; default: 1. A processor encrypts several files in the time of
+	// one. Servers that keep one key for each client, and not for each
+	// connection, cannot take it; sealiftd can.
+	Parallel int
+
+	// DialTimeout is for making a connection; default: 10 s.
+	DialTimeout time.Duration
+	// ReplyTimeout is how long the server may think about a message; default:
+	// 60 s. It gets another second for each 2 MB of a file, because the servers
+	// in the field decrypt and sum only once all of it is there.
+	ReplyTimeout time.Duration
+	// WriteTimeout is how long a single write may be stuck because the server
+	// reads nothing; default: 60 s.
+	WriteTimeout time.Duration
+
+	// Retries is how often a message is sent again after a 1607 or a lost
+	// connection; default: 3, negative: never.
+	Retries int
+	// Backoff returns how long to wait before retry 1, 2, …; default: about
+	// 0.25 s, twice that, and so on, each randomised by half.
+	Backoff func(retry int) time.Duration
+
+	// DialContext makes the connections; default: that of a net.Dialer.
+	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// Progress is told how far a file is, after each packet (or 256 KiB of a
+	// larger one). It is called from another goroutine, never two at a time and
+	// never after Send has returned, and should be quick.
+	Progress func(Progress)
+
+	// Logger gets each message sent and received at level debug, what a server
+	// does otherwise than the protocol says too, and each retry at level warn;
+	// default: nobody.
+	Logger *slog.Logger
+}
+
+// Progress is how far the sending of a file is.
+type Progress struct {
+	File    string // the name sent
+	Sent    int64  // bytes of the file, 0…Size, that the packets written so far hold
+	Size    int64  // bytes of the file
+	Attempt int    // 1 at first; each time that the file begins anew it is one more
+}
+
+func (o *Options) setDefaults() {
+	setDefault(&o.DialTimeout, 10*time.Second)
+	setDefault(&o.ReplyTimeout, time.Minute)
+	setDefault(&o.WriteTimeout, time.Minute)
+	setDefault(&o.Retries, DefaultRetries)
+	o.Retries = max(o.Retries, 0)
+	if o.Backoff == nil {
+		o.Backoff = backoff
+	}
+	if o.DialContext == nil {
+		o.DialContext = new(net.Dialer).DialContext
+	}
+	if o.Progress == nil {
+		o.Progress = func(Progress) {}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+func setDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
+
+func backoff(retry int) time.Duration {
+	const first = 250 * time.Millisecond
+	d := first << min(retry-1, 5)
+	return d/2 + rand.N(d)
+}
+
+// replyTimeout is for the answer to a message that carried size bytes.
+func (o *Options) replyTimeout(size int64) time.Duration {
+	return o.ReplyTimeout + time.Duration(size/2_000_000)*time.Second
+}
+
+// ServerAddress returns server as host:port. The port defaults to 1256; an IPv6
+// address stands in brackets.
+func ServerAddress(server string) (string, error) {
+	host, port := server, strconv.Itoa(infofile.DefaultPort)
+	switch i := strings.LastIndexByte(server, ':'); {
+	case strings.HasPrefix(server, "[") && strings.HasSuffix(server, "]"):
+		host = server[1 : len(server)-1]
+	case i >= 0:
+		var err error
+		if host, port, err = net.SplitHostPort(server); err != nil {
+			return "", fmt.Errorf("server address %q: want HOST:PORT, an IPv6 address in brackets: [::1]:1256", server)
+		}
+	}
+	if host == "" || strings.ContainsAny(host, " \t[]") {
+		return "", fmt.Errorf("server address %q: there is no host in it", server)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", fmt.Errorf("server address %q: the port must be a number from 1 to 65535", server)
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// CheckUserName returns an error, an ErrName, unless a client can register
+// under name: 1 to MaxUserName characters of printable ASCII.
+func CheckUserName(name string) error {
+	if err := codec.CheckName(name); err != nil {
+		return nameError("user", name, err)
+	}
+	if len(name) > MaxUserName {
+		return fmt.Errorf("user name %q: %w: it has %d characters, at most %d are allowed",
+			name, ErrName, len(name), MaxUserName)
+	}
+	return nil
+}
+
+// CheckFileName returns an error, an ErrName, unless name can be sent as the
+// name of a file: 1 to 254 characters of printable ASCII.
+func CheckFileName(name string) error {
+	if err := codec.CheckName(name); err != nil {
+		return nameError("file", name, err)
+	}
+	return nil
+}
+
+func nameError(kind, name string, err error) error {
+	detail := err.Error()
+	var e *codec.Error
+	if errors.As(err, &e) {
+		detail = e.Detail
+	}
+	return fmt.Errorf("%s name %q: %w: %s", kind, name, ErrName, detail)
+}

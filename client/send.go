@@ -1,0 +1,297 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"sealift/codec"
+)
+
+// Result is what became of a file that the server has stored.
+type Result struct {
+	Name     string        // the name sent
+	Size     int64         // bytes
+	Cksum    uint32        // POSIX cksum of the content, equal on both sides
+	Packets  int           // the file was sent in
+	Attempts int           // how often the file was sent, 1 if nothing went wrong
+	Elapsed  time.Duration // from the first byte to the server's last word
+}
+
+// Send sends size bytes of r under name (1028), compares checksums, and
+// confirms (1029). The server has the file for good when Send returns without
+// an error. It reads r from the start each time that it has to send the file.
+//
+// A connection that the server has closed after the last file is replaced, and
+// taken up with a reconnect (1027).
+func (c *Client) Send(ctx context.Context, name string, r io.ReaderAt, size int64) (Result, error) {
+	if err := CheckFileName(name); err != nil {
+		return Result{}, err
+	}
+	if !c.hasKey {
+		return Result{}, ErrNotLoggedIn
+	}
+	l, err := plan(c.opts.Dialect, c.opts.PacketSize, size)
+	if err != nil {
+		return Result{}, fmt.Errorf("%q: %w", name, err)
+	}
+	t := &transfer{c: c, name: name, file: r, layout: l}
+	start := time.Now()
+	if err := t.run(ctx); err != nil {
+		var e *Error
+		if errors.As(err, &e) {
+			e.File = name
+			return Result{}, e
+		}
+		return Result{}, err
+	}
+	return Result{
+		Name: name, Size: size, Cksum: t.sum, Packets: l.total, Attempts: t.attempts, Elapsed: time.Since(start),
+	}, nil
+}
+
+// transfer is one file on its way, over any number of attempts.
+type transfer struct {
+	c        *Client
+	name     string
+	file     io.ReaderAt
+	layout   layout
+	attempts int    // that sent the file or began to
+	sum      uint32 // our checksum of what was sent last
+}
+
+// run sends the file until the checksums agree or have differed too often.
+func (t *transfer) run(ctx context.Context) error {
+	for wrong := 0; ; wrong++ {
+		theirs, err := t.send(ctx, wrong > 0)
+		if err != nil {
+			return err
+		}
+		if theirs == t.sum {
+			return t.verdict(ctx, codec.CodeCRCOK)
+		}
+		if wrong == maxChecksumRetries {
+			err := fmt.Errorf("%w: %d, ours is %d", ErrChecksum, theirs, t.sum)
+			if abortErr := t.verdict(ctx, codec.CodeAbort); abortErr != nil {
+				err = fmt.Errorf("%w; and the abort failed too: %w", err, abortErr)
+			}
+			return &Error{Code: codec.CodeSendFile, Attempts: t.attempts, Err: err}
+		}
+		t.c.log.Warn("the server's checksum is wrong", "file", t.name, "ours", t.sum, "theirs", theirs,
+			"retry", wrong+1, "of", maxChecksumRetries)
+	}
+}
+
+// verdict sends 1029 or 1031 and waits for the 1604.
+func (t *transfer) verdict(ctx context.Context, code codec.Code) error {
+	c := t.c
+	msg := codec.Verdict{Code: code, FileName: []byte(t.name)}.Append(nil, c.identity.ID)
+	return c.ask(ctx, code, func(cn *conn) error {
+		r, err := c.exchange(ctx, cn, code, msg)
+		if err != nil {
+			return err
+		}
+		if r.code != codec.CodeAck {
+			return c.wrong(r, codec.CodeAck)
+		}
+		cn.acked = true
+		return checkAck(r, c.identity.ID)
+	})
+}
+
+func checkAck(r reply, ours codec.ClientID) error {
+	ack, err := codec.ParseIDReply(r.code, r.payload)
+	if err != nil {
+		return err
+	}
+	return r.checkID(ack.ID, ours)
+}
+
+// send sends the file, with a 1030 ahead of it when the checksum of the one
+// before was wrong, and returns the server's checksum.
+func (t *transfer) send(ctx context.Context, afterWrong bool) (theirs uint32, err error) {
+	c := t.c
+	reconnect := c.conn == nil || c.conn.acked && c.conn.usable() != nil
+	err = c.retry(ctx, codec.CodeSendFile, func(cn *conn) error {
+		if reconnect {
+			// No message is waiting for its answer: the regular way to open a
+			// connection.
+			reconnect = false
+			if err := c.Reconnect(ctx, c.identity); err != nil {
+				return err
+			}
+			cn = c.conn
+		}
+		closed := cn.acked
+		cn.acked = false
+		r, err := t.exchange(ctx, cn, afterWrong)
+		afterWrong = false // a retry is about the 1028
+		if err != nil {
+			// Lost at the first message after a 1604: the server had closed it.
+			reconnect = closed && errors.Is(err, ErrConnection)
+			return err
+		}
+		theirs, err = t.received(r)
+		return err
+	})
+	return theirs, err
+}
+
+// received reads a 1603.
+func (t *transfer) received(r reply) (cksum uint32, err error) {
+	if r.code != codec.CodeFileReceived {
+		return 0, t.c.wrong(r, codec.CodeFileReceived)
+	}
+	m, err := codec.ParseFileReceived(r.payload)
+	if err != nil {
+		return 0, r.surprise("%v", err)
+	}
+	if err := r.checkID(m.ID, t.c.identity.ID); err != nil {
+		return 0, err
+	}
+	if string(m.FileName) != t.name {
+		return 0, r.surprise("a %v for file %q, we sent %q", r.code, m.FileName, t.name)
+	}
+	if int64(m.ContentSize) != t.layout.size {
+		// Some servers give the size of the ciphertext or of the last packet.
+		// The checksum covers the size of the file.
+		t.c.log.Debug("the server's content size is not that of the file", "size", m.ContentSize, "file", t.layout.size)
+	}
+	return m.Cksum, nil
+}
+
+// exchange sends all packets, after a 1030 if the last checksum was wrong, and
+// returns the reply to them. The server may reply before it has all, and may
+// stop reading then.
+func (t *transfer) exchange(ctx context.Context, cn *conn, afterWrong bool) (reply, error) {
+	defer context.AfterFunc(ctx, cn.close)()
+	c := t.c
+	acks := 0
+	if afterWrong {
+		msg := codec.Verdict{Code: codec.CodeCRCBad, FileName: []byte(t.name)}.Append(nil, c.identity.ID)
+		c.log.Debug("sent", "message", codec.CodeCRCBad, "bytes", len(msg))
+		if err := cn.write(msg, c.opts.WriteTimeout); err != nil {
+			return reply{}, err
+		}
+		acks = 1
+	}
+	t.attempts++
+	c.log.Debug("sent", "message", codec.CodeSendFile, "packets", t.layout.total, "file", t.name, "size", t.layout.size)
+	p := produce(t.layout, t.file, c.identity.ID, t.name, &c.aesKey, c.mix)
+	w := &writer{t: t, cn: cn, done: make(chan struct{})}
+	go w.run(p)
+
+	r, early, err := t.awaitEarly(cn, w, &acks)
+	if early && (err != nil || !w.finishes()) {
+		// What has gone out is a part of a packet or of a file, and more such
+		// replies may follow: the connection cannot be used again.
+		cn.close()
+	}
+	<-w.done
+	p.abort()
+	t.sum = p.sum
+	switch {
+	case w.err != nil && !errors.Is(w.err, ErrConnection):
+		c.drop() // in the middle of a file that could not be read to its end
+		return reply{}, w.err
+	case early:
+	case w.err != nil:
+		r, err = cn.afterFailedWrite(ctx, w.err)
+	default:
+		r, err = t.await(ctx, cn, &acks)
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	err = c.heard(r)
+	switch {
+	case err == nil && w.err != nil:
+		return reply{}, &ReplyError{Problem: fmt.Sprintf("a %v before the file was sent", r.code), Raw: r.raw, OutOfStep: true}
+	case err != nil && (t.layout.total > 1 || w.err != nil):
+		// There may be a 1607 on its way for each packet.
+		c.drop()
+	}
+	return r, err
+}
+
+// await waits for the reply to a file that is all sent.
+func (t *transfer) await(ctx context.Context, cn *conn, acks *int) (reply, error) {
+	for {
+		r, err := cn.await(ctx, t.c.opts.replyTimeout(t.layout.size))
+		if err != nil || !t.skip(r, acks) {
+			return r, err
+		}
+	}
+}
+
+// awaitEarly waits until the writer is done, or until something comes before.
+func (t *transfer) awaitEarly(cn *conn, w *writer, acks *int) (r reply, early bool, err error) {
+	for {
+		select {
+		case <-w.done:
+			return reply{}, false, nil
+		case got := <-cn.replies:
+			if got.err != nil || !t.skip(got.reply, acks) {
+				return got.reply, true, got.err
+			}
+		}
+	}
+}
+
+// skip reports whether r is the 1604 that some servers send for a 1030. The
+// protocol has no reply to that.
+func (t *transfer) skip(r reply, acks *int) bool {
+	if r.code != codec.CodeAck || *acks == 0 {
+		return false
+	}
+	*acks--
+	t.c.log.Debug("received, and passed over: there is no reply to a 1030", "message", r.code)
+	return true
+}
+
+// writer writes what a producer makes, on a goroutine of its own.
+type writer struct {
+	t    *transfer
+	cn   *conn
+	last atomic.Bool   // the last chunk is being written
+	done chan struct{} // closed at the end; then err is set
+	err  error
+}
+
+func (w *writer) run(p *producer) {
+	defer close(w.done)
+	c := w.t.c
+	for ck := range p.chunks {
+		if ck.last {
+			w.last.Store(true)
+		}
+		if w.err = w.cn.write(ck.b, c.opts.WriteTimeout); w.err != nil {
+			return
+		}
+		c.opts.Progress(Progress{File: w.t.name, Sent: ck.plain, Size: w.t.layout.size, Attempt: w.t.attempts})
+		p.free <- ck.b
+	}
+	w.err = p.err
+}
+
+// lastWriteGrace is how long the last write may still take after the reply to
+// it has come: the server has read it all, so it is about to return.
+const lastWriteGrace = 5 * time.Second
+
+// finishes reports whether everything has been written.
+func (w *writer) finishes() bool {
+	if !w.last.Load() {
+		return false
+	}
+	t := time.NewTimer(lastWriteGrace)
+	defer t.Stop()
+	select {
+	case <-w.done:
+		return w.err == nil
+	case <-t.C:
+		return false
+	}
+}
