@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"sealift/client/conform"
+
+	"github.com/spf13/cobra"
+)
+
+// conformCommand returns the command that tries the protocol's rules on a
+// server.
+func (a *app) conformCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "conform [flags] HOST:PORT",
+		Short: "Try the protocol's rules on a server",
+		Long: `Try the rules of docs/PROTOCOL.md on a server, and print which ones it follows,
+and which dialects it takes. Where a rule fails, what was sent and what came
+back is shown in hex. The exit status is 1 if a rule fails.
+
+It leaves clients named "conform-…" and some small files with the server.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usageError{fmt.Errorf("want one server address, got %d", len(args))}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return a.conform(cmd.Context(), args[0]) },
+	}
+	return c
+}
+
+func (a *app) conform(ctx context.Context, server string) error {
+	report, err := conform.Run(ctx, conform.Options{Server: server, Timeout: a.timeout})
+	if err != nil {
+		return err
+	}
+	if a.json {
+		e := json.NewEncoder(a.stdout)
+		e.SetIndent("", "  ")
+		e.SetEscapeHTML(false)
+		if err := e.Encode(report); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprint(a.stdout, table(report))
+	}
+	if n := report.Count(conform.Fail); n > 0 {
+		return fmt.Errorf("%s breaks %d of %d rules", report.Server, n, len(report.Results))
+	}
+	if n := report.Count(conform.NotTried); n > 0 {
+		return fmt.Errorf("%d of %d rules could not be tried on %s", n, len(report.Results), report.Server)
+	}
+	return nil
+}
+
+// table writes a report for people.
+func table(r *conform.Report) string {
+	var b strings.Builder
+	row := func(rule, section, result, text string) {
+		fmt.Fprintf(&b, "%-20s  %-7s  %-9s  %s\n", rule, section, result, text)
+	}
+	row("rule", "section", "result", "the server should do this (docs/PROTOCOL.md)")
+	for _, res := range r.Results {
+		row(res.Rule, res.Section, string(res.Status), res.Text)
+		if res.Status == conform.Pass {
+			continue
+		}
+		fmt.Fprintf(&b, "    %s\n", res.Problem)
+		if res.Status == conform.Fail {
+			for _, e := range res.Log {
+				fmt.Fprintf(&b, "    [%d] %s %s", e.Connection, e.Direction, e.What)
+				if e.Hex != "" {
+					fmt.Fprintf(&b, ": %s", e.Hex)
+				}
+				b.WriteByte('\n')
+			}
+		}
+	}
+	fmt.Fprintf(&b, "\n%d passed, %d failed, %d not tried\n", r.Count(conform.Pass), r.Count(conform.Fail), r.Count(conform.NotTried))
+
+	fmt.Fprintf(&b, "\n%-20s  %-11s  %s\n", "dialect", "packet size", "taken")
+	for _, d := range r.Dialects {
+		size, taken := "default", "yes"
+		if d.PacketSize > 0 {
+			size = fmt.Sprint(d.PacketSize)
+		}
+		if !d.Taken {
+			taken = "no: " + d.Problem
+		}
+		fmt.Fprintf(&b, "%-20s  %-11s  %s\n", d.Dialect, size, taken)
+	}
+	switch {
+	case r.Use == "":
+		b.WriteString("\nThis server takes none of the dialects.\n")
+	case r.UsePacketSize > 0:
+		fmt.Fprintf(&b, "\nUse: sealift send --dialect %s --packet-size %d\n", r.Use, r.UsePacketSize)
+	default:
+		fmt.Fprintf(&b, "\nUse: sealift send --dialect %s\n", r.Use)
+	}
+	return b.String()
+}

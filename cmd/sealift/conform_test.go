@@ -1,0 +1,86 @@
+package main_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+
+	"sealift/client/conform"
+	"sealift/internal/daemon"
+)
+
+func TestConform(t *testing.T) {
+	ctx, stop := context.WithCancel(context.Background())
+	started, ended := make(chan string, 1), make(chan error, 1)
+	go func() {
+		ended <- daemon.Run(ctx, daemon.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0", Registry: "memory", Log: zap.NewNop()},
+			func(a *net.TCPAddr) { started <- a.String() })
+	}()
+	var addr string
+	select {
+	case addr = <-started:
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+
+	dir := t.TempDir()
+	got := run(t, dir, "conform", addr).succeeded(t)
+	for _, want := range []string{
+		"register-taken        5.2      pass       a name that is taken gets 1601, and another may follow\n",
+		fmt.Sprintf("\n%d passed, 0 failed, 0 not tried\n", len(conform.Rules())),
+		"zero-based            1024         yes\n",
+		"\nUse: sealift send --dialect spec\n",
+	} {
+		if !strings.Contains(got.stdout, want) {
+			t.Errorf("%q is missing in\n%s", want, got.stdout)
+		}
+	}
+	got = run(t, dir, "conform", "--json", addr).succeeded(t)
+	var r conform.Report
+	if err := json.Unmarshal([]byte(got.stdout), &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Server != addr || r.Use != "spec" || len(r.Results) != len(conform.Rules()) || r.Results[0].Status != conform.Pass || len(r.Dialects) != 9 {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestConformFails(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			// No reply of the protocol, then the end.
+			_, _ = nc.Write([]byte("220 hello\r\n"))
+			nc.Close()
+		}
+	}()
+	dir := t.TempDir()
+	got := run(t, dir, "conform", ln.Addr().String()).failed(t, "rules")
+	if !strings.Contains(got.stdout, "register              5.1      fail") || !strings.Contains(got.stdout, "takes none of the dialects") {
+		t.Errorf("stdout %s", got.stdout)
+	}
+	ln.Close()
+	<-done
+	run(t, dir, "conform", ln.Addr().String()).failed(t, "connect")
+	run(t, dir, "conform").failed(t, "want one server address")
+}

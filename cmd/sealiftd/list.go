@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"sealift/internal/daemon"
+	"sealift/session"
+	"sealift/storage"
+	"sealift/storage/files"
+	"sealift/storage/sqlite"
+)
+
+// listing is what the commands share that look at a server's directory. They
+// work beside a running server.
+type listing struct {
+	dir  string
+	json bool
+}
+
+func (l *listing) command(use, short string, run func(ctx context.Context, w io.Writer, reg session.Registry) error) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			reg, err := sqlite.OpenReadOnly(cmd.Context(), filepath.Join(l.dir, daemon.DatabaseName))
+			if err != nil {
+				return err
+			}
+			defer reg.Close()
+			return run(cmd.Context(), cmd.OutOrStdout(), reg)
+		},
+	}
+	cmd.Flags().StringVar(&l.dir, "dir", ".", "the server's directory")
+	cmd.Flags().BoolVar(&l.json, "json", false, "one JSON object a line")
+	return cmd
+}
+
+// table prints rows in columns, or each as JSON: what line gets is the row's
+// cells and the object.
+func (l *listing) table(w io.Writer, header string, each func(line func(cells string, object any) error) error) error {
+	if l.json {
+		out := json.NewEncoder(w)
+		return each(func(_ string, object any) error { return out.Encode(object) })
+	}
+	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(out, header)
+	err := each(func(cells string, _ any) error {
+		_, err := fmt.Fprintln(out, cells)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+type clientRow struct {
+	ID       string     `json:"id"`
+	Name     string     `json:"name"`
+	Key      bool       `json:"public_key"`
+	LastSeen *time.Time `json:"last_seen,omitempty"`
+}
+
+func clientsCommand() *cobra.Command {
+	l := new(listing)
+	return l.command("clients", "List the clients that the registry holds", func(ctx context.Context, w io.Writer, reg session.Registry) error {
+		return l.table(w, "ID\tNAME\tKEY\tLAST SEEN", func(line func(string, any) error) error {
+			return reg.Clients(ctx, func(c session.Client) error {
+				row := clientRow{ID: c.ID.String(), Name: c.Name, Key: c.PublicKey != nil}
+				key, seen := "no", "-"
+				if row.Key {
+					key = "yes"
+				}
+				if !c.LastSeen.IsZero() {
+					row.LastSeen, seen = &c.LastSeen, c.LastSeen.Local().Format(time.DateTime)
+				}
+				return line(fmt.Sprintf("%s\t%s\t%s\t%s", row.ID, row.Name, key, seen), row)
+			})
+		})
+	})
+}
+
+type fileRow struct {
+	Client   string    `json:"client"`
+	FileName string    `json:"file_name"`
+	Path     string    `json:"path"` // below the server's directory
+	Verified bool      `json:"verified"`
+	Size     int64     `json:"size"`  // bytes
+	Cksum    uint32    `json:"cksum"` // as the command of that name prints it
+	Received time.Time `json:"received"`
+}
+
+func filesCommand() *cobra.Command {
+	l := new(listing)
+	return l.command("files", "List the files that the registry holds", func(ctx context.Context, w io.Writer, reg session.Registry) error {
+		return l.table(w, "PATH\tSIZE\tCKSUM\tVERIFIED\tRECEIVED", func(line func(string, any) error) error {
+			return reg.Files(ctx, func(f session.File) error {
+				row := rowOf(f)
+				verified := "no"
+				if row.Verified {
+					verified = "yes"
+				}
+				return line(fmt.Sprintf("%s\t%d\t%d\t%s\t%s", row.Path, row.Size, row.Cksum, verified,
+					row.Received.Local().Format(time.DateTime)), row)
+			})
+		})
+	})
+}
+
+func rowOf(f session.File) fileRow {
+	return fileRow{
+		Client: f.ID.String(), FileName: f.FileName, Path: f.PathName(),
+		Verified: f.Verified, Size: f.Size, Cksum: f.Cksum, Received: f.Received,
+	}
+}
+
+type verifyRow struct {
+	fileRow
+	OK    bool   `json:"ok"`
+	Error string `json:"error,omitempty"`
+}
+
+func verifyCommand() *cobra.Command {
+	l := new(listing)
+	cmd := l.command("verify", "Read every stored file again and compare it with the checksum of its upload", func(ctx context.Context, w io.Writer, reg session.Registry) error {
+		store, err := files.OpenReadOnly(l.dir)
+		if err != nil {
+			return err
+		}
+		defer store.Close()
+		var good, bad int
+		var bytes int64
+		began := time.Now()
+		encode := json.NewEncoder(w)
+		err = storage.Verify(ctx, reg, store, func(f session.File, err error) {
+			row := verifyRow{fileRow: rowOf(f), OK: err == nil}
+			if err == nil {
+				good++
+				bytes += f.Size
+			} else {
+				bad++
+				row.Error = err.Error()
+			}
+			switch {
+			case l.json:
+				_ = encode.Encode(row)
+			case err != nil:
+				fmt.Fprintf(w, "%s: %v\n", row.Path, err)
+			}
+		})
+		if err != nil {
+			return err
+		}
+		if !l.json {
+			fmt.Fprintf(w, "%d of %d files are as they were uploaded (%s in %.1f s)\n",
+				good, good+bad, humanize.IBytes(uint64(bytes)), time.Since(began).Seconds())
+		}
+		if bad > 0 {
+			return fmt.Errorf("%d of %d files are not as they were uploaded", bad, good+bad)
+		}
+		return nil
+	})
+	return cmd
+}

@@ -1,0 +1,54 @@
+// Command sealiftd receives files over the v3 secure file transfer protocol.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"sealift/internal/flagenv"
+)
+
+func main() {
+	ctx, drain := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		// From here on, which is before anybody sees that the server drains, the
+		// second signal ends the process at once.
+		signal.Reset(os.Interrupt, syscall.SIGTERM)
+		drain()
+	}()
+	if err := root().ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "Fatal error: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func root() *cobra.Command {
+	serve := serveCommand()
+	cmd := &cobra.Command{
+		Use:   "sealiftd",
+		Short: "Receives files over the v3 secure file transfer protocol",
+		Long: `sealiftd receives files over the v3 secure file transfer protocol.
+
+Without a subcommand it serves, see "sealiftd serve --help". Each flag can also
+be set by an environment variable: --max-file-size by SEALIFT_MAX_FILE_SIZE.`,
+		Args:          cobra.NoArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return flagenv.Apply(cmd.Flags())
+		},
+		RunE: serve.RunE,
+	}
+	cmd.CompletionOptions.HiddenDefaultCmd = true
+	cmd.Flags().AddFlagSet(serve.Flags())
+	cmd.AddCommand(serve, demoCommand(), clientsCommand(), filesCommand(), verifyCommand(), versionCommand())
+	return cmd
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/term"
+
+	"sealift/codec"
+	"sealift/eventloop"
+	"sealift/internal/daemon"
+	"sealift/session"
+)
+
+// byteSize is a flag in bytes, with units if one likes: 64MiB.
+type byteSize int64
+
+func (b *byteSize) String() string { return humanize.IBytes(uint64(*b)) }
+func (*byteSize) Type() string     { return "size" }
+func (b *byteSize) Set(s string) error {
+	n, err := humanize.ParseBytes(s)
+	if err != nil || n > 1<<62 {
+		return fmt.Errorf("%q is no size in bytes, such as 64MiB", s)
+	}
+	*b = byteSize(n)
+	return nil
+}
+
+func serveCommand() *cobra.Command {
+	cfg := daemon.Config{}
+	var (
+		budget    = byteSize(eventloop.DefaultMemoryBudget)
+		maxFile   = byteSize(codec.MaxFileSize)
+		fsync     string
+		keyPolicy string
+		level     string
+		format    string
+		addrFile  string
+		faults    string
+	)
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Receive files until SIGTERM or SIGINT (the default)",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if cfg.Log, err = newLog(level, format); err != nil {
+				return err
+			}
+			defer func() { _ = cfg.Log.Sync() }()
+			cfg.MemoryBudget, cfg.MaxFileSize = int64(budget), int64(maxFile)
+			if cfg.Fsync, err = choice("fsync", fsync, "off", "on"); err != nil {
+				return err
+			}
+			replace, err := choice("key-policy", keyPolicy, "pin", "replace")
+			if err != nil {
+				return err
+			}
+			if replace {
+				cfg.KeyPolicy = session.ReplaceKey
+			}
+			if faults != "" {
+				if cfg.Faults, err = session.ParseFaults(faults); err != nil {
+					return err
+				}
+			}
+			err = daemon.Run(cmd.Context(), cfg, func(addr *net.TCPAddr) {
+				cfg.Log.Info("listening", zap.Stringer("address", addr), zap.String("dir", cfg.Dir), zap.String("version", version()))
+				if addrFile != "" {
+					if err := writeWhole(addrFile, addr.String()+"\n"); err != nil {
+						cfg.Log.Error("writing the address", zap.Error(err))
+					}
+				}
+			})
+			if err == nil {
+				cfg.Log.Info("stopped")
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&cfg.Dir, "dir", ".", "directory that holds port.info, defensive.db and files/")
+	f.StringVar(&cfg.Listen, "listen", "", "address to listen on, host:port; port 0 takes a free one (default: the port in port.info, else 1256)")
+	f.StringVar(&addrFile, "addr-file", "", "write the address to this file once connections are accepted")
+	f.StringVar(&cfg.Registry, "registry", "sqlite", "where clients and files are recorded: sqlite, or memory, which forgets them at the end")
+	f.StringVar(&fsync, "fsync", "on", "on: what was acknowledged survives a power cut; off: faster, it survives the end of the process")
+	f.StringVar(&keyPolicy, "key-policy", "pin", "another public key for a client that has one: pin refuses it, replace takes it")
+	f.IntVar(&cfg.MaxConnections, "max-connections", 0, "connections served at once; the next gets 1607 (default: 20,000, or what the limit of open files allows)")
+	f.IntVar(&cfg.MaxPerIP, "max-connections-per-ip", 0, "the same for one address; 0 is no limit of its own")
+	f.Float64Var(&cfg.RegisterRate, "register-rate", 50, "clients that may register from one address, a second, after a burst of 20 times as many; the next gets 1607; 0 is no limit")
+	f.IntVar(&cfg.MaxUploads, "max-uploads-per-connection", session.DefaultMaxUploads, "transfers under way on one connection; the next gets 1607")
+	f.Var(&maxFile, "max-file-size", "largest file taken; 1607 for a larger one")
+	f.Var(&budget, "memory-budget", "memory for content on its way from the network to the disk; connections wait for it")
+	f.DurationVar(&cfg.HandshakeTimeout, "handshake-timeout", eventloop.DefaultHandshakeTimeout, "time for a connection to say whose it is, and for a message to be whole")
+	f.DurationVar(&cfg.IdleTimeout, "idle-timeout", eventloop.DefaultIdleTimeout, "time a connection may be silent, an upload stand still, replies stay unread")
+	f.DurationVar(&cfg.DrainTimeout, "drain-timeout", eventloop.DefaultDrainTimeout, "time for transfers under way after SIGTERM or SIGINT")
+	f.DurationVar(&cfg.UnverifiedTTL, "unverified-ttl", 24*time.Hour, "time after which a file without a verdict of its client is removed")
+	f.BoolVar(&cfg.ForgetMissing, "forget-missing", false, "start although none of the files on record is there, and forget them")
+	f.IntVar(&cfg.Workers, "workers", 0, "goroutines that decrypt and write (default: 4 for each core)")
+	f.IntVar(&cfg.Loops, "loops", 0, "event loops (default: 1 for each two cores)")
+	f.StringVar(&faults, "fault", "", "misbehave on purpose, to test clients: crc=N,error=CODE:N,drop=CODE:N,reject=N,delay=TIME, N times or -1 for ever")
+	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&format, "log-format", "auto", "console, json, or auto: console on a terminal")
+	return cmd
+}
+
+// choice reads a flag of two values: false for the first, true for the second.
+func choice(flag, value, no, yes string) (bool, error) {
+	switch value {
+	case no:
+		return false, nil
+	case yes:
+		return true, nil
+	}
+	return false, fmt.Errorf("--%s is %q: %s or %s", flag, value, no, yes)
+}
+
+func newLog(level, format string) (*zap.Logger, error) {
+	lv, err := zapcore.ParseLevel(level)
+	if err != nil {
+		return nil, fmt.Errorf("--log-level: %w", err)
+	}
+	var cfg zap.Config
+	switch {
+	case format == "json" || format == "auto" && !term.IsTerminal(int(os.Stderr.Fd())):
+		cfg = zap.NewProductionConfig()
+		cfg.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	case format == "console" || format == "auto":
+		cfg = zap.NewDevelopmentConfig()
+		cfg.EncoderConfig.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
+	default:
+		return nil, fmt.Errorf("--log-format is %q: console, json or auto", format)
+	}
+	cfg.Level = zap.NewAtomicLevelAt(lv)
+	cfg.Development, cfg.DisableCaller, cfg.DisableStacktrace, cfg.Sampling = false, true, true, nil
+	return cfg.Build()
+}
+
+// writeWhole makes a file appear with all its content at once.
+func writeWhole(path, content string) error {
+	tmp := path + ".tmp"
+	if err := os.WriteFile(tmp, []byte(content), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}

@@ -1,0 +1,218 @@
+// Package daemon puts a server together from its parts: storage, sessions and
+// event loops. The commands, the tests and the benchmarks start the same one.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sealift/eventloop"
+	"sealift/internal/infofile"
+	"sealift/session"
+	"sealift/storage"
+	"sealift/storage/files"
+	"sealift/storage/memory"
+	"sealift/storage/sqlite"
+)
+
+// DatabaseName is the registry's file in the server's directory.
+const DatabaseName = "defensive.db"
+
+// Config is all that can be set about a server. See the flags of `sealiftd
+// serve` for what each field does; zero means the default where there is one.
+type Config struct {
+	Dir      string
+	Listen   string // host:port; empty: the port in port.info
+	Registry string // "sqlite" or "memory"
+	Fsync    bool
+
+	MaxConnections int
+	MaxPerIP       int
+	MemoryBudget   int64
+	MaxFileSize    int64
+	MaxUploads     int
+	KeyPolicy      session.KeyPolicy
+	RegisterRate   float64 // a second and address; 0: no bound
+
+	IdleTimeout      time.Duration
+	HandshakeTimeout time.Duration
+	DrainTimeout     time.Duration
+	UnverifiedTTL    time.Duration
+
+	Workers int
+	Loops   int
+
+	// ForgetMissing starts a server although not one file on record is there.
+	ForgetMissing bool
+
+	// Faults, if there are any, make the server misbehave, to test clients.
+	Faults *session.Faults
+
+	Log *zap.Logger
+
+	// WrapFiles, if not nil, puts something between the sessions and the store:
+	// a disk that is slow, or fails.
+	WrapFiles func(session.Files) session.Files
+}
+
+// Run serves until ctx ends and everything is drained. started is called with
+// the address once connections are accepted.
+func Run(ctx context.Context, cfg Config, started func(addr *net.TCPAddr)) (err error) {
+	asked := cfg.MaxConnections
+	if asked <= 0 {
+		cfg.MaxConnections = eventloop.DefaultMaxConnections
+	}
+	if cfg.Workers <= 0 {
+		cfg.Workers = eventloop.DefaultWorkers()
+	}
+	if cfg.Loops <= 0 {
+		cfg.Loops = eventloop.DefaultLoops()
+	}
+	share, err := eventloop.ShareDescriptors(eventloop.OpenFileLimit(), cfg.MaxConnections, cfg.Loops, cfg.Workers)
+	if err != nil {
+		return err
+	}
+	if share.Connections < asked {
+		cfg.Log.Warn("the limit of open files allows fewer connections than asked for",
+			zap.Int("asked", asked), zap.Int("allowed", share.Connections))
+	}
+	listen := cfg.Listen
+	if listen == "" {
+		listen = addressFromFile(cfg.Dir, cfg.Log)
+	}
+
+	store, err := files.Open(cfg.Dir, files.Options{Fsync: cfg.Fsync, MaxOpen: share.Files})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	var replyDelay time.Duration
+	if cfg.Faults != nil {
+		cfg.Log.Warn("FAULT INJECTION IS ON: this server misbehaves on purpose, use it only to test clients", zap.Stringer("faults", cfg.Faults))
+		replyDelay = cfg.Faults.Delay
+	}
+	registry, err := openRegistry(ctx, &cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, registry.Close()) }()
+
+	var content session.Files = store
+	if cfg.WrapFiles != nil {
+		content = cfg.WrapFiles(store)
+	}
+	service := session.NewService(session.Config{
+		Files: content, Log: cfg.Log, KeyPolicy: cfg.KeyPolicy, RegisterRate: cfg.RegisterRate,
+		MaxFileSize: cfg.MaxFileSize, MaxUploads: cfg.MaxUploads,
+		Faults: cfg.Faults,
+	})
+	srv, err := eventloop.New(eventloop.Options{
+		Addr: listen, Service: service,
+		Registry: registry, Log: cfg.Log,
+		Loops: cfg.Loops, Workers: cfg.Workers,
+		MaxConnections: share.Connections, MaxPerIP: cfg.MaxPerIP, MemoryBudget: cfg.MemoryBudget,
+		HandshakeTimeout: cfg.HandshakeTimeout, IdleTimeout: cfg.IdleTimeout, DrainTimeout: cfg.DrainTimeout,
+		ReplyDelay: replyDelay,
+	})
+	if err != nil {
+		return err
+	}
+	if err := recoverStorage(ctx, &cfg, registry, store); err != nil {
+		return err
+	}
+	return serve(ctx, srv, started, func(ctx context.Context) { expire(ctx, &cfg, service, registry, store) })
+}
+
+func openRegistry(ctx context.Context, cfg *Config) (session.Registry, error) {
+	switch cfg.Registry {
+	case "", "sqlite":
+		return sqlite.Open(ctx, filepath.Join(cfg.Dir, DatabaseName), sqlite.Options{Fsync: cfg.Fsync})
+	case "memory":
+		return memory.New(), nil
+	}
+	return nil, fmt.Errorf("unknown registry %q: sqlite or memory", cfg.Registry)
+}
+
+// addressFromFile is where port.info says to listen. A server must start
+// without one too (protocol documents, "Robustness Requirement").
+func addressFromFile(dir string, log *zap.Logger) string {
+	path := filepath.Join(dir, "port.info")
+	port, err := infofile.ReadPort(path)
+	if err != nil {
+		reason := err.Error()
+		if errors.Is(err, os.ErrNotExist) {
+			reason = "there is none"
+		}
+		log.Warn("port.info cannot be used, taking the default port", zap.String("path", path), zap.String("reason", reason), zap.Int("port", infofile.DefaultPort))
+		port = infofile.DefaultPort
+	}
+	return net.JoinHostPort("", strconv.Itoa(int(port)))
+}
+
+func recoverStorage(ctx context.Context, cfg *Config, reg session.Registry, store *files.Store) error {
+	o := storageOptions(cfg, time.Now())
+	o.ForgetAll = cfg.ForgetMissing
+	report, err := storage.Recover(ctx, reg, store, o)
+	if errors.Is(err, storage.ErrFilesGone) {
+		return fmt.Errorf("%w Otherwise --forget-missing starts without them", err)
+	}
+	if err != nil {
+		return fmt.Errorf("putting the storage in order: %w", err)
+	}
+	cfg.Log.Debug("storage is in order", zap.Any("findings", report))
+	return nil
+}
+
+func storageOptions(cfg *Config, now time.Time) storage.Options {
+	return storage.Options{UnverifiedTTL: cfg.UnverifiedTTL, Now: now, Log: func(f storage.Finding) {
+		cfg.Log.Warn("storage", zap.String("finding", string(f.Event)), zap.String("client", f.File.ID.String()),
+			zap.String("path", f.File.Path), zap.String("incoming", f.File.Incoming), zap.Error(f.Err))
+	}}
+}
+
+// serve runs the loops and, beside them, the removal of what stays unverified.
+func serve(ctx context.Context, srv *eventloop.Server, started func(*net.TCPAddr), expire func(context.Context)) error {
+	beside, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-srv.Ready():
+			started(srv.Addr())
+			expire(beside)
+		case <-beside.Done():
+		}
+	}()
+	err := srv.Run(ctx)
+	stop()
+	<-done
+	return err
+}
+
+// expireEvery is how often files that stay unverified are looked for.
+const expireEvery = 10 * time.Minute
+
+func expire(ctx context.Context, cfg *Config, service *session.Service, reg session.Registry, store *files.Store) {
+	ticker := time.NewTicker(expireEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			o := storageOptions(cfg, now)
+			o.Exclusive = service.Exclusive
+			if _, err := storage.Expire(ctx, reg, store, o); err != nil && ctx.Err() == nil {
+				cfg.Log.Error("removing unverified files", zap.Error(err))
+			}
+		}
+	}
+}
