@@ -1,0 +1,217 @@
+//go:build unix
+
+package e2e
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"sealift/codec"
+)
+
+// tree is every file and folder below dir, with a hash of what is in it. The
+// registry's content is not looked at: it changes with every message.
+func tree(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		all[rel] = e.Type().String()
+		if e.Type().IsRegular() && !strings.HasPrefix(e.Name(), "defensive.db") {
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			all[rel] = fmt.Sprintf("%x", sha256.Sum256(content))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// No file name leads out of files/<client id>/, and the only file that an
+// upload touches is its own.
+func TestFileNames(t *testing.T) {
+	t.Parallel()
+	outer := t.TempDir()
+	dir := filepath.Join(outer, "a", "server")
+	for _, decoy := range []string{"x", "a/x", "a/server/x", "a/server/port.info", "a/port.info", "a/defensive.db"} {
+		put(t, filepath.Join(outer, decoy), []byte("decoy"))
+	}
+	d := serveIn(t, dir)
+	victim := login(t, d, "victim")
+	victim.upload("x", []byte("the victim's"))
+
+	const refused = ""
+	long := strings.Repeat("d/", 126) + "ab" // 254 characters, the most there can be
+	names := []struct{ name, path string }{
+		{"x", "x"},
+		{"..", refused},
+		{"../x", refused},
+		{"../../x", refused},
+		{"../../../../x", refused},
+		{"../" + victim.id.String() + "/x", refused},
+		{victim.id.String() + "/x", victim.id.String() + "/x"},
+		{"/" + victim.id.String() + "/x", victim.id.String() + "/x"},
+		{"a/../../x", refused},
+		{"a/..", refused},
+		{"a/../b", refused},
+		{`..\x`, refused},
+		{`..\..\..\x`, refused},
+		{`a\..\..\x`, refused},
+		{`a/..\..\x`, refused},
+		{"x/", "x"},
+		{"", refused},
+		{".", refused},
+		{"/", refused},
+		{"///", refused},
+		{`\`, refused},
+		{"./.", refused},
+		{"./x", "x"},
+		{"a//b/./c", "a/b/c"},
+		{`a\b\c`, "a/b/c"},
+		{"/etc/passwd", "etc/passwd"},
+		{filepath.Join(outer, "x"), strings.TrimPrefix(filepath.Join(outer, "x"), "/")},
+		{"//server/share/x", "server/share/x"},
+		{`\\server\share\x`, "server/share/x"},
+		{`C:\Windows\win.ini`, "Windows/win.ini"},
+		{"c:/x", "x"},
+		{"c:x", "x"},
+		{"C:", refused},
+		{`C:\`, refused},
+		{`C:..\x`, refused},
+		{`C:\..\x`, refused},
+		{"defensive.db", "defensive.db"},
+		{"/defensive.db", "defensive.db"},
+		{"../defensive.db", refused},
+		{"../../defensive.db", refused},
+		{`..\..\defensive.db`, refused},
+		{filepath.Join(dir, "defensive.db"), strings.TrimPrefix(filepath.Join(dir, "defensive.db"), "/")},
+		{"defensive.db-wal", "defensive.db-wal"},
+		{"../../defensive.db-wal", refused},
+		{"port.info", "port.info"},
+		{"/port.info", "port.info"},
+		{"../../port.info", refused},
+		{`..\..\port.info`, refused},
+		{".incoming", ".incoming"},
+		{"../.incoming/x", refused},
+		{".lock", ".lock"},
+		{"../.lock", refused},
+		{"...", "..."},
+		{"..x", "..x"},
+		{"x..", "x.."},
+		{" ", " "},
+		{"~/x", "~/x"},
+		{"$HOME/x", "$HOME/x"},
+		{"x;rm -rf *", "x;rm -rf *"},
+		{"%2e%2e/x", "%2e%2e/x"},
+		{"CON", "CON"},
+		{long, long},
+		{strings.Repeat("x", 254), strings.Repeat("x", 254)},
+	}
+	for c := range 0x20 {
+		names = append(names, struct{ name, path string }{"a" + string(rune(c)) + "b", refused})
+	}
+	names[len(names)-0x20].path = "a" // what follows a null is no part of the name
+	for _, odd := range []string{"\x7f", "a\x7f", "caf\xe9", "caf\u00e9", "\xff\xfe", "\x1b[2J", "..\x00/x", "\r\n", "x\n../../x"} {
+		names = append(names, struct{ name, path string }{odd, refused})
+	}
+
+	before := tree(t, outer)
+	for i, tc := range names {
+		p := login(t, d, fmt.Sprint("client ", i))
+		own := filepath.Join("a", "server", "files", p.id.String())
+		content := []byte(tc.name)
+		f := p.encrypt("f", content)
+		head := p.packets(f, 0)[0].bytes()
+		field := head[codec.RequestHeaderSize+12:][:codec.NameSize]
+		clear(field)
+		copy(field, tc.name)
+		p.send(head)
+		verdict := p.msgVerdict(codec.CodeCRCOK, "f")
+		copy(verdict[codec.RequestHeaderSize:], field)
+		if tc.path == refused {
+			p.expect(codec.CodeError)
+			p.send(verdict)
+			p.expect(codec.CodeError)
+		} else {
+			f.name, _, _ = strings.Cut(tc.name, "\x00")
+			p.expectReceived(f)
+			p.send(verdict)
+			p.expectID(codec.CodeAck)
+			checkFile(t, d.stored(p.id, tc.path), bytes.NewReader(content))
+		}
+		p.settle() // the connection goes on
+
+		now := tree(t, outer)
+		after := maps.Clone(now)
+		var got, want []string
+		for path, hash := range after {
+			if rel, err := filepath.Rel(own, path); err == nil && filepath.IsLocal(rel) {
+				if hash != fs.ModeDir.String() {
+					got = append(got, rel)
+				}
+				delete(after, path)
+			}
+		}
+		if tc.path != refused {
+			want = append(want, tc.path)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q: the client's folder holds %q, want %q", tc.name, got, want)
+		}
+		if !maps.Equal(before, after) {
+			t.Errorf("%q: outside the client's folder there was\n%v\nand is now\n%v", tc.name, before, after)
+		}
+		if t.Failed() {
+			return
+		}
+		before = now
+	}
+	run(t, dir, sealiftd, "verify", "--dir", dir).succeeded(t)
+}
+
+// A file cannot be stored where a folder is, nor below a file. What is there
+// stays.
+func TestFileNamesInEachOthersWay(t *testing.T) {
+	d := serve(t)
+	d.expected = "something else is in the file's place"
+	p := login(t, d, "n")
+	p.upload("a/b", []byte("a/b"))
+	p.upload("c", []byte("c"))
+	for _, name := range []string{"a", "a/b/c", "c/d", "c/d/e"} {
+		f := p.encrypt(name, []byte("in the way"))
+		p.sendPackets(p.packets(f, 0))
+		if r, err := p.tryReply(); err != nil {
+			t.Fatal(err)
+		} else if r.code != codec.CodeError {
+			p.checkReceived(r.payload, f)
+			p.send(p.msgVerdict(codec.CodeCRCOK, name))
+			p.expect(codec.CodeError)
+			p.send(p.msgVerdict(codec.CodeAbort, name))
+			p.expectID(codec.CodeAck)
+		}
+	}
+	d.checkVerified(p.id, "a/b", []byte("a/b"))
+	d.checkVerified(p.id, "c", []byte("c"))
+	if files := d.files(); len(files) != 2 {
+		t.Errorf("files %+v", files)
+	}
+}

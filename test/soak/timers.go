@@ -1,0 +1,187 @@
+//go:build linux
+
+package main
+
+import (
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"sealift/codec"
+	"sealift/crypto/cksum"
+)
+
+// timers has clients be slow or silent in every way there is. Each is ended by
+// the timer that the log names; who is slow and moves is not.
+func timers(r *run) {
+	const handshake, idle = time.Second, 2 * time.Second
+	s := r.start(r.TempDir(), "--handshake-timeout", handshake.String(), "--idle-timeout", idle.String())
+	began := time.Now()
+	content := pattern(r.seed, 20_000)
+
+	kernel := r.unread()
+
+	// Each case leaves its connection open, and says how the server should end it.
+	cases := []struct {
+		name, reason string
+		do           func(p *peer) error
+	}{
+		{"says nothing", "timeout: no registration", func(*peer) error { return nil }},
+		{"one byte of a header now and then", "timeout: message not completed", func(p *peer) error {
+			for _, b := range (codec.Register{Name: []byte("slow")}).Append(nil)[:20] {
+				if p.write([]byte{b}) != nil {
+					return nil // ended
+				}
+				time.Sleep(handshake / 5)
+			}
+			return nil
+		}},
+		{"half a registration", "timeout: message not completed", func(p *peer) error {
+			return p.write(codec.Register{Name: []byte("half")}.Append(nil)[:100])
+		}},
+		{"registers and says nothing more", "timeout: idle", func(p *peer) error { return p.register("registered") }},
+		{"has a key and says nothing more", "timeout: idle", func(p *peer) error { return p.enter("ready", anyKey(0)) }},
+		{"stops in the middle of a packet", "timeout: upload stopped", func(p *peer) error {
+			if err := p.enter("stops in a packet", anyKey(0)); err != nil {
+				return err
+			}
+			return p.write(p.packet("file", p.encrypt(content), len(content), 30_000, 1)[:9000])
+		}},
+		{"stops between two packets", "timeout: upload stopped", func(p *peer) error {
+			if err := p.enter("stops between packets", anyKey(0)); err != nil {
+				return err
+			}
+			return p.write(p.packet("file", p.encrypt(content), len(content), 3000, 1))
+		}},
+		{"stops in the fields of a packet", "timeout: message not completed", func(p *peer) error {
+			if err := p.enter("stops in the fields", anyKey(0)); err != nil {
+				return err
+			}
+			return p.write(p.packet("file", p.encrypt(content), len(content), 3000, 1)[:codec.RequestHeaderSize+50])
+		}},
+		{"reads no reply", "timeout: replies not read", func(p *peer) error {
+			// As many as the kernels hold, and half of what the server does.
+			_ = p.provoke(kernel + maxUnread/codec.ResponseHeaderSize/2)
+			return nil
+		}},
+	}
+	var wg sync.WaitGroup
+	for _, c := range cases {
+		p := s.deaf()
+		wg.Go(func() {
+			defer p.close()
+			if err := c.do(p); err != nil {
+				r.Errorf("%s: %v", c.name, err)
+				return
+			}
+			l, ok := s.await(func(l line) bool {
+				return l.Msg == "connection closed" && l.Remote == p.conn.LocalAddr().String()
+			})
+			switch {
+			case !ok:
+				r.Errorf("%s: the connection is not ended", c.name)
+			case l.Reason != c.reason:
+				r.Errorf("%s: ended by %q, not %q", c.name, l.Reason, c.reason)
+			}
+		})
+	}
+	var want stored
+	moves := s.join("slow but moves", anyKey(1))
+	wg.Go(func() { // for several times the longest timer
+		b := moves.packet("file", moves.encrypt(content), len(content), 30_000, 1)
+		const pieces = 12
+		for i := range pieces {
+			if err := moves.write(b[i*len(b)/pieces : (i+1)*len(b)/pieces]); err != nil {
+				r.Errorf("slow but moving: %v", err)
+				return
+			}
+			time.Sleep(idle / 4)
+		}
+		err := moves.received("file", cksum.Checksum(content))
+		if err == nil {
+			err = moves.confirm("file")
+		}
+		if err != nil {
+			r.Errorf("slow but moving: %v", err)
+		}
+		want = moves.stored("file", content)
+	})
+	chats := s.join("never between two messages", anyKey(2))
+	wg.Go(func() { // each write ends in the middle of a message
+		unknown := codec.RequestHeader{Version: codec.Version, Code: 1111}.Append(nil)
+		err := chats.write(unknown[:5])
+		for range 20 {
+			if err == nil {
+				_, err = chats.ask(append(unknown[5:len(unknown):len(unknown)], unknown[:5]...), codec.CodeError)
+			}
+			time.Sleep(handshake / 8)
+		}
+		if err != nil {
+			r.Errorf("messages that come all the time: %v", err)
+		}
+	})
+	wg.Wait()
+	moves.close()
+	chats.close()
+	r.figures("%d ways to be slow or silent: each is ended by its timer; an upload that moves is whole after %.1f s, with timers of %v and %v",
+		len(cases)+1, time.Since(began).Seconds(), handshake, idle)
+	r.calm(s)
+	if n := r.incoming(s.dir); n > 0 {
+		r.Errorf("%d incoming files are left", n)
+	}
+	r.checkStore(s.dir, []stored{want})
+	s.finish()
+}
+
+// maxUnread is how many bytes of replies the server holds for a client: see
+// eventloop.
+const maxUnread = 256 << 10
+
+// unread has a client read none of many replies, which ends it whatever the
+// timers say, and returns how many of them the kernels have held.
+func (r *run) unread() int {
+	r.Helper()
+	s := r.start(r.TempDir())
+	p := s.deaf()
+	defer p.close()
+	_ = p.provoke(200_000) // ended before it has sent them
+	l, ok := s.await(func(l line) bool { return l.Msg == "connection closed" })
+	if !ok || l.Reason != "replies not read" {
+		r.Errorf("reads none of many replies: ended by %q", l.Reason)
+	}
+	refused := s.count(func(l line) bool { return l.Msg == "request refused" })
+	return refused - maxUnread/codec.ResponseHeaderSize
+}
+
+// deaf is a connection into which little fits that is not read: small segments
+// and a small buffer keep what the kernels hold below 64 KiB.
+func (s *server) deaf() *peer {
+	s.r.Helper()
+	d := net.Dialer{Timeout: patience, Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) {
+			_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG, 536)
+			_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096)
+		})
+	}}
+	c, err := d.Dial("tcp", s.addr)
+	if err != nil {
+		s.r.Fatalf("%v", err)
+	}
+	return &peer{r: s.r, conn: c}
+}
+
+// provoke sends n requests that get a 1607 each.
+func (p *peer) provoke(n int) error {
+	unknown := codec.RequestHeader{Version: codec.Version, Code: 1111}.Append(nil)
+	b := make([]byte, 0, 1000*len(unknown))
+	for range 1000 {
+		b = append(b, unknown...)
+	}
+	for range n / 1000 {
+		if err := p.write(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
