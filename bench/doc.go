@@ -1,0 +1,27 @@
+//go:build linux
+
+// Command bench measures Sealift beside other servers, on the same bytes, in the
+// same run:
+//
+//	go run ./bench                          everything, under ten minutes on two cores
+//	go run ./bench bulk --peer sealift,sftp one scenario, some servers
+//	go run ./bench --json run.json --plot d keep the figures, draw them
+//	go run ./bench --from run.json          print the tables of a run that was kept
+//	go run ./bench bulk --profile d         with profiles of the servers in Go
+//
+// Each turn starts a server in a process of its own and the load generator in
+// another. The servers take turns, A B A B, and the tables show medians: on a
+// shared machine the ratios say more than the absolute figures. The clients'
+// processor time stands beside the server's, because on a small machine both
+// share the cores and the generator may be the limit.
+//
+// Each upload is checked: the server's 1603 must name the right size and
+// checksum, a 1604 must come, and afterwards all that is stored is read back.
+// One wrong byte fails the run.
+//
+// The scenarios are in scenario.go, the peers in peer.go, what --json writes in
+// package report. Package goroutine is a peer, and an example of a server over
+// package session that is not the event loop's.
+//
+// Linux only: it reads /proc.
+package main
