@@ -4,7 +4,7 @@ import "sealift/session"
 
 // classes is how many sizes of buffers there are: powers of two from
 // session.MinBuffer to session.MaxBuffer.
-const classes = 7
+const classes = 9
 
 // cache makes buffers, and keeps those that are given back. What lives and what
 // it keeps is never more than limit bytes, provided that no more is asked for:

@@ -106,7 +106,7 @@ func TestTargetUnused(t *testing.T) {
 	for _, end := range []string{"Feed", "Closed", "1607"} {
 		w := newWorld(t, session.Config{})
 		p, c := w.known("alice"), w.dial()
-		packet := p.packets(single, "f", random(1, 300_000), 0)[0]
+		packet := p.packets(single, "f", random(1, session.MaxBuffer+50_000), 0)[0]
 		c.ask(packet[:1000])
 		target := c.s.Target()
 		if target == nil || c.lentNow == 0 {

@@ -35,7 +35,7 @@ type Config struct {
 	// Default 16.
 	MaxUploads int
 	// Window is how many bytes of received content a connection may have in
-	// buffers that no worker has finished with. Default 1 MiB.
+	// buffers that no worker has finished with. Default 2 MiB.
 	Window int
 	// RegisterRate is how many clients a second may register from one address,
 	// after a burst of 20 seconds' worth; the next gets 1607. 0 is no bound.
@@ -47,7 +47,7 @@ type Config struct {
 // Defaults of Config.
 const (
 	DefaultMaxUploads = 16
-	DefaultWindow     = 1 << 20
+	DefaultWindow     = 2 << 20
 )
 
 // Service is what the sessions of one server have in common. Its methods may
@@ -97,10 +97,12 @@ const (
 	Storage             // decrypts, writes, syncs: as long as the disk takes
 )
 
-// MinBuffer and MaxBuffer bound what [Host.Buffer] is asked for, in bytes.
+// MinBuffer and MaxBuffer bound what [Host.Buffer] is asked for, in bytes. Each
+// buffer is handed to a worker, and the hand-over costs as much as 64 KiB of
+// content: hence so large.
 const (
 	MinBuffer = 4 << 10
-	MaxBuffer = 256 << 10
+	MaxBuffer = 1 << 20
 )
 
 // Host is what a session needs of the transport that drives it. A transport

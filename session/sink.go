@@ -186,9 +186,11 @@ func (k *sink) putAside(ctx context.Context, c *chunk) (err error) {
 	return err
 }
 
-// replayBuffers are for content that comes out of the scratch room. Workers
-// use them, one each, so they need no budget.
-var replayBuffers = sync.Pool{New: func() any { b := make([]byte, MaxBuffer); return &b }}
+// replayBuffers are for content that comes out of the scratch room, of
+// replaySize bytes. Workers use them, one each, so they need no budget.
+var replayBuffers = sync.Pool{New: func() any { b := make([]byte, replaySize); return &b }}
+
+const replaySize = 256 << 10
 
 // replay takes the spans, in order, as if their content came in now.
 func (k *sink) replay(ctx context.Context, spans []span) error {

@@ -408,10 +408,10 @@ func (s *Session) pump(u *upload) {
 	})
 }
 
-// due returns packets that came early and whose turn has come, about MaxBuffer
+// due returns packets that came early and whose turn has come, about replaySize
 // bytes of them or else one.
 func (u *upload) due() (spans []span, err error) {
-	for n := int64(0); n < MaxBuffer && u.replaying(); u.next++ {
+	for n := int64(0); n < replaySize && u.replaying(); u.next++ {
 		p := u.early.index[u.next]
 		sp := span{off: p.off, n: int64(p.size), orig: -1}
 		if p.inArena {
