@@ -56,6 +56,7 @@ type Service struct {
 	Config
 	locks      pathLocks
 	unrecorded unrecorded
+	awaiting   awaiting
 	rate       *registrationRate
 }
 

@@ -460,6 +460,7 @@ func (s *Session) store(u *upload) {
 					s.putFailed(u, lock, err)
 					return
 				}
+				s.svc.awaiting.put(lock, &op.File)
 				s.svc.locks.unlock(lock)
 				u.running = false
 				if op.Replaced != "" {

@@ -79,24 +79,23 @@ func (v *judgement) begin() {
 	})
 }
 
-// look asks the registry what there is to be judged.
+// look finds out what there is to be judged.
 func (v *judgement) look() {
+	if f := v.s.svc.awaiting.take(v.lock, v.s.host.Now()); f != nil && v.mine(f) {
+		v.judge(f)
+		return
+	}
 	get := &GetFile{ID: v.lock.id, Path: v.lock.path}
 	v.s.host.Apply(get, func(err error) {
 		if err != nil && !errors.Is(err, ErrNoFile) {
 			v.broke("registry", err)
 			return
 		}
-		// Another connection may have uploaded a file of that name since.
-		f := get.Unverified
-		mine := f != nil && (v.receipt.incoming == "" || v.receipt.incoming == f.Incoming)
-		switch {
-		case v.code != codec.CodeCRCOK && mine:
-			v.remove(f)
+		switch f := get.Unverified; {
+		case f != nil && v.mine(f):
+			v.judge(f)
 		case v.code != codec.CodeCRCOK:
 			v.ack()
-		case mine:
-			v.commit(f)
 		case (v.receipt.verified || v.receipt.incoming == "") && get.Verified != nil:
 			v.ack() // it was verified already, and the 1604 was lost
 		default:
@@ -105,6 +104,20 @@ func (v *judgement) look() {
 			v.s.refuse(v.code, "no such file awaits a verdict: "+v.name)
 		}
 	})
+}
+
+// mine reports whether the verdict is about f: another connection may have
+// uploaded a file of that name since.
+func (v *judgement) mine(f *File) bool {
+	return v.receipt.incoming == "" || v.receipt.incoming == f.Incoming
+}
+
+func (v *judgement) judge(f *File) {
+	if v.code == codec.CodeCRCOK {
+		v.commit(f)
+	} else {
+		v.remove(f)
+	}
 }
 
 // commit makes f durable in its place, and only then verified.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"sealift/codec"
 	"sealift/crypto/cksum"
@@ -419,4 +420,42 @@ func TestExclusive(t *testing.T) {
 		t.Error("the file before the one that was cut off is gone")
 	}
 	w.hangUp()
+}
+
+// TestVerdictAfterExpiry: maintenance has removed the file that awaited its
+// verdict, from the registry and the store, as it does with those that nobody
+// judged.
+func TestVerdictAfterExpiry(t *testing.T) {
+	for code, want := range map[codec.Code]string{codec.CodeCRCOK: "1607", codec.CodeCRCBad: "", codec.CodeAbort: "1604"} {
+		for _, after := range []time.Duration{0, time.Hour} {
+			w := newWorld(t, session.Config{})
+			p, c := w.known("alice"), w.dial()
+			old, content := random(1, 10), random(2, 1000)
+			c.ask(join(p.packets(single, "f", old, 0), p.ok("f"))...)
+			c.ask(p.packets(spec, "f", content, 100)...)
+			f := w.row(p.id, "f", false)
+			drop := &session.DropFile{ID: p.id, Path: "f", Incoming: f.Incoming}
+			if err := w.reg.Apply(t.Context(), []session.Operation{drop}); err != nil {
+				t.Fatal(err)
+			}
+			if after == 0 { // else the store's turn is still to come
+				if err := w.files.Discard(t.Context(), f.Incoming); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.now = w.now.Add(after)
+			if got := c.ask(p.verdict(code, "f")); got != want {
+				t.Errorf("%v after %v: got %q, want %q", code, after, got, want)
+			}
+			if err := w.files.Discard(t.Context(), f.Incoming); err != nil {
+				t.Fatal(err)
+			}
+			w.verified(p, "f", old)
+			if got := c.ask(join(p.packets(spec, "f", content, 100), p.ok("f"))...); got != received("f", content)+", 1604" {
+				t.Errorf("%v after %v: got %q for the file sent again", code, after, got)
+			}
+			w.verified(p, "f", content)
+			w.hangUp()
+		}
+	}
 }

@@ -66,6 +66,9 @@ type Config struct {
 // Run serves until ctx ends and everything is drained. started is called with
 // the address once connections are accepted.
 func Run(ctx context.Context, cfg Config, started func(addr *net.TCPAddr)) (err error) {
+	if cfg.UnverifiedTTL != 0 && cfg.UnverifiedTTL < session.MinUnverifiedTTL {
+		return fmt.Errorf("files without a verdict cannot be removed after %v already, only after %v or more, or with 0 never", cfg.UnverifiedTTL, session.MinUnverifiedTTL)
+	}
 	asked := cfg.MaxConnections
 	if asked <= 0 {
 		cfg.MaxConnections = eventloop.DefaultMaxConnections

@@ -1,0 +1,52 @@
+package session
+
+import (
+	"sync"
+	"time"
+)
+
+// awaiting remembers the files that have been recorded a moment ago and await
+// their verdict, which mostly follows at once: it spares the registry the
+// question what there is to be judged. What is not here may still be in the
+// registry.
+//
+// The map has its own lock; an entry belongs to who has the path's.
+type awaiting struct {
+	mu    sync.Mutex
+	files map[pathKey]*File
+}
+
+const (
+	// maxAwaiting bounds the entries. Forgetting one costs a question.
+	maxAwaiting = 16 << 10
+	// freshFor is how long an entry is believed: maintenance does not ask for
+	// the path's lock.
+	freshFor = MinUnverifiedTTL / 2
+)
+
+// MinUnverifiedTTL is the least age at which maintenance may remove a file that
+// awaits its verdict while sessions are being served.
+const MinUnverifiedTTL = time.Minute
+
+// put notes that f has been recorded.
+func (a *awaiting) put(k pathKey, f *File) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.files == nil || len(a.files) >= maxAwaiting {
+		a.files = make(map[pathKey]*File)
+	}
+	a.files[k] = f
+}
+
+// take returns what is known of the path's file, nil if nothing is, and forgets
+// it.
+func (a *awaiting) take(k pathKey, now time.Time) *File {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f := a.files[k]
+	delete(a.files, k)
+	if f == nil || now.Sub(f.Received) > freshFor {
+		return nil
+	}
+	return f
+}
