@@ -1,6 +1,10 @@
 package client
 
-import "sealift/crypto/aescbc"
+import (
+	"runtime"
+
+	"sealift/crypto/aescbc"
+)
 
 // mixer encrypts for several transfers at once. CBC is serial within a file,
 // and one file leaves most of a processor's AES units idle: four side by side
@@ -45,6 +49,9 @@ func (m *mixer) run() {
 	encs, bufs := make([]*aescbc.Encrypter, 0, maxMixed), make([][]byte, 0, maxMixed)
 	for r := range m.requests {
 		batch = append(batch[:0], r)
+		// The transfers of the batch before have just been let go. Let those that
+		// have their next piece at hand ask, rather than meet this one in turns.
+		runtime.Gosched()
 		for len(batch) < maxMixed && len(m.requests) > 0 {
 			batch = append(batch, <-m.requests)
 		}
