@@ -92,7 +92,7 @@ func (h *harness) runCase(ctx context.Context, s scenario, c kase) error {
 	for round := range rounds {
 		for _, name := range c.peers {
 			p := findPeer(name)
-			if !h.wanted(p) {
+			if !h.wanted(p) || round > 0 && c.disk && p.slow {
 				continue
 			}
 			f, err := h.turn(ctx, s, c, p)

@@ -79,7 +79,7 @@ func root() *cobra.Command {
 	f.StringVar(&jsonFile, "json", "", "keep all figures in this file")
 	f.StringVar(&plotDir, "plot", "", "draw the figures into this directory, as SVG and PNG")
 	f.StringVar(&from, "from", "", "measure nothing: print, or draw, what --json kept in this file")
-	f.IntVar(&o.rounds, "rounds", 2, "turns of each server; the figures are the medians")
+	f.IntVar(&o.rounds, "rounds", 2, "turns of each server, but one where that takes very long; the figures are the medians")
 	f.StringVar(&o.dir, "dir", "", "where the servers keep their files (default: the system's temporary directory)")
 	f.StringVar(&o.logLevel, "log-level", "warn", "of the servers in Go; they log to the null device")
 	f.StringVar(&o.profile, "profile", "", "have the servers in Go write profiles of the timed parts into this directory")

@@ -22,6 +22,8 @@ type peer struct {
 	needs func() error
 	// start starts one whose files go below o.dir.
 	start func(ctx context.Context, h *harness, o serverOptions, env []string) (*server, error)
+	// slow servers take so long for large files that one round has to do.
+	slow bool
 	// raw servers know no protocol and get the bytes alone.
 	raw bool
 	// clients makes the load of a peer that needs clients of its own; nil takes
@@ -53,7 +55,7 @@ var peers = []*peer{
 	{
 		name: "python", about: "selectors, PyCryptodome and SQLite, as the protocol documents describe a server",
 		needs: func() error { _, err := findPython(); return err },
-		start: startPython("--sqlite"), stored: storedByPython,
+		start: startPython("--sqlite"), stored: storedByPython, slow: true,
 	},
 	{
 		name: "python-ram", about: "the same with its registry in memory, the documents' basic version",
@@ -62,7 +64,7 @@ var peers = []*peer{
 	},
 	{
 		name: "sftp", about: "OpenSSH sshd and sftp, AES-256-GCM; its clients encrypt as they send",
-		needs: sshNeeds, start: startSSH, clients: sftpClients,
+		needs: sshNeeds, start: startSSH, clients: sftpClients, slow: true,
 	},
 	{
 		name: "tusd", about: "tusd and curl, no encryption; found by the environment's TUSD or in the PATH",
