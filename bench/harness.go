@@ -34,6 +34,7 @@ func newHarness(o options) (*harness, error) {
 	if err != nil {
 		return nil, err
 	}
+	farApart(dir)
 	h := &harness{opts: o, dir: dir, missing: make(map[string]error), notes: os.Stderr}
 	h.run = &report.Run{Command: strings.Join(os.Args[1:], " "), Began: time.Now(), Machine: describeMachine(dir)}
 	return h, nil

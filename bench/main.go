@@ -42,6 +42,7 @@ type options struct {
 func root() *cobra.Command {
 	var o options
 	var jsonFile, plotDir, from string
+	var markdown bool
 	cmd := &cobra.Command{
 		Use:           "bench [SCENARIO…]",
 		Short:         "Measures Sealift beside other servers, on the same bytes",
@@ -60,7 +61,11 @@ func root() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			report.Print(os.Stdout, run)
+			if markdown {
+				report.PrintMarkdown(os.Stdout, run)
+			} else {
+				report.Print(os.Stdout, run)
+			}
 			if jsonFile != "" {
 				if err := writeRun(jsonFile, run); err != nil {
 					return err
@@ -79,6 +84,7 @@ func root() *cobra.Command {
 	f.StringVar(&jsonFile, "json", "", "keep all figures in this file")
 	f.StringVar(&plotDir, "plot", "", "draw the figures into this directory, as SVG and PNG")
 	f.StringVar(&from, "from", "", "measure nothing: print, or draw, what --json kept in this file")
+	f.BoolVar(&markdown, "markdown", false, "print the short table of the README instead")
 	f.IntVar(&o.rounds, "rounds", 2, "turns of each server, but one where that takes very long; the figures are the medians")
 	f.StringVar(&o.dir, "dir", "", "where the servers keep their files (default: the system's temporary directory)")
 	f.StringVar(&o.logLevel, "log-level", "warn", "of the servers in Go; they log to the null device")

@@ -109,8 +109,8 @@ func (c *chart) plot(rows []Row) (*plot.Plot, error) {
 	p := plot.New()
 	p.Title.Text, p.Y.Label.Text, p.X.Label.Text = c.title, c.axis, c.xAxis
 	p.BackgroundColor = color.White
-	p.Legend.Top = true
-	p.Legend.Left = c.x != nil
+	p.Legend.Top = c.x == nil // lines leave room below
+	p.Y.Tick.Marker = shortTicks{}
 	grid := plotter.NewGrid()
 	grid.Vertical.Width = 0
 	grid.Horizontal.Color = color.Gray{225}
@@ -134,15 +134,28 @@ func (c *chart) plot(rows []Row) (*plot.Plot, error) {
 	case c.dots:
 		logarithmic(&p.Y)
 		p.NominalX(wrap(cases)...)
-		p.X.Min, p.X.Max = -0.5, float64(len(cases))-0.5
+		p.X.Min, p.X.Max = -0.5, float64(len(cases)) // room for the legend
 	default:
 		p.Y.Min = 0
 		p.NominalX(wrap(cases)...)
 	}
-	if c.x == nil {
-		p.Y.Max *= 1.25 // room for the legend
+	if c.x == nil && !c.dots {
+		p.Y.Max *= 1.1 + 0.06*float64(len(peers)) // room for the legend
 	}
 	return p, nil
+}
+
+// shortTicks are the default ones with labels like 2.5 and 5000.
+type shortTicks struct{}
+
+func (shortTicks) Ticks(from, to float64) []plot.Tick {
+	ticks := plot.DefaultTicks{}.Ticks(from, to)
+	for i := range ticks {
+		if l := ticks[i].Label; strings.Contains(l, ".") {
+			ticks[i].Label = strings.TrimRight(strings.TrimRight(l, "0"), ".")
+		}
+	}
+	return ticks
 }
 
 // logarithmic makes an axis so. What is drawn must be positive; an axis of one
