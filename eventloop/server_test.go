@@ -372,7 +372,7 @@ func TestDrainCuts(t *testing.T) {
 	if err := r.wait(); err != nil {
 		t.Fatal(err)
 	}
-	left, err := os.ReadDir(filepath.Join(r.dir, "files", ".incoming"))
+	left, err := filepath.Glob(filepath.Join(r.dir, "files", ".incoming", "*", "*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("left in .incoming: %v %v", left, err)
 	}

@@ -108,7 +108,7 @@ func (w *world) store(path, content string) {
 }
 
 func (w *world) incomingFile(key string) string {
-	return filepath.Join(w.dir, "files", ".incoming", key)
+	return filepath.Join(w.dir, "files", ".incoming", key[:2], key)
 }
 
 func (w *world) storedFile(path string) string {

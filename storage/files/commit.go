@@ -25,7 +25,7 @@ func (s *Store) Commit(ctx context.Context, key string, id codec.ClientID, path 
 	if !isKey(key) {
 		return session.ErrNotStored
 	}
-	f, err := s.incoming.OpenFile(key, os.O_RDWR, 0)
+	f, err := s.incoming.OpenFile(inFolder(key), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s.commitAgain(id, path)
 	}
@@ -47,7 +47,7 @@ func (s *Store) Commit(ctx context.Context, key string, id codec.ClientID, path 
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	err = s.root.Rename(incomingFolder+"/"+key, id.String()+"/"+path)
+	err = s.root.Rename(incomingFolder+"/"+inFolder(key), id.String()+"/"+path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s.commitAgain(id, path) // another Commit of the key was faster
 	}

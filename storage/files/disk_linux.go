@@ -11,6 +11,24 @@ import (
 // blocks for the next ones: writing 1 GiB costs a quarter less CPU time.
 const reserveFrom = 256 << 10
 
+// farApart has ext4 put each folder in dir into a part of the disk of its own, as
+// if it were in the top directory. ext4 does not use the number of a removed file
+// again for up to six minutes, and whoever makes a file near many of those
+// searches past them all: where clients send the same names again and again, and
+// each file takes the place of one before, that would cost nine tenths of the
+// server's speed. Other file systems do not know the flag, nor need it.
+func farApart(dir *os.Root) {
+	const topDir = 0x20000 // FS_TOPDIR_FL, see chattr(1) on +T
+	f, err := dir.Open(".")
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	if flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS); err == nil {
+		_ = unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, int(flags|topDir))
+	}
+}
+
 // reserve allocates blocks for n bytes at off and leaves the length of f alone:
 // what is there after a crash is what was written. A file system that cannot do
 // that is no error, one that has no room is.

@@ -1,6 +1,7 @@
 // Package files keeps the content of files in a directory:
 //
-//	files/.incoming/<32 hex digits>   what is being received, or waits for its 1029
+//	files/.incoming/<2>/<32 hex digits>   what is being received, or waits for its 1029;
+//	                                      in folders after the first two digits
 //	files/<client id, 32 hex digits>/<path>
 //	files/.lock                       held while a Store is open
 //
@@ -132,6 +133,7 @@ func (s *Store) setUp(dir string) error {
 	if s.incoming, err = enter(s.root, incomingFolder); err != nil {
 		return err
 	}
+	farApart(s.incoming)
 	if err := s.sweepScratch(); err != nil {
 		return err
 	}
@@ -169,7 +171,7 @@ func (s *Store) Create(ctx context.Context, size int64) (session.Incoming, error
 		return nil, errReadOnly
 	}
 	key := newKey()
-	return &incoming{file: file{store: s, name: key}, key: key, hint: size}, nil
+	return &incoming{file: file{store: s, name: inFolder(key)}, key: key, hint: size}, nil
 }
 
 // Scratch implements session.Files. The room is a file beside the incoming
@@ -183,7 +185,7 @@ func (s *Store) Scratch(ctx context.Context) (session.Scratch, error) {
 	if s.incoming == nil {
 		return nil, errReadOnly
 	}
-	return &scratch{file{store: s, name: newKey() + scratchSuffix}}, nil
+	return &scratch{file{store: s, name: inFolder(newKey()) + scratchSuffix}}, nil
 }
 
 // Discard implements session.Files.
@@ -197,7 +199,7 @@ func (s *Store) Discard(ctx context.Context, key string) error {
 	if !isKey(key) {
 		return nil
 	}
-	if err := s.incoming.Remove(key); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.incoming.Remove(inFolder(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -220,7 +222,7 @@ func (s *Store) open(key string, id codec.ClientID, path string) (*os.File, erro
 		if !isKey(key) || s.incoming == nil {
 			return nil, session.ErrNotStored
 		}
-		f, err := s.incoming.Open(key)
+		f, err := s.incoming.Open(inFolder(key))
 		return f, notStored(err)
 	}
 	at, err := s.find(id, path)
@@ -242,7 +244,7 @@ func (s *Store) Size(ctx context.Context, key string, id codec.ClientID, path st
 		if !isKey(key) || s.incoming == nil {
 			return 0, session.ErrNotStored
 		}
-		info, err := s.incoming.Lstat(key)
+		info, err := s.incoming.Lstat(inFolder(key))
 		if err != nil {
 			return 0, notStored(err)
 		}
@@ -270,6 +272,10 @@ func newKey() string {
 	rand.Read(b[:]) // never fails
 	return hex.EncodeToString(b[:])
 }
+
+// inFolder is the path of an incoming file below files/.incoming. Many folders
+// are for ext4's sake, see farApart.
+func inFolder(key string) string { return key[:2] + "/" + key }
 
 // isKey reports whether key could have come from newKey: it may come out of a
 // database that somebody edited.

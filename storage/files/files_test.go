@@ -59,7 +59,7 @@ func TestLayout(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{Fsync: true})
 	key := receive(t, s, "content")
-	if got, err := os.ReadFile(filepath.Join(dir, "files", ".incoming", key)); string(got) != "content" {
+	if got, err := os.ReadFile(filepath.Join(dir, "files", ".incoming", key[:2], key)); string(got) != "content" {
 		t.Errorf("incoming file: %q, %v", got, err)
 	}
 	if err := s.Commit(t.Context(), key, alice, "docs/a.txt"); err != nil {
@@ -262,9 +262,8 @@ func TestScratchOfAKilledProcessIsSwept(t *testing.T) {
 	}
 	s = open(t, dir, Options{})
 	wantIncoming(t, s, keep)
-	left, err := os.ReadDir(filepath.Join(dir, "files", ".incoming"))
-	if err != nil || len(left) != 1 {
-		t.Errorf("left: %v, %v", left, err)
+	if left := leftIncoming(t, dir); len(left) != 1 {
+		t.Errorf("left: %v", left)
 	}
 }
 
@@ -281,9 +280,19 @@ func TestClosedScratchLeavesNothing(t *testing.T) {
 	if err := scratch.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if left, err := os.ReadDir(filepath.Join(dir, "files", ".incoming")); err != nil || len(left) != 0 {
-		t.Errorf("left: %v, %v", left, err)
+	if left := leftIncoming(t, dir); len(left) != 0 {
+		t.Errorf("left: %v", left)
 	}
+}
+
+// leftIncoming lists what lies below .incoming, but for the folders.
+func leftIncoming(t testing.TB, dir string) []string {
+	t.Helper()
+	left, err := filepath.Glob(filepath.Join(dir, "files", ".incoming", "*", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return left
 }
 
 func wantIncoming(t testing.TB, s *Store, want ...string) {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 )
 
 // file is a file in the incoming folder that is opened when it is used, and
@@ -28,7 +29,14 @@ func (f *file) use() (*os.File, error) {
 		flag |= os.O_CREATE | os.O_EXCL
 	}
 	var err error
-	if f.f, err = f.store.incoming.OpenFile(f.name, flag, fileMode); err != nil {
+	f.f, err = f.store.incoming.OpenFile(f.name, flag, fileMode)
+	if errors.Is(err, fs.ErrNotExist) && !f.made {
+		if err = f.store.incoming.Mkdir(path.Dir(f.name), dirMode); err == nil || errors.Is(err, fs.ErrExist) {
+			f.f, err = f.store.incoming.OpenFile(f.name, flag, fileMode)
+		}
+	}
+	if err != nil {
+		f.f = nil
 		return nil, err
 	}
 	f.made = true

@@ -106,8 +106,8 @@ func TestFileSizeLimit(t *testing.T) {
 		if !errors.Is(err, syscall.EFBIG) {
 			t.Errorf("size %d: %v, want EFBIG", size, err)
 		}
-		if left, err := os.ReadDir(filepath.Join(dir, "files", ".incoming")); err != nil || len(left) != 0 {
-			t.Errorf("size %d: left %v, %v", size, left, err)
+		if left := leftIncoming(t, dir); len(left) != 0 {
+			t.Errorf("size %d: left %v", size, left)
 		}
 	}
 	if err := s.Commit(t.Context(), receive(t, s, "small enough"), alice, "a"); err != nil {
@@ -133,7 +133,7 @@ func TestAnnouncedSizeTakesNoRoom(t *testing.T) {
 			t.Fatal(err)
 		}
 		written += int64(n)
-		info, err := os.Stat(filepath.Join(dir, "files", ".incoming", in.Key()))
+		info, err := os.Stat(filepath.Join(dir, "files", ".incoming", inFolder(in.Key())))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -165,7 +165,7 @@ func TestReserveEndsAtTheAnnouncedSize(t *testing.T) {
 		if err := in.Close(); err != nil {
 			t.Fatal(err)
 		}
-		info, err := os.Stat(filepath.Join(dir, "files", ".incoming", in.Key()))
+		info, err := os.Stat(filepath.Join(dir, "files", ".incoming", inFolder(in.Key())))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -173,5 +173,25 @@ func TestReserveEndsAtTheAnnouncedSize(t *testing.T) {
 		if info.Size() != 700_000 || room > max(announced, 700_000)+1<<16 {
 			t.Errorf("announced %d: %d bytes, %d of disk", announced, info.Size(), room)
 		}
+	}
+}
+
+// On ext4, the folders of incoming files are spread over the disk: see farApart.
+func TestIncomingFoldersAreSpread(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir, Options{})
+	f, err := os.Open(filepath.Join(dir, "files", ".incoming"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
+		t.Fatal(err)
+	}
+	const topDir = 0x20000
+	flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+	if fs.Type == unix.EXT4_SUPER_MAGIC && (err != nil || flags&topDir == 0) {
+		t.Errorf("flags %#x, %v", flags, err)
 	}
 }

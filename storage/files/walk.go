@@ -21,11 +21,32 @@ func (s *Store) EachIncoming(ctx context.Context, yield func(key string) error) 
 	if s.incoming == nil {
 		return errReadOnly
 	}
-	return eachEntry(ctx, s.incoming, func(e fs.DirEntry) error {
-		if !isKey(e.Name()) {
+	return s.eachIncomingEntry(ctx, func(name string) error {
+		if !isKey(name) {
 			return nil
 		}
-		return yield(e.Name())
+		return yield(name)
+	})
+}
+
+// eachIncomingEntry yields the names of what is in the folders of incoming
+// files.
+func (s *Store) eachIncomingEntry(ctx context.Context, yield func(name string) error) error {
+	return eachEntry(ctx, s.incoming, func(e fs.DirEntry) error {
+		if !e.IsDir() {
+			return nil
+		}
+		folder, err := enter(s.incoming, e.Name())
+		if err != nil {
+			return err
+		}
+		defer folder.Close()
+		return eachEntry(ctx, folder, func(file fs.DirEntry) error {
+			if !strings.HasPrefix(file.Name(), e.Name()) {
+				return nil // it is not where a key leads
+			}
+			return yield(file.Name())
+		})
 	})
 }
 
@@ -101,11 +122,11 @@ func clientID(name string) (codec.ClientID, bool) {
 
 // sweepScratch removes the scratch files that a process left which was killed.
 func (s *Store) sweepScratch() error {
-	return eachEntry(context.Background(), s.incoming, func(e fs.DirEntry) error {
-		key, ok := strings.CutSuffix(e.Name(), scratchSuffix)
+	return s.eachIncomingEntry(context.Background(), func(name string) error {
+		key, ok := strings.CutSuffix(name, scratchSuffix)
 		if !ok || !isKey(key) {
 			return nil
 		}
-		return s.incoming.Remove(e.Name())
+		return s.incoming.Remove(inFolder(name))
 	})
 }

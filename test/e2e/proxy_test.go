@@ -137,6 +137,6 @@ func TestSealiftIsKilled(t *testing.T) {
 	}
 	d.checkVerified(readMe(t, filepath.Join(dir, "me.info")).id, "file", content)
 	eventually(t, "nothing is left of the first attempt", func() bool {
-		return len(tree(t, filepath.Join(d.dir, "files", ".incoming"))) == 1
+		return len(d.incoming()) == 0
 	})
 }

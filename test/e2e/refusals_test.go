@@ -5,7 +5,6 @@ package e2e
 import (
 	"bytes"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -299,7 +298,7 @@ func TestRefusals(t *testing.T) {
 		p.conn.Close() // it has a file under way
 	}
 	eventually(t, "nothing is left behind", func() bool {
-		return len(tree(t, filepath.Join(d.dir, "files", ".incoming"))) == 1
+		return len(d.incoming()) == 0
 	})
 }
 

@@ -226,7 +226,7 @@ func TestDrainTimeout(t *testing.T) {
 		t.Errorf("sealiftd ended with %v", state)
 	}
 	d.await("drain timeout")
-	if left := tree(t, filepath.Join(d.dir, "files", ".incoming")); len(left) != 1 {
+	if left := d.incoming(); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
 	}
 }
