@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -86,6 +87,27 @@ func TestEveryScenario(t *testing.T) {
 		if info, err := os.Stat(filepath.Join(opts.dir, name)); err != nil || info.Size() < 10_000 {
 			t.Errorf("%s: %v, %v", name, info, err)
 		}
+	}
+}
+
+// The README quotes a run that is kept, and nothing else.
+func TestReadme(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	quoted := regexp.MustCompile(`results/\S+\.json`).Find(readme)
+	run, err := readRun(string(quoted))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table strings.Builder
+	report.PrintMarkdown(&table, run)
+	if strings.Count(table.String(), "\n") < 10 || !strings.Contains(string(readme), "\n"+table.String()+"\n") {
+		t.Errorf("go run ./bench --from bench/%s --markdown makes a table that is not the README's:\n%s", quoted, &table)
+	}
+	if !strings.Contains(string(readme), "(bench/results/overview.png)") {
+		t.Error("there is no picture")
 	}
 }
 

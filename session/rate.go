@@ -13,6 +13,10 @@ const maxAddresses = 1 << 15
 // many seconds' worth of registrations may come at once.
 const burstTime = 20 * time.Second
 
+// mostBetween is the longest time between two registrations from one address
+// that can be asked for: beyond this, one is all there is.
+const mostBetween = 100 * 365 * 24 * time.Hour
+
 // registrationRate is a token bucket for each address, because anybody may
 // register, and each registration stays in the database for good. An IPv6
 // network of 64 bits counts as one address: it is what one customer gets.
@@ -33,7 +37,7 @@ type registrationRate struct {
 func newRegistrationRate(perSecond float64) *registrationRate {
 	r := &registrationRate{full: make(map[netip.Addr]time.Time)}
 	if perSecond > 0 {
-		r.every = max(1, time.Duration(float64(time.Second)/perSecond))
+		r.every = time.Duration(min(max(1, float64(time.Second)/perSecond), float64(mostBetween)))
 	}
 	return r
 }

@@ -38,6 +38,17 @@ func TestRegistrationRate(t *testing.T) {
 	}
 }
 
+// A rate may be as small as a number can be: one client registers, and no more.
+func TestRegistrationRateTiny(t *testing.T) {
+	for _, rate := range []float64{1e-9, 1e-11, 1e-300} {
+		now := time.Unix(1_700_000_000, 0)
+		r := newRegistrationRate(rate)
+		if !r.allow("192.0.2.1:1", now) || r.allow("192.0.2.1:1", now) || r.allow("192.0.2.1:1", now.Add(24*time.Hour)) {
+			t.Errorf("%g a second: not exactly one registers within a day", rate)
+		}
+	}
+}
+
 func TestRegistrationRateOff(t *testing.T) {
 	r := newRegistrationRate(0)
 	for range 100_000 {

@@ -103,7 +103,7 @@ The exit status is 0, or 1 with a line "Fatal error: …" on standard error.`,
 	f.BoolVar(&a.json, "json", false, "write one JSON object per file to standard output")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "show each message sent and received: short for --log-level debug")
 	f.StringVar(&a.logLevel, "log-level", "warn", "what to show on standard error: debug, info, warn or error")
-	f.DurationVar(&a.timeout, "timeout", 0, "how long the server may take for a reply (0: 1m; more for large files)")
+	f.DurationVar(&a.timeout, "timeout", 0, "how long the server may take for a reply (0: 1m, more for large files; with conform 5s)")
 
 	send := &cobra.Command{
 		Use:   "send [flags] FILE…",
