@@ -12,8 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"sealift/bench/load"
 	"sealift/crypto/cksum"
 	"sealift/internal/daemon"
@@ -136,26 +134,9 @@ func eachFile(dir string, f func(path string, size int64) error) error {
 	})
 }
 
-// farApart has ext4 put each directory in dir into a part of the disk of its own,
-// as if it were in the top directory. It does not use the number of a removed file
-// again for some minutes, and a server that makes files near those of an earlier
-// run would have to search past all of them: that can cost it nine tenths of its
-// speed. Other file systems do not know the flag, nor need it.
-func farApart(dir string) {
-	const topDir = 0x20000 // FS_TOPDIR_FL, see chattr(1) on +T
-	f, err := os.Open(dir)
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	if flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS); err == nil {
-		_ = unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, int(flags|topDir))
-	}
-}
-
 // giveUpRoom empties the large files below dir, so that the next server finds
 // the disk and the page cache as this one did. The small ones stay to the end of
-// the run, for the reason in farApart.
+// the run, because of what [files.SpreadFolders] says of ext4.
 func giveUpRoom(dir string) error {
 	return eachFile(dir, func(path string, size int64) error {
 		if size < 64*kib {

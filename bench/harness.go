@@ -17,6 +17,7 @@ import (
 	"sealift/bench/parts"
 	"sealift/bench/proc"
 	"sealift/bench/report"
+	"sealift/storage/files"
 )
 
 // harness runs cases on peers and keeps the figures.
@@ -34,7 +35,12 @@ func newHarness(o options) (*harness, error) {
 	if err != nil {
 		return nil, err
 	}
-	farApart(dir)
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	files.SpreadFolders(root) // each server's
+	_ = root.Close()
 	h := &harness{opts: o, dir: dir, missing: make(map[string]error), notes: os.Stderr}
 	h.run = &report.Run{Command: strings.Join(os.Args[1:], " "), Began: time.Now(), Machine: describeMachine(dir)}
 	return h, nil

@@ -11,13 +11,14 @@ import (
 // blocks for the next ones: writing 1 GiB costs a quarter less CPU time.
 const reserveFrom = 256 << 10
 
-// farApart has ext4 put each folder in dir into a part of the disk of its own, as
+// SpreadFolders has ext4 put each folder in dir into a part of the disk of its own, as
 // if it were in the top directory. ext4 does not use the number of a removed file
 // again for up to six minutes, and whoever makes a file near many of those
 // searches past them all: where clients send the same names again and again, and
 // each file takes the place of one before, that would cost nine tenths of the
-// server's speed. Other file systems do not know the flag, nor need it.
-func farApart(dir *os.Root) {
+// server's speed. Other file systems do not know the flag, nor need it: that it
+// cannot be set is no error. Any goroutine may call it.
+func SpreadFolders(dir *os.Root) {
 	const topDir = 0x20000 // FS_TOPDIR_FL, see chattr(1) on +T
 	f, err := dir.Open(".")
 	if err != nil {

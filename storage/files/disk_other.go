@@ -16,4 +16,5 @@ func reserve(*os.File, int64, int64) error { return nil }
 // startFlush would begin to write to the disk; only Linux can without waiting.
 func startFlush(*os.File, int64, int64) {}
 
-func farApart(*os.Root) {}
+// SpreadFolders is for ext4.
+func SpreadFolders(*os.Root) {}

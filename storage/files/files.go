@@ -133,7 +133,7 @@ func (s *Store) setUp(dir string) error {
 	if s.incoming, err = enter(s.root, incomingFolder); err != nil {
 		return err
 	}
-	farApart(s.incoming)
+	SpreadFolders(s.incoming)
 	if err := s.sweepScratch(); err != nil {
 		return err
 	}
@@ -274,7 +274,7 @@ func newKey() string {
 }
 
 // inFolder is the path of an incoming file below files/.incoming. Many folders
-// are for ext4's sake, see farApart.
+// are for ext4's sake, see SpreadFolders.
 func inFolder(key string) string { return key[:2] + "/" + key }
 
 // isKey reports whether key could have come from newKey: it may come out of a

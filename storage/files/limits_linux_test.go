@@ -176,7 +176,7 @@ func TestReserveEndsAtTheAnnouncedSize(t *testing.T) {
 	}
 }
 
-// On ext4, the folders of incoming files are spread over the disk: see farApart.
+// On ext4, the folders of incoming files are spread over the disk: see SpreadFolders.
 func TestIncomingFoldersAreSpread(t *testing.T) {
 	dir := t.TempDir()
 	open(t, dir, Options{})

@@ -33,8 +33,8 @@ func (s *Store) EachIncoming(ctx context.Context, yield func(key string) error) 
 // files.
 func (s *Store) eachIncomingEntry(ctx context.Context, yield func(name string) error) error {
 	return eachEntry(ctx, s.incoming, func(e fs.DirEntry) error {
-		if !e.IsDir() {
-			return nil
+		if !e.IsDir() || len(e.Name()) != 2 {
+			return nil // not one of inFolder
 		}
 		folder, err := enter(s.incoming, e.Name())
 		if err != nil {
