@@ -19,8 +19,7 @@ type awaiting struct {
 const (
 	// maxAwaiting bounds the entries. Forgetting one costs a question.
 	maxAwaiting = 16 << 10
-	// freshFor is how long an entry is believed: maintenance does not ask for
-	// the path's lock.
+	// freshFor is how long an entry is trusted.
 	freshFor = MinUnverifiedTTL / 2
 )
 
@@ -49,4 +48,42 @@ func (a *awaiting) take(k pathKey, now time.Time) *File {
 		return nil
 	}
 	return f
+}
+
+// lapsed remembers paths of which a version that had its 1603 went without being
+// verified, where the registry has no row left to mark. The next version under
+// the path takes the mark with it into its own row.
+//
+// The map has its own lock; an entry belongs to who has the path's.
+type lapsed struct {
+	mu    sync.Mutex
+	paths map[pathKey]struct{}
+}
+
+// maxLapsed bounds the entries of lapsed: some 3 MB. Beyond it any one is
+// forgotten; a mark that must not be lost is in the registry.
+const maxLapsed = 16 << 10
+
+func (l *lapsed) put(k pathKey) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.paths == nil {
+		l.paths = make(map[pathKey]struct{})
+	}
+	if len(l.paths) >= maxLapsed {
+		for any := range l.paths {
+			delete(l.paths, any)
+			break
+		}
+	}
+	l.paths[k] = struct{}{}
+}
+
+// take reports whether the path is marked, and forgets the mark.
+func (l *lapsed) take(k pathKey) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.paths[k]
+	delete(l.paths, k)
+	return ok
 }

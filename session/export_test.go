@@ -20,5 +20,5 @@ func (svc *Service) Locked() int {
 func (svc *Service) Unrecorded() int {
 	svc.unrecorded.mu.Lock()
 	defer svc.unrecorded.mu.Unlock()
-	return len(svc.unrecorded.keys)
+	return len(svc.unrecorded.files)
 }

@@ -20,21 +20,36 @@ var ErrObstructed = errors.New("something else is in the file's place")
 // which has a key of its own; once verified it moves to its client's folder.
 // Implementations are safe for concurrent use.
 type Files interface {
-	// Create begins an incoming file. size is how many bytes the client says it
-	// will send, or -1 if it does not. It is a hint that nobody has paid for yet:
-	// a store reserves room step by step as content comes, never size at once.
+	// Create begins an incoming file. size is what the client announced, in
+	// bytes, or -1 if it announced nothing. It is an unverified hint: a store
+	// reserves room step by step as content arrives, never size at once.
+	// ErrFull, from Create or a Write, if the content would take the reserve.
 	Create(ctx context.Context, size int64) (Incoming, error)
 
-	// Commit makes the complete incoming file with that key the file of client
-	// id at path, in the place of the one that was. When it returns nil the
-	// content and its place survive a power cut. After an error the incoming
-	// file is still there, or is in its place already: both may be committed
-	// again. ErrNotStored if it is in neither, ErrObstructed if there can be no
-	// file at path.
-	Commit(ctx context.Context, key string, id codec.ClientID, path string) error
+	// Commit puts the complete incoming file f.Incoming into its place, that of
+	// client f.ID at f.Path, instead of the one that was. When it returns nil the
+	// content and its place survive a power cut. If the incoming file is gone, an
+	// earlier Commit may have put it there: then what is in the place must have
+	// f.Size and f.Cksum. Errors:
+	//
+	//   - ErrNotStored: the content is in neither.
+	//   - ErrObstructed: there can be no file at the path.
+	//   - ErrNotDurable: the content could not be made durable, and never can be.
+	//     The file that was is still in the place.
+	//   - ErrPlaceNotDurable: the content is in the place, but after a power cut
+	//     either version, or none, may be there.
+	//   - After any other error Commit may be called again.
+	Commit(ctx context.Context, f *File) error
 
 	// Discard removes an incoming file. It is no error if there is none.
 	Discard(ctx context.Context, key string) error
+
+	// Size returns how many bytes a file has, named as for Open. ErrNotStored if
+	// there is none.
+	Size(ctx context.Context, key string, id codec.ClientID, path string) (int64, error)
+
+	// Has reports whether client id has a folder with anything in it.
+	Has(ctx context.Context, id codec.ClientID) (bool, error)
 
 	// Open opens a stored file for reading: the incoming one with that key, or,
 	// if key is empty, that of client id at path. ErrNotStored if there is none.
@@ -45,8 +60,13 @@ type Files interface {
 	Scratch(ctx context.Context) (Scratch, error)
 }
 
-// ErrNotStored is an attempt to open or commit a file that is not there.
-var ErrNotStored = errors.New("the file is not in the store")
+// What Files answers when a file cannot be had or kept.
+var (
+	ErrNotStored       = errors.New("the file is not in the store")
+	ErrNotDurable      = errors.New("the content could not be written to the disk")
+	ErrPlaceNotDurable = errors.New("the file's folder could not be written to the disk")
+	ErrFull            = errors.New("the disk is full, but for a reserve")
+)
 
 // Incoming is a file that is being received. One goroutine at a time uses it.
 type Incoming interface {

@@ -35,10 +35,20 @@ type File struct {
 	ID       codec.ClientID
 	FileName string // as the client sent it
 	Path     string // below the client's folder, slash-separated: what CleanPath made of FileName
-	// Incoming is the Files key of a file that is not verified yet; empty once
-	// it is.
+	// Incoming is the Files key under which the content came in. It tells the
+	// versions of a file apart. While the file is not verified, its content has
+	// that key; then it is in its place. Registries of schema 1 did not keep the
+	// key of a verified file: it is empty there.
 	Incoming string
 	Verified bool
+	// Missing is set on a verified file whose content was not in its place when
+	// recovery looked, or whose place could not be made durable. It is cleared
+	// when the content is found again, and by a new version that is verified.
+	Missing bool
+	// Lapsed is set where a version under the path that had its 1603 went
+	// without being verified: a 1029 from a connection that did not send that
+	// 1603 may mean it. A version that is verified clears it.
+	Lapsed   bool
 	Size     int64  // bytes, decrypted
 	Cksum    uint32 // POSIX cksum
 	Received time.Time
@@ -155,11 +165,11 @@ type (
 	}
 
 	// PutFile records an unverified file in the place of one that has the same
-	// client and path. Err: ErrNoClient.
+	// client and path, and marks it as Lapsed if there was one. Err: ErrNoClient.
 	PutFile struct {
 		Outcome
-		File     File   // Verified false, Incoming set
-		Replaced string // result: Incoming of the file whose place it took, or ""
+		File     File  // Verified false, Incoming set
+		Replaced *File // result: the file whose place it took, or nil
 	}
 
 	// GetFile reads what there is under a client and path. Err: ErrNoFile if
@@ -173,29 +183,57 @@ type (
 	}
 
 	// VerifyFile makes the unverified file under client and path the verified
-	// one, in the place of the one that was. Incoming must be its key, so that a
-	// newer upload is not verified by mistake. Err: ErrNoFile.
+	// one, in the place of the one that was, and clears Lapsed. Incoming must be
+	// its key, so that a newer upload is not verified by mistake. With Missing,
+	// the new row says that its content cannot be relied on. Err: ErrNoFile.
 	VerifyFile struct {
 		Outcome
 		ID       codec.ClientID
 		Path     string
 		Incoming string
+		Missing  bool
 	}
 
 	// DropFile forgets the unverified file under client and path, if Incoming
-	// is its key. Err: ErrNoFile.
+	// is its key, and marks the verified one, if there is one, as Lapsed.
+	// Err: ErrNoFile.
 	DropFile struct {
 		Outcome
 		ID       codec.ClientID
 		Path     string
 		Incoming string
+		Marked   bool // result: there is a verified one
 	}
 
-	// ForgetFile forgets the verified file under client and path: its content
-	// is gone. Err: ErrNoFile.
+	// MarkFile sets or clears Missing of the verified file under client and
+	// path. Err: ErrNoFile.
+	MarkFile struct {
+		Outcome
+		ID      codec.ClientID
+		Path    string
+		Missing bool
+	}
+
+	// ForgetFile forgets the verified file under client and path if it is marked
+	// as Missing. Err: ErrNoFile.
 	ForgetFile struct {
 		Outcome
 		ID   codec.ClientID
 		Path string
 	}
+
+	// DropKeyless forgets a client that has no public key, no files, and was last
+	// seen before Before: its 1600 was lost, or it never went on. Its name is free
+	// again. At stays zero. Err: ErrNoClient if there is no such client.
+	DropKeyless struct {
+		Outcome
+		ID     codec.ClientID
+		Before time.Time
+	}
 )
+
+// Lapsed reports whether a 1029 that comes without a receipt may be about a
+// version that is gone.
+func (g *GetFile) Lapsed() bool {
+	return g.Verified != nil && g.Verified.Lapsed || g.Unverified != nil && g.Unverified.Lapsed
+}

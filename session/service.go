@@ -57,6 +57,7 @@ type Service struct {
 	locks      pathLocks
 	unrecorded unrecorded
 	awaiting   awaiting
+	lapsed     lapsed
 	rate       *registrationRate
 }
 
@@ -84,6 +85,21 @@ func (svc *Service) Exclusive(id codec.ClientID, path string, do func()) {
 	}
 	defer svc.locks.unlock(k)
 	do()
+}
+
+// Dropped tells the service that maintenance has dropped the unverified file f
+// from the registry. The caller is inside of Exclusive for the file. marked is
+// DropFile.Marked.
+func (svc *Service) Dropped(f *File, marked bool) {
+	svc.awaiting.take(pathKey{f.ID, f.Path}, f.Received)
+	svc.dropped(f, marked)
+}
+
+// dropped notes that the unverified file f went without being verified.
+func (svc *Service) dropped(f *File, marked bool) {
+	if !marked {
+		svc.lapsed.put(pathKey{f.ID, f.Path})
+	}
 }
 
 // newID makes a client id: a UUID of version 4.

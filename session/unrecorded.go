@@ -6,88 +6,99 @@ import (
 	"sync"
 )
 
-// unrecorded holds the files whose commit failed half-way. They may be in their
-// places already, as their clients asked for, and then the registry's row for
-// the place, if there is one, is about the file that was there before. That has
-// to be settled before anything else happens to the place. After a restart,
+// unrecorded holds the files whose commit went so far that the registry's rows
+// may not be true any more: the content may be in its place, and the row of the
+// place, if there is one, is about the file that was there before. That has to
+// be settled before anything else happens to the place. After a restart,
 // recovery sees to it.
 //
 // The map has its own lock; an entry belongs to who has the path's.
 type unrecorded struct {
-	mu   sync.Mutex
-	keys map[pathKey]string // by place, the Incoming of the unverified row
+	mu    sync.Mutex
+	files map[pathKey]commitment
 }
 
-func (r *unrecorded) get(k pathKey) string {
+// commitment is a commit that the registry does not know about.
+type commitment struct {
+	file *File
+	// outcome is what Files.Commit returned: nil, ErrPlaceNotDurable, or
+	// errUnfinished if nobody knows how far it came.
+	outcome error
+}
+
+func (r *unrecorded) get(k pathKey) (commitment, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.keys[k]
+	c, ok := r.files[k]
+	return c, ok
 }
 
-// set notes the file, or that there is none any more if incoming is empty.
-func (r *unrecorded) set(k pathKey, incoming string) {
+func (r *unrecorded) set(k pathKey, c commitment) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if incoming == "" {
-		delete(r.keys, k)
-		return
+	if r.files == nil {
+		r.files = make(map[pathKey]commitment)
 	}
-	if r.keys == nil {
-		r.keys = make(map[pathKey]string)
-	}
-	r.keys[k] = incoming
+	r.files[k] = c
 }
 
-// catchUp has the registry record what is in the place, if a commit failed
-// half-way and came that far, and then runs then. The caller has the path's
-// lock.
+func (r *unrecorded) clear(k pathKey) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.files, k)
+}
+
+// catchUp has the registry record what is in the place, if a commit went
+// unrecorded, and then runs then. The caller has the path's lock.
 func (s *Session) catchUp(k pathKey, then func(err error)) {
-	incoming := s.svc.unrecorded.get(k)
-	if incoming == "" {
+	c, ok := s.svc.unrecorded.get(k)
+	switch {
+	case !ok:
 		then(nil)
-		return
+	case c.outcome == nil || errors.Is(c.outcome, ErrPlaceNotDurable):
+		s.record(k, c, then)
+	default:
+		s.findOut(k, c, then)
 	}
-	var moved bool
+}
+
+// findOut is catchUp where it is not known whether the content was moved to its
+// place.
+func (s *Session) findOut(k pathKey, c commitment, then func(err error)) {
 	err := errUnfinished
 	s.host.Do(Storage, func(ctx context.Context) {
-		moved, err = inPlace(ctx, s.svc.Files, incoming, k)
+		if _, err = s.svc.Files.Size(ctx, c.file.Incoming, k.id, k.path); errors.Is(err, ErrNotStored) {
+			err = s.svc.Files.Commit(ctx, c.file)
+		} else if err == nil {
+			err = errNotMoved
+		}
 	}, func() {
 		switch {
-		case err != nil:
-			then(err)
-		case !moved:
-			s.svc.unrecorded.set(k, "")
+		case err == nil || errors.Is(err, ErrPlaceNotDurable):
+			s.record(k, commitment{c.file, err}, then)
+		case errors.Is(err, errNotMoved) || errors.Is(err, ErrNotStored):
+			s.svc.unrecorded.clear(k)
 			then(nil)
 		default:
-			s.record(k, incoming, then)
+			then(err)
 		}
 	})
 }
 
-// inPlace reports whether an incoming file was moved to its place, and makes
-// sure that it stays there.
-func inPlace(ctx context.Context, files Files, incoming string, k pathKey) (bool, error) {
-	r, err := files.Open(ctx, incoming, k.id, k.path)
-	if err == nil {
-		return false, r.Close()
-	}
-	if errors.Is(err, ErrNotStored) {
-		err = files.Commit(ctx, incoming, k.id, k.path)
-	}
-	if errors.Is(err, ErrNotStored) {
-		return false, nil
-	}
-	return err == nil, err
-}
+// errNotMoved says that a file is still among the incoming ones.
+var errNotMoved = errors.New("the incoming file was not moved")
 
-func (s *Session) record(k pathKey, incoming string, then func(err error)) {
-	op := &VerifyFile{Outcome: s.outcome(), ID: k.id, Path: k.path, Incoming: incoming}
+// record writes down what a commit did. Until that has succeeded, the
+// commitment stays in unrecorded.
+func (s *Session) record(k pathKey, c commitment, then func(err error)) {
+	s.svc.unrecorded.set(k, c)
+	op := &VerifyFile{Outcome: s.outcome(), ID: k.id, Path: k.path, Incoming: c.file.Incoming, Missing: c.outcome != nil}
 	s.host.Apply(op, func(err error) {
-		if errors.Is(err, ErrNoFile) { // maintenance was faster
+		if errors.Is(err, ErrNoFile) { // an earlier try, whose result was lost, did it
 			err = nil
 		}
 		if err == nil {
-			s.svc.unrecorded.set(k, "")
+			s.svc.unrecorded.clear(k)
 		}
 		then(err)
 	})

@@ -455,16 +455,20 @@ func (s *Session) store(u *upload) {
 				s.putFailed(u, lock, err)
 				return
 			}
+			op.File.Lapsed = s.svc.lapsed.take(lock)
 			s.host.Apply(op, func(err error) {
 				if err != nil {
+					if op.File.Lapsed {
+						s.svc.lapsed.put(lock)
+					}
 					s.putFailed(u, lock, err)
 					return
 				}
 				s.svc.awaiting.put(lock, &op.File)
 				s.svc.locks.unlock(lock)
 				u.running = false
-				if op.Replaced != "" {
-					s.discard(op.Replaced)
+				if op.Replaced != nil {
+					s.discard(op.Replaced.Incoming)
 				}
 				s.stored(u, &op.File)
 			})

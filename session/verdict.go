@@ -65,14 +65,12 @@ func (v *judgement) end() {
 	v.s.svc.locks.unlock(v.lock)
 }
 
+// begin settles what an earlier commit left unrecorded, and then looks what there
+// is to be judged.
 func (v *judgement) begin() {
-	if v.code == codec.CodeCRCOK {
-		v.look()
-		return
-	}
 	v.s.catchUp(v.lock, func(err error) {
 		if err != nil {
-			v.broke("catching up", err)
+			v.fail("catching up", err)
 			return
 		}
 		v.look()
@@ -81,35 +79,63 @@ func (v *judgement) begin() {
 
 // look finds out what there is to be judged.
 func (v *judgement) look() {
-	if f := v.s.svc.awaiting.take(v.lock, v.s.host.Now()); f != nil && v.mine(f) {
+	if f := v.s.svc.awaiting.take(v.lock, v.s.host.Now()); f != nil && v.receipt.incoming == f.Incoming {
 		v.judge(f)
 		return
 	}
 	get := &GetFile{ID: v.lock.id, Path: v.lock.path}
 	v.s.host.Apply(get, func(err error) {
-		if err != nil && !errors.Is(err, ErrNoFile) {
-			v.broke("registry", err)
-			return
-		}
-		switch f := get.Unverified; {
-		case f != nil && v.mine(f):
-			v.judge(f)
-		case v.code != codec.CodeCRCOK:
-			v.ack()
-		case (v.receipt.verified || v.receipt.incoming == "") && get.Verified != nil:
-			v.ack() // it was verified already, and the 1604 was lost
+		switch {
+		case err != nil && !errors.Is(err, ErrNoFile):
+			v.fail("registry", err)
+		case v.code == codec.CodeCRCOK:
+			v.confirm(get)
+		case get.Unverified != nil && v.about(get.Unverified):
+			v.remove(get.Unverified)
 		default:
-			v.end()
-			delete(v.s.received, v.name)
-			v.s.refuse(v.code, "no such file awaits a verdict: "+v.name)
+			v.ack()
 		}
 	})
 }
 
-// mine reports whether the verdict is about f: another connection may have
+// about reports whether the verdict may be about f: another connection may have
 // uploaded a file of that name since.
-func (v *judgement) mine(f *File) bool {
+func (v *judgement) about(f *File) bool {
 	return v.receipt.incoming == "" || v.receipt.incoming == f.Incoming
+}
+
+// confirm answers a 1029. A connection that sent the 1603 has a receipt, which
+// says which version is meant; from any other, the 1029 is about the version
+// there is, unless one has lapsed.
+func (v *judgement) confirm(get *GetFile) {
+	switch {
+	case v.receipt.incoming == "" && get.Lapsed():
+		v.refuse("a version of the file is gone, and it is not certain which one is meant: " + v.name)
+	case get.Unverified != nil && v.about(get.Unverified):
+		v.commit(get.Unverified)
+	case get.Verified != nil && v.about(get.Verified):
+		v.confirmAgain(get.Verified)
+	default:
+		v.refuse("no such file awaits a verdict: " + v.name)
+	}
+}
+
+// confirmAgain answers a 1029 for a file that is verified already: its 1604 was
+// lost. The file must still be there.
+func (v *judgement) confirmAgain(f *File) {
+	size, err := int64(0), errUnfinished
+	v.s.host.Do(Storage, func(ctx context.Context) {
+		size, err = v.s.svc.Files.Size(ctx, "", f.ID, f.Path)
+	}, func() {
+		switch {
+		case errors.Is(err, ErrNotStored) || errors.Is(err, ErrObstructed) || err == nil && (f.Missing || size != f.Size):
+			v.refuse("the verified file is not in its place any more: " + v.name)
+		case err != nil:
+			v.fail("storage", err)
+		default:
+			v.ack()
+		}
+	})
 }
 
 func (v *judgement) judge(f *File) {
@@ -124,42 +150,59 @@ func (v *judgement) judge(f *File) {
 func (v *judgement) commit(f *File) {
 	err := errUnfinished
 	v.s.host.Do(Storage, func(ctx context.Context) {
-		err = v.s.svc.Files.Commit(ctx, f.Incoming, f.ID, f.Path)
+		err = v.s.svc.Files.Commit(ctx, f)
 	}, func() {
-		if errors.Is(err, ErrObstructed) { // by another file of the client's
+		switch {
+		case err == nil:
+			v.s.record(v.lock, commitment{file: f}, func(err error) {
+				if err != nil {
+					v.fail("registry", err)
+					return
+				}
+				v.s.log().Info("verified", v.s.fields(zap.String("file", f.FileName), zap.Int64("bytes", f.Size))...)
+				v.ack()
+			})
+		case errors.Is(err, ErrPlaceNotDurable):
+			v.s.record(v.lock, commitment{f, err}, func(error) { v.fail("storage", err) })
+		case errors.Is(err, ErrObstructed): // by another file of the client's; f still waits
 			v.end()
 			v.s.refuse(v.code, err.Error())
-			return
+		case errors.Is(err, ErrNotStored) || errors.Is(err, ErrNotDurable):
+			v.drop(f, func(error) { v.fail("storage", err) })
+		case errors.Is(err, errUnfinished):
+			v.s.svc.unrecorded.set(v.lock, commitment{f, err})
+			v.fail("storage", err)
+		default:
+			v.fail("storage", err)
 		}
-		if err != nil {
-			v.s.svc.unrecorded.set(v.lock, f.Incoming)
-			v.broke("storage", err)
-			return
-		}
-		op := &VerifyFile{Outcome: v.s.outcome(), ID: f.ID, Path: f.Path, Incoming: f.Incoming}
-		v.s.host.Apply(op, func(err error) {
-			if err != nil {
-				v.s.svc.unrecorded.set(v.lock, f.Incoming)
-				v.broke("registry", err)
-				return
-			}
-			v.s.svc.unrecorded.set(v.lock, "")
-			v.s.log().Info("verified", v.s.fields(zap.String("file", f.FileName), zap.Int64("bytes", f.Size))...)
-			v.ack()
-		})
 	})
 }
 
-// remove forgets f and removes its content.
+// remove ends a judgement by which f goes.
 func (v *judgement) remove(f *File) {
+	v.drop(f, func(err error) {
+		if err != nil {
+			v.fail("registry", err)
+			return
+		}
+		v.ack()
+	})
+}
+
+// drop forgets f, then removes its content, and then runs then. The mark that a
+// version has lapsed is recorded before the content goes.
+func (v *judgement) drop(f *File, then func(err error)) {
 	op := &DropFile{Outcome: v.s.outcome(), ID: f.ID, Path: f.Path, Incoming: f.Incoming}
 	v.s.host.Apply(op, func(err error) {
 		if err != nil && !errors.Is(err, ErrNoFile) {
-			v.broke("registry", err)
+			then(err)
 			return
 		}
+		if err == nil {
+			v.s.svc.dropped(f, op.Marked)
+		}
 		v.s.discard(f.Incoming)
-		v.ack()
+		then(nil)
 	})
 }
 
@@ -181,9 +224,15 @@ func (v *judgement) ack() {
 	}
 }
 
-// broke ends a judgement that failed in the server. The file still awaits its
-// verdict.
-func (v *judgement) broke(step string, err error) {
+// refuse ends a judgement of what is not there to be judged.
+func (v *judgement) refuse(reason string) {
+	v.end()
+	delete(v.s.received, v.name)
+	v.s.refuse(v.code, reason)
+}
+
+// fail ends a judgement that failed in the server.
+func (v *judgement) fail(step string, err error) {
 	v.end()
 	v.s.broke(v.code, step, fmt.Errorf("%s: %w", v.name, err))
 }

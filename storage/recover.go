@@ -163,7 +163,7 @@ func (r *recovery) settleMoved(ctx context.Context, f *session.File) {
 	err := r.check(ctx, f, "")
 	if err == nil {
 		// The directory may not have been flushed.
-		err = r.files.Commit(ctx, f.Incoming, f.ID, f.Path)
+		err = r.files.Commit(ctx, f)
 	}
 	switch {
 	case err == nil:

@@ -36,9 +36,6 @@ import (
 type Files interface {
 	session.Files
 
-	// Size returns how many bytes a file has, named as for Open. ErrNotStored if
-	// there is none.
-	Size(ctx context.Context, key string, id codec.ClientID, path string) (int64, error)
 
 	// EachIncoming calls yield with the key of each incoming file. yield may
 	// discard files.

@@ -195,6 +195,7 @@ func (b *bench) writes() error {
 // smallFiles stores files of 1 KiB as the server does.
 func (b *bench) smallFiles() error {
 	content := make([]byte, 1<<10)
+	sum := cksum.Checksum(content)
 	ctx := context.Background()
 	for _, durable := range []bool{true, false} {
 		dir, err := os.MkdirTemp(b.dir, "small-")
@@ -220,7 +221,9 @@ func (b *bench) smallFiles() error {
 				return err
 			}
 			n++
-			return store.Commit(ctx, in.Key(), codec.ClientID{1}, fmt.Sprint("file-", n))
+			return store.Commit(ctx, &session.File{
+				ID: codec.ClientID{1}, Path: fmt.Sprint("file-", n), Incoming: in.Key(), Size: int64(len(content)), Cksum: sum,
+			})
 		})
 		if err = errors.Join(err, store.Close(), os.RemoveAll(dir)); err != nil {
 			return err

@@ -15,7 +15,8 @@ import (
 
 // Commit implements session.Files: the content is flushed to the disk first,
 // then renamed into its place, then the directory is flushed.
-func (s *Store) Commit(ctx context.Context, key string, id codec.ClientID, path string) error {
+func (s *Store) Commit(ctx context.Context, file *session.File) error {
+	key, id, path := file.Incoming, file.ID, file.Path
 	if err := ctx.Err(); err != nil {
 		return err
 	}

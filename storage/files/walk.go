@@ -63,6 +63,30 @@ func (s *Store) EachStored(ctx context.Context, yield func(id codec.ClientID, pa
 	})
 }
 
+// Has implements session.Files.
+func (s *Store) Has(ctx context.Context, id codec.ClientID) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	folder, err := enter(s.root, id.String())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer folder.Close()
+	f, err := folder.Open(".")
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	if _, err := f.ReadDir(1); err != io.EOF {
+		return err == nil, err
+	}
+	return false, nil
+}
+
 // walk yields the files below the folder name of dir; path is the folder's own,
 // with a slash at its end unless it is empty.
 func (s *Store) walk(ctx context.Context, dir *os.Root, name, path string, yield func(path string) error) error {

@@ -108,8 +108,12 @@ func (r *Registry) apply(op session.Operation) (codec.ClientID, error) {
 		return op.ID, r.verifyFile(op)
 	case *session.DropFile:
 		return op.ID, r.dropFile(op)
+	case *session.MarkFile:
+		return op.ID, r.markFile(op)
 	case *session.ForgetFile:
 		return op.ID, r.forgetFile(op)
+	case *session.DropKeyless:
+		return op.ID, r.dropKeyless(op)
 	}
 	return codec.ClientID{}, fmt.Errorf("unknown operation %T", op)
 }
@@ -168,7 +172,7 @@ func (r *Registry) seen(op *session.Seen) error {
 
 func (r *Registry) putFile(op *session.PutFile) error {
 	f := op.File
-	op.Replaced = ""
+	op.Replaced = nil
 	if _, ok := r.clients[f.ID]; !ok {
 		return session.ErrNoClient
 	}
@@ -177,10 +181,9 @@ func (r *Registry) putFile(op *session.PutFile) error {
 		e = new(entry)
 		r.files[place{f.ID, f.Path}] = e
 	}
-	if e.unverified != nil {
-		op.Replaced = e.unverified.Incoming
-	}
-	f.Verified = false
+	op.Replaced = e.unverified
+	f.Lapsed = f.Lapsed || e.unverified != nil
+	f.Verified, f.Missing = false, false
 	e.unverified = &f
 	return nil
 }
@@ -210,7 +213,7 @@ func (r *Registry) verifyFile(op *session.VerifyFile) error {
 		return session.ErrNoFile
 	}
 	f := *e.unverified
-	f.Verified, f.Incoming = true, ""
+	f.Verified, f.Missing, f.Lapsed = true, op.Missing, false
 	e.verified, e.unverified = &f, nil
 	return nil
 }
@@ -222,14 +225,45 @@ func (r *Registry) dropFile(op *session.DropFile) error {
 		return session.ErrNoFile
 	}
 	e.unverified = nil
+	if op.Marked = e.verified != nil; op.Marked {
+		e.verified.Lapsed = true
+	}
 	r.forgetIfEmpty(at, e)
 	return nil
+}
+
+func (r *Registry) markFile(op *session.MarkFile) error {
+	e := r.files[place{op.ID, op.Path}]
+	if e == nil || e.verified == nil {
+		return session.ErrNoFile
+	}
+	e.verified.Missing = op.Missing
+	return nil
+}
+
+func (r *Registry) dropKeyless(op *session.DropKeyless) error {
+	c := r.clients[op.ID]
+	if c == nil || c.PublicKey != nil || !c.LastSeen.Before(op.Before) || r.hasFiles(op.ID) {
+		return session.ErrNoClient
+	}
+	delete(r.names, c.Name)
+	delete(r.clients, op.ID)
+	return nil
+}
+
+func (r *Registry) hasFiles(id codec.ClientID) bool {
+	for at := range r.files {
+		if at.id == id {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *Registry) forgetFile(op *session.ForgetFile) error {
 	at := place{op.ID, op.Path}
 	e := r.files[at]
-	if e == nil || e.verified == nil {
+	if e == nil || e.verified == nil || !e.verified.Missing {
 		return session.ErrNoFile
 	}
 	e.verified = nil

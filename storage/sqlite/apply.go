@@ -118,13 +118,19 @@ func (t *transaction) apply(op session.Operation) error {
 		refused, failed = t.getFile(op)
 	case *session.VerifyFile:
 		id = op.ID
-		refused, failed = t.change(session.ErrNoFile, verifyFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming)
+		refused, failed = t.change(session.ErrNoFile, verifyFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing)
 	case *session.DropFile:
 		id = op.ID
-		refused, failed = t.change(session.ErrNoFile, dropFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming)
+		refused, failed = t.dropFile(op)
+	case *session.MarkFile:
+		id = op.ID
+		refused, failed = t.change(session.ErrNoFile, markMissing, op.ID[:], pathName(op.ID, op.Path), op.Missing)
 	case *session.ForgetFile:
 		id = op.ID
 		refused, failed = t.change(session.ErrNoFile, forgetFile, op.ID[:], pathName(op.ID, op.Path))
+	case *session.DropKeyless:
+		id = op.ID
+		refused, failed = t.change(session.ErrNoClient, dropKeyless, op.ID[:], timestamp(op.Before))
 	default:
 		refused = fmt.Errorf("unknown operation %T", op)
 	}
@@ -207,16 +213,29 @@ func (t *transaction) setKeys(op *session.SetKeys) (refused, failed error) {
 func (t *transaction) putFile(op *session.PutFile) (refused, failed error) {
 	f := &op.File
 	path := pathName(f.ID, f.Path)
-	op.Replaced = ""
-	err := t.c.rows(background, selectIncoming, []any{f.ID[:], path}, 1, func(row []driver.Value) error {
-		op.Replaced, _ = row[0].(string)
-		return nil
+	op.Replaced = nil
+	err := t.c.rows(background, selectUnverified, []any{f.ID[:], path}, fileColumnCount, func(row []driver.Value) error {
+		was, err := fileOf(row)
+		op.Replaced = &was
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return t.change(session.ErrNoClient, putFile,
-		f.ID[:], f.FileName, path, f.Size, int64(f.Cksum), f.Incoming, timestamp(f.Received))
+	return t.change(session.ErrNoClient, putFile, f.ID[:], f.FileName, path, f.Size, int64(f.Cksum), f.Incoming,
+		timestamp(f.Received), f.Lapsed || op.Replaced != nil)
+}
+
+func (t *transaction) dropFile(op *session.DropFile) (refused, failed error) {
+	path := pathName(op.ID, op.Path)
+	refused, failed = t.change(session.ErrNoFile, dropFile, op.ID[:], path, op.Incoming)
+	op.Marked = false
+	if refused == nil && failed == nil {
+		var n int64
+		n, failed = t.c.exec(markLapsed, op.ID[:], path)
+		op.Marked = n > 0
+	}
+	return refused, failed
 }
 
 func (t *transaction) getFile(op *session.GetFile) (refused, failed error) {

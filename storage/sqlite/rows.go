@@ -119,8 +119,10 @@ func fileOf(row []driver.Value) (session.File, error) {
 	cksum, okCksum := row[5].(int64)
 	incoming, _ := row[6].(string)
 	received, okTime := timeOf(row[7])
+	missing, okMissing := boolOf(row[8])
+	lapsed, okLapsed := boolOf(row[9])
 	ok := okID && len(id) == codec.IDSize && okName && okPath && okVerified && okSize && size >= 0 &&
-		okCksum && cksum >= 0 && cksum <= math.MaxUint32 && okTime && verified == (incoming == "")
+		okCksum && cksum >= 0 && cksum <= math.MaxUint32 && okTime && (verified || incoming != "") && okMissing && okLapsed
 	if ok {
 		path, ok = strings.CutPrefix(path, pathName(codec.ClientID(id), ""))
 	}
@@ -129,7 +131,7 @@ func fileOf(row []driver.Value) (session.File, error) {
 	}
 	return session.File{
 		ID: codec.ClientID(id), FileName: fileName, Path: path, Incoming: incoming, Verified: verified,
-		Size: size, Cksum: uint32(cksum), Received: received,
+		Missing: missing, Lapsed: lapsed, Size: size, Cksum: uint32(cksum), Received: received,
 	}, nil
 }
 

@@ -7,7 +7,7 @@ import (
 
 // schemaVersion is what PRAGMA user_version says of a database with this
 // schema.
-const schemaVersion = 1
+const schemaVersion = 2
 
 // The tables of the protocol documents ("Server Persistence with SQLite"), with
 // the columns that a server needs besides. PathName is
@@ -32,34 +32,60 @@ var schema = []string{
 	Cksum    INTEGER NOT NULL,
 	Incoming TEXT,
 	Received DATETIME,
+	Missing  BOOLEAN NOT NULL DEFAULT 0 CHECK (Missing IN (0, 1)),
+	Lapsed   BOOLEAN NOT NULL DEFAULT 0 CHECK (Lapsed IN (0, 1)),
 	PRIMARY KEY (ID, PathName, Verified)
 )`,
 	fmt.Sprintf("PRAGMA user_version = %d", schemaVersion),
 }
 
+// migrations[v] makes schema v+1 of schema v. Each is run in one transaction, and
+// ends with the new user_version. A step is never changed once it was released:
+// a database may have any of the earlier schemas.
+var migrations = map[int64][]string{
+	1: {
+		"ALTER TABLE files ADD COLUMN Missing BOOLEAN NOT NULL DEFAULT 0 CHECK (Missing IN (0, 1))",
+		"ALTER TABLE files ADD COLUMN Lapsed BOOLEAN NOT NULL DEFAULT 0 CHECK (Lapsed IN (0, 1))",
+		"PRAGMA user_version = 2",
+	},
+}
+
 // checkSchema returns an error unless the database has the schema above.
 func checkSchema(ctx context.Context, c *conn) error {
+	version, err := c.schemaVersion(ctx)
+	if err == nil && version != schemaVersion {
+		err = fmt.Errorf("%w: schema %d, this one needs %d; a server that is started on it brings it up to date",
+			ErrOlder, version, schemaVersion)
+	}
+	return err
+}
+
+// schemaVersion reads which schema a database of ours has, 1 to schemaVersion.
+// ErrForeign if it is not ours, ErrNewer if this program does not know it.
+func (c *conn) schemaVersion(ctx context.Context) (int64, error) {
 	v, err := c.value(ctx, "PRAGMA user_version")
 	if err != nil {
-		return err
+		return 0, err
 	}
-	switch version, _ := v.(int64); {
+	version, _ := v.(int64)
+	switch {
 	case version > schemaVersion:
-		return fmt.Errorf("%w: schema %d, this one knows %d", ErrNewer, version, schemaVersion)
-	case version < schemaVersion:
-		return fmt.Errorf("%w, or to none: schema version %d", ErrForeign, version)
+		return 0, fmt.Errorf("%w: schema %d, this one knows %d", ErrNewer, version, schemaVersion)
+	case version < 1:
+		return 0, fmt.Errorf("%w, or to none: schema version %d", ErrForeign, version)
 	}
 	n, err := c.value(ctx, "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('clients', 'files')")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if n != int64(2) {
-		return fmt.Errorf("%w: the tables clients and files are missing", ErrForeign)
+		return 0, fmt.Errorf("%w: the tables clients and files are missing", ErrForeign)
 	}
-	return nil
+	return version, nil
 }
 
-// prepareSchema makes the tables in an empty database, and checks any other.
+// prepareSchema makes the tables in an empty database, and brings an older one up
+// to date.
 func prepareSchema(ctx context.Context, c *conn) error {
 	// Look before touching: a database of somebody else's stays as it is.
 	empty, err := c.isEmpty(ctx)
@@ -67,7 +93,7 @@ func prepareSchema(ctx context.Context, c *conn) error {
 		return err
 	}
 	if !empty {
-		if err := checkSchema(ctx, c); err != nil {
+		if _, err := c.schemaVersion(ctx); err != nil {
 			return err
 		}
 	}
@@ -83,23 +109,33 @@ func prepareSchema(ctx context.Context, c *conn) error {
 	if err := c.run(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
-	if err := c.createTables(ctx); err != nil {
+	if err := c.bringUpToDate(ctx); err != nil {
 		_ = c.run(context.Background(), "ROLLBACK") // the connection is closed next
 		return err
 	}
 	return c.run(ctx, "COMMIT")
 }
 
-func (c *conn) createTables(ctx context.Context) error {
+// bringUpToDate makes the tables, or the changes that an older schema lacks. It
+// runs inside of a transaction.
+func (c *conn) bringUpToDate(ctx context.Context) error {
 	empty, err := c.isEmpty(ctx)
 	if err != nil {
 		return err
 	}
-	if !empty {
-		return checkSchema(ctx, c)
+	if empty {
+		return c.runAll(ctx, schema)
 	}
-	for _, s := range schema {
-		if err := c.run(ctx, s); err != nil {
+	version, err := c.schemaVersion(ctx)
+	for ; err == nil && version < schemaVersion; version++ {
+		err = c.runAll(ctx, migrations[version])
+	}
+	return err
+}
+
+func (c *conn) runAll(ctx context.Context, texts []string) error {
+	for _, text := range texts {
+		if err := c.run(ctx, text); err != nil {
 			return err
 		}
 	}
@@ -130,11 +166,14 @@ const (
 	updateLastSeen
 	hasClient
 	selectFile
-	selectIncoming
+	selectUnverified
 	putFile
 	verifyFile
 	dropFile
+	markLapsed
+	markMissing
 	forgetFile
+	dropKeyless
 	listClients
 	listFiles
 	statementCount
@@ -143,8 +182,8 @@ const (
 const (
 	clientColumns     = "ID, Name, PublicKey, AESKey, LastSeen"
 	clientColumnCount = 5
-	fileColumns       = "ID, FileName, PathName, Verified, Size, Cksum, Incoming, Received"
-	fileColumnCount   = 8
+	fileColumns       = "ID, FileName, PathName, Verified, Size, Cksum, Incoming, Received, Missing, Lapsed"
+	fileColumnCount   = 10
 )
 
 var statements = [statementCount]string{
@@ -161,15 +200,19 @@ var statements = [statementCount]string{
 	updateAESKey:   "UPDATE clients SET AESKey = ?2 WHERE ID = ?1",
 	updateLastSeen: "UPDATE clients SET LastSeen = ?2 WHERE ID = ?1",
 
-	selectFile:     "SELECT " + fileColumns + " FROM files WHERE ID = ?1 AND PathName = ?2",
-	selectIncoming: "SELECT Incoming FROM files WHERE ID = ?1 AND PathName = ?2 AND Verified = 0",
+	selectFile:       "SELECT " + fileColumns + " FROM files WHERE ID = ?1 AND PathName = ?2",
+	selectUnverified: "SELECT " + fileColumns + " FROM files WHERE ID = ?1 AND PathName = ?2 AND Verified = 0",
 	putFile: "INSERT OR REPLACE INTO files (" + fileColumns + ")" +
-		" SELECT ?1, ?2, ?3, 0, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM clients WHERE ID = ?1)",
+		" SELECT ?1, ?2, ?3, 0, ?4, ?5, ?6, ?7, 0, ?8 WHERE EXISTS (SELECT 1 FROM clients WHERE ID = ?1)",
 	// REPLACE takes away the verified row that was.
-	verifyFile: "UPDATE OR REPLACE files SET Verified = 1, Incoming = NULL" +
+	verifyFile: "UPDATE OR REPLACE files SET Verified = 1, Missing = ?4, Lapsed = 0" +
 		" WHERE ID = ?1 AND PathName = ?2 AND Verified = 0 AND Incoming = ?3",
-	dropFile:   "DELETE FROM files WHERE ID = ?1 AND PathName = ?2 AND Verified = 0 AND Incoming = ?3",
-	forgetFile: "DELETE FROM files WHERE ID = ?1 AND PathName = ?2 AND Verified = 1",
+	dropFile:    "DELETE FROM files WHERE ID = ?1 AND PathName = ?2 AND Verified = 0 AND Incoming = ?3",
+	markLapsed:  "UPDATE files SET Lapsed = 1 WHERE ID = ?1 AND PathName = ?2 AND Verified = 1",
+	markMissing: "UPDATE files SET Missing = ?3 WHERE ID = ?1 AND PathName = ?2 AND Verified = 1",
+	forgetFile:  "DELETE FROM files WHERE ID = ?1 AND PathName = ?2 AND Verified = 1 AND Missing = 1",
+	dropKeyless: "DELETE FROM clients WHERE ID = ?1 AND PublicKey IS NULL AND LastSeen < ?2" +
+		" AND NOT EXISTS (SELECT 1 FROM files WHERE files.ID = clients.ID)",
 
 	listClients: "SELECT " + clientColumns + " FROM clients WHERE Name > ?1 ORDER BY Name LIMIT ?2",
 	listFiles: "SELECT " + fileColumns + " FROM files WHERE (ID, PathName, 1 - Verified) > (?1, ?2, ?3)" +

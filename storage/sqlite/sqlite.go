@@ -33,6 +33,7 @@ var (
 	ErrNotDatabase = errors.New("this is not an SQLite database, or a damaged one")
 	ErrForeign     = errors.New("the database belongs to another program")
 	ErrNewer       = errors.New("the database was made by a newer version of Sealift")
+	ErrOlder       = errors.New("the database was made by an older version of Sealift")
 	ErrClosed      = errors.New("the registry is closed")
 )
 
