@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 
 	"sealift/codec"
+	"sealift/crypto/cksum"
 	"sealift/session"
 	"sealift/storage/memory"
 )
@@ -39,6 +41,12 @@ func (f *faults) call(what string) error {
 		return f.fail()
 	}
 	return errInjected
+}
+
+// lost reports whether the call that failed was a sync: then the content is lost,
+// and the client has to send it again.
+func (f *faults) lost() bool {
+	return f.fail == nil && (f.hit == "Commit, the sync" || f.hit == "Commit, after the rename")
 }
 
 // registry is a real registry whose batches can be made to fail.
@@ -126,25 +134,62 @@ func (in *incoming) Close() error {
 	return in.c.faults.call("Close")
 }
 
-func (c *contents) Commit(_ context.Context, key string, id codec.ClientID, path string) error {
+func (c *contents) Commit(_ context.Context, f *session.File) error {
 	if err := c.faults.call("Commit"); err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	in, ok := c.incoming[key]
+	in, ok := c.incoming[f.Incoming]
 	if !ok {
-		if _, ok := c.stored[place(id, path)]; ok {
-			return nil
+		b, ok := c.stored[place(f.ID, f.Path)]
+		if !ok || int64(len(b)) != f.Size || cksum.Checksum(b) != f.Cksum {
+			return session.ErrNotStored
 		}
-		return session.ErrNotStored
+		return nil
 	}
 	if !in.closed {
 		panic("commit of a file that is being written")
 	}
-	c.stored[place(id, path)] = in.b.Bytes()
-	delete(c.incoming, key)
-	return c.faults.call("Commit, after the rename")
+	if err := c.faults.call("Commit, the sync"); err != nil {
+		delete(c.incoming, f.Incoming)
+		return fmt.Errorf("%w: %w", session.ErrNotDurable, err)
+	}
+	c.stored[place(f.ID, f.Path)] = in.b.Bytes()
+	delete(c.incoming, f.Incoming)
+	if err := c.faults.call("Commit, after the rename"); err != nil {
+		return fmt.Errorf("%w: %w", session.ErrPlaceNotDurable, err)
+	}
+	return nil
+}
+
+func (c *contents) Size(_ context.Context, key string, id codec.ClientID, path string) (int64, error) {
+	if err := c.faults.call("Size"); err != nil {
+		return 0, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if in, ok := c.incoming[key]; ok {
+		return int64(in.b.Len()), nil
+	}
+	if b, ok := c.stored[place(id, path)]; ok && key == "" {
+		return int64(len(b)), nil
+	}
+	return 0, session.ErrNotStored
+}
+
+func (c *contents) Has(_ context.Context, id codec.ClientID) (bool, error) {
+	if err := c.faults.call("Has"); err != nil {
+		return false, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for at := range c.stored {
+		if strings.HasPrefix(at, id.String()+"/") {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (c *contents) Discard(_ context.Context, key string) error {

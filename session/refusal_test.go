@@ -336,6 +336,9 @@ func TestStoreFails(t *testing.T) {
 			for i, want := range wants {
 				got := c.ask(steps[i]...)
 				if got != want && f.hit != "" && got == "1607" {
+					if f.lost() {
+						c.ask(steps[i-1]...)
+					}
 					if got = c.ask(steps[i]...); got != want {
 						t.Errorf("%s failed, step %d: then %q, want %q", f.hit, i, got, want)
 					}

@@ -50,6 +50,9 @@ func TestRegistry(t *testing.T, open func(t *testing.T) session.Registry) {
 		{"NewUploadReplacesOldWhenVerified", testNewUploadReplacesOldWhenVerified},
 		{"StaleKeyIsRefused", testStaleKeyIsRefused},
 		{"DropAndForget", testDropAndForget},
+		{"Lapsed", testLapsed},
+		{"Missing", testMissing},
+		{"DropKeyless", testDropKeyless},
 		{"FilesNeedAClient", testFilesNeedAClient},
 		{"RefusalsDoNotStopABatch", testRefusalsDoNotStopABatch},
 		{"OperationsOfABatchSeeEachOther", testOperationsOfABatchSeeEachOther},
@@ -298,14 +301,15 @@ func testOperationsOfABatchSeeEachOther(t *testing.T, r session.Registry) {
 		second,
 		&session.VerifyFile{ID: clientID(1), Path: "a", Incoming: "k2"},
 		file,
+		&session.MarkFile{ID: clientID(1), Path: "a", Missing: true},
 		&session.ForgetFile{ID: clientID(1), Path: "a"},
 	)
 	wantErr(t, early, session.ErrNoClient)
 	if get.Err != nil || !bytes.Equal(get.Client.AESKey, key(2, 32)) {
 		t.Errorf("the key set before: %+v %v", get.Client, get.Err)
 	}
-	if second.Err != nil || second.Replaced != "k1" {
-		t.Errorf("second upload replaced %q, %v, want k1", second.Replaced, second.Err)
+	if second.Err != nil || second.Replaced == nil || second.Replaced.Incoming != "k1" {
+		t.Errorf("second upload replaced %+v, %v, want k1", second.Replaced, second.Err)
 	}
 	if file.Err != nil || file.Verified == nil || file.Verified.Size != 2 || file.Unverified != nil {
 		t.Errorf("the file verified before: %+v", file)

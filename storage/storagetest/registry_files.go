@@ -18,7 +18,7 @@ func upload(n int, path, incoming string, size int64) session.File {
 
 // verified is f once it is verified.
 func verified(f session.File) session.File {
-	f.Verified, f.Incoming = true, ""
+	f.Verified, f.Missing, f.Lapsed = true, false, false
 	return f
 }
 
@@ -58,8 +58,8 @@ func testUploadToVerified(t *testing.T, r session.Registry) {
 	wantFiles(t, r, 1, f.Path, nil, nil)
 	put := &session.PutFile{File: f}
 	apply(t, r, put)
-	if put.Replaced != "" {
-		t.Errorf("replaced %q, want nothing", put.Replaced)
+	if put.Replaced != nil {
+		t.Errorf("replaced %+v, want nothing", put.Replaced)
 	}
 	wantFiles(t, r, 1, f.Path, nil, &f)
 	wantFiles(t, r, 2, f.Path, nil, nil)
@@ -93,9 +93,10 @@ func testStaleKeyIsRefused(t *testing.T, r session.Registry) {
 	newer := upload(1, "a", "k2", 2)
 	put := &session.PutFile{File: newer}
 	apply(t, r, put)
-	if put.Replaced != "k1" {
-		t.Errorf("replaced %q, want k1", put.Replaced)
+	if want := upload(1, "a", "k1", 1); !reflect.DeepEqual(put.Replaced, &want) {
+		t.Errorf("replaced %+v, want %+v", put.Replaced, want)
 	}
+	newer.Lapsed = true // what it replaced may be what a 1029 means
 	verify := &session.VerifyFile{ID: clientID(1), Path: "a", Incoming: "k1"}
 	drop := &session.DropFile{ID: clientID(1), Path: "a", Incoming: "k1"}
 	empty := &session.DropFile{ID: clientID(1), Path: "a"}
@@ -113,18 +114,116 @@ func testDropAndForget(t *testing.T, r session.Registry) {
 	v := verified(older)
 	wantFiles(t, r, 1, "a", &v, &newer)
 
-	apply(t, r, &session.DropFile{ID: clientID(1), Path: "a", Incoming: "k2"})
+	drop := &session.DropFile{ID: clientID(1), Path: "a", Incoming: "k2"}
+	apply(t, r, drop)
+	v.Lapsed = true
 	wantFiles(t, r, 1, "a", &v, nil)
-	apply(t, r, &session.PutFile{File: newer}, &session.ForgetFile{ID: clientID(1), Path: "a"})
+	if !drop.Marked {
+		t.Error("DropFile does not say that it marked the verified file")
+	}
+	forget := &session.ForgetFile{ID: clientID(1), Path: "a"}
+	tryApply(t, r, forget)
+	wantErr(t, forget, session.ErrNoFile) // it is not missing
+	apply(t, r, &session.PutFile{File: newer}, &session.MarkFile{ID: clientID(1), Path: "a", Missing: true})
+	v.Missing = true
+	wantFiles(t, r, 1, "a", &v, &newer)
+	apply(t, r, forget)
 	wantFiles(t, r, 1, "a", nil, &newer)
 
 	again := &session.ForgetFile{ID: clientID(1), Path: "a"}
 	other := &session.DropFile{ID: clientID(2), Path: "a", Incoming: "k2"}
-	tryApply(t, r, again, other)
+	mark := &session.MarkFile{ID: clientID(1), Path: "a"}
+	tryApply(t, r, again, other, mark)
 	wantErr(t, again, session.ErrNoFile)
 	wantErr(t, other, session.ErrNoFile)
-	apply(t, r, &session.DropFile{ID: clientID(1), Path: "a", Incoming: "k2"})
+	wantErr(t, mark, session.ErrNoFile)
+	apply(t, r, drop)
 	wantFiles(t, r, 1, "a", nil, nil)
+	if drop.Marked {
+		t.Error("DropFile marked a file that there is not")
+	}
+}
+
+// A version that went without being verified is remembered until one is.
+func testLapsed(t *testing.T, r session.Registry) {
+	apply(t, r, addClient(1, "anna"))
+	lapsed := func(want bool) {
+		t.Helper()
+		get := &session.GetFile{ID: clientID(1), Path: "a"}
+		apply(t, r, get)
+		if get.Lapsed() != want {
+			t.Errorf("Lapsed is %v, want %v", get.Lapsed(), want)
+		}
+	}
+	put := func(key string) {
+		t.Helper()
+		apply(t, r, &session.PutFile{File: upload(1, "a", key, 1)})
+	}
+	verify := func(key string) {
+		t.Helper()
+		apply(t, r, &session.VerifyFile{ID: clientID(1), Path: "a", Incoming: key})
+	}
+	put("k1")
+	lapsed(false)
+	put("k2") // k1 is gone
+	lapsed(true)
+	verify("k2")
+	lapsed(false)
+	put("k3")
+	lapsed(false)
+	apply(t, r, &session.DropFile{ID: clientID(1), Path: "a", Incoming: "k3"})
+	lapsed(true)
+	put("k4")
+	lapsed(true)
+	verify("k4")
+	lapsed(false)
+	f := upload(1, "a", "k5", 1)
+	f.Lapsed = true // the session knows of one that no row tells
+	apply(t, r, &session.PutFile{File: f})
+	lapsed(true)
+}
+
+// What is in a place that could not be made durable is recorded as missing, and
+// comes back by MarkFile or by another version.
+func testMissing(t *testing.T, r session.Registry) {
+	apply(t, r, addClient(1, "anna"))
+	f := upload(1, "a", "k1", 1)
+	apply(t, r, &session.PutFile{File: f}, &session.VerifyFile{ID: f.ID, Path: "a", Incoming: "k1", Missing: true})
+	v := verified(f)
+	v.Missing = true
+	wantFiles(t, r, 1, "a", &v, nil)
+	apply(t, r, &session.MarkFile{ID: f.ID, Path: "a"})
+	v.Missing = false
+	wantFiles(t, r, 1, "a", &v, nil)
+	apply(t, r, &session.MarkFile{ID: f.ID, Path: "a", Missing: true})
+	g := upload(1, "a", "k2", 2)
+	apply(t, r, &session.PutFile{File: g}, &session.VerifyFile{ID: f.ID, Path: "a", Incoming: "k2"})
+	v = verified(g)
+	wantFiles(t, r, 1, "a", &v, nil)
+}
+
+// A client without a key goes when it was not seen for long, and has no files.
+func testDropKeyless(t *testing.T, r session.Registry) {
+	for n, name := range []string{"old", "with a key", "with a file", "new"} {
+		add := addClient(n, name)
+		if add.At = at(1); name == "new" {
+			add.At = at(5)
+		}
+		apply(t, r, add)
+	}
+	apply(t, r, &session.SetKeys{ID: clientID(1), Name: "with a key", PublicKey: key(1, 160), AESKey: key(2, 32)},
+		&session.PutFile{File: upload(2, "a", "k1", 1)})
+	for n, want := range []error{nil, session.ErrNoClient, session.ErrNoClient, session.ErrNoClient, session.ErrNoClient} {
+		drop := &session.DropKeyless{ID: clientID(n), Before: at(5)}
+		tryApply(t, r, drop)
+		wantErr(t, drop, want)
+		get := &session.GetClient{ID: clientID(n)}
+		tryApply(t, r, get)
+		if gone := get.Err != nil; gone != (n == 0 || n == 4) {
+			t.Errorf("client %d: gone is %v", n, gone)
+		}
+	}
+	apply(t, r, addClient(7, "old")) // the name is free
 }
 
 func testFilesNeedAClient(t *testing.T, r session.Registry) {
