@@ -31,13 +31,16 @@ func (r *Registry) Apply(ctx context.Context, batch []session.Operation) error {
 		return r.failure("open", err)
 	}
 	if slot == r.reader {
-		err = (&transaction{c: c}).do(batch)
+		if err = r.atHome(c); err == nil {
+			err = (&transaction{c: c}).do(batch)
+		}
 	} else {
 		err = r.write(ctx, c, batch)
 	}
-	// Waiting for a lock in vain leaves a connection as good as it was. Anything
-	// else that fails is a reason to begin with a new one.
-	r.give(slot, c, err != nil && !isBusy(err) && ctx.Err() == nil)
+	// Waiting for a lock in vain leaves a connection as good as it was, and one
+	// whose files were moved must stay open. Anything else that fails is a reason
+	// to begin with a new one.
+	r.give(slot, c, err != nil && !isBusy(err) && !errors.Is(err, ErrMoved) && ctx.Err() == nil)
 	if err != nil {
 		return r.failure("commit", err)
 	}
@@ -61,14 +64,18 @@ func (r *Registry) write(ctx context.Context, c *conn, batch []session.Operation
 			err = ctx.Err() // the last chance: a commit is not interrupted
 		}
 		if err == nil {
+			err = r.atHome(c)
+		}
+		if err == nil {
 			_, err = c.exec(commit)
 		}
 	}
-	if err != nil {
-		// Fails where SQLite has rolled back by itself already, or where the
-		// transaction never began.
-		_, _ = c.exec(rollback)
+	if err == nil {
+		return r.atHome(c) // moved while it was being written
 	}
+	// Fails where SQLite has rolled back by itself already, or where the
+	// transaction never began.
+	_, _ = c.exec(rollback)
 	return err
 }
 

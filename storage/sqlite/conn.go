@@ -4,8 +4,10 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"io"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -20,6 +22,7 @@ import (
 // name. One goroutine at a time.
 type conn struct {
 	driver.Conn
+	home     home
 	prepared [statementCount]driver.Stmt
 	args     []driver.NamedValue // reused from call to call
 }
@@ -55,6 +58,14 @@ func (r *Registry) connect(ctx context.Context, schema func(context.Context, *co
 	}
 	if err == nil {
 		err = c.setUp(ctx, r.pragma, schema)
+	}
+	if err == nil {
+		c.home, err = findHome(r.path)
+	}
+	if err == nil && r.db == nil {
+		r.db = c.home.db
+	} else if err == nil && !os.SameFile(r.db, c.home.db) {
+		err = fmt.Errorf("%w: %s", ErrMoved, r.path)
 	}
 	if err != nil {
 		c.close()

@@ -55,10 +55,12 @@ type Options struct {
 // Registry is a session.Registry in an SQLite database. It is safe for
 // concurrent use.
 type Registry struct {
-	path   string
-	pragma []string // run on each new connection
-	uri    string
-	writes bool // its connections must be able to
+	path        string
+	pragma      []string // run on each new connection
+	uri         string
+	busyTimeout time.Duration
+	writes      bool        // its connections must be able to
+	db          os.FileInfo // the file that the first connection opened; all others must
 
 	// The two connections, each in a channel of one that serves as a mutex which
 	// can be waited for together with a context. A nil connection is opened by
@@ -101,6 +103,13 @@ func Open(ctx context.Context, path string, o Options) (*Registry, error) {
 	if err != nil {
 		return nil, r.failure("open", err)
 	}
+	// A server that was killed may have left frames in the WAL whose sync had
+	// failed: they can be read from the page cache, but the disk does not have
+	// them, and all that is appended behind them would be lost in a power cut.
+	// In the database itself they are written and synced anew.
+	if err := r.foldWALWhenFree(ctx, c); err != nil {
+		return nil, errors.Join(r.failure("open", err), c.close())
+	}
 	r.writer = newSlot(c)
 	return r, nil
 }
@@ -141,11 +150,12 @@ func newRegistry(path, mode string, busyTimeout time.Duration) (*Registry, error
 		busyTimeout = DefaultBusyTimeout
 	}
 	return &Registry{
-		path:   path,
-		uri:    uri,
-		pragma: []string{fmt.Sprintf("PRAGMA busy_timeout = %d", busyTimeout.Milliseconds())},
-		reader: newSlot(nil),
-		closed: make(chan struct{}),
+		path:        path,
+		uri:         uri,
+		busyTimeout: busyTimeout,
+		pragma:      []string{fmt.Sprintf("PRAGMA busy_timeout = %d", busyTimeout.Milliseconds())},
+		reader:      newSlot(nil),
+		closed:      make(chan struct{}),
 	}, nil
 }
 
@@ -227,9 +237,17 @@ func (r *Registry) Close() error {
 			if slot == nil {
 				continue
 			}
-			if c := <-slot; c != nil {
-				err = errors.Join(err, c.close())
+			c := <-slot
+			if c == nil {
+				continue
 			}
+			// SQLite would remove a WAL by its path, which may be another
+			// database's now.
+			if moved := leadsTo(r.path, c.home.db); moved != nil {
+				err = errors.Join(err, r.failure("close", moved))
+				continue
+			}
+			err = errors.Join(err, c.close())
 		}
 	})
 	return err

@@ -218,6 +218,8 @@ func testLastSeen(t *testing.T, r session.Registry) {
 	step(true, &session.GetFile{ID: clientID(1), Path: "a"})
 	step(false, &session.VerifyFile{ID: clientID(1), Path: "a", Incoming: "other"})
 	step(true, &session.VerifyFile{ID: clientID(1), Path: "a", Incoming: "k1"})
+	step(false, &session.ForgetFile{ID: clientID(1), Path: "a"})
+	step(true, &session.MarkFile{ID: clientID(1), Path: "a", Missing: true})
 	step(true, &session.ForgetFile{ID: clientID(1), Path: "a"})
 	step(true, &session.PutFile{File: f})
 	step(true, &session.DropFile{ID: clientID(1), Path: "a", Incoming: "k1"})

@@ -1,0 +1,94 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+)
+
+// ErrMoved is a database whose files are not where they were opened any more:
+// they were removed or renamed, or another disk was mounted over their folder.
+// What is written to them would be nowhere after a restart. Every operation
+// fails until they are back in their place.
+var ErrMoved = errors.New("the database was moved or removed while it is in use")
+
+// home says which files a connection has open, so that it can be told whether
+// the paths still lead there.
+type home struct{ db, wal os.FileInfo }
+
+// findHome looks at the files of a connection that has just been opened.
+func findHome(path string) (home, error) {
+	var h home
+	var err error
+	if h.db, err = os.Stat(path); err != nil {
+		return h, err
+	}
+	// Without a WAL the database is open for reading only, on a read-only medium.
+	if h.wal, err = os.Stat(path + "-wal"); errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return h, err
+}
+
+// atHome returns ErrMoved unless the paths of the database lead to what c has
+// open. It costs two stats.
+func (r *Registry) atHome(c *conn) error {
+	if err := leadsTo(r.path, c.home.db); err != nil || c.home.wal == nil {
+		return err
+	}
+	err := leadsTo(r.path+"-wal", c.home.wal)
+	if err != nil && r.writes {
+		// The WAL that is open is lost when the last connection closes it. Until
+		// then its batches can be saved into the database.
+		err = errors.Join(err, c.foldWAL(background))
+	}
+	return err
+}
+
+func leadsTo(path string, open os.FileInfo) error {
+	now, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(now, open):
+		return fmt.Errorf("%w: %s", ErrMoved, path)
+	case err != nil:
+		return err
+	}
+	return nil
+}
+
+// foldWALWhenFree is foldWAL, which does not wait while another process is at
+// the same.
+func (r *Registry) foldWALWhenFree(ctx context.Context, c *conn) error {
+	for end := time.Now().Add(r.busyTimeout); ; {
+		err := c.foldWAL(ctx)
+		if !errors.Is(err, ErrLocked) || time.Now().After(end) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// foldWAL writes all that the WAL holds into the database, durably, and empties
+// it.
+func (c *conn) foldWAL(ctx context.Context) error {
+	rows, err := c.Conn.(driver.QueryerContext).QueryContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)", nil)
+	if err != nil {
+		return err
+	}
+	var busy [3]driver.Value // whether others kept it from being complete, and two numbers of pages
+	if err := errors.Join(rows.Next(busy[:]), rows.Close()); err != nil {
+		return err
+	}
+	if busy[0] != int64(0) {
+		return fmt.Errorf("%w: its WAL cannot be folded into it", ErrLocked)
+	}
+	return nil
+}

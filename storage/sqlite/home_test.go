@@ -1,0 +1,170 @@
+package sqlite
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"sealift/session"
+)
+
+// tables of the schema with that version, as that version's program made them.
+var oldSchemas = map[int][]string{
+	1: {
+		"CREATE TABLE clients (ID BLOB NOT NULL PRIMARY KEY CHECK (length(ID) = 16), Name TEXT NOT NULL UNIQUE," +
+			" PublicKey BLOB, LastSeen DATETIME, AESKey BLOB)",
+		"CREATE TABLE files (ID BLOB NOT NULL REFERENCES clients (ID), FileName TEXT NOT NULL, PathName TEXT NOT NULL," +
+			" Verified BOOLEAN NOT NULL CHECK (Verified IN (0, 1)), Size INTEGER NOT NULL, Cksum INTEGER NOT NULL," +
+			" Incoming TEXT, Received DATETIME, PRIMARY KEY (ID, PathName, Verified))",
+	},
+}
+
+// A database of each earlier schema is brought up to date, with what is in it.
+func TestMigration(t *testing.T) {
+	for version, schema := range oldSchemas {
+		path := filepath.Join(t.TempDir(), "defensive.db")
+		id := add(1, "").ID
+		at := "'" + moment.Format(timeFormat) + "'"
+		statements := append(schema,
+			fmt.Sprintf("INSERT INTO clients (ID, Name, LastSeen) VALUES (x'%s', 'anna', %s)", id, at),
+			fmt.Sprintf("INSERT INTO files VALUES (x'%s', 'a', 'files/%s/a', 1, 10, 11, NULL, %s)", id, id, at),
+			fmt.Sprintf("INSERT INTO files VALUES (x'%s', 'a', 'files/%s/a', 0, 20, 21, 'k2', %s)", id, id, at),
+			fmt.Sprintf("PRAGMA user_version = %d", version))
+		if err := foreign(path, statements...); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenReadOnly(t.Context(), path); !errors.Is(err, ErrOlder) {
+			t.Errorf("schema %d, for reading only: %v, want ErrOlder", version, err)
+		}
+		r := open(t, path)
+		wantNames(t, r, "anna")
+		get := &session.GetFile{ID: id, Path: "a"}
+		apply(t, r, get)
+		old := session.File{ID: id, FileName: "a", Path: "a", Verified: true, Size: 10, Cksum: 11, Received: moment}
+		waiting := session.File{ID: id, FileName: "a", Path: "a", Incoming: "k2", Size: 20, Cksum: 21, Received: moment}
+		if *get.Verified != old || *get.Unverified != waiting {
+			t.Errorf("schema %d: %+v, %+v", version, get.Verified, get.Unverified)
+		}
+		apply(t, r, &session.DropFile{ID: id, Path: "a", Incoming: "k2"}, &session.MarkFile{ID: id, Path: "a", Missing: true}, get)
+		if old.Missing, old.Lapsed = true, true; *get.Verified != old {
+			t.Errorf("schema %d: %+v", version, get.Verified)
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+		r = open(t, path) // and the next start finds it in order
+		wantNames(t, r, "anna")
+	}
+}
+
+// What a batch is written to must be what the next start finds. Each way to take
+// the database away under a running server fails the batches until it is back.
+func TestMoved(t *testing.T) {
+	type step func(path, aside string) error
+	both := func(from, to string) error {
+		return errors.Join(os.Rename(from, to), os.Rename(from+"-wal", to+"-wal"), os.Rename(from+"-shm", to+"-shm"))
+	}
+	tests := map[string]struct{ take, back step }{
+		"renamed": {both, func(path, aside string) error { return both(aside, path) }},
+		"its folder renamed, and a new one made": {
+			func(path, aside string) error {
+				return errors.Join(os.Rename(filepath.Dir(path), aside), os.Mkdir(filepath.Dir(path), 0o700))
+			},
+			func(path, aside string) error {
+				return errors.Join(os.Remove(filepath.Dir(path)), os.Rename(aside, filepath.Dir(path)))
+			},
+		},
+		"another in its place": {
+			func(path, aside string) error {
+				if err := both(path, aside); err != nil {
+					return err
+				}
+				r, err := Open(background, path, Options{})
+				if err != nil {
+					return err
+				}
+				return errors.Join(r.Apply(background, []session.Operation{add(9, "other")}), r.Close())
+			},
+			func(path, aside string) error { return both(aside, path) },
+		},
+		"deleted":        {func(path, _ string) error { return os.Remove(path) }, nil},
+		"its WAL deleted": {func(path, _ string) error { return os.Remove(path + "-wal") }, nil},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.Mkdir(filepath.Join(dir, "srv"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			path, aside := filepath.Join(dir, "srv", "defensive.db"), filepath.Join(dir, "aside")
+			r, err := Open(t.Context(), path, Options{Fsync: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			apply(t, r, add(1, "anna"))
+			get := &session.GetClient{ID: add(1, "").ID}
+			apply(t, r, get) // the reading connection is open, too
+			if err := tt.take(path, aside); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if err := r.Apply(t.Context(), []session.Operation{add(2, "ben")}); !errors.Is(err, ErrMoved) {
+					t.Errorf("a batch gets %v, want ErrMoved", err)
+				}
+				if err := r.Apply(t.Context(), []session.Operation{get}); !errors.Is(err, ErrMoved) {
+					t.Errorf("a question gets %v, want ErrMoved", err)
+				}
+			}
+			if tt.back == nil {
+				_ = r.Close()
+				if name == "its WAL deleted" {
+					wantNames(t, open(t, path), "anna")
+				}
+				return
+			}
+			if err := tt.back(path, aside); err != nil {
+				t.Fatal(err)
+			}
+			apply(t, r, add(3, "carl"))
+			wantNames(t, r, "anna carl")
+			if err := r.Close(); err != nil {
+				t.Fatal(err)
+			}
+			wantNames(t, open(t, path), "anna carl")
+		})
+	}
+}
+
+// A registry whose place was taken by another database does not touch that one
+// when it closes.
+func TestMovedAndClosed(t *testing.T) {
+	dir := t.TempDir()
+	path, aside := filepath.Join(dir, "defensive.db"), filepath.Join(dir, "aside.db")
+	r := open(t, path)
+	apply(t, r, add(1, "anna"))
+	for _, end := range []string{"", "-wal", "-shm"} {
+		if err := os.Rename(path+end, aside+end); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second := open(t, path)
+	apply(t, second, add(2, "ben"))
+	if err := r.Close(); !errors.Is(err, ErrMoved) {
+		t.Errorf("Close: %v, want ErrMoved", err)
+	}
+	db, err := sql.Open("sqlite", path) // another process, as far as SQLite can tell
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var name string
+	if err := db.QueryRow("SELECT Name FROM clients").Scan(&name); err != nil || name != "ben" {
+		t.Errorf("in the other database: %q, %v", name, err)
+	}
+	if _, err := os.Stat(path + "-wal"); err != nil {
+		t.Error("the other's WAL is gone:", err)
+	}
+}
