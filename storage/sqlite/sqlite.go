@@ -83,6 +83,10 @@ func Open(ctx context.Context, path string, o Options) (*Registry, error) {
 	if err := create(path); err != nil {
 		return nil, fmt.Errorf("database: %w", err)
 	}
+	// What SQLite does by itself where it was built for the system: the time of
+	// the last change, which fsync writes as well, is not needed. Elsewhere than
+	// on Linux there may be no such call.
+	_, _ = sqlite.Fdatasync(true)
 	synchronous := "NORMAL"
 	if o.Fsync {
 		synchronous = "FULL"
