@@ -22,3 +22,13 @@ func (svc *Service) Unrecorded() int {
 	defer svc.unrecorded.mu.Unlock()
 	return len(svc.unrecorded.files)
 }
+
+// MaxLapsed bounds what LapsedPaths counts: paths without a row of which a
+// version has lapsed.
+const MaxLapsed = maxLapsed
+
+func (svc *Service) LapsedPaths() int {
+	svc.lapsed.mu.Lock()
+	defer svc.lapsed.mu.Unlock()
+	return len(svc.lapsed.paths)
+}

@@ -26,7 +26,7 @@ type Session struct {
 	key   [keys.AESKeySize]byte
 
 	uploads  map[string]*upload // under way, by file name as sent
-	received map[string]receipt // 1603 sent, verdict awaited, by file name as sent
+	received map[string]receipt // 1603 sent, by file name as sent
 	refused  refusals           // transfers turned down whose packets still come
 	rejected codec.ClientID     // of the last 1606 on this connection
 	pkt      packet             // the 1028 whose content is coming in
@@ -54,11 +54,12 @@ type message struct {
 	content uint32
 }
 
-// receipt remembers a file that is complete and awaits its verdict.
+// receipt remembers which version of a file this connection's last 1603 for its
+// name was about.
 type receipt struct {
 	incoming string // its Files key
 	plan     codec.Plan
-	verified bool // it got its 1604
+	settled  bool // it awaits no verdict any more
 }
 
 // maxReceived is the most entries of Session.received. With one that has to go,
@@ -220,7 +221,7 @@ func (s *Session) Drain() { s.draining = true }
 // Done reports whether no transfer is under way and no verdict is awaited.
 func (s *Session) Done() bool {
 	for _, r := range s.received {
-		if !r.verified {
+		if !r.settled {
 			return false
 		}
 	}

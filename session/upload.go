@@ -57,7 +57,7 @@ func (s *Session) receive(payload []byte, content uint32) bool {
 	u := s.uploads[name]
 	switch {
 	case u == nil:
-		if r, ok := s.received[name]; ok && !r.verified && surplus(r.plan, m, content) {
+		if r, ok := s.received[name]; ok && !r.settled && surplus(r.plan, m, content) {
 			return true
 		}
 		if s.refused.passOver(s.host, s.id, m) {

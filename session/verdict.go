@@ -65,6 +65,16 @@ func (v *judgement) end() {
 	v.s.svc.locks.unlock(v.lock)
 }
 
+// settle ends a judgement after which this connection's 1603 waits for nothing
+// any more. What it was about is kept: the client may ask again.
+func (v *judgement) settle() {
+	v.end()
+	if r, ok := v.s.received[v.name]; ok && r.incoming == v.receipt.incoming {
+		r.settled = true
+		v.s.received[v.name] = r
+	}
+}
+
 // begin settles what an earlier commit left unrecorded, and then looks what there
 // is to be judged.
 func (v *judgement) begin() {
@@ -163,12 +173,12 @@ func (v *judgement) commit(f *File) {
 				v.ack()
 			})
 		case errors.Is(err, ErrPlaceNotDurable):
-			v.s.record(v.lock, commitment{f, err}, func(error) { v.fail("storage", err) })
+			v.s.record(v.lock, commitment{f, err}, func(error) { v.lose(err) })
 		case errors.Is(err, ErrObstructed): // by another file of the client's; f still waits
 			v.end()
 			v.s.refuse(v.code, err.Error())
 		case errors.Is(err, ErrNotStored) || errors.Is(err, ErrNotDurable):
-			v.drop(f, func(error) { v.fail("storage", err) })
+			v.drop(f, func(error) { v.lose(err) })
 		case errors.Is(err, errUnfinished):
 			v.s.svc.unrecorded.set(v.lock, commitment{f, err})
 			v.fail("storage", err)
@@ -209,13 +219,8 @@ func (v *judgement) drop(f *File, then func(err error)) {
 // ack ends a judgement that went well. A 1030 gets no reply: the file comes
 // again.
 func (v *judgement) ack() {
-	v.end()
+	v.settle()
 	s := v.s
-	delete(s.received, v.name)
-	if v.code == codec.CodeCRCOK && v.receipt.incoming != "" && !s.closed {
-		v.receipt.verified = true
-		s.received[v.name] = v.receipt
-	}
 	if v.code != codec.CodeCRCOK {
 		s.log().Warn("checksum mismatch", s.fields(zap.String("file", v.name), zap.Bool("given up", v.code == codec.CodeAbort))...)
 	}
@@ -226,12 +231,18 @@ func (v *judgement) ack() {
 
 // refuse ends a judgement of what is not there to be judged.
 func (v *judgement) refuse(reason string) {
-	v.end()
-	delete(v.s.received, v.name)
+	v.settle()
 	v.s.refuse(v.code, reason)
 }
 
-// fail ends a judgement that failed in the server.
+// lose ends a judgement that failed in the server, after which the content cannot
+// be relied on any more: the client has to send the file again.
+func (v *judgement) lose(err error) {
+	v.settle()
+	v.s.broke(v.code, "storage", fmt.Errorf("%s: %w", v.name, err))
+}
+
+// fail ends a judgement that failed in the server. It may be asked for again.
 func (v *judgement) fail(step string, err error) {
 	v.end()
 	v.s.broke(v.code, step, fmt.Errorf("%s: %w", v.name, err))
