@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"sealift/codec"
+	"sealift/crypto/cksum"
 	"sealift/session"
 	"sealift/storage/storagetest"
 )
@@ -25,6 +26,14 @@ func open(t testing.TB, dir string, o Options) *Store {
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	return s
+}
+
+// waiting is alice's file at path, complete in the incoming file key.
+func waiting(key, path, data string) *session.File {
+	return &session.File{
+		ID: alice, FileName: path, Path: path, Incoming: key,
+		Size: int64(len(data)), Cksum: cksum.Checksum([]byte(data)),
+	}
 }
 
 // receive makes an incoming file and returns its key.
@@ -62,7 +71,7 @@ func TestLayout(t *testing.T) {
 	if got, err := os.ReadFile(filepath.Join(dir, "files", ".incoming", key[:2], key)); string(got) != "content" {
 		t.Errorf("incoming file: %q, %v", got, err)
 	}
-	if err := s.Commit(t.Context(), key, alice, "docs/a.txt"); err != nil {
+	if err := s.Commit(t.Context(), waiting(key, "docs/a.txt", "content")); err != nil {
 		t.Fatal(err)
 	}
 	want := filepath.Join(dir, "files", "a1ce0000000000000000000000000000", "docs", "a.txt")
@@ -100,7 +109,7 @@ func TestReadOnly(t *testing.T) {
 	}
 	s := open(t, dir, Options{})
 	key := receive(t, s, "content")
-	if err := s.Commit(t.Context(), receive(t, s, "stored"), alice, "a"); err != nil {
+	if err := s.Commit(t.Context(), waiting(receive(t, s, "stored"), "a", "stored")); err != nil {
 		t.Fatal(err)
 	}
 	r, err := OpenReadOnly(dir)
@@ -118,7 +127,7 @@ func TestReadOnly(t *testing.T) {
 	_ = f.Close()
 	_, create := r.Create(t.Context(), 1)
 	_, scratch := r.Scratch(t.Context())
-	for i, err := range []error{create, scratch, r.Commit(t.Context(), key, alice, "b"), r.Discard(t.Context(), key)} {
+	for i, err := range []error{create, scratch, r.Commit(t.Context(), waiting(key, "b", "content")), r.Discard(t.Context(), key)} {
 		if err == nil {
 			t.Errorf("change %d succeeded", i)
 		}
@@ -183,7 +192,7 @@ func TestPlantedSymlinks(t *testing.T) {
 			}
 
 			key := receive(t, s, "mine")
-			if err := s.Commit(t.Context(), key, alice, "sub/f"); !errors.Is(err, ErrObstructed) {
+			if err := s.Commit(t.Context(), waiting(key, "sub/f", "mine")); !errors.Is(err, ErrObstructed) {
 				t.Errorf("Commit: %v, want ErrObstructed", err)
 			}
 			if f, err := s.Open(t.Context(), "", alice, "sub/f"); !errors.Is(err, ErrObstructed) {
@@ -233,7 +242,7 @@ func TestRemovedFolderComesBack(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{Fsync: true})
 	for range 2 {
-		if err := s.Commit(t.Context(), receive(t, s, "x"), alice, "a/b/c"); err != nil {
+		if err := s.Commit(t.Context(), waiting(receive(t, s, "x"), "a/b/c", "x")); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.RemoveAll(filepath.Join(dir, "files", alice.String())); err != nil {
@@ -311,7 +320,7 @@ func TestEachStored(t *testing.T) {
 	s := open(t, dir, Options{})
 	want := map[string]bool{"a": true, "d/a": true, "d/e/f": true, ".incoming": true}
 	for path := range want {
-		if err := s.Commit(t.Context(), receive(t, s, path), alice, path); err != nil {
+		if err := s.Commit(t.Context(), waiting(receive(t, s, path), path, path)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -372,6 +381,7 @@ func BenchmarkSmallFile(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			s := open(b, b.TempDir(), Options{Fsync: fsync})
 			data := bytes.Repeat([]byte("x"), 4096)
+			f := waiting("", "a", string(data))
 			b.SetBytes(int64(len(data)))
 			for b.Loop() {
 				in, err := s.Create(b.Context(), int64(len(data)))
@@ -384,7 +394,8 @@ func BenchmarkSmallFile(b *testing.B) {
 				if err := in.Close(); err != nil {
 					b.Fatal(err)
 				}
-				if err := s.Commit(b.Context(), in.Key(), alice, "a"); err != nil {
+				f.Incoming = in.Key()
+				if err := s.Commit(b.Context(), f); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -400,6 +411,7 @@ func BenchmarkLargeFile(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			s := open(b, b.TempDir(), Options{Fsync: true})
 			data := bytes.Repeat([]byte("x"), buffer)
+			f := waiting("", "a", strings.Repeat("x", size))
 			b.SetBytes(size)
 			for b.Loop() {
 				in, err := s.Create(b.Context(), announced)
@@ -414,7 +426,8 @@ func BenchmarkLargeFile(b *testing.B) {
 				if err := in.Close(); err != nil {
 					b.Fatal(err)
 				}
-				if err := s.Commit(b.Context(), in.Key(), alice, "a"); err != nil {
+				f.Incoming = in.Key()
+				if err := s.Commit(b.Context(), f); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -62,7 +62,7 @@ func TestDescriptorBudget(t *testing.T) {
 		if err := errors.Join(incoming[i].Close(), scratch[i].Close()); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Commit(t.Context(), incoming[i].Key(), alice, "dir/sub/a"); err != nil {
+		if err := s.Commit(t.Context(), waiting(incoming[i].Key(), "dir/sub/a", "contentcontentcontent")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -110,7 +110,7 @@ func TestFileSizeLimit(t *testing.T) {
 			t.Errorf("size %d: left %v", size, left)
 		}
 	}
-	if err := s.Commit(t.Context(), receive(t, s, "small enough"), alice, "a"); err != nil {
+	if err := s.Commit(t.Context(), waiting(receive(t, s, "small enough"), "a", "small enough")); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
 }

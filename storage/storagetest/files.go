@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"sealift/codec"
+	"sealift/crypto/cksum"
 	"sealift/session"
 )
 
@@ -32,6 +33,7 @@ func TestFiles(t *testing.T, open func(t *testing.T) session.Files) {
 		{"PathsAreChecked", testPathsAreChecked},
 		{"FileWhereFolderShouldBe", testFileWhereFolderShouldBe},
 		{"CommitsOfOnePathAtOnce", testCommitsOfOnePathAtOnce},
+		{"CommitsOfOneFileAtOnce", testCommitsOfOneFileAtOnce},
 		{"ManyUnderWay", testManyUnderWay},
 		{"Scratch", testScratch},
 		{"EndedContext", testFilesEndedContext},
@@ -96,10 +98,26 @@ func read(ctx context.Context, s session.Files, key string, id codec.ClientID, p
 	return b, errors.Join(err, f.Close())
 }
 
-func commit(t testing.TB, s session.Files, key string, id codec.ClientID, path string) {
+// waiting is client n's file at path, complete in the incoming file key.
+func waiting(key string, n int, path string, data []byte) *session.File {
+	return &session.File{
+		ID: clientID(n), FileName: path, Path: path, Incoming: key,
+		Size: int64(len(data)), Cksum: cksum.Checksum(data),
+	}
+}
+
+func commit(t testing.TB, s session.Files, f *session.File) {
 	t.Helper()
-	if err := s.Commit(t.Context(), key, id, path); err != nil {
-		t.Fatalf("Commit of %q: %v", path, err)
+	if err := s.Commit(t.Context(), f); err != nil {
+		t.Fatalf("Commit of %q: %v", f.Path, err)
+	}
+}
+
+// wantCommit checks what Commit says of f.
+func wantCommit(t testing.TB, s session.Files, f *session.File, want error) {
+	t.Helper()
+	if err := s.Commit(t.Context(), f); !errors.Is(err, want) {
+		t.Errorf("Commit of %q to %q: %v, want %v", f.Incoming, f.Path, err, want)
 	}
 }
 
@@ -111,7 +129,7 @@ func testWriteCommitOpen(t *testing.T, s session.Files) {
 				data := content(uint64(size), size)
 				key := receive(t, s, data, announced, chunk)
 				wantNotStored(t, s, "", clientID(1), path)
-				commit(t, s, key, clientID(1), path)
+				commit(t, s, waiting(key, 1, path, data))
 				wantContent(t, s, "", clientID(1), path, data)
 				wantNotStored(t, s, key, clientID(1), path)
 			}
@@ -122,9 +140,9 @@ func testWriteCommitOpen(t *testing.T, s session.Files) {
 func testCommitReplaces(t *testing.T, s session.Files) {
 	older, newer := content(1, 5000), content(2, 100)
 	first, second := receive(t, s, older, 5000, 5000), receive(t, s, newer, -1, 5000)
-	commit(t, s, first, clientID(1), "a")
+	commit(t, s, waiting(first, 1, "a", older))
 	wantContent(t, s, "", clientID(1), "a", older)
-	commit(t, s, second, clientID(1), "a")
+	commit(t, s, waiting(second, 1, "a", newer))
 	wantContent(t, s, "", clientID(1), "a", newer)
 }
 
@@ -132,7 +150,7 @@ func testCommitAgain(t *testing.T, s session.Files) {
 	data := content(1, 5000)
 	key := receive(t, s, data, -1, 5000)
 	for range 3 {
-		commit(t, s, key, clientID(1), "dir/a")
+		commit(t, s, waiting(key, 1, "dir/a", data))
 		wantContent(t, s, "", clientID(1), "dir/a", data)
 	}
 }
@@ -143,9 +161,7 @@ func testCommitNothing(t *testing.T, s session.Files) {
 		t.Fatal(err)
 	}
 	for _, key := range []string{dropped, "", "no key", "../" + dropped, ".", strings.Repeat("0", 32)} {
-		if err := s.Commit(t.Context(), key, clientID(1), "a"); !errors.Is(err, session.ErrNotStored) {
-			t.Errorf("Commit of %q: %v, want ErrNotStored", key, err)
-		}
+		wantCommit(t, s, waiting(key, 1, "a", content(1, 10)), session.ErrNotStored)
 	}
 	wantNotStored(t, s, "", clientID(1), "a")
 }
@@ -174,7 +190,7 @@ func testDiscard(t *testing.T, s session.Files) {
 		}
 		wantNotStored(t, s, in.Key(), clientID(1), "a")
 	}
-	commit(t, s, keep, clientID(1), "a")
+	commit(t, s, waiting(keep, 1, "a", data))
 	for _, key := range []string{keep, "", "no key", "../" + clientID(1).String() + "/a"} {
 		if err := s.Discard(t.Context(), key); err != nil {
 			t.Errorf("Discard of %q: %v", key, err)
@@ -192,51 +208,46 @@ func testIncomingIsReadable(t *testing.T, s session.Files) {
 
 func testClientsAreApart(t *testing.T, s session.Files) {
 	one, two := content(1, 10), content(2, 20)
-	commit(t, s, receive(t, s, one, -1, 100), clientID(1), "a")
+	commit(t, s, waiting(receive(t, s, one, -1, 100), 1, "a", one))
 	wantNotStored(t, s, "", clientID(2), "a")
-	commit(t, s, receive(t, s, two, -1, 100), clientID(2), "a")
+	commit(t, s, waiting(receive(t, s, two, -1, 100), 2, "a", two))
 	wantContent(t, s, "", clientID(1), "a", one)
 	wantContent(t, s, "", clientID(2), "a", two)
 }
 
 // What CleanPath would not have made is refused, whoever asks.
 func testPathsAreChecked(t *testing.T, s session.Files) {
-	key := receive(t, s, content(1, 10), -1, 100)
+	data := content(1, 10)
+	key := receive(t, s, data, -1, 100)
 	paths := []string{
 		"", ".", "..", "../a", "a/..", "a/../b", "/a", "a/", "a//b", "./a", `a\b`, "a\x00b", "a\nb", "ä",
 		"../" + clientID(2).String() + "/a", "../../defensive.db",
 	}
 	for _, path := range paths {
-		if err := s.Commit(t.Context(), key, clientID(1), path); !errors.Is(err, session.ErrPath) {
-			t.Errorf("Commit to %q: %v, want ErrPath", path, err)
-		}
+		wantCommit(t, s, waiting(key, 1, path, data), session.ErrPath)
 		if _, err := read(t.Context(), s, "", clientID(1), path); !errors.Is(err, session.ErrPath) {
 			t.Errorf("Open of %q: %v, want ErrPath", path, err)
 		}
 	}
 	for _, path := range []string{".lock", ".incoming/a", "defensive.db", "...", "a b", "-rf", strings.Repeat("n", 254),
 		strings.Repeat("d/", 126) + "d"} {
-		commit(t, s, key, clientID(1), path)
-		wantContent(t, s, "", clientID(1), path, content(1, 10))
-		key = receive(t, s, content(1, 10), -1, 100)
+		commit(t, s, waiting(key, 1, path, data))
+		wantContent(t, s, "", clientID(1), path, data)
+		key = receive(t, s, data, -1, 100)
 	}
 }
 
 func testFileWhereFolderShouldBe(t *testing.T, s session.Files) {
 	file, below := content(1, 10), content(2, 20)
-	commit(t, s, receive(t, s, file, -1, 100), clientID(1), "a")
+	commit(t, s, waiting(receive(t, s, file, -1, 100), 1, "a", file))
 	key := receive(t, s, below, -1, 100)
-	if err := s.Commit(t.Context(), key, clientID(1), "a/b"); err == nil {
-		t.Error("a/b committed although a is a file")
-	}
+	wantCommit(t, s, waiting(key, 1, "a/b", below), session.ErrObstructed)
 	wantContent(t, s, "", clientID(1), "a", file)
 	wantContent(t, s, key, clientID(1), "", below) // an error leaves the incoming file
-	commit(t, s, key, clientID(1), "c/b")
+	commit(t, s, waiting(key, 1, "c/b", below))
 
 	key = receive(t, s, file, -1, 100)
-	if err := s.Commit(t.Context(), key, clientID(1), "c"); err == nil {
-		t.Error("c committed although c is a folder")
-	}
+	wantCommit(t, s, waiting(key, 1, "c", file), session.ErrObstructed)
 	wantContent(t, s, "", clientID(1), "c/b", below)
 	wantContent(t, s, key, clientID(1), "", file)
 	if _, err := read(t.Context(), s, "", clientID(1), "c"); err == nil {
@@ -244,6 +255,7 @@ func testFileWhereFolderShouldBe(t *testing.T, s session.Files) {
 	}
 }
 
+// Whichever of several files for one place comes last is there whole.
 func testCommitsOfOnePathAtOnce(t *testing.T, s session.Files) {
 	const sides, rounds = 6, 10
 	var wg sync.WaitGroup
@@ -251,16 +263,8 @@ func testCommitsOfOnePathAtOnce(t *testing.T, s session.Files) {
 		wg.Go(func() {
 			for round := range rounds {
 				data := content(uint64(side), 20_000)
-				key := receive(t, s, data, -1, 7000)
-				path := fmt.Sprintf("dir%d/a", round)
-				if side == 0 { // two of one key as well
-					wg.Go(func() {
-						if err := s.Commit(t.Context(), key, clientID(1), path); err != nil {
-							t.Errorf("Commit of one key twice: %v", err)
-						}
-					})
-				}
-				if err := s.Commit(t.Context(), key, clientID(1), path); err != nil {
+				f := waiting(receive(t, s, data, -1, 7000), 1, fmt.Sprintf("dir%d/a", round), data)
+				if err := s.Commit(t.Context(), f); err != nil {
 					t.Errorf("Commit: %v", err)
 				}
 			}
@@ -279,6 +283,24 @@ func testCommitsOfOnePathAtOnce(t *testing.T, s session.Files) {
 		if !whole {
 			t.Errorf("round %d: what is stored is none of what was sent", round)
 		}
+	}
+}
+
+// Commits of one file at the same time all succeed.
+func testCommitsOfOneFileAtOnce(t *testing.T, s session.Files) {
+	for round := range 10 {
+		data := content(uint64(round), 20_000)
+		f := waiting(receive(t, s, data, -1, 7000), 1, fmt.Sprintf("dir%d/a", round), data)
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if err := s.Commit(t.Context(), f); err != nil {
+					t.Errorf("Commit: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		wantContent(t, s, "", clientID(1), f.Path, data)
 	}
 }
 
@@ -367,7 +389,7 @@ func testFilesEndedContext(t *testing.T, s session.Files) {
 	if _, err := s.Create(ctx, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("Create: %v, want context.Canceled", err)
 	}
-	if err := s.Commit(ctx, key, clientID(1), "a"); !errors.Is(err, context.Canceled) {
+	if err := s.Commit(ctx, waiting(key, 1, "a", data)); !errors.Is(err, context.Canceled) {
 		t.Errorf("Commit: %v, want context.Canceled", err)
 	}
 	if err := s.Discard(ctx, key); !errors.Is(err, context.Canceled) {
