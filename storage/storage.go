@@ -36,7 +36,6 @@ import (
 type Files interface {
 	session.Files
 
-
 	// EachIncoming calls yield with the key of each incoming file. yield may
 	// discard files.
 	EachIncoming(ctx context.Context, yield func(key string) error) error

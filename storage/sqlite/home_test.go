@@ -90,7 +90,7 @@ func TestMoved(t *testing.T) {
 			},
 			func(path, aside string) error { return both(aside, path) },
 		},
-		"deleted":        {func(path, _ string) error { return os.Remove(path) }, nil},
+		"deleted":         {func(path, _ string) error { return os.Remove(path) }, nil},
 		"its WAL deleted": {func(path, _ string) error { return os.Remove(path + "-wal") }, nil},
 	}
 	for name, tt := range tests {

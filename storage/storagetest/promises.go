@@ -54,7 +54,7 @@ func Promises(t *testing.T, rounds int, mortal bool, machine func(t *testing.T) 
 	for round := range rounds {
 		m := &promiseModel{
 			t: t, machine: machine(t), mortal: mortal, rnd: rand.New(rand.NewPCG(7, uint64(round))), round: round,
-			places: make(map[string]*placeModel), now: at(0),
+			places: make(map[string]*placeModel), sent: make(map[uint32]*version), now: at(0),
 		}
 		m.run()
 		if t.Failed() {
@@ -71,11 +71,10 @@ type version struct {
 
 // placeModel is what there is under a path, as the table has it.
 type placeModel struct {
-	verified  *version
-	there     bool // verified's content can be relied on
-	waiting   *version
-	lapsed    bool
-	lostMarks bool // lapsed is known to the life that has ended only
+	verified *version
+	there    bool // verified's content can be relied on
+	waiting  *version
+	lapsed   bool
 }
 
 type promiseModel struct {
@@ -90,6 +89,7 @@ type promiseModel struct {
 	files  session.Files
 	svc    *session.Service
 	places map[string]*placeModel
+	sent   map[uint32]*version // by checksum
 	conns  []*promiseConn
 	log    []string
 
@@ -191,6 +191,7 @@ func (m *promiseModel) do(act int, c *promiseConn, path string, failing bool) {
 		if want := fmt.Sprintf("1603 %08x", v.sum); reply != want && !failing {
 			m.fatalf("upload: got %q, want %q", reply, want)
 		} else if reply != want {
+			c.receipts[path] = new(version) // of a file that never was
 			return
 		}
 		if p.waiting != nil {
@@ -314,7 +315,7 @@ func (m *promiseModel) resync(path string, act int, cut bool) {
 		}
 		p.waiting = nil
 		if u := get.Unverified; u != nil {
-			if p.waiting = m.match(u, was.waiting, m.sent(u.Cksum)); p.waiting == nil {
+			if p.waiting = m.match(u, was.waiting, m.sent[u.Cksum]); p.waiting == nil {
 				m.fatalf("%s: an unknown version waits", at)
 			}
 			if p.waiting != was.waiting && (!touched || act > actUpload2) {
@@ -380,17 +381,13 @@ func (m *promiseModel) apply(ops ...session.Operation) {
 	}
 }
 
-var sent = make(map[uint32]*version)
-
-func (m *promiseModel) sent(sum uint32) *version { return sent[sum] }
-
 func (m *promiseModel) newVersion() *version {
 	v := &version{content: make([]byte, 8+m.rnd.IntN(9000))}
 	for i := range v.content {
 		v.content[i] = byte(m.rnd.Uint32())
 	}
 	v.sum = cksum.Checksum(v.content)
-	sent[v.sum] = v
+	m.sent[v.sum] = v
 	return v
 }
 

@@ -1,0 +1,128 @@
+package storage_test
+
+import (
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"sealift/codec"
+	"sealift/session"
+	"sealift/storage"
+	"sealift/storage/files"
+	"sealift/storage/memory"
+	"sealift/storage/sqlite"
+	"sealift/storage/storagetest"
+	"sealift/storage/storagetest/power"
+)
+
+// machine is a server's directory with a database in it.
+type machine struct {
+	dir     string
+	failing bool
+	db      *power.Database
+	reg     session.Registry
+	store   *files.Store
+	rnd     *rand.Rand
+	end     func() error
+}
+
+func newMachine(t *testing.T) *machine {
+	m := &machine{dir: t.TempDir(), rnd: rand.New(rand.NewPCG(3, 4))}
+	m.db = power.Watch(m.dir, func(string) bool { return m.failing && m.rnd.IntN(3) == 0 })
+	return m
+}
+
+func (m *machine) Start(t *testing.T, step func()) (session.Registry, session.Files) {
+	reg, err := sqlite.Open(t.Context(), filepath.Join(m.dir, "defensive.db"), sqlite.Options{Fsync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.reg = reg
+	return m.start(t, step)
+}
+
+func (m *machine) start(t *testing.T, step func()) (session.Registry, session.Files) {
+	store, err := files.Open(m.dir, files.Options{Fsync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.store = store
+	if _, err := storage.Recover(t.Context(), m.reg, store, storage.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	return m.reg, store
+}
+
+func (m *machine) Kill(t *testing.T) {
+	to := t.TempDir()
+	db, err := m.db.Kill(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.bury(to, db)
+}
+
+func (m *machine) Cut(t *testing.T, rnd *rand.Rand) {
+	to := t.TempDir()
+	db, err := m.db.Cut(to, rnd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := power.Copy(filepath.Join(m.dir, "files"), filepath.Join(to, "files")); err != nil {
+		t.Fatal(err)
+	}
+	m.bury(to, db)
+}
+
+func (m *machine) bury(to string, db *power.Database) {
+	_, _ = m.reg.Close(), m.store.Close()
+	_ = os.RemoveAll(m.dir)
+	m.dir, m.db = to, db
+}
+
+func (m *machine) Expire(t *testing.T, svc *session.Service, now time.Time) {
+	var old []session.File
+	_ = m.reg.Files(t.Context(), func(f session.File) error {
+		if !f.Verified {
+			old = append(old, f)
+		}
+		return nil
+	})
+	for _, f := range old {
+		svc.Exclusive(f.ID, f.Path, func() {
+			op := &session.DropFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}
+			_ = m.reg.Apply(t.Context(), []session.Operation{op})
+			svc.Dropped(&f, op.Marked)
+			_ = m.store.Discard(t.Context(), f.Incoming)
+		})
+	}
+}
+
+func (m *machine) FailSyncs(fail bool) { m.failing = fail }
+
+func (m *machine) Remove(t *testing.T, id codec.ClientID, path string) {
+	if err := os.Remove(filepath.Join(m.dir, "files", id.String(), path)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var _ = fs.ErrNotExist
+
+// What a 1029 is answered is true, whatever a server's life ends with.
+func TestPromises(t *testing.T) {
+	storagetest.Promises(t, 50, true, func(t *testing.T) storagetest.Machine { return newMachine(t) })
+}
+
+type mortal struct{ *machine }
+
+func (m mortal) Start(t *testing.T, step func()) (session.Registry, session.Files) {
+	m.reg = memory.New()
+	return m.start(t, step)
+}
+
+func TestPromisesInMemory(t *testing.T) {
+	storagetest.Promises(t, 50, false, func(t *testing.T) storagetest.Machine { return mortal{newMachine(t)} })
+}
