@@ -10,14 +10,16 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sealift/codec"
 	"sealift/crypto/cksum"
 	"sealift/session"
 )
 
-// kill has clients upload all the time, while the server is killed at random
-// moments and started again. What a client has its 1604 for must be there.
+// kill has clients upload all the time, while the server is disturbed in one way
+// or another, killed at random moments and started again. What a client has its
+// 1604 for must be there.
 func kill(r *run) {
-	rounds := r.size(25, 200)
+	rounds := r.size(25, 1000)
 	const clients = 8
 	k := &killing{run: r, dir: r.TempDir(), findings: make(map[string]int)}
 	k.restart()
@@ -29,8 +31,7 @@ func kill(r *run) {
 	}
 	began := time.Now()
 	for round := 1; round <= rounds; round++ {
-		time.Sleep(time.Duration(r.rng.IntN(200)) * time.Millisecond) // the random moment
-		k.server.Load().kill()
+		k.disturb(round, time.Duration(r.rng.IntN(200))*time.Millisecond)
 		if round%25 == 0 || round == rounds {
 			k.check()
 		}
@@ -44,9 +45,44 @@ func kill(r *run) {
 		rounds, time.Since(began).Seconds(), files, k.failures.Load(), k.findings)
 }
 
+// disturb disturbs the server for that long, a random moment, and kills it.
+func (k *killing) disturb(round int, d time.Duration) {
+	how := disturbances[round%len(disturbances)]
+	s := k.server.Load()
+	one := &disturbance{k: k, server: s, rng: rand.New(rand.NewPCG(k.seed, uint64(1000+round))), quiet: make(chan struct{})}
+	k.putBack = nil
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		how.run(one)
+	}()
+	time.Sleep(d)
+	ended := false
+	select {
+	case <-s.exited:
+		ended = true
+	default:
+	}
+	_ = s.cmd.Process.Kill()
+	close(one.quiet)
+	<-done
+	s.kill()
+	if ended {
+		k.Errorf("%s: the server ended by itself: %s", how.name, s.tail())
+	}
+	if k.putBack != nil {
+		k.putBack()
+	}
+}
+
 // killing is what the clients and the killer share.
 type killing struct {
 	*run
+	putBack func() // what a disturbance took from the server's folder
+
+	mu  sync.Mutex
+	ids []codec.ClientID // of the uploaders
+
 	dir       string
 	server    atomic.Pointer[server]
 	stop      atomic.Bool
@@ -143,6 +179,9 @@ func (u *uploader) connect() error {
 		return err
 	}
 	u.known = true
+	u.k.mu.Lock()
+	u.k.ids = append(u.k.ids, p.id)
+	u.k.mu.Unlock()
 	return nil
 }
 
