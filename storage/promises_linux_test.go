@@ -1,7 +1,6 @@
 package storage_test
 
 import (
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -23,15 +22,16 @@ type machine struct {
 	dir     string
 	failing bool
 	db      *power.Database
+	disk    *power.Folder
 	reg     session.Registry
 	store   *files.Store
 	rnd     *rand.Rand
-	end     func() error
 }
 
 func newMachine(t *testing.T) *machine {
 	m := &machine{dir: t.TempDir(), rnd: rand.New(rand.NewPCG(3, 4))}
 	m.db = power.Watch(m.dir, func(string) bool { return m.failing && m.rnd.IntN(3) == 0 })
+	m.disk = power.WatchFolder(m.dir)
 	return m
 }
 
@@ -45,14 +45,17 @@ func (m *machine) Start(t *testing.T, step func()) (session.Registry, session.Fi
 }
 
 func (m *machine) start(t *testing.T, step func()) (session.Registry, session.Files) {
-	store, err := files.Open(m.dir, files.Options{Fsync: true})
+	store, err := files.Open(m.dir, files.Options{Fsync: true, Faults: m.disk.Faults()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	m.store = store
+	m.disk.Fail = func() bool { return m.failing && m.rnd.IntN(3) == 0 }
+	m.disk.Step = nil
 	if _, err := storage.Recover(t.Context(), m.reg, store, storage.Options{}); err != nil {
 		t.Fatal(err)
 	}
+	m.disk.Step = step
 	return m.reg, store
 }
 
@@ -62,7 +65,11 @@ func (m *machine) Kill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.bury(to, db)
+	disk, err := m.disk.Kill(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.bury(to, db, disk)
 }
 
 func (m *machine) Cut(t *testing.T, rnd *rand.Rand) {
@@ -71,16 +78,18 @@ func (m *machine) Cut(t *testing.T, rnd *rand.Rand) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := power.Copy(filepath.Join(m.dir, "files"), filepath.Join(to, "files")); err != nil {
+	disk, err := m.disk.Cut(to, rnd)
+	if err != nil {
 		t.Fatal(err)
 	}
-	m.bury(to, db)
+	m.bury(to, db, disk)
 }
 
-func (m *machine) bury(to string, db *power.Database) {
+func (m *machine) bury(to string, db *power.Database, disk *power.Folder) {
+	m.disk.Step, m.disk.Fail = nil, nil
 	_, _ = m.reg.Close(), m.store.Close()
 	_ = os.RemoveAll(m.dir)
-	m.dir, m.db = to, db
+	m.dir, m.db, m.disk = to, db, disk
 }
 
 func (m *machine) Expire(t *testing.T, svc *session.Service, now time.Time) {
@@ -108,8 +117,6 @@ func (m *machine) Remove(t *testing.T, id codec.ClientID, path string) {
 		t.Fatal(err)
 	}
 }
-
-var _ = fs.ErrNotExist
 
 // What a 1029 is answered is true, whatever a server's life ends with.
 func TestPromises(t *testing.T) {

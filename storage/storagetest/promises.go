@@ -140,7 +140,7 @@ func (m *promiseModel) run() {
 		failing := false
 		if m.mortal && m.rnd.IntN(6) == 0 {
 			m.fuse = m.rnd.IntN(12)
-		} else if m.rnd.IntN(8) == 0 {
+		} else if m.rnd.IntN(4) == 0 {
 			failing = true
 			m.machine.FailSyncs(true)
 		}
@@ -148,7 +148,7 @@ func (m *promiseModel) run() {
 		survived := m.survives(func() { m.do(act, c, path, failing) })
 		m.machine.FailSyncs(false)
 		m.fuse = -1
-		if !survived || m.mortal && m.rnd.IntN(15) == 0 {
+		if !survived || m.mortal && m.rnd.IntN(8) == 0 {
 			m.die(path, act)
 		} else if failing {
 			m.resync(path, act, false)
@@ -306,10 +306,10 @@ func (m *promiseModel) resync(path string, act int, cut bool) {
 		case p.verified == nil && was.verified != nil:
 			m.fatalf("%s: the verified version %08x is forgotten", at, was.verified.sum)
 		case p.verified == was.verified:
+			p.there = p.there && p.verified != nil && m.intact(at, p.verified)
 			if was.there && !p.there {
 				m.fatalf("%s: the verified version %08x is missing", at, was.verified.sum)
 			}
-			p.there = p.there && m.intact(at, p.verified)
 		case !touched || act < actConfirm || act > actConfirm3:
 			m.fatalf("%s: version %08x is verified, and no 1029 was sent", at, p.verified.sum)
 		}

@@ -1,12 +1,6 @@
-// Package power shows tests what a disk would hold after a power cut: of each
-// file what was synced, and of the rest any part. It also makes syncs fail, as
-// the kernel does: a sync that failed is reported once, what it was to write is
-// lost, and the next one succeeds without it.
 package power
 
 import (
-	"errors"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -88,17 +82,24 @@ func watch(dir string, fail func(name string) bool, files map[string]*image) *Da
 	return d
 }
 
-// Kill copies the folder to the empty folder to, as it is after the process was
-// killed, and begins to watch it there. What was not synced is not on the disk
+// Kill copies the database's files to the folder to, as they are after the process
+// was killed, and begins to watch it there. What was not synced is not on the disk
 // yet.
 func (d *Database) Kill(to string) (*Database, error) {
-	if err := Copy(d.dir, to); err != nil {
-		return nil, err
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	files := make(map[string]*image)
 	for name, f := range d.files {
+		if strings.HasSuffix(name, "-shm") { // of processes that live
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(d.dir, name))
+		if err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(filepath.Join(to, name), b, 0o600); err != nil {
+			return nil, err
+		}
 		files[name] = &image{slices.Clone(f.durable), slices.Clone(f.pending)}
 	}
 	return watch(to, d.fail, files), nil
@@ -252,31 +253,6 @@ func xDelete(tls *libc.TLS, v, name uintptr, syncDir int32) int32 {
 		d.mu.Unlock()
 	}
 	return rc
-}
-
-// Copy copies the files of a folder, as they are after the process was killed.
-func Copy(from, to string) error {
-	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		rel, _ := filepath.Rel(from, path)
-		at := filepath.Join(to, rel)
-		switch {
-		case e.IsDir():
-			if err := os.Mkdir(at, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-				return err
-			}
-			return nil
-		case strings.HasSuffix(path, "-shm"): // of processes that live
-			return nil
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(at, b, 0o600)
-	})
 }
 
 // code is the address by which transpiled C calls a Go function that never goes

@@ -1,0 +1,265 @@
+package power
+
+import (
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"sealift/storage/files"
+)
+
+// ErrSync is what a sync fails with.
+var ErrSync = errors.New("input/output error, as the test wants it")
+
+// Folder watches what a files.Store does to its disk. The zero Fail and Step do
+// nothing.
+type Folder struct {
+	Fail func() bool // asked at each sync whether it fails
+	Step func()      // called before and after each step
+
+	dir string // the one that was given to files.Open
+
+	mu      sync.Mutex
+	content map[string]state // of files whose content is not known to be durable, by path
+	entries []*entry         // changes of folders that are not durable, oldest first
+}
+
+// state says what the disk has of a file's content.
+type state uint8
+
+const (
+	unsynced state = iota + 1
+	lost           // a sync has failed, and later ones know nothing of that
+)
+
+// entry is a change of a folder: something was made, renamed, or removed.
+type entry struct {
+	files.Step
+	before []byte // what was there: at Path, of a Remove, or at To, of a Rename; nil: nothing
+	lost   bool   // a sync of the folder has failed since
+}
+
+// folder is the one that has to be synced for the change to be durable.
+func (e *entry) folder() string {
+	if e.Op == files.Rename {
+		return path.Dir(e.To)
+	}
+	return path.Dir(e.Path)
+}
+
+// WatchFolder watches a store in dir that is opened with Faults.
+func WatchFolder(dir string) *Folder { return &Folder{dir: dir, content: make(map[string]state)} }
+
+// Faults are for files.Options.
+func (f *Folder) Faults() *files.Faults { return &files.Faults{Before: f.before, After: f.after} }
+
+func (f *Folder) before(s files.Step) error {
+	if f.Step != nil {
+		f.Step()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch s.Op {
+	case files.SyncFile:
+		if f.fails() {
+			f.content[s.Path] = lost
+			return ErrSync
+		}
+	case files.SyncFolder:
+		if f.fails() {
+			for _, e := range f.entries {
+				e.lost = e.lost || e.folder() == s.Path
+			}
+			return ErrSync
+		}
+	case files.Remove, files.Rename:
+		at := s.Path
+		if s.Op == files.Rename {
+			at = s.To
+		}
+		e := &entry{Step: s}
+		e.before, _ = os.ReadFile(filepath.Join(f.dir, filepath.FromSlash(at)))
+		f.entries = append(f.entries, e)
+	}
+	return nil
+}
+
+func (f *Folder) fails() bool { return f.Fail != nil && f.Fail() }
+
+func (f *Folder) after(s files.Step, err error) error {
+	f.mu.Lock()
+	f.took(s, err)
+	f.mu.Unlock()
+	if f.Step != nil {
+		f.Step()
+	}
+	return err
+}
+
+func (f *Folder) took(s files.Step, err error) {
+	switch s.Op {
+	case files.Create, files.Mkdir:
+		if err == nil {
+			f.entries = append(f.entries, &entry{Step: s})
+		}
+		if s.Op == files.Create {
+			f.content[s.Path] = unsynced
+		}
+	case files.Write:
+		if f.content[s.Path] != lost {
+			f.content[s.Path] = unsynced
+		}
+	case files.SyncFile:
+		if err == nil && f.content[s.Path] == unsynced {
+			delete(f.content, s.Path)
+		}
+	case files.SyncFolder:
+		if err == nil {
+			kept := f.entries[:0]
+			for _, e := range f.entries {
+				if e.lost || e.folder() != s.Path {
+					kept = append(kept, e)
+				}
+			}
+			f.entries = kept
+		}
+	case files.Remove:
+		if err != nil {
+			f.entries = f.entries[:len(f.entries)-1]
+			return
+		}
+		delete(f.content, s.Path)
+	case files.Rename:
+		if err != nil {
+			f.entries = f.entries[:len(f.entries)-1]
+			return
+		}
+		if c, ok := f.content[s.Path]; ok {
+			f.content[s.To] = c
+			delete(f.content, s.Path)
+		} else {
+			delete(f.content, s.To)
+		}
+	}
+}
+
+// Kill copies the folder to the empty folder to, as it is after the process was
+// killed, and watches it there: what was not durable still is not.
+func (f *Folder) Kill(to string) (*Folder, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	g := &Folder{dir: to, content: f.content, entries: f.entries}
+	return g, copyFolder(filepath.Join(f.dir, "files"), filepath.Join(to, "files"))
+}
+
+// Cut copies the folder to the empty folder to, as the disk may have it after a
+// power cut, and watches it there. What was not durable is there or not, and
+// content in any state.
+func (f *Folder) Cut(to string, rnd *rand.Rand) (*Folder, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := copyFolder(filepath.Join(f.dir, "files"), filepath.Join(to, "files")); err != nil {
+		return nil, err
+	}
+	for name := range f.content {
+		if err := damage(filepath.Join(to, filepath.FromSlash(name)), rnd); err != nil {
+			return nil, err
+		}
+	}
+	for i := len(f.entries) - 1; i >= 0; i-- {
+		if rnd.IntN(2) == 0 {
+			if err := f.entries[i].undo(to); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(to, "files"), 0o700); err != nil {
+		return nil, err
+	}
+	return WatchFolder(to), nil
+}
+
+// copyFolder copies a folder with all that is in it to to.
+func copyFolder(from, to string) error {
+	return filepath.WalkDir(from, func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(from, name)
+		at := filepath.Join(to, rel)
+		switch {
+		case e.IsDir():
+			if err := os.Mkdir(at, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+			return nil
+		}
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(at, b, 0o600)
+	})
+}
+
+// undo makes the change not to have happened.
+func (e *entry) undo(dir string) error {
+	at := filepath.Join(dir, filepath.FromSlash(e.Path))
+	switch e.Op {
+	case files.Create, files.Mkdir:
+		return os.RemoveAll(at)
+	case files.Remove:
+		return put(at, e.before)
+	}
+	to := filepath.Join(dir, filepath.FromSlash(e.To))
+	b, err := os.ReadFile(to)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // its folder went
+	}
+	if err != nil {
+		return err
+	}
+	if err := put(at, b); err != nil {
+		return err
+	}
+	if e.before == nil {
+		return os.Remove(to)
+	}
+	return put(to, e.before)
+}
+
+// put makes a file, if its folder is there.
+func put(name string, b []byte) error {
+	err := os.WriteFile(name, b, 0o600)
+	if errors.Is(err, fs.ErrNotExist) || b == nil {
+		return nil
+	}
+	return err
+}
+
+// damage leaves of a file what a disk may have that was not told to write it.
+func damage(name string, rnd *rand.Rand) error {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	switch rnd.IntN(4) {
+	case 0: // all of it
+		return nil
+	case 1:
+		b = b[:rnd.IntN(len(b)+1)]
+	case 2:
+		clear(b[rnd.IntN(len(b)+1):])
+	case 3:
+		b = []byte(strings.Repeat("?", len(b)))
+	}
+	return os.WriteFile(name, b, 0o600)
+}
