@@ -4,223 +4,223 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
-	"runtime"
-	"strings"
 
-	"sealift/codec"
+	"sealift/crypto/cksum"
 	"sealift/session"
 )
 
-// Commit implements session.Files: the content is flushed to the disk first,
-// then renamed into its place, then the directory is flushed.
-func (s *Store) Commit(ctx context.Context, file *session.File) error {
-	key, id, path := file.Incoming, file.ID, file.Path
+// maxTries is how often Commit enters the folder of a file, if somebody removes
+// it each time.
+const maxTries = 10
+
+// errFolderGoes is a folder that was removed as often as Commit made it.
+var errFolderGoes = errors.New("the file's folder is removed again and again")
+
+// Commit implements session.Files: the content is synced first, then renamed into
+// its place, then the folder is synced.
+func (s *Store) Commit(ctx context.Context, f *session.File) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if s.incoming == nil {
 		return errReadOnly
 	}
-	if !isKey(key) {
+	if !isKey(f.Incoming) {
 		return session.ErrNotStored
 	}
-	f, err := s.incoming.OpenFile(inFolder(key), os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return s.commitAgain(id, path)
+	defer s.locks.lock(f.ID.String() + "/" + f.Path)()
+	if err := s.atHome(); err != nil {
+		return err
+	}
+	if cause := s.isSpoilt(f.Incoming); cause != nil {
+		return s.spoil(f.Incoming, cause)
+	}
+	err := s.move(f, !s.fsync)
+	if errors.Is(err, errGone) {
+		err = s.commitAgain(ctx, f)
 	}
 	if err != nil {
 		return err
 	}
-	at, err := s.enterAll(id, path, true)
-	if err != nil {
-		return errors.Join(err, f.Close())
+	return s.atHome()
+}
+
+// errGone is an incoming file that is not there, or not any more.
+var errGone = errors.New("the incoming file is gone")
+
+// move moves an incoming file to its place. synced says that its content is durable
+// already. errGone if there is none.
+func (s *Store) move(f *session.File, synced bool) error {
+	for range maxTries {
+		info, err := s.complete(f)
+		if err != nil {
+			return err
+		}
+		at, err := s.enterAll(f.ID, f.Path, true)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		moved, err := s.moveInto(at, f, info, &synced)
+		if moved {
+			at.close()
+			return err
+		}
+		at.abandon()
+		if err != nil {
+			return err
+		}
 	}
-	defer at.close()
+	return errFolderGoes
+}
+
+// moveInto moves an incoming file, which info describes, into at. If it was not moved and there is no
+// error, the folder went, and the caller tries again. It sets synced once the
+// content is durable.
+func (s *Store) moveInto(at *target, f *session.File, info fs.FileInfo, synced *bool) (moved bool, err error) {
 	if err := at.check(); err != nil && !errors.Is(err, session.ErrNotStored) {
-		return errors.Join(err, f.Close())
+		return false, err
 	}
-	if s.fsync {
-		err = f.Sync()
+	if !*synced {
+		if err := s.syncIncoming(f.Incoming); err != nil {
+			return false, err
+		}
+		*synced = true
 	}
-	// Closed before the rename, which Windows wants so.
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	err = s.root.Rename(incomingFolder+"/"+inFolder(key), id.String()+"/"+path)
+	err = s.rename(incomingFolder+"/"+inFolder(f.Incoming), at.folder+"/"+at.name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return s.commitAgain(id, path) // another Commit of the key was faster
+		return false, nil
 	}
-	if err != nil || !s.fsync {
-		return err
+	if err != nil {
+		return false, err
 	}
-	return syncDir(at.dir)
+	// The rename went by the path. If that leads elsewhere by now, the file may
+	// be where no sync of at.dir makes it durable.
+	if there := at.check(); there != nil || !os.SameFile(at.info, info) {
+		return true, errGone
+	}
+	if !s.fsync {
+		return true, nil
+	}
+	if err := s.syncFolder(at.dir, at.folder); err != nil {
+		return true, fmt.Errorf("%w: %w", session.ErrPlaceNotDurable, err)
+	}
+	return true, nil
 }
 
-// commitAgain is Commit where the incoming file is gone: if the place is taken,
-// an earlier Commit renamed it there, but it may not have come to the end.
-func (s *Store) commitAgain(id codec.ClientID, path string) error {
-	at, err := s.enterAll(id, path, false)
-	if err != nil {
-		return err
+// complete looks at an incoming file: errGone if there is none, ErrNotStored if it
+// is not what f says.
+func (s *Store) complete(f *session.File) (fs.FileInfo, error) {
+	info, err := s.incoming.Lstat(inFolder(f.Incoming))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, errGone
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%w: the incoming file is a %s", session.ErrNotStored, kind(info.Mode()))
+	case info.Size() != f.Size:
+		return nil, fmt.Errorf("%w: the incoming file has %d bytes instead of %d", session.ErrNotStored, info.Size(), f.Size)
 	}
-	defer at.close()
-	if err := at.check(); err != nil || !s.fsync {
-		return err
-	}
-	f, err := at.dir.OpenFile(at.name, os.O_RDWR, 0)
-	if err != nil {
-		return notStored(err)
-	}
-	return errors.Join(f.Sync(), f.Close(), syncDir(at.dir))
+	return info, nil
 }
 
-// target is the place of a file.
-type target struct {
-	dir  *os.Root // its folder
-	name string   // within dir
-	size int64    // set by check
-}
-
-func (t *target) close() { _ = t.dir.Close() }
-
-// check looks at what is in the place: nil for a regular file, whose size it
-// takes down, ErrNotStored for nothing, ErrObstructed for anything else.
-func (t *target) check() error {
-	info, err := t.dir.Lstat(t.name)
-	if err != nil {
-		return notStored(err)
+// syncIncoming makes the content of an incoming file durable, through the
+// descriptor that wrote it if it is still open, and closes it, which Windows
+// wants before a rename. If that fails, it removes the file.
+func (s *Store) syncIncoming(key string) error {
+	f := s.takeKept(key)
+	if f == nil {
+		if cause := s.isSpoilt(key); cause != nil { // when it gave way
+			return s.spoil(key, cause)
+		}
+		opened := newFile(s, inFolder(key))
+		opened.made = true
+		f = &opened
+		if _, err := f.use(); errors.Is(err, fs.ErrNotExist) {
+			return errGone
+		} else if err != nil {
+			return err
+		}
 	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%w: %q is a %s", ErrObstructed, t.name, kind(info.Mode()))
+	err := s.step(SyncFile, f.path, "", f.f.Sync)
+	if err = errors.Join(err, f.release()); err != nil {
+		return s.spoil(key, err)
 	}
-	t.size = info.Size()
 	return nil
 }
 
-// find returns the place of a file that is stored. The caller closes it.
-func (s *Store) find(id codec.ClientID, path string) (*target, error) {
-	at, err := s.enterAll(id, path, false)
-	if err != nil {
-		return nil, err
-	}
-	if err := at.check(); err != nil {
-		at.close()
-		return nil, err
-	}
-	return at, nil
-}
-
-// enterAll goes down to the folder of a file, one element of the path at a time,
-// and through no symbolic link. With create it makes the folders that are
-// missing, durably; otherwise a missing one is ErrNotStored. The caller closes
-// the target.
-func (s *Store) enterAll(id codec.ClientID, path string, create bool) (*target, error) {
-	if clean, err := session.CleanPath(path); err != nil || clean != path || !portable(path) {
-		return nil, session.ErrPath
-	}
-	elements := strings.Split(path, "/")
-	name := elements[len(elements)-1]
-	dir := s.root
-	whole := ""
-	for _, element := range append([]string{id.String()}, elements[:len(elements)-1]...) {
-		whole += "/" + element
-		next, err := s.enterNext(dir, element, whole, create)
-		if dir != s.root {
-			_ = dir.Close()
-		}
-		if err != nil {
-			return nil, err
-		}
-		dir = next
-	}
-	return &target{dir: dir, name: name}, nil
-}
-
-// enterNext opens the folder name in dir; whole is its path below files/.
+// commitAgain is Commit where the incoming file is gone: an earlier one may have
+// moved it, but not have come to its end. ErrNotStored if what is in the place is
+// not the content that f says.
 //
-// A file survives a power cut only if all the folders above it do. That a
-// folder exists does not say that its entry is on the disk: another Commit may
-// have made it a moment ago. Hence the store remembers whose entries it has
-// flushed itself.
-func (s *Store) enterNext(dir *os.Root, name, whole string, create bool) (*os.Root, error) {
-	next, err := enter(dir, name)
-	if !create || !s.fsync && err == nil {
-		return next, notStored(err)
+// The sync of the folder may have failed, and only an entry that is made anew is
+// certain to be written by the next one. So the file is moved back first.
+func (s *Store) commitAgain(ctx context.Context, f *session.File) error {
+	at, err := s.find(f.ID, f.Path)
+	if errors.Is(err, ErrObstructed) {
+		return fmt.Errorf("%w: %w", session.ErrNotStored, err)
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		err = dir.Mkdir(name, dirMode)
-		switch {
-		case err == nil:
-			s.forgetDurable(whole) // somebody removed the one that was
-		case !errors.Is(err, fs.ErrExist):
-			return nil, err
-		}
-		next, err = enter(dir, name)
-	}
-	if err != nil || !s.fsync || s.isDurable(whole) {
-		return next, err
-	}
-	if err := syncDir(dir); err != nil {
-		_ = next.Close()
-		return nil, err
-	}
-	s.setDurable(whole)
-	return next, nil
-}
-
-// maxDurable bounds the folders remembered. Forgetting one costs a flush.
-const maxDurable = 1 << 16
-
-func (s *Store) isDurable(whole string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, ok := s.durable[whole]
-	return ok
-}
-
-func (s *Store) setDurable(whole string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.durable) >= maxDurable {
-		clear(s.durable)
-	}
-	s.durable[whole] = struct{}{}
-}
-
-func (s *Store) forgetDurable(whole string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.durable, whole)
-}
-
-// enter opens a folder that is no symbolic link.
-func enter(dir *os.Root, name string) (*os.Root, error) {
-	info, err := dir.Lstat(name)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if !info.IsDir() {
-		return nil, fmt.Errorf("%w: %q is a %s", ErrObstructed, name, kind(info.Mode()))
+	defer at.close()
+	if at.info.Size() != f.Size {
+		return fmt.Errorf("%w: in its place are %d bytes instead of %d", session.ErrNotStored, at.info.Size(), f.Size)
 	}
-	return dir.OpenRoot(name)
+	if err := s.verify(ctx, at, f); err != nil || !s.fsync {
+		return err
+	}
+	name := inFolder(f.Incoming)
+	if err := s.makeIncomingFolder(name); err != nil {
+		return err
+	}
+	if err := s.rename(at.folder+"/"+at.name, incomingFolder+"/"+name); err != nil {
+		return notStored(err)
+	}
+	if err = s.move(f, true); errors.Is(err, errGone) {
+		return session.ErrNotStored
+	}
+	return err
 }
 
-func kind(mode fs.FileMode) string {
-	switch {
-	case mode.IsRegular():
-		return "file"
-	case mode.IsDir():
-		return "folder"
-	case mode&fs.ModeSymlink != 0:
-		return "symbolic link"
+// verify makes the content in a place durable and compares it with f.
+func (s *Store) verify(ctx context.Context, at *target, f *session.File) error {
+	r, err := at.dir.OpenFile(at.name, os.O_RDWR, 0)
+	if err != nil {
+		return notStored(err)
 	}
-	return "special file"
+	defer r.Close()
+	if s.fsync {
+		if err := s.step(SyncFile, s.below(at.folder+"/"+at.name), "", r.Sync); err != nil {
+			return fmt.Errorf("%w: %w", session.ErrPlaceNotDurable, err)
+		}
+		dropCache(r)
+	}
+	var sum cksum.Hash
+	if _, err := io.Copy(&sum, &reader{ctx, r}); err != nil {
+		return err
+	}
+	if sum.Sum32() != f.Cksum {
+		return fmt.Errorf("%w: in its place is content of another checksum", session.ErrNotStored)
+	}
+	return nil
 }
 
-// portable reports whether path means on this system what it says: on Windows,
-// a colon begins the name of a stream within a file.
-func portable(path string) bool {
-	return runtime.GOOS != "windows" || !strings.Contains(path, ":")
+// reader reads until its context ends.
+type reader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r *reader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
 }

@@ -20,7 +20,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 
@@ -62,6 +61,8 @@ type Options struct {
 	// again, so that any number of uploads can be under way. Zero is
 	// DefaultMaxOpen, below zero is none.
 	MaxOpen int
+	// Faults is for tests; see there.
+	Faults *Faults
 }
 
 // Store is a session.Files in a directory. It is safe for concurrent use; an
@@ -70,13 +71,20 @@ type Options struct {
 // under way.
 type Store struct {
 	fsync    bool
+	faults   *Faults // nil but in tests
 	lock     *os.File
 	root     *os.Root // files/
 	incoming *os.Root // files/.incoming/; nil in a Store for reading
 	slots    chan struct{}
+	kept     kept
+	locks    locks // of places and folders
 
-	mu      sync.Mutex
-	durable map[string]struct{} // see target
+	rootHome, incomingHome home
+
+	mu       sync.Mutex
+	durable  map[string]struct{} // folders whose entries are on the disk; see makeFolder
+	doubtful map[string]struct{} // folders whose entries may not be, for good
+	spoilt   map[string]error    // incoming files, by key; see spoil
 }
 
 var _ session.Files = (*Store)(nil)
@@ -91,7 +99,10 @@ func Open(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{fsync: o.Fsync, root: root, durable: make(map[string]struct{})}
+	s := &Store{
+		fsync: o.Fsync, faults: o.Faults, root: root, kept: kept{files: make(map[string]*keptFile)},
+		durable: make(map[string]struct{}), doubtful: make(map[string]struct{}), spoilt: make(map[string]error),
+	}
 	switch {
 	case o.MaxOpen == 0:
 		s.slots = make(chan struct{}, DefaultMaxOpen)
@@ -133,6 +144,13 @@ func (s *Store) setUp(dir string) error {
 	if s.incoming, err = enter(s.root, incomingFolder); err != nil {
 		return err
 	}
+	home := filepath.Join(dir, folder)
+	if s.rootHome, err = findHome(home, s.root); err != nil {
+		return err
+	}
+	if s.incomingHome, err = findHome(filepath.Join(home, incomingFolder), s.incoming); err != nil {
+		return err
+	}
 	SpreadFolders(s.incoming)
 	if err := s.sweepScratch(); err != nil {
 		return err
@@ -145,12 +163,18 @@ func (s *Store) setUp(dir string) error {
 		return err
 	}
 	defer parent.Close()
-	return errors.Join(syncDir(s.root), syncDir(parent))
+	return errors.Join(
+		s.syncFolder(s.root, ""),
+		s.step(SyncFolder, ".", "", func() error { return syncDir(parent) }),
+	)
 }
 
 // Close releases the directory. Nothing of the store may be in use any more.
 func (s *Store) Close() error {
 	var errs []error
+	for s.giveWay() {
+		<-s.slots
+	}
 	if s.incoming != nil {
 		errs = append(errs, s.incoming.Close())
 	}
@@ -171,7 +195,7 @@ func (s *Store) Create(ctx context.Context, size int64) (session.Incoming, error
 		return nil, errReadOnly
 	}
 	key := newKey()
-	return &incoming{file: file{store: s, name: inFolder(key)}, key: key, hint: size}, nil
+	return &incoming{file: newFile(s, inFolder(key)), key: key, hint: size}, nil
 }
 
 // Scratch implements session.Files. The room is a file beside the incoming
@@ -185,7 +209,7 @@ func (s *Store) Scratch(ctx context.Context) (session.Scratch, error) {
 	if s.incoming == nil {
 		return nil, errReadOnly
 	}
-	return &scratch{file{store: s, name: inFolder(newKey()) + scratchSuffix}}, nil
+	return &scratch{newFile(s, inFolder(newKey())+scratchSuffix)}, nil
 }
 
 // Discard implements session.Files.
@@ -199,9 +223,15 @@ func (s *Store) Discard(ctx context.Context, key string) error {
 	if !isKey(key) {
 		return nil
 	}
-	if err := s.incoming.Remove(inFolder(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if f := s.takeKept(key); f != nil {
+		_ = f.release() // what it would tell is of no interest any more
+	}
+	if err := s.remove(inFolder(key)); err != nil {
 		return err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.spoilt, key)
 	return nil
 }
 
@@ -223,7 +253,14 @@ func (s *Store) open(key string, id codec.ClientID, path string) (*os.File, erro
 			return nil, session.ErrNotStored
 		}
 		f, err := s.incoming.Open(inFolder(key))
-		return f, notStored(err)
+		if err != nil {
+			return nil, notStored(err)
+		}
+		if s.fsync {
+			// Whoever asks wants to know what a Commit would make durable.
+			dropCache(f)
+		}
+		return f, nil
 	}
 	at, err := s.find(id, path)
 	if err != nil {
@@ -255,7 +292,7 @@ func (s *Store) Size(ctx context.Context, key string, id codec.ClientID, path st
 		return 0, err
 	}
 	defer at.close()
-	return at.size, nil
+	return at.info.Size(), nil
 }
 
 // notStored puts our error in the place of the system's.
@@ -284,16 +321,4 @@ func isKey(key string) bool {
 		return false
 	}
 	return strings.Trim(key, "0123456789abcdef") == ""
-}
-
-// syncDir makes the entries of a directory durable.
-func syncDir(dir *os.Root) error {
-	if runtime.GOOS == "windows" {
-		return nil // NTFS journals them, and there is no call to wait for that
-	}
-	f, err := dir.Open(".")
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

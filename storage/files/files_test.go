@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -310,7 +311,9 @@ func wantIncoming(t testing.TB, s *Store, want ...string) {
 	if err := s.EachIncoming(t.Context(), func(key string) error { got = append(got, key); return nil }); err != nil {
 		t.Fatal(err)
 	}
-	if strings.Join(got, " ") != strings.Join(want, " ") {
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
 		t.Errorf("incoming %q, want %q", got, want)
 	}
 }

@@ -12,10 +12,15 @@ import (
 // stays open afterwards if there is a slot for it.
 type file struct {
 	store *Store
-	name  string
-	made  bool // it exists
+	name  string // in the incoming folder
+	path  string // for a Step
+	made  bool   // it exists
 	f     *os.File
-	slot  bool // f is open and keeps a slot
+	slot  bool // f is open and has a slot
+}
+
+func newFile(s *Store, name string) file {
+	return file{store: s, name: name, path: s.below(incomingFolder + "/" + name)}
 }
 
 // use returns the open file, which it makes first if it is new. Each use ends
@@ -24,23 +29,42 @@ func (f *file) use() (*os.File, error) {
 	if f.f != nil {
 		return f.f, nil
 	}
-	flag := os.O_RDWR
-	if !f.made {
-		flag |= os.O_CREATE | os.O_EXCL
-	}
 	var err error
-	f.f, err = f.store.incoming.OpenFile(f.name, flag, fileMode)
-	if errors.Is(err, fs.ErrNotExist) && !f.made {
-		if err = f.store.incoming.Mkdir(path.Dir(f.name), dirMode); err == nil || errors.Is(err, fs.ErrExist) {
-			f.f, err = f.store.incoming.OpenFile(f.name, flag, fileMode)
-		}
+	if f.made {
+		f.f, err = f.store.incoming.OpenFile(f.name, os.O_RDWR, 0)
+	} else {
+		err = f.store.step(Create, f.path, "", f.create)
 	}
 	if err != nil {
-		f.f = nil
-		return nil, err
+		return nil, errors.Join(err, f.release())
 	}
 	f.made = true
 	return f.f, nil
+}
+
+func (f *file) create() error {
+	open := func() (err error) {
+		f.f, err = f.store.incoming.OpenFile(f.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
+		return err
+	}
+	err := open()
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = f.store.makeIncomingFolder(f.name); err == nil {
+			err = open()
+		}
+	}
+	return err
+}
+
+// makeIncomingFolder makes the folder of a file in the incoming folder. It need
+// not be durable: what is in it may go in a power cut.
+func (s *Store) makeIncomingFolder(name string) error {
+	dir := path.Dir(name)
+	err := s.step(Mkdir, s.below(incomingFolder+"/"+dir), "", func() error { return s.incoming.Mkdir(dir, dirMode) })
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
 }
 
 // done ends a use that came out with err, and returns err, or what else went
@@ -54,22 +78,41 @@ func (f *file) done(err error) error {
 		f.slot = true
 		return err
 	default: // also where there are no slots at all
-		return errors.Join(err, f.release())
+		if f.slot = f.store.giveWay(); f.slot {
+			return err
+		}
+		return errors.Join(err, f.close())
 	}
 }
 
-// release closes the file, if it is open.
+// release closes the file, if it is open, and gives its slot back.
 func (f *file) release() error {
-	if f.f == nil {
-		return nil
-	}
-	err := f.f.Close()
-	f.f = nil
+	err := f.close()
 	if f.slot {
 		f.slot = false
 		<-f.store.slots
 	}
 	return err
+}
+
+// close closes the file, if it is open, and leaves its slot to the caller. On some
+// file systems, NFS among them, that is when an error of an earlier write is told.
+func (f *file) close() error {
+	if f.f == nil {
+		return nil
+	}
+	open := f.f
+	f.f = nil
+	return f.store.step(Close, f.path, "", open.Close)
+}
+
+// writeAt writes p to the open file.
+func (f *file) writeAt(open *os.File, p []byte, off int64) (n int, err error) {
+	err = f.store.step(Write, f.path, "", func() error {
+		n, err = open.WriteAt(p, off)
+		return err
+	})
+	return n, err
 }
 
 // maxAhead is how many bytes are reserved ahead of what is written, at most.
@@ -105,10 +148,11 @@ func (in *incoming) Write(p []byte) (int, error) {
 		in.failed = in.done(err)
 		return 0, in.failed
 	}
-	n, err := f.WriteAt(p, in.size)
+	n, err := in.writeAt(f, p, in.size)
 	in.size += int64(n)
-	if in.store.fsync && in.size-in.begun >= flushEvery {
-		startFlush(f, in.begun, in.size-in.begun)
+	if err == nil && in.store.fsync && in.size-in.begun >= flushEvery {
+		from, n := in.begun, in.size-in.begun
+		err = in.store.step(Flush, in.path, "", func() error { return startFlush(f, from, n) })
 		in.begun = in.size
 	}
 	in.failed = in.done(err)
@@ -125,17 +169,39 @@ func (in *incoming) reserve(f *os.File, end int64) error {
 	}
 	from, to := max(in.reserved, in.size), min(in.hint, end+min(end, maxAhead))
 	in.reserved = to
-	return reserve(f, from, to-from)
+	err := in.store.step(Reserve, in.path, "", func() error { return reserve(f, from, to-from) })
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	return err
 }
 
-// Close ends the writing. It does not repeat the error of a Write.
+// Close ends the writing. The descriptor stays open for Commit, if it has a slot.
+// Close does not repeat the error of a Write.
 func (in *incoming) Close() error {
-	if in.failed == nil && !in.made { // an empty file
-		if _, err := in.use(); err != nil {
+	if in.failed != nil {
+		return in.release()
+	}
+	if !in.made { // an empty file
+		_, err := in.use()
+		if err == nil {
+			err = in.done(nil)
+		}
+		if err != nil {
+			in.failed = err
 			return err
 		}
 	}
-	return in.release()
+	if err := in.store.atHome(); err != nil {
+		return errors.Join(err, in.release())
+	}
+	if !in.store.fsync || !in.slot {
+		return in.release()
+	}
+	kept := in.file
+	in.f, in.slot = nil, false
+	in.store.keep(in.key, &kept)
+	return nil
 }
 
 // scratch is a session.Scratch.
@@ -158,7 +224,7 @@ func (s *scratch) WriteAt(p []byte, off int64) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, err := f.WriteAt(p, off)
+	n, err := s.writeAt(f, p, off)
 	return n, s.done(err)
 }
 
@@ -169,8 +235,5 @@ func (s *scratch) Close() error {
 		return err
 	}
 	s.made = false
-	if rm := s.store.incoming.Remove(s.name); rm != nil && !errors.Is(rm, fs.ErrNotExist) {
-		err = errors.Join(err, rm)
-	}
-	return err
+	return errors.Join(err, s.store.remove(s.name))
 }

@@ -195,3 +195,30 @@ func TestIncomingFoldersAreSpread(t *testing.T) {
 		t.Errorf("flags %#x, %v", flags, err)
 	}
 }
+
+// A complete file keeps its descriptor until it is committed or discarded, or
+// until others need it; then it is committed all the same.
+func TestContentIsSyncedThroughTheDescriptorThatWroteIt(t *testing.T) {
+	s := open(t, t.TempDir(), Options{Fsync: true, MaxOpen: 2})
+	before := openDescriptors(t)
+	keys := []string{receive(t, s, "0"), receive(t, s, "1"), receive(t, s, "2"), receive(t, s, "3")}
+	if n := openDescriptors(t) - before; n != 2 {
+		t.Errorf("%d descriptors, want 2", n)
+	}
+	for i, want := range []bool{false, false, true, true} {
+		if got := s.kept.files[keys[i]] != nil; got != want {
+			t.Errorf("file %d is open: %v, want %v", i, got, want)
+		}
+	}
+	if err := s.Discard(t.Context(), keys[3]); err != nil {
+		t.Fatal(err)
+	}
+	for i, key := range keys[:3] {
+		if err := s.Commit(t.Context(), waiting(key, "a", string(rune('0'+i)))); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := openDescriptors(t) - before; n != 0 || len(s.slots) != 0 {
+		t.Errorf("%d descriptors and %d slots are left", n, len(s.slots))
+	}
+}

@@ -27,6 +27,8 @@ func TestFiles(t *testing.T, open func(t *testing.T) session.Files) {
 		{"CommitReplaces", testCommitReplaces},
 		{"CommitAgain", testCommitAgain},
 		{"CommitNothing", testCommitNothing},
+		{"CommitOfAnotherSize", testCommitOfAnotherSize},
+		{"CommitIsOfThisContent", testCommitIsOfThisContent},
 		{"Discard", testDiscard},
 		{"IncomingIsReadable", testIncomingIsReadable},
 		{"ClientsAreApart", testClientsAreApart},
@@ -164,6 +166,38 @@ func testCommitNothing(t *testing.T, s session.Files) {
 		wantCommit(t, s, waiting(key, 1, "a", content(1, 10)), session.ErrNotStored)
 	}
 	wantNotStored(t, s, "", clientID(1), "a")
+}
+
+// An incoming file that has lost its end is not committed.
+func testCommitOfAnotherSize(t *testing.T, s session.Files) {
+	was, data := content(1, 5000), content(2, 5000)
+	commit(t, s, waiting(receive(t, s, was, -1, 5000), 1, "a", was))
+	for _, has := range []int{0, 4999, 5001} {
+		key := receive(t, s, content(2, has), -1, 5000)
+		wantCommit(t, s, waiting(key, 1, "a", data), session.ErrNotStored)
+		wantContent(t, s, "", clientID(1), "a", was)
+	}
+}
+
+// With the incoming file gone, what is in the place is this content, or there was
+// no Commit.
+func testCommitIsOfThisContent(t *testing.T, s session.Files) {
+	data := content(2, 5000)
+	for name, place := range map[string][]byte{
+		"smaller": data[:4999], "larger": append(data[:5000:5000], 0), "empty": {}, "other": content(3, 5000),
+		"a bit": append([]byte{data[0] ^ 1}, data[1:]...),
+	} {
+		commit(t, s, waiting(receive(t, s, place, -1, 5000), 1, name+"/a", place))
+		key := receive(t, s, data, -1, 5000)
+		if err := s.Discard(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+		wantCommit(t, s, waiting(key, 1, name+"/a", data), session.ErrNotStored)
+		wantContent(t, s, "", clientID(1), name+"/a", place)
+		wantCommit(t, s, waiting(key, 1, name, data), session.ErrNotStored)        // the place is a folder
+		wantCommit(t, s, waiting(key, 1, name+"/a/b", data), session.ErrNotStored) // or below a file
+		wantNotStored(t, s, "", clientID(1), name+"/b")
+	}
 }
 
 func testDiscard(t *testing.T, s session.Files) {

@@ -1,0 +1,301 @@
+package files
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"sealift/session"
+)
+
+var errDisk = errors.New("the disk failed")
+
+// disk is a Faults that takes steps down and makes some fail.
+type disk struct {
+	mu    sync.Mutex
+	steps []Step
+	fails func(Step) error // before the step is taken
+	after func(Step) bool  // after it was taken
+}
+
+func (d *disk) faults() *Faults {
+	return &Faults{
+		Before: func(s Step) error {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.steps = append(d.steps, s)
+			if d.fails != nil {
+				return d.fails(s)
+			}
+			return nil
+		},
+		After: func(s Step, err error) error {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			if d.after != nil && d.after(s) {
+				return errors.Join(err, errDisk)
+			}
+			return err
+		},
+	}
+}
+
+// fail makes the steps of these kinds fail, at paths that end in path.
+func (d *disk) fail(path string, ops ...Op) {
+	d.before(func(s Step) error {
+		if slices.Contains(ops, s.Op) && strings.HasSuffix(s.Path, path) {
+			return errDisk
+		}
+		return nil
+	})
+}
+
+// before has do called before each step.
+func (d *disk) before(do func(Step) error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fails = do
+}
+
+func (d *disk) failAfter(path string, ops ...Op) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.after = func(s Step) bool { return slices.Contains(ops, s.Op) && strings.HasSuffix(s.Path, path) }
+}
+
+func (d *disk) repair() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fails, d.after = nil, nil
+}
+
+// taken returns the steps since the last call, but for some that are of no
+// interest, as "op path".
+func (d *disk) taken(but ...Op) []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []string
+	for _, s := range d.steps {
+		if !slices.Contains(but, s.Op) {
+			all = append(all, fmt.Sprint(s.Op, " ", s.Path))
+		}
+	}
+	d.steps = nil
+	return all
+}
+
+const (
+	aliceFolder = "files/a1ce0000000000000000000000000000"
+	older       = "the file that was"
+	newer       = "the file that comes"
+)
+
+// faulty is a store on a disk that a test can make fail. It has alice's file
+// docs/a, older.
+func faulty(t *testing.T, o Options) (*Store, *disk, string) {
+	t.Helper()
+	d, dir := new(disk), t.TempDir()
+	o.Fsync, o.Faults = true, d.faults()
+	s := open(t, dir, o)
+	commit(t, s, waiting(receive(t, s, older), "docs/a", older))
+	d.taken()
+	return s, d, dir
+}
+
+func commit(t testing.TB, s *Store, f *session.File) {
+	t.Helper()
+	if err := s.Commit(t.Context(), f); err != nil {
+		t.Fatalf("Commit: %v", err)
+	}
+}
+
+func wantCommit(t testing.TB, s *Store, f *session.File, want error) {
+	t.Helper()
+	if err := s.Commit(t.Context(), f); !errors.Is(err, want) {
+		t.Errorf("Commit: %v, want %v", err, want)
+	}
+}
+
+func wantFile(t testing.TB, dir, path, want string) {
+	t.Helper()
+	if got, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(aliceFolder), path)); string(got) != want || err != nil {
+		t.Errorf("%s holds %q, %v, want %q", path, got, err, want)
+	}
+}
+
+// What a Commit does to the disk, and in which order.
+func TestStepsOfACommit(t *testing.T) {
+	s, d, _ := faulty(t, Options{})
+	for _, path := range []string{"docs/b", "new/c"} {
+		key := receive(t, s, newer)
+		incoming := "files/.incoming/" + inFolder(key)
+		d.taken()
+		commit(t, s, waiting(key, path, newer))
+		want := []string{"sync file " + incoming, "close " + incoming, "rename " + incoming}
+		if path == "new/c" {
+			want = append([]string{"mkdir " + aliceFolder + "/new", "sync folder " + aliceFolder}, want...)
+		}
+		want = append(want, "sync folder "+aliceFolder+"/"+path[:strings.Index(path, "/")])
+		if got := d.taken(); !slices.Equal(got, want) {
+			t.Errorf("%s: %q,\nwant %q", path, got, want)
+		}
+	}
+}
+
+// Content whose sync, or whose close, failed is never committed, though the next
+// sync succeeds; not even where it cannot be removed at once.
+func TestFailedSyncOfContentIsFinal(t *testing.T) {
+	for name, fail := range map[string]func(d *disk, key string){
+		"sync":                          func(d *disk, key string) { d.failAfter(key, SyncFile) },
+		"sync that was not taken":       func(d *disk, key string) { d.fail(key, SyncFile) },
+		"close":                         func(d *disk, key string) { d.failAfter(key, Close) },
+		"sync, and it can't be removed": func(d *disk, key string) { d.fail(key, SyncFile, Remove) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, d, dir := faulty(t, Options{})
+			f := waiting(receive(t, s, newer), "docs/a", newer)
+			fail(d, f.Incoming)
+			wantCommit(t, s, f, session.ErrNotDurable)
+			wantFile(t, dir, "docs/a", older)
+			stuck := strings.Contains(name, "removed")
+			if left := leftIncoming(t, dir); len(left) != 0 && !stuck {
+				t.Errorf("left %v", left)
+			}
+			d.repair()
+			if stuck {
+				wantCommit(t, s, f, session.ErrNotDurable)
+			}
+			wantCommit(t, s, f, session.ErrNotStored)
+			if left := leftIncoming(t, dir); len(left) != 0 {
+				t.Errorf("left %v", left)
+			}
+			wantFile(t, dir, "docs/a", older)
+			commit(t, s, waiting(receive(t, s, newer), "docs/a", newer))
+		})
+	}
+}
+
+// A descriptor that gives way to another upload and cannot be closed without an
+// error has spoilt its content.
+func TestFailedCloseOfAKeptFileIsFinal(t *testing.T) {
+	for _, removable := range []bool{true, false} {
+		s, d, dir := faulty(t, Options{MaxOpen: 1})
+		f := waiting(receive(t, s, newer), "docs/a", newer)
+		if removable {
+			d.failAfter(f.Incoming, Close)
+		} else {
+			d.fail(f.Incoming, Close, Remove)
+		}
+		other := waiting(receive(t, s, "other"), "docs/b", "other")
+		d.repair()
+		if removable {
+			wantCommit(t, s, f, session.ErrNotStored)
+		} else {
+			wantCommit(t, s, f, session.ErrNotDurable)
+		}
+		wantFile(t, dir, "docs/a", older)
+		commit(t, s, other)
+	}
+}
+
+// The folder's sync failed: the content is in its place and the caller is told. If
+// Commit is called again, the entry is made anew before it is synced.
+func TestFailedSyncOfTheFolder(t *testing.T) {
+	s, d, dir := faulty(t, Options{})
+	f := waiting(receive(t, s, newer), "docs/a", newer)
+	d.failAfter("docs", SyncFolder)
+	for range 2 {
+		d.taken()
+		wantCommit(t, s, f, session.ErrPlaceNotDurable)
+		wantFile(t, dir, "docs/a", newer)
+	}
+	d.repair()
+	d.taken()
+	commit(t, s, f)
+	incoming := "files/.incoming/" + inFolder(f.Incoming)
+	want := []string{
+		"sync file " + aliceFolder + "/docs/a", "rename " + aliceFolder + "/docs/a",
+		"rename " + incoming, "sync folder " + aliceFolder + "/docs",
+	}
+	if got := d.taken(Mkdir); !slices.Equal(got, want) {
+		t.Errorf("%q,\nwant %q", got, want)
+	}
+	wantFile(t, dir, "docs/a", newer)
+}
+
+// What is in the place and cannot be synced is not called durable either.
+func TestFailedSyncOfWhatIsInThePlace(t *testing.T) {
+	s, d, dir := faulty(t, Options{})
+	f := waiting(receive(t, s, newer), "docs/a", newer)
+	commit(t, s, f)
+	d.failAfter("docs/a", SyncFile)
+	wantCommit(t, s, f, session.ErrPlaceNotDurable)
+	wantFile(t, dir, "docs/a", newer)
+}
+
+// A folder on the way whose entry cannot be synced is removed, so that the next
+// Commit makes another, and syncs that.
+func TestFailedSyncAboveTheFolder(t *testing.T) {
+	s, d, dir := faulty(t, Options{})
+	f := waiting(receive(t, s, newer), "x/y/z/a", newer)
+	for _, above := range []string{aliceFolder, aliceFolder + "/x", aliceFolder + "/x/y"} {
+		d.failAfter(above, SyncFolder)
+		err := s.Commit(t.Context(), f)
+		if !errors.Is(err, errDisk) || errors.Is(err, session.ErrNotDurable) || errors.Is(err, session.ErrPlaceNotDurable) {
+			t.Errorf("%s: %v, want an error after which Commit may be called again", above, err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, aliceFolder, "x")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: x is there, %v", above, err)
+		}
+		wantIncoming(t, s, f.Incoming)
+	}
+	d.repair()
+	d.taken()
+	commit(t, s, f)
+	want := []string{
+		"mkdir " + aliceFolder + "/x", "sync folder " + aliceFolder,
+		"mkdir " + aliceFolder + "/x/y", "sync folder " + aliceFolder + "/x",
+		"mkdir " + aliceFolder + "/x/y/z", "sync folder " + aliceFolder + "/x/y",
+	}
+	if got := d.taken(); !slices.Equal(got[:min(len(got), len(want))], want) {
+		t.Errorf("%q,\nwant %q", got, want)
+	}
+}
+
+// A folder that was there, and whose entry cannot be synced, is made anew if it is
+// empty. Otherwise nothing in it is called durable until the next start.
+func TestFailedSyncAboveAFolderThatWasThere(t *testing.T) {
+	for _, empty := range []bool{true, false} {
+		s, d, dir := faulty(t, Options{})
+		was := filepath.Join(dir, aliceFolder, "was")
+		if err := os.Mkdir(was, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if !empty {
+			if err := os.WriteFile(filepath.Join(was, "in it"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f := waiting(receive(t, s, newer), "was/a", newer)
+		d.failAfter(aliceFolder, SyncFolder)
+		wantCommit(t, s, f, errDisk)
+		d.repair()
+		if !empty {
+			wantCommit(t, s, f, errFolderNotDurable)
+			wantIncoming(t, s, f.Incoming)
+			if err := os.Remove(filepath.Join(was, "in it")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.taken()
+		commit(t, s, f)
+		if got := d.taken(Remove); got[0] != "mkdir "+aliceFolder+"/was" || got[1] != "sync folder "+aliceFolder {
+			t.Errorf("empty %v: %q", empty, got)
+		}
+	}
+}

@@ -1,0 +1,135 @@
+package files
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"sealift/codec"
+)
+
+// While the directory is not where it was opened, nothing is acknowledged; once it
+// is back, what waited is committed.
+func TestMovedStore(t *testing.T) {
+	elsewhere := func(what ...string) (away, back func(dir string) error) {
+		at := func(dir string) string { return filepath.Join(append([]string{dir}, what...)...) }
+		return func(dir string) error { return os.Rename(at(dir), at(dir)+" away") },
+			func(dir string) error { return errors.Join(os.RemoveAll(at(dir)), os.Rename(at(dir)+" away", at(dir))) }
+	}
+	for _, what := range [][]string{{}, {"files"}, {"files", ".incoming"}} {
+		for _, replaced := range []bool{false, true} {
+			dir := filepath.Join(t.TempDir(), "dir")
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			s := open(t, dir, Options{Fsync: true})
+			before := waiting(receive(t, s, newer), "a", newer)
+			in, err := s.Create(t.Context(), -1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(in, newer); err != nil {
+				t.Fatal(err)
+			}
+
+			away, back := elsewhere(what...)
+			if err := away(dir); err != nil {
+				t.Fatal(err)
+			}
+			if replaced {
+				if err := os.MkdirAll(filepath.Join(dir, "files", ".incoming"), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := in.Close(); !errors.Is(err, ErrMoved) {
+				t.Errorf("%v, replaced %v: Close: %v, want ErrMoved", what, replaced, err)
+			}
+			wantCommit(t, s, before, ErrMoved)
+			if err := back(dir); err != nil {
+				t.Fatal(err)
+			}
+			wantIncoming(t, s, before.Incoming, in.Key())
+			commit(t, s, before)
+			commit(t, s, waiting(in.Key(), "b", newer))
+			wantFile(t, dir, "a", newer)
+		}
+	}
+}
+
+// The directory goes while a Commit is at work: it is not acknowledged, and can be
+// called again when the directory is back.
+func TestStoreMovesDuringACommit(t *testing.T) {
+	s, d, dir := faulty(t, Options{})
+	f := waiting(receive(t, s, newer), "docs/a", newer)
+	at := filepath.Join(dir, "files")
+	d.before(func(step Step) error {
+		if step.Op == SyncFolder {
+			return os.Rename(at, at+" away")
+		}
+		return nil
+	})
+	wantCommit(t, s, f, ErrMoved)
+	d.repair()
+	wantCommit(t, s, f, ErrMoved)
+	if err := os.Rename(at+" away", at); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, s, f)
+	wantFile(t, dir, "docs/a", newer)
+}
+
+// The folder of a file, or one above it, is removed or renamed, and perhaps
+// replaced, at any step of a Commit: then the file is in its place afterwards, or
+// Commit does not say so.
+func TestFolderMovesDuringACommit(t *testing.T) {
+	for what, disturb := range map[string]func(folder string) error{
+		"removed": os.RemoveAll,
+		"renamed": func(folder string) error { return os.Rename(folder, folder+" away") },
+		"replaced": func(folder string) error {
+			return errors.Join(os.Rename(folder, folder+" away"), os.MkdirAll(filepath.Join(folder, "sub"), 0o700))
+		},
+	} {
+		for _, folder := range []string{"", "docs", "docs/sub"} {
+			for step, more := 0, true; more; step++ {
+				s, d, dir := faulty(t, Options{})
+				f := waiting(receive(t, s, newer), "docs/sub/a", newer)
+				taken := 0
+				more = false
+				moved := false // the file had been moved already, and went with the folder
+				d.before(func(now Step) error {
+					if taken++; taken-1 != step {
+						return nil
+					}
+					more = true
+					moved = now.Op == SyncFolder && now.Path == aliceFolder+"/docs/sub"
+					at := filepath.Join(dir, filepath.FromSlash(aliceFolder), folder)
+					if _, err := os.Stat(at); err != nil {
+						return nil
+					}
+					return disturb(at)
+				})
+				err := s.Commit(t.Context(), f)
+				d.repair()
+				got, readErr := read(s, "", alice, "docs/sub/a")
+				if err == nil && got != newer && !moved {
+					t.Errorf("%q %s before step %d: Commit says nil, but there is %q, %v", folder, what, step, got, readErr)
+				}
+				if err != nil {
+					t.Errorf("%q %s before step %d: %v", folder, what, step, err)
+				}
+			}
+		}
+	}
+}
+
+func read(s *Store, key string, id codec.ClientID, path string) (string, error) {
+	f, err := s.open(key, id, path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(f)
+	return string(b), err
+}

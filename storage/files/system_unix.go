@@ -1,0 +1,47 @@
+//go:build unix
+
+package files
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// lockFile locks f for as long as it is open, or fails with ErrLocked.
+func lockFile(f *os.File) error {
+	for {
+		switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err {
+		case unix.EINTR:
+		case unix.EWOULDBLOCK:
+			return ErrLocked
+		default:
+			return err
+		}
+	}
+}
+
+// rmdir removes the empty folder name of dir, and nothing but a folder.
+func rmdir(dir *os.Root, name string) error {
+	f, err := dir.Open(".")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for {
+		switch err := unix.Unlinkat(int(f.Fd()), name, unix.AT_REMOVEDIR); err {
+		case nil:
+			return nil
+		case unix.EINTR:
+		default:
+			return &os.PathError{Op: "rmdir", Path: name, Err: err}
+		}
+	}
+}
+
+// lacksSpace reports whether err says that the disk, or the share of it that the
+// user may have, is full.
+func lacksSpace(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+}
