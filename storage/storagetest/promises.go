@@ -151,10 +151,27 @@ func (m *promiseModel) run() {
 		if !survived || m.mortal && m.rnd.IntN(8) == 0 {
 			m.die(path, act)
 		} else if failing {
+			if act >= actConfirm && act <= actConfirm3 && !c.gone {
+				// A commit that the registry did not record is settled by whatever
+				// comes next for the path.
+				got := c.ask(c.verdict(codec.CodeCRCOK, path))
+				m.note("connection %d asks again: %s", c.n, got)
+			}
 			m.resync(path, act, false)
 		}
 		m.check()
+		m.note("  now %s is %s, failing %v", path, m.places[path], failing)
 	}
+}
+
+func (p *placeModel) String() string {
+	sum := func(v *version) string {
+		if v == nil {
+			return "none"
+		}
+		return fmt.Sprintf("%08x", v.sum)
+	}
+	return fmt.Sprintf("verified %s (there: %v), waiting %s, lapsed: %v", sum(p.verified), p.there, sum(p.waiting), p.lapsed)
 }
 
 // survives runs f, and reports whether the life lasted.
@@ -203,6 +220,7 @@ func (m *promiseModel) do(act int, c *promiseConn, path string, failing bool) {
 		want := m.answer(p, c.receipts[path])
 		m.note("connection %d confirms %s: %s", c.n, path, want)
 		got := c.ask(c.verdict(codec.CodeCRCOK, path))
+		if got != want { m.note("got %s", got) }
 		if got != want && !(failing && got == "1607") {
 			m.fatalf("1029: got %q, want %q", got, want)
 		}
@@ -329,7 +347,7 @@ func (m *promiseModel) resync(path string, act int, cut bool) {
 		p.lapsed = get.Lapsed()
 		if must := went || was.lapsed && p.verified == was.verified; must && !p.lapsed {
 			if p.verified != nil || p.waiting != nil {
-				m.fatalf("%s: nothing tells that a version has lapsed", at)
+				m.fatalf("%s: nothing tells that a version has lapsed: %s became %s", at, &was, p)
 			}
 			p.lapsed = len(m.conns) > 0 // within a life
 		}
