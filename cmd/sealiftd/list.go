@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"path/filepath"
 	"text/tabwriter"
 	"time"
 
@@ -16,7 +15,6 @@ import (
 	"sealift/session"
 	"sealift/storage"
 	"sealift/storage/files"
-	"sealift/storage/sqlite"
 )
 
 // listing is what the commands share that look at a server's directory. They
@@ -32,7 +30,7 @@ func (l *listing) command(use, short string, run func(ctx context.Context, w io.
 		Short: short,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			reg, err := sqlite.OpenReadOnly(cmd.Context(), filepath.Join(l.dir, daemon.DatabaseName))
+			reg, err := daemon.OpenReadOnly(cmd.Context(), l.dir)
 			if err != nil {
 				return err
 			}
