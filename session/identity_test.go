@@ -9,6 +9,7 @@ import (
 
 	"sealift/codec"
 	"sealift/session"
+	"sealift/storage/memory"
 )
 
 // TestRegisterTogether: of two clients that register one name at the same
@@ -152,6 +153,37 @@ func TestRejectedID(t *testing.T) {
 	c = w.dial()
 	if got := c.ask(nobody.reconnect(), nobody.publicKey(pub)); got != "1606, 1607" {
 		t.Error(got)
+	}
+	w.hangUp()
+}
+
+// TestRejectedIDWithFiles: an id that has stored files is nobody's to take, also
+// where no record of its client is left.
+func TestRejectedIDWithFiles(t *testing.T) {
+	_, pub := pair[0]()
+	w := newWorld(t, session.Config{})
+	lost := w.known("alice")
+	content := random(1, 500)
+	c := w.dial()
+	if got := c.ask(append(lost.packets(spec, "f", content, 100), lost.ok("f"))...); got != received("f", content)+", 1604" {
+		t.Fatal(got)
+	}
+	w.reg.Registry = memory.New() // the database was lost
+	mallory := &peer{name: "mallory", id: lost.id}
+	if got := w.dial().ask(mallory.reconnect(), mallory.publicKey(pub)); got != "1606, 1607" {
+		t.Errorf("under the id of a client that has files: %s", got)
+	}
+	if got := w.client(lost.id).Name; got != "" {
+		t.Errorf("registered %q under it", got)
+	}
+	c = w.dial()
+	w.files.faults.failOn = "Has"
+	other := &peer{name: "bob", id: codec.ClientID{9, 9}}
+	if got := c.ask(other.reconnect(), other.publicKey(pub)); got != "1606, 1607" {
+		t.Errorf("where the store cannot say: %s", got)
+	}
+	if got := c.ask(other.publicKey(pub)); got != "1602" {
+		t.Errorf("under an id that has none, later: %s", got)
 	}
 	w.hangUp()
 }
