@@ -233,12 +233,13 @@ func (r *recovery) settleVerified(ctx context.Context, f *session.File) error {
 // clean and the next sync says nothing. Only what has just been written can be
 // synced and believed.
 func (r *recovery) takeBack(ctx context.Context, f *session.File) {
-	again := *f
-	key, err := r.writeAnew(ctx, &again)
+	again, err := r.writeAnew(ctx, r.files, f, f.Size)
 	if err == nil {
-		again.Incoming = key
-		if err = r.files.Commit(ctx, &again); err != nil {
-			err = errors.Join(err, r.files.Discard(ctx, key))
+		if err = compare(f, again.Size, again.Cksum); err == nil {
+			err = r.files.Commit(ctx, &again)
+		}
+		if err != nil {
+			err = errors.Join(err, r.files.Discard(ctx, again.Incoming))
 		}
 	}
 	switch {
@@ -249,29 +250,6 @@ func (r *recovery) takeBack(ctx context.Context, f *session.File) {
 	default:
 		r.found(Finding{Failed, *f, err})
 	}
-}
-
-// writeAnew writes a complete incoming file with the stored content of f, and
-// returns its key. The error wraps ErrSize or ErrCksum if that is not what was
-// recorded.
-func (c *checker) writeAnew(ctx context.Context, f *session.File) (key string, err error) {
-	r, err := c.files.Open(ctx, "", f.ID, f.Path)
-	if err != nil {
-		return "", err
-	}
-	defer r.Close()
-	in, err := c.files.Create(ctx, f.Size)
-	if err != nil {
-		return "", err
-	}
-	size, sum, err := c.copy(ctx, in, r, f.Size)
-	if err = errors.Join(err, in.Close()); err == nil {
-		err = compare(f, size, sum)
-	}
-	if err != nil {
-		return "", errors.Join(err, c.files.Discard(ctx, in.Key()))
-	}
-	return in.Key(), nil
 }
 
 // dropKeyless forgets the clients that have no public key, no files, and were not

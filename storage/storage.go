@@ -168,7 +168,7 @@ func (c *checker) copy(ctx context.Context, w io.Writer, r io.Reader, want int64
 		size += int64(n)
 		h.Write(c.buf[:n])
 		if _, err := w.Write(c.buf[:n]); err != nil {
-			return 0, 0, err
+			return 0, 0, &writeError{err}
 		}
 		if err == io.EOF {
 			break
@@ -179,6 +179,39 @@ func (c *checker) copy(ctx context.Context, w io.Writer, r io.Reader, want int64
 	}
 	return size, h.Sum32(), nil
 }
+
+// writeAnew writes the stored content of f, of which it reads little more than
+// want bytes, into a complete incoming file of to. It returns f with the key of
+// that, and the size and checksum that it has. After an error nothing is left.
+func (c *checker) writeAnew(ctx context.Context, to session.Files, f *session.File, want int64) (session.File, error) {
+	g := *f
+	r, err := c.files.Open(ctx, "", f.ID, f.Path)
+	if errors.Is(err, session.ErrNotStored) {
+		return g, ErrMissing
+	}
+	if err != nil {
+		return g, err
+	}
+	defer r.Close()
+	in, err := to.Create(ctx, f.Size)
+	if err != nil {
+		return g, &writeError{err}
+	}
+	g.Incoming = in.Key()
+	g.Size, g.Cksum, err = c.copy(ctx, in, r, want)
+	if e := in.Close(); e != nil {
+		err = errors.Join(err, &writeError{e})
+	}
+	if err != nil {
+		err = errors.Join(err, to.Discard(context.WithoutCancel(ctx), g.Incoming))
+	}
+	return g, err
+}
+
+// writeError is what went wrong with a copy, not with what is copied.
+type writeError struct{ error }
+
+func (w *writeError) Unwrap() error { return w.error }
 
 func sizeText(size, want int64) string {
 	if size > want {

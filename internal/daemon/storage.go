@@ -137,7 +137,7 @@ func explainNoDatabase(ctx context.Context, dir string, err error) error {
 	}
 	defer store.Close()
 	if stored, e := hasStored(ctx, store); e == nil && stored {
-		return errors.Join(err, noRecords(dir))
+		return noRecords(dir)
 	}
 	return err
 }
