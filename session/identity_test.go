@@ -188,6 +188,29 @@ func TestRejectedIDWithFiles(t *testing.T) {
 	w.hangUp()
 }
 
+// TestKeylessClientGoes: a client that is forgotten while its connection is open
+// cannot go on, and the name is free for the next who registers.
+func TestKeylessClientGoes(t *testing.T) {
+	_, pub := pair[0]()
+	w := newWorld(t, session.Config{})
+	p, c := &peer{name: "alice"}, w.dial()
+	if got := c.ask(p.register()); got != "1600" {
+		t.Fatal(got)
+	}
+	p.id = codec.ClientID(c.raw[0][7:])
+	drop := &session.DropKeyless{ID: p.id, Before: w.now.Add(time.Hour)}
+	if err := w.reg.Apply(t.Context(), []session.Operation{drop}); err != nil || drop.Err != nil {
+		t.Fatal(err, drop.Err)
+	}
+	if got := c.ask(p.publicKey(pub)); got != "1607" {
+		t.Errorf("a 1026 of a client that is gone gets %s", got)
+	}
+	if got := w.dial().ask((&peer{name: "alice"}).register()); got != "1600" {
+		t.Errorf("the next one of that name gets %s", got)
+	}
+	w.hangUp()
+}
+
 // TestNotUnderAnotherID: what a client began does not go on under the id that
 // its connection takes next. Anyone who knows a client's id and name can have a
 // 1605 for it, and must not bring files into its folder with a key of his own.

@@ -55,7 +55,10 @@ func Backup(ctx context.Context, dir, dest string, progress func(done, total int
 	if err != nil {
 		return err
 	}
-	bad := fill(ctx, dir, partial, reg, store, progress, wrong)
+	bad := removeEmpty(dest)
+	if bad == nil {
+		bad = fill(ctx, dir, partial, reg, store, progress, wrong)
+	}
 	if bad == nil || errors.Is(bad, session.ErrBadRows) {
 		if err = finish(partial, dest); err == nil {
 			return bad
@@ -87,6 +90,15 @@ func checkDest(dir, dest string) (string, error) {
 		return "", fmt.Errorf("%s is among the files of the server: want a folder elsewhere", dest)
 	}
 	return dest, nil
+}
+
+// removeEmpty makes room for the name of the backup. A folder that cannot go, such
+// as one that a disk is mounted on, is better found before the copy than after.
+func removeEmpty(dest string) error {
+	if err := os.Remove(dest); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return &Hinted{Err: err, Hint: "Name a folder that is not there, such as " + filepath.Join(dest, "sealift") + "."}
+	}
+	return nil
 }
 
 // fill makes the backup in partial.
@@ -145,9 +157,6 @@ func copySetting(dir, to, name string) error {
 // finish gives the complete backup its name.
 func finish(partial, dest string) error {
 	if err := syncFolder(partial); err != nil {
-		return err
-	}
-	if err := os.Remove(dest); err != nil && !errors.Is(err, fs.ErrNotExist) { // it is empty, or it stays
 		return err
 	}
 	if err := os.Rename(partial, dest); err != nil {
