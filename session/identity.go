@@ -98,12 +98,27 @@ func (s *Session) exchange(id codec.ClientID, payload []byte) {
 }
 
 // adopt registers the client of op under the id that a 1606 on this connection
-// carried, and then does op.
+// carried, and then does op. An id that has stored files was another client's,
+// whose record is gone: it travelled in the clear, and gives nobody those files.
 func (s *Session) adopt(op *SetKeys, w *wrapping) {
 	if !s.svc.rate.allow(s.remote, s.last) {
 		s.refuse(codec.CodePublicKey, tooManyRegistrations)
 		return
 	}
+	taken, err := false, errUnfinished
+	s.do(Storage, func(ctx context.Context) { taken, err = s.svc.Files.Has(ctx, op.ID) }, func() {
+		switch {
+		case err != nil:
+			s.broke(codec.CodePublicKey, "storage", err)
+		case taken:
+			s.refuse(codec.CodePublicKey, "there are files of another client under the id")
+		default:
+			s.addAdopted(op, w)
+		}
+	})
+}
+
+func (s *Session) addAdopted(op *SetKeys, w *wrapping) {
 	add := &AddClient{Outcome: s.outcome(), ID: op.ID, Name: op.Name}
 	s.ask(add, func(err error) {
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"sealift/codec"
 	"sealift/session"
+	"sealift/storage/memory"
 )
 
 // TestRegisterTogether: of two clients that register one name at the same
@@ -152,6 +153,60 @@ func TestRejectedID(t *testing.T) {
 	c = w.dial()
 	if got := c.ask(nobody.reconnect(), nobody.publicKey(pub)); got != "1606, 1607" {
 		t.Error(got)
+	}
+	w.hangUp()
+}
+
+// TestRejectedIDWithFiles: an id that has stored files is nobody's to take, also
+// where no record of its client is left.
+func TestRejectedIDWithFiles(t *testing.T) {
+	_, pub := pair[0]()
+	w := newWorld(t, session.Config{})
+	lost := w.known("alice")
+	content := random(1, 500)
+	c := w.dial()
+	if got := c.ask(append(lost.packets(spec, "f", content, 100), lost.ok("f"))...); got != received("f", content)+", 1604" {
+		t.Fatal(got)
+	}
+	w.reg.Registry = memory.New() // the database was lost
+	mallory := &peer{name: "mallory", id: lost.id}
+	if got := w.dial().ask(mallory.reconnect(), mallory.publicKey(pub)); got != "1606, 1607" {
+		t.Errorf("under the id of a client that has files: %s", got)
+	}
+	if got := w.client(lost.id).Name; got != "" {
+		t.Errorf("registered %q under it", got)
+	}
+	c = w.dial()
+	w.files.faults.failOn = "Has"
+	other := &peer{name: "bob", id: codec.ClientID{9, 9}}
+	if got := c.ask(other.reconnect(), other.publicKey(pub)); got != "1606, 1607" {
+		t.Errorf("where the store cannot say: %s", got)
+	}
+	if got := c.ask(other.publicKey(pub)); got != "1602" {
+		t.Errorf("under an id that has none, later: %s", got)
+	}
+	w.hangUp()
+}
+
+// TestKeylessClientGoes: a client that is forgotten while its connection is open
+// cannot go on, and the name is free for the next who registers.
+func TestKeylessClientGoes(t *testing.T) {
+	_, pub := pair[0]()
+	w := newWorld(t, session.Config{})
+	p, c := &peer{name: "alice"}, w.dial()
+	if got := c.ask(p.register()); got != "1600" {
+		t.Fatal(got)
+	}
+	p.id = codec.ClientID(c.raw[0][7:])
+	drop := &session.DropKeyless{ID: p.id, Before: w.now.Add(time.Hour)}
+	if err := w.reg.Apply(t.Context(), []session.Operation{drop}); err != nil || drop.Err != nil {
+		t.Fatal(err, drop.Err)
+	}
+	if got := c.ask(p.publicKey(pub)); got != "1607" {
+		t.Errorf("a 1026 of a client that is gone gets %s", got)
+	}
+	if got := w.dial().ask((&peer{name: "alice"}).register()); got != "1600" {
+		t.Errorf("the next one of that name gets %s", got)
 	}
 	w.hangUp()
 }

@@ -19,6 +19,11 @@ var (
 	ErrNoFile    = errors.New("no such file")
 )
 
+// ErrBadRows is what [Registry.Clients] and [Registry.Files] return, wrapped, when
+// they have yielded all but what cannot be understood: somebody changed the store
+// by hand.
+var ErrBadRows = errors.New("records that Sealift did not write")
+
 // Client is what the registry knows of a client: a row of the table clients
 // (protocol documents, "Server Persistence with SQLite").
 type Client struct {
@@ -76,12 +81,14 @@ type Registry interface {
 	Apply(ctx context.Context, batch []Operation) error
 
 	// Clients calls yield for each client, ordered by name, until yield returns
-	// an error, which it then returns.
+	// an error, which it then returns. A client that cannot be understood is
+	// passed over, and the error at the end wraps ErrBadRows.
 	Clients(ctx context.Context, yield func(Client) error) error
 
 	// Files calls yield for each file, ordered by client and path, the verified
 	// one before the unverified, until yield returns an error, which it then
-	// returns. yield may not call the registry.
+	// returns. yield may not call the registry. A file that cannot be understood
+	// is passed over, and the error at the end wraps ErrBadRows.
 	Files(ctx context.Context, yield func(File) error) error
 
 	// Close releases the store. What Apply did is durable already.
@@ -205,13 +212,15 @@ type (
 		Marked   bool // result: there is a verified one
 	}
 
-	// MarkFile sets or clears Missing of the verified file under client and
-	// path. Err: ErrNoFile.
+	// MarkFile sets or clears Missing of the verified file under client and path,
+	// if Incoming is its key, so that a newer version is not marked by mistake.
+	// Err: ErrNoFile.
 	MarkFile struct {
 		Outcome
-		ID      codec.ClientID
-		Path    string
-		Missing bool
+		ID       codec.ClientID
+		Path     string
+		Incoming string
+		Missing  bool
 	}
 
 	// ForgetFile forgets the verified file under client and path if it is marked

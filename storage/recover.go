@@ -19,14 +19,18 @@ const batchSize = 256
 // Recover makes registry and files agree after a crash; see the package
 // comment. It must run before the server serves: an incoming file without a row
 // might be an upload under way otherwise. It reads every file that awaits its
-// 1029; of the verified ones it only looks at the size.
+// 1029; of the verified ones it only looks at the size, unless they are marked
+// as missing.
 //
-// A verified row whose file is gone is forgotten, and the client may send it
-// again. A file in a client's folder without a row is left alone: the server
-// puts none there without a row, so somebody else did.
+// A verified row whose file is gone is marked as missing. The mark goes when the
+// file is there again with its size and checksum, and was made durable anew. A
+// file in a client's folder without a row is left alone: the server puts none
+// there without a row, so somebody else did. Where rows cannot be understood,
+// incoming files without a row stay: those rows may be about them.
 //
-// The error wraps ErrFilesGone, or says what failed in the registry or the
-// files; then part of the work may be done, and Recover may be called again.
+// The error is a *FilesGoneError, and then nothing was changed, or says what
+// failed in the registry or the files; then part of the work may be done, and
+// Recover may be called again.
 func Recover(ctx context.Context, reg session.Registry, files Files, o Options) (Report, error) {
 	r := newRecovery(reg, files, o)
 	waiting, odd, err := r.survey(ctx)
@@ -52,14 +56,20 @@ func Recover(ctx context.Context, reg session.Registry, files Files, o Options) 
 	if err := r.flush(ctx); err != nil {
 		return r.report, err
 	}
-	if err := r.removeOrphans(ctx, named); err != nil {
+	if r.report[BadRows] == 0 {
+		if err := r.removeOrphans(ctx, named); err != nil {
+			return r.report, err
+		}
+	}
+	if err := r.reportStrays(ctx); err != nil {
 		return r.report, err
 	}
-	return r.report, r.reportStrays(ctx)
+	return r.report, r.dropKeyless(ctx)
 }
 
-// Expire drops the files that have waited too long for their 1029. It may run
-// beside a server, with Options.Exclusive.
+// Expire drops the files that have waited too long for their 1029, and the
+// clients that have waited too long with their 1026. It may run beside a server,
+// with Options.Exclusive. Rows that cannot be understood are passed over.
 func Expire(ctx context.Context, reg session.Registry, files Files, o Options) (Report, error) {
 	r := newRecovery(reg, files, o)
 	var old []session.File
@@ -69,11 +79,14 @@ func Expire(ctx context.Context, reg session.Registry, files Files, o Options) (
 		}
 		return nil
 	})
+	if err != nil && !errors.Is(err, session.ErrBadRows) {
+		return r.report, err
+	}
 	exclusive := o.Exclusive
 	if exclusive == nil {
 		exclusive = func(_ codec.ClientID, _ string, do func()) { do() }
 	}
-	for i := 0; i < len(old) && err == nil; i++ {
+	for i := range old {
 		f := &old[i]
 		exclusive(f.ID, f.Path, func() {
 			var get *session.GetFile
@@ -83,8 +96,11 @@ func Expire(ctx context.Context, reg session.Registry, files Files, o Options) (
 				err = r.flush(ctx)
 			}
 		})
+		if err != nil {
+			return r.report, err
+		}
 	}
-	return r.report, err
+	return r.report, r.dropKeyless(ctx)
 }
 
 // recovery is one Recover or Expire.
@@ -112,7 +128,7 @@ func (r *recovery) found(f Finding) {
 }
 
 // survey returns the unverified files, and the verified ones that are not there
-// in their size.
+// in their size, or are marked as missing.
 func (r *recovery) survey(ctx context.Context) (waiting, odd []session.File, err error) {
 	verified, missing := 0, 0
 	err = r.reg.Files(ctx, func(f session.File) error {
@@ -121,19 +137,25 @@ func (r *recovery) survey(ctx context.Context) (waiting, odd []session.File, err
 			return nil
 		}
 		verified++
-		switch size, err := r.files.Size(ctx, "", f.ID, f.Path); {
-		case errors.Is(err, session.ErrNotStored):
+		size, err := r.files.Size(ctx, "", f.ID, f.Path)
+		if errors.Is(err, session.ErrNotStored) {
 			missing++
-			odd = append(odd, f)
-		case err != nil || size != f.Size:
+		}
+		if err != nil || size != f.Size || f.Missing {
 			odd = append(odd, f)
 		}
 		return ctx.Err()
 	})
-	if err == nil && missing == verified && missing >= massLoss && !r.o.ForgetAll {
-		err = fmt.Errorf("%w (%d files)", ErrFilesGone, verified)
+	if err != nil && !errors.Is(err, session.ErrBadRows) {
+		return nil, nil, err
 	}
-	return waiting, odd, err
+	if missing == verified && missing >= massLoss {
+		return nil, nil, &FilesGoneError{Recorded: verified}
+	}
+	if err != nil {
+		r.found(Finding{Event: BadRows, Err: err})
+	}
+	return waiting, odd, nil
 }
 
 // settle decides about an unverified file.
@@ -151,9 +173,11 @@ func (r *recovery) settle(ctx context.Context, f *session.File) {
 	case errors.Is(err, ErrSize) || errors.Is(err, ErrCksum):
 		r.drop(f, Finding{Spoilt, *f, err})
 	case err != nil:
-		r.found(Finding{Failed, *f, err})
+		r.stays(Finding{Failed, *f, err})
 	case expired:
 		r.drop(f, Finding{Expired, *f, nil})
+	default:
+		r.waits(f)
 	}
 }
 
@@ -165,13 +189,19 @@ func (r *recovery) settleMoved(ctx context.Context, f *session.File) {
 		// The directory may not have been flushed.
 		err = r.files.Commit(ctx, f)
 	}
+	verify := &session.VerifyFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}
 	switch {
 	case err == nil:
-		r.do(&session.VerifyFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}, Finding{Finished, *f, nil})
-	case errors.Is(err, ErrMissing) || errors.Is(err, ErrSize) || errors.Is(err, ErrCksum):
+		r.do(verify, Finding{Finished, *f, nil})
+	case errors.Is(err, session.ErrPlaceNotDurable):
+		verify.Missing = true
+		r.do(verify, Finding{Missing, *f, err})
+	case errors.Is(err, ErrSize) || errors.Is(err, ErrCksum): // it is another version's
 		r.drop(f, Finding{Spoilt, *f, ErrMissing})
+	case errors.Is(err, ErrMissing) || errors.Is(err, session.ErrNotStored) || errors.Is(err, session.ErrNotDurable):
+		r.drop(f, Finding{Spoilt, *f, err})
 	default:
-		r.found(Finding{Failed, *f, err})
+		r.stays(Finding{Failed, *f, err})
 	}
 }
 
@@ -185,13 +215,84 @@ func (r *recovery) settleVerified(ctx context.Context, f *session.File) error {
 	f = get.Verified
 	switch size, err := r.files.Size(ctx, "", f.ID, f.Path); {
 	case errors.Is(err, session.ErrNotStored):
-		r.do(&session.ForgetFile{ID: f.ID, Path: f.Path}, Finding{Forgotten, *f, nil})
+		r.mark(f, true, Finding{Missing, *f, nil})
 	case err != nil:
 		r.found(Finding{Failed, *f, err})
 	case size != f.Size:
 		r.found(Finding{Damaged, *f, fmt.Errorf("%w: %d, not %d bytes", ErrSize, size, f.Size)})
+	case f.Missing:
+		r.takeBack(ctx, f)
 	}
 	return r.flushIfFull(ctx)
+}
+
+// takeBack decides about a file that is marked as missing and has its size again.
+//
+// It is written anew: whoever put it back may not have synced it, or a sync of it
+// or of its folder may have failed, after which the kernel takes the pages for
+// clean and the next sync says nothing. Only what has just been written can be
+// synced and believed.
+func (r *recovery) takeBack(ctx context.Context, f *session.File) {
+	again, err := r.writeAnew(ctx, r.files, f, f.Size)
+	if err == nil {
+		if err = compare(f, again.Size, again.Cksum); err == nil {
+			err = r.files.Commit(ctx, &again)
+		}
+		if err != nil {
+			err = errors.Join(err, r.files.Discard(ctx, again.Incoming))
+		}
+	}
+	switch {
+	case err == nil:
+		r.mark(f, false, Finding{Returned, *f, nil})
+	case errors.Is(err, ErrSize) || errors.Is(err, ErrCksum):
+		r.found(Finding{Damaged, *f, err})
+	default:
+		r.found(Finding{Failed, *f, err})
+	}
+}
+
+// dropKeyless forgets the clients that have no public key, no files, and were not
+// seen for long.
+func (r *recovery) dropKeyless(ctx context.Context) error {
+	if r.o.UnverifiedTTL <= 0 {
+		return nil
+	}
+	before := r.o.Now.Add(-r.o.UnverifiedTTL)
+	var old []codec.ClientID
+	err := r.reg.Clients(ctx, func(c session.Client) error {
+		if c.PublicKey == nil && !c.LastSeen.IsZero() && c.LastSeen.Before(before) {
+			old = append(old, c.ID)
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, session.ErrBadRows) {
+		return err
+	}
+	for _, id := range old {
+		r.do(&session.DropKeyless{ID: id, Before: before}, Finding{Event: Keyless, File: session.File{ID: id}})
+		if err := r.flushIfFull(ctx); err != nil {
+			return err
+		}
+	}
+	return r.flush(ctx)
+}
+
+// stays reports an unverified file that cannot be decided about.
+func (r *recovery) stays(about Finding) {
+	r.found(about)
+	r.waits(&about.File)
+}
+
+// waits tells of an unverified file that stays.
+func (r *recovery) waits(f *session.File) {
+	if r.o.Waiting != nil {
+		r.o.Waiting(f)
+	}
+}
+
+func (r *recovery) mark(f *session.File, missing bool, about Finding) {
+	r.do(&session.MarkFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming, Missing: missing}, about)
 }
 
 func (r *recovery) drop(f *session.File, about Finding) {
@@ -217,11 +318,17 @@ func (r *recovery) flush(ctx context.Context) error {
 		return err
 	}
 	for i, op := range r.batch {
-		if err := op.Result().Err; err != nil {
+		switch err := op.Result().Err; {
+		case errors.Is(err, session.ErrNoClient) || errors.Is(err, session.ErrNoFile):
+			continue // it has changed meanwhile
+		case err != nil:
 			r.found(Finding{Failed, r.about[i].File, err})
 			continue
 		}
 		if drop, ok := op.(*session.DropFile); ok {
+			if r.o.Dropped != nil {
+				r.o.Dropped(&r.about[i].File, drop.Marked)
+			}
 			if err := r.files.Discard(ctx, drop.Incoming); err != nil {
 				return err
 			}
@@ -253,8 +360,13 @@ func (r *recovery) reportStrays(ctx context.Context) error {
 			return err
 		}
 		for _, op := range r.batch {
-			if get := op.(*session.GetFile); get.Verified == nil {
-				r.found(Finding{Event: Stray, File: session.File{ID: get.ID, Path: get.Path}})
+			get := op.(*session.GetFile)
+			file := session.File{ID: get.ID, Path: get.Path}
+			switch {
+			case get.Err != nil && !errors.Is(get.Err, session.ErrNoFile):
+				r.found(Finding{Failed, file, get.Err})
+			case get.Verified == nil:
+				r.found(Finding{Event: Stray, File: file})
 			}
 		}
 		r.batch = r.batch[:0]

@@ -2,12 +2,14 @@ package storage_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +20,7 @@ import (
 	"sealift/storage"
 	"sealift/storage/files"
 	"sealift/storage/memory"
+	"sealift/storage/sqlite"
 )
 
 var (
@@ -77,7 +80,7 @@ func (w *world) receive(content string) (key string) {
 	return in.Key()
 }
 
-func (w *world) put(key, path, content string) (replaced string) {
+func (w *world) put(key, path, content string) (replaced *session.File) {
 	w.t.Helper()
 	op := &session.PutFile{File: session.File{
 		ID: alice, FileName: path, Path: path, Incoming: key,
@@ -87,10 +90,29 @@ func (w *world) put(key, path, content string) (replaced string) {
 	return op.Replaced
 }
 
+// commit puts the unverified file at path into its place.
 func (w *world) commit(key, path string) {
 	w.t.Helper()
-	if err := w.Commit(w.t.Context(), key, alice, path); err != nil {
+	f := w.get(path).Unverified
+	if f == nil || f.Incoming != key {
+		w.t.Fatalf("%+v waits, not %q", f, key)
+	}
+	if err := w.Commit(w.t.Context(), f); err != nil {
 		w.t.Fatal(err)
+	}
+}
+
+func (w *world) get(path string) *session.GetFile {
+	w.t.Helper()
+	get := &session.GetFile{ID: alice, Path: path}
+	w.apply(get)
+	return get
+}
+
+func (w *world) wantMissing(path string, want bool) {
+	w.t.Helper()
+	if f := w.get(path).Verified; f == nil || f.Missing != want {
+		w.t.Errorf("%s: row %+v, want it marked as missing: %t", path, f, want)
 	}
 }
 
@@ -238,8 +260,8 @@ func TestRecoverFromACrash(t *testing.T) {
 			crash: func(w *world) {
 				first := w.receive("first try")
 				w.put(first, path, "first try")
-				if replaced := w.put(w.receive(newContent), path, newContent); replaced != first {
-					w.t.Fatalf("replaced %q", replaced)
+				if replaced := w.put(w.receive(newContent), path, newContent); replaced == nil || replaced.Incoming != first {
+					w.t.Fatalf("replaced %+v", replaced)
 				}
 			},
 			report:     storage.Report{storage.Orphan: 1},
@@ -306,17 +328,141 @@ func TestRecoverFromACrash(t *testing.T) {
 	}
 }
 
-func TestRecoverForgetsWhatIsGone(t *testing.T) {
+// A file that is gone is marked, and not forgotten. Where it comes back as it
+// was the mark goes, and nowhere else.
+func TestRecoverMarksWhatIsGone(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		comes   func(place string) error
+		report  storage.Report
+		missing bool
+	}{
+		{"not at all", func(string) error { return nil }, storage.Report{storage.Missing: 1}, true},
+		{"as it was", func(p string) error { return os.WriteFile(p, []byte(oldContent), 0o600) }, storage.Report{storage.Returned: 1}, false},
+		{"shorter", func(p string) error { return os.WriteFile(p, []byte("short"), 0o600) }, storage.Report{storage.Damaged: 1}, true},
+		{"of the same size, with other content", func(p string) error { return os.WriteFile(p, []byte("T"+oldContent[1:]), 0o600) }, storage.Report{storage.Damaged: 1}, true},
+		{"as a folder", func(p string) error { return os.Mkdir(p, 0o700) }, storage.Report{storage.Failed: 1}, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.store("kept", newContent)
+			w.store(path, oldContent)
+			folder := filepath.Dir(w.storedFile(path))
+			if err := os.RemoveAll(folder); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				w.recover(storage.Report{storage.Missing: 1})
+				w.wantMissing(path, true)
+			}
+			if err := os.Mkdir(folder, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := tc.comes(w.storedFile(path)); err != nil {
+				t.Fatal(err)
+			}
+			w.recover(tc.report)
+			w.wantMissing(path, tc.missing)
+			if !tc.missing {
+				w.wantFile(path, oldContent, "")
+				w.recover(storage.Report{})
+			}
+			w.wantFile("kept", newContent, "")
+			w.wantIncoming(0)
+		})
+	}
+}
+
+// What comes back may never have reached the disk, and syncing it again would
+// not tell: it is written anew.
+func TestRecoverWritesAnewWhatComesBack(t *testing.T) {
 	w := newWorld(t)
-	w.store("kept", newContent)
-	w.store(path, oldContent)
-	if err := os.Remove(w.storedFile(path)); err != nil {
+	key := w.receive(oldContent)
+	w.put(key, path, oldContent)
+	w.commit(key, path)
+	w.apply(&session.VerifyFile{ID: alice, Path: path, Incoming: key, Missing: true}) // its folder could not be synced
+	before, err := os.Stat(w.storedFile(path))
+	if err != nil {
 		t.Fatal(err)
 	}
-	w.recover(storage.Report{storage.Forgotten: 1})
-	w.wantFile(path, "", "")
-	w.wantFile("kept", newContent, "")
+	w.recover(storage.Report{storage.Returned: 1})
+	w.wantFile(path, oldContent, "")
+	w.wantMissing(path, false)
+	after, err := os.Stat(w.storedFile(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if os.SameFile(before, after) {
+		t.Error("the file that could not be synced is still the one that is stored")
+	}
 }
+
+// A disk that is too full to write a file anew is no reason to forget it.
+func TestRecoverWithoutRoomForWhatComesBack(t *testing.T) {
+	w := newWorld(t)
+	w.store(path, oldContent)
+	w.apply(&session.MarkFile{ID: alice, Path: path, Incoming: w.get(path).Verified.Incoming, Missing: true})
+	got, err := storage.Recover(t.Context(), w.reg, &full{w.Store}, w.options())
+	if want := (storage.Report{storage.Failed: 1}); err != nil || !maps.Equal(got, want) {
+		t.Errorf("report %v, %v, want %v", got, err, want)
+	}
+	w.wantMissing(path, true)
+	w.wantFile(path, oldContent, "")
+	w.recover(storage.Report{storage.Returned: 1})
+}
+
+// full is a store on a full disk.
+type full struct{ *files.Store }
+
+func (*full) Create(context.Context, int64) (session.Incoming, error) { return nil, session.ErrFull }
+
+// What a Commit says that recovery repeats, and what becomes of the row.
+func TestRecoverWhereCommitFails(t *testing.T) {
+	for _, tc := range []struct {
+		err      error
+		report   storage.Report
+		verified bool
+		waits    bool
+	}{
+		{session.ErrPlaceNotDurable, storage.Report{storage.Missing: 1}, true, false},
+		{session.ErrNotDurable, storage.Report{storage.Spoilt: 1}, false, false},
+		{session.ErrNotStored, storage.Report{storage.Spoilt: 1}, false, false},
+		{errors.New("the disk does not answer"), storage.Report{storage.Failed: 1}, false, true},
+	} {
+		t.Run(tc.err.Error(), func(t *testing.T) {
+			w := newWorld(t)
+			w.store("other", "stays")
+			key := w.receive(newContent)
+			w.put(key, path, newContent)
+			w.commit(key, path)
+			waiting := 0
+			o := w.options()
+			o.Waiting = func(*session.File) { waiting++ }
+			got, err := storage.Recover(t.Context(), w.reg, &cannotCommit{w.Store, tc.err}, o)
+			delete(got, storage.Stray) // the content, where its row went
+			if err != nil || !maps.Equal(got, tc.report) {
+				t.Errorf("report %v, %v, want %v", got, err, tc.report)
+			}
+			get := &session.GetFile{ID: alice, Path: path}
+			if err := w.reg.Apply(t.Context(), []session.Operation{get}); err != nil {
+				t.Fatal(err)
+			}
+			if (get.Verified != nil) != tc.verified || tc.verified && !get.Verified.Missing {
+				t.Errorf("verified row %+v", get.Verified)
+			}
+			if (get.Unverified != nil) != tc.waits || (waiting == 1) != tc.waits {
+				t.Errorf("unverified row %+v, told of %d", get.Unverified, waiting)
+			}
+		})
+	}
+}
+
+type cannotCommit struct {
+	*files.Store
+	err error
+}
+
+func (c *cannotCommit) Commit(context.Context, *session.File) error { return c.err }
 
 func TestRecoverTellsOfDamage(t *testing.T) {
 	w := newWorld(t)
@@ -379,9 +525,12 @@ func TestRecoverFromADiskNotMounted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := storage.Recover(t.Context(), w.reg, w.Store, w.options()); !errors.Is(err, storage.ErrFilesGone) {
-		t.Fatalf("Recover: %v, want ErrFilesGone", err)
+	var gone *storage.FilesGoneError
+	_, err := storage.Recover(t.Context(), w.reg, w.Store, w.options())
+	if !errors.As(err, &gone) || err.Error() != "none of the 10 recorded files was found" {
+		t.Fatalf("Recover: %v", err)
 	}
+	w.wantMissing("f0", false)
 	for _, move := range [][2]string{{away, w.storedFile("")}, {filepath.Join(w.dir, key), w.incomingFile(key)}} {
 		if err := os.Rename(move[0], move[1]); err != nil {
 			t.Fatal(err)
@@ -390,15 +539,22 @@ func TestRecoverFromADiskNotMounted(t *testing.T) {
 	w.recover(storage.Report{})
 	w.wantFile("f0", oldContent, "")
 	w.wantFile(path, "", newContent)
+}
 
-	if err := os.RemoveAll(w.storedFile("")); err != nil {
-		t.Fatal(err)
+// With a file that is there, the others may have been removed on purpose.
+func TestRecoverWithoutMostFiles(t *testing.T) {
+	w := newWorld(t)
+	for i := range 12 {
+		w.store(fmt.Sprint("f", i), oldContent)
 	}
-	o := w.options()
-	o.ForgetAll = true
-	if got, err := storage.Recover(t.Context(), w.reg, w.Store, o); err != nil || got[storage.Forgotten] != 10 {
-		t.Errorf("with ForgetAll: %v, %v", got, err)
+	for i := range 11 {
+		if err := os.Remove(w.storedFile(fmt.Sprint("f", i))); err != nil {
+			t.Fatal(err)
+		}
 	}
+	w.recover(storage.Report{storage.Missing: 11})
+	w.wantMissing("f0", true)
+	w.wantMissing("f11", false)
 }
 
 // A symbolic link in the place of a stored file is not followed, and is no
@@ -449,8 +605,22 @@ func TestExpire(t *testing.T) {
 	w.wantFile("moved", newContent, "")
 
 	w.put(w.receive("never confirmed"), path, "never confirmed")
+	w.put(w.receive("never confirmed"), "alone", "never confirmed")
+	marked := map[string]bool{}
+	o.Dropped = func(f *session.File, m bool) {
+		marked[f.Path] = m
+		if _, err := w.Size(t.Context(), f.Incoming, f.ID, f.Path); err != nil {
+			t.Errorf("told of %s when its content was gone already: %v", f.Path, err)
+		}
+	}
 	got, err = storage.Expire(t.Context(), w.reg, w.Store, o)
-	if want := (storage.Report{storage.Expired: 1}); err != nil || !maps.Equal(got, want) {
+	if want := map[string]bool{path: true, "alone": false}; !maps.Equal(marked, want) {
+		t.Errorf("told of %v, want %v", marked, want)
+	}
+	if !w.get(path).Lapsed() {
+		t.Error("the verified file has no mark that another version went")
+	}
+	if want := (storage.Report{storage.Expired: 2}); err != nil || !maps.Equal(got, want) {
 		t.Errorf("report %v, %v, want %v", got, err, want)
 	}
 	w.wantFile(path, newContent, "")
@@ -460,6 +630,100 @@ func TestExpire(t *testing.T) {
 	o.UnverifiedTTL = 0
 	if got, err := storage.Expire(t.Context(), w.reg, w.Store, o); err != nil || len(got) != 0 {
 		t.Errorf("without a limit: %v, %v", got, err)
+	}
+}
+
+// One row that nobody understands costs no other file its recovery, and no
+// incoming file that the row may be about is removed.
+func TestRecoverBesideBadRows(t *testing.T) {
+	w := newWorld(t)
+	database := filepath.Join(w.dir, "defensive.db")
+	reg, err := sqlite.Open(t.Context(), database, sqlite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reg.Close()
+	w.reg = reg
+	w.apply(&session.AddClient{ID: alice, Name: "alice"})
+	bad := w.receive("the row of this one")
+	w.put(bad, "bad", "the row of this one")
+	moved := w.receive(newContent)
+	w.put(moved, path, newContent)
+	w.commit(moved, path)
+	w.store("gone", oldContent)
+	if err := os.Remove(w.storedFile("gone")); err != nil {
+		t.Fatal(err)
+	}
+	if err := reg.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(t.Context(), "UPDATE files SET Size = 'large', Incoming = '?' WHERE FileName = 'bad'"); err != nil {
+		t.Fatal(err)
+	}
+	reg, err = sqlite.Open(t.Context(), database, sqlite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reg.Close()
+	w.reg = reg
+	w.recover(storage.Report{storage.BadRows: 1, storage.Finished: 1, storage.Missing: 1})
+	w.wantFile(path, newContent, "")
+	w.wantMissing("gone", true)
+	w.wantIncoming(1)
+	o := w.options()
+	o.Now = now.Add(2 * time.Hour)
+	w.put(w.receive("late"), "late", "late")
+	if got, err := storage.Expire(t.Context(), w.reg, w.Store, o); err != nil || !maps.Equal(got, storage.Report{storage.Expired: 1}) {
+		t.Errorf("Expire: %v, %v", got, err)
+	}
+	checked := 0
+	err = storage.Verify(t.Context(), w.reg, w.Store, func(session.File, error) { checked++ })
+	if !errors.Is(err, session.ErrBadRows) || checked != 2 {
+		t.Errorf("Verify: %d files, %v", checked, err)
+	}
+}
+
+// A client that never sent its key gives its name back after a while.
+func TestClientsWithoutAKeyGo(t *testing.T) {
+	for name, act := range map[string]func(context.Context, session.Registry, storage.Files, storage.Options) (storage.Report, error){
+		"Recover": storage.Recover, "Expire": storage.Expire,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.store(path, oldContent) // alice has no key either
+			add := func(n int, name string, at time.Time) codec.ClientID {
+				id := codec.ClientID{byte(n), byte(n >> 8), 7}
+				w.apply(&session.AddClient{Outcome: session.Outcome{At: at}, ID: id, Name: name})
+				return id
+			}
+			const many = 600 // more than one batch
+			for i := range many {
+				add(i, fmt.Sprint("keyless ", i), now.Add(-time.Hour))
+			}
+			keyed := add(many, "keyed", now.Add(-time.Hour))
+			w.apply(&session.SetKeys{ID: keyed, Name: "keyed", PublicKey: make([]byte, codec.PublicKeySize), AESKey: make([]byte, 32)})
+			add(many+1, "just registered", now)
+
+			o := w.options()
+			o.UnverifiedTTL = 0
+			if got, err := act(t.Context(), w.reg, w.Store, o); err != nil || len(got) != 0 {
+				t.Errorf("without a limit: %v, %v", got, err)
+			}
+			o.UnverifiedTTL = time.Hour
+			if got, err := act(t.Context(), w.reg, w.Store, o); err != nil || !maps.Equal(got, storage.Report{storage.Keyless: many}) {
+				t.Errorf("report %v, %v", got, err)
+			}
+			var left []string
+			_ = w.reg.Clients(t.Context(), func(c session.Client) error { left = append(left, c.Name); return nil })
+			if want := []string{"alice", "just registered", "keyed"}; !slices.Equal(left, want) {
+				t.Errorf("left are %q, want %q", left, want)
+			}
+		})
 	}
 }
 
@@ -490,6 +754,12 @@ func TestVerify(t *testing.T) {
 			}
 		}
 	}
+	w.store("marked", "it is there, and not believed")
+	w.apply(&session.MarkFile{ID: alice, Path: "marked", Incoming: w.get("marked").Verified.Incoming, Missing: true})
+	spoil["marked"] = struct {
+		spoil func(path string) error
+		want  error
+	}{nil, storage.ErrMissing}
 	w.put(w.receive("waits"), "unverified", "waits")
 	got := make(map[string]error)
 	err := storage.Verify(t.Context(), w.reg, w.Store, func(f session.File, err error) {

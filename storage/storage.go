@@ -51,23 +51,32 @@ var (
 	ErrCksum   = errors.New("the file has another checksum than was recorded")
 )
 
-// ErrFilesGone is a registry of which no file at all can be found: a disk that
+// FilesGoneError is a registry of which no file at all can be found: a disk that
 // is not mounted is likelier than that all were removed.
-var ErrFilesGone = errors.New("none of the files on record is there; is the right disk mounted?")
+type FilesGoneError struct {
+	Recorded int // how many verified files there should be
+}
+
+func (e *FilesGoneError) Error() string {
+	return fmt.Sprintf("none of the %d recorded files was found", e.Recorded)
+}
 
 // Event says what Recover and Expire found, and what they did about it.
 type Event string
 
 // The events. The comments say which fields of Finding.File are set.
 const (
-	Finished  Event = "verified now: its 1029 had come and the file was in place"    // all
-	Spoilt    Event = "dropped: the content that waited for a 1029 is not whole"     // all
-	Expired   Event = "dropped: no 1029 came in time"                                // all
-	Forgotten Event = "forgotten: the stored file is gone"                           // all
-	Damaged   Event = "the stored file is not what was recorded"                     // all
-	Orphan    Event = "removed: an incoming file that no record knows"               // Incoming
-	Stray     Event = "left alone: a file in a client's folder that no record knows" // ID, Path
-	Failed    Event = "left as it was, because it cannot be read or changed"         // all
+	Finished Event = "verified now: its 1029 had come and the file was in place"    // all
+	Spoilt   Event = "dropped: the content that waited for a 1029 is not whole"     // all
+	Expired  Event = "dropped: no 1029 came in time"                                // all
+	Missing  Event = "marked as missing: the stored file is not in its place"       // all
+	Returned Event = "found again: the stored file is in its place"                 // all
+	Damaged  Event = "the stored file is not what was recorded"                     // all
+	Orphan   Event = "removed: an incoming file that no record knows"               // Incoming
+	Stray    Event = "left alone: a file in a client's folder that no record knows" // ID, Path
+	Keyless  Event = "forgotten: a client that has not sent a public key in time"   // ID
+	BadRows  Event = "left alone: records that cannot be understood"                // none
+	Failed   Event = "left as it was, because it cannot be read or changed"         // all
 )
 
 // Finding is one thing found.
@@ -82,15 +91,20 @@ type Report map[Event]int
 
 // Options of Recover and Expire.
 type Options struct {
-	// UnverifiedTTL is how long a file waits for its 1029. Zero is for ever.
+	// UnverifiedTTL is how long a file waits for its 1029, and a client without a
+	// file for its 1026. Zero is for ever.
 	UnverifiedTTL time.Duration
 	// Now is the time.
 	Now time.Time
 	// Log is called with each finding; it may be nil.
 	Log func(Finding)
-	// ForgetAll lets Recover forget all files, instead of failing with
-	// ErrFilesGone.
-	ForgetAll bool
+	// Dropped is called with each unverified file that was dropped, after its
+	// record went and before its content goes, with what DropFile said about
+	// Marked. Inside of Exclusive. It may be nil.
+	Dropped func(f *session.File, marked bool)
+	// Waiting is called by Recover with each unverified file that stays. It may
+	// be nil.
+	Waiting func(f *session.File)
 	// Exclusive runs do while nobody else verifies or drops the file of client id
 	// at path. Expire needs it beside a running server; nil is for when there is
 	// none.
@@ -124,10 +138,17 @@ func (c *checker) check(ctx context.Context, f *session.File, key string) error 
 	if err != nil {
 		return err
 	}
-	size, sum, err := c.read(ctx, r, f.Size)
-	switch err = errors.Join(err, r.Close()); {
-	case err != nil:
+	size, sum, err := c.copy(ctx, io.Discard, r, f.Size)
+	if err = errors.Join(err, r.Close()); err != nil {
 		return err
+	}
+	return compare(f, size, sum)
+}
+
+// compare returns an error that wraps ErrSize or ErrCksum unless content of that
+// size and checksum is that of f.
+func compare(f *session.File, size int64, sum uint32) error {
+	switch {
 	case size != f.Size:
 		return fmt.Errorf("%w: %s, not %d bytes", ErrSize, sizeText(size, f.Size), f.Size)
 	case sum != f.Cksum:
@@ -136,8 +157,8 @@ func (c *checker) check(ctx context.Context, f *session.File, key string) error 
 	return nil
 }
 
-// read sums r, and stops when there is more than want bytes.
-func (c *checker) read(ctx context.Context, r io.Reader, want int64) (size int64, sum uint32, err error) {
+// copy copies r to w and sums it, and stops when there is more than want bytes.
+func (c *checker) copy(ctx context.Context, w io.Writer, r io.Reader, want int64) (size int64, sum uint32, err error) {
 	h := cksum.New()
 	for size <= want {
 		if err := ctx.Err(); err != nil {
@@ -146,6 +167,9 @@ func (c *checker) read(ctx context.Context, r io.Reader, want int64) (size int64
 		n, err := r.Read(c.buf)
 		size += int64(n)
 		h.Write(c.buf[:n])
+		if _, err := w.Write(c.buf[:n]); err != nil {
+			return 0, 0, &writeError{err}
+		}
 		if err == io.EOF {
 			break
 		}
@@ -155,6 +179,39 @@ func (c *checker) read(ctx context.Context, r io.Reader, want int64) (size int64
 	}
 	return size, h.Sum32(), nil
 }
+
+// writeAnew writes the stored content of f, of which it reads little more than
+// want bytes, into a complete incoming file of to. It returns f with the key of
+// that, and the size and checksum that it has. After an error nothing is left.
+func (c *checker) writeAnew(ctx context.Context, to session.Files, f *session.File, want int64) (session.File, error) {
+	g := *f
+	r, err := c.files.Open(ctx, "", f.ID, f.Path)
+	if errors.Is(err, session.ErrNotStored) {
+		return g, ErrMissing
+	}
+	if err != nil {
+		return g, err
+	}
+	defer r.Close()
+	in, err := to.Create(ctx, f.Size)
+	if err != nil {
+		return g, &writeError{err}
+	}
+	g.Incoming = in.Key()
+	g.Size, g.Cksum, err = c.copy(ctx, in, r, want)
+	if e := in.Close(); e != nil {
+		err = errors.Join(err, &writeError{e})
+	}
+	if err != nil {
+		err = errors.Join(err, to.Discard(context.WithoutCancel(ctx), g.Incoming))
+	}
+	return g, err
+}
+
+// writeError is what went wrong with a copy, not with what is copied.
+type writeError struct{ error }
+
+func (w *writeError) Unwrap() error { return w.error }
 
 func sizeText(size, want int64) string {
 	if size > want {
@@ -169,6 +226,9 @@ func sizeText(size, want int64) string {
 // first, since a running server may have replaced them meanwhile. Memory
 // depends on how many those are, not on how many or how large the files are.
 //
+// A file that is marked as missing is wrong also where it is in its place again:
+// recovery has not taken it back yet.
+//
 // The error is one of the registry, or ctx's.
 func Verify(ctx context.Context, reg session.Registry, files session.Files, progress func(session.File, error)) error {
 	c := newChecker(files)
@@ -177,15 +237,29 @@ func Verify(ctx context.Context, reg session.Registry, files session.Files, prog
 		if !f.Verified {
 			return nil
 		}
-		if c.check(ctx, &f, "") != nil {
+		if c.checkStored(ctx, &f) != nil {
 			wrong = append(wrong, f)
 			return ctx.Err()
 		}
 		progress(f, nil)
 		return nil
 	})
-	for i := 0; i < len(wrong) && err == nil; i++ {
-		err = c.checkAgain(ctx, reg, &wrong[i], progress)
+	if err != nil && !errors.Is(err, session.ErrBadRows) {
+		return err
+	}
+	for i := range wrong {
+		if err := c.checkAgain(ctx, reg, &wrong[i], progress); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// checkStored is check for the verified file f, which may be marked as missing.
+func (c *checker) checkStored(ctx context.Context, f *session.File) error {
+	err := c.check(ctx, f, "")
+	if err == nil && f.Missing {
+		err = fmt.Errorf("%w on record; it is there now, and the next start of the server takes it back", ErrMissing)
 	}
 	return err
 }
@@ -194,7 +268,7 @@ func Verify(ctx context.Context, reg session.Registry, files session.Files, prog
 // after.
 func (c *checker) checkAgain(ctx context.Context, reg session.Registry, f *session.File, progress func(session.File, error)) error {
 	for {
-		fault := c.check(ctx, f, "")
+		fault := c.checkStored(ctx, f)
 		get, err := getFile(ctx, reg, f)
 		switch {
 		case err != nil:

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"path/filepath"
 	"text/tabwriter"
 	"time"
 
@@ -16,7 +15,6 @@ import (
 	"sealift/session"
 	"sealift/storage"
 	"sealift/storage/files"
-	"sealift/storage/sqlite"
 )
 
 // listing is what the commands share that look at a server's directory. They
@@ -32,7 +30,7 @@ func (l *listing) command(use, short string, run func(ctx context.Context, w io.
 		Short: short,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			reg, err := sqlite.OpenReadOnly(cmd.Context(), filepath.Join(l.dir, daemon.DatabaseName))
+			reg, err := daemon.OpenReadOnly(cmd.Context(), l.dir)
 			if err != nil {
 				return err
 			}
@@ -77,17 +75,21 @@ func clientsCommand() *cobra.Command {
 		return l.table(w, "ID\tNAME\tKEY\tLAST SEEN", func(line func(string, any) error) error {
 			return reg.Clients(ctx, func(c session.Client) error {
 				row := clientRow{ID: c.ID.String(), Name: c.Name, Key: c.PublicKey != nil}
-				key, seen := "no", "-"
-				if row.Key {
-					key = "yes"
-				}
+				seen := "-"
 				if !c.LastSeen.IsZero() {
 					row.LastSeen, seen = &c.LastSeen, c.LastSeen.Local().Format(time.DateTime)
 				}
-				return line(fmt.Sprintf("%s\t%s\t%s\t%s", row.ID, row.Name, key, seen), row)
+				return line(fmt.Sprintf("%s\t%s\t%s\t%s", row.ID, row.Name, yes(row.Key), seen), row)
 			})
 		})
 	})
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
 }
 
 type fileRow struct {
@@ -95,6 +97,7 @@ type fileRow struct {
 	FileName string    `json:"file_name"`
 	Path     string    `json:"path"` // below the server's directory
 	Verified bool      `json:"verified"`
+	Missing  bool      `json:"missing"`
 	Size     int64     `json:"size"`  // bytes
 	Cksum    uint32    `json:"cksum"` // as the command of that name prints it
 	Received time.Time `json:"received"`
@@ -103,14 +106,10 @@ type fileRow struct {
 func filesCommand() *cobra.Command {
 	l := new(listing)
 	return l.command("files", "List the files that the registry holds", func(ctx context.Context, w io.Writer, reg session.Registry) error {
-		return l.table(w, "PATH\tSIZE\tCKSUM\tVERIFIED\tRECEIVED", func(line func(string, any) error) error {
+		return l.table(w, "PATH\tSIZE\tCKSUM\tVERIFIED\tMISSING\tRECEIVED", func(line func(string, any) error) error {
 			return reg.Files(ctx, func(f session.File) error {
 				row := rowOf(f)
-				verified := "no"
-				if row.Verified {
-					verified = "yes"
-				}
-				return line(fmt.Sprintf("%s\t%d\t%d\t%s\t%s", row.Path, row.Size, row.Cksum, verified,
+				return line(fmt.Sprintf("%s\t%d\t%d\t%s\t%s\t%s", row.Path, row.Size, row.Cksum, yes(row.Verified), yes(row.Missing),
 					row.Received.Local().Format(time.DateTime)), row)
 			})
 		})
@@ -120,7 +119,7 @@ func filesCommand() *cobra.Command {
 func rowOf(f session.File) fileRow {
 	return fileRow{
 		Client: f.ID.String(), FileName: f.FileName, Path: f.PathName(),
-		Verified: f.Verified, Size: f.Size, Cksum: f.Cksum, Received: f.Received,
+		Verified: f.Verified, Missing: f.Missing, Size: f.Size, Cksum: f.Cksum, Received: f.Received,
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sealift/internal/daemon"
 	"sealift/internal/flagenv"
 )
 
@@ -26,6 +27,9 @@ func main() {
 	}()
 	if err := root().ExecuteContext(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "Fatal error: %v\n", err)
+		if hint := daemon.Hint(err); hint != "" {
+			fmt.Fprintln(os.Stderr, "Hint:", hint)
+		}
 		os.Exit(1)
 	}
 }
@@ -49,6 +53,7 @@ be set by an environment variable: --max-file-size by SEALIFT_MAX_FILE_SIZE.`,
 	}
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	cmd.Flags().AddFlagSet(serve.Flags())
-	cmd.AddCommand(serve, demoCommand(), clientsCommand(), filesCommand(), verifyCommand(), versionCommand())
+	cmd.AddCommand(serve, demoCommand(), clientsCommand(), filesCommand(), verifyCommand(),
+		backupCommand(), forgetMissingCommand(), takeStraysCommand(), versionCommand())
 	return cmd
 }

@@ -101,7 +101,6 @@ func serveCommand() *cobra.Command {
 	f.DurationVar(&cfg.IdleTimeout, "idle-timeout", eventloop.DefaultIdleTimeout, "time a connection may be silent, an upload stand still, replies stay unread")
 	f.DurationVar(&cfg.DrainTimeout, "drain-timeout", eventloop.DefaultDrainTimeout, "time for transfers under way after SIGTERM or SIGINT")
 	f.DurationVar(&cfg.UnverifiedTTL, "unverified-ttl", 24*time.Hour, "time after which a file without a verdict of its client is removed, at least 1m; 0 is never")
-	f.BoolVar(&cfg.ForgetMissing, "forget-missing", false, "start although none of the files on record is there, and forget them")
 	f.IntVar(&cfg.Workers, "workers", 0, "goroutines that decrypt and write (default: 4 for each core)")
 	f.IntVar(&cfg.Loops, "loops", 0, "event loops (default: 1 for each two cores)")
 	f.StringVar(&faults, "fault", "", "misbehave on purpose, to test clients: crc=N,error=CODE:N,drop=CODE:N,reject=N,delay=TIME, N times or -1 for ever")

@@ -17,10 +17,7 @@ import (
 	"sealift/eventloop"
 	"sealift/internal/infofile"
 	"sealift/session"
-	"sealift/storage"
 	"sealift/storage/files"
-	"sealift/storage/memory"
-	"sealift/storage/sqlite"
 )
 
 // DatabaseName is the registry's file in the server's directory.
@@ -50,9 +47,6 @@ type Config struct {
 	Workers int
 	Loops   int
 
-	// ForgetMissing starts a server although not one file on record is there.
-	ForgetMissing bool
-
 	// Faults, if there are any, make the server misbehave, to test clients.
 	Faults *session.Faults
 
@@ -68,6 +62,9 @@ type Config struct {
 func Run(ctx context.Context, cfg Config, started func(addr *net.TCPAddr)) (err error) {
 	if cfg.UnverifiedTTL != 0 && cfg.UnverifiedTTL < session.MinUnverifiedTTL {
 		return fmt.Errorf("files without a verdict cannot be removed after %v already, only after %v or more, or with 0 never", cfg.UnverifiedTTL, session.MinUnverifiedTTL)
+	}
+	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
+		return err
 	}
 	asked := cfg.MaxConnections
 	if asked <= 0 {
@@ -102,7 +99,7 @@ func Run(ctx context.Context, cfg Config, started func(addr *net.TCPAddr)) (err 
 		cfg.Log.Warn("FAULT INJECTION IS ON: this server misbehaves on purpose, use it only to test clients", zap.Stringer("faults", cfg.Faults))
 		replyDelay = cfg.Faults.Delay
 	}
-	registry, err := openRegistry(ctx, &cfg)
+	registry, err := openRegistry(ctx, &cfg, store)
 	if err != nil {
 		return err
 	}
@@ -128,20 +125,10 @@ func Run(ctx context.Context, cfg Config, started func(addr *net.TCPAddr)) (err 
 	if err != nil {
 		return err
 	}
-	if err := recoverStorage(ctx, &cfg, registry, store); err != nil {
+	if err := recoverStorage(ctx, &cfg, service, registry, store); err != nil {
 		return err
 	}
 	return serve(ctx, srv, started, func(ctx context.Context) { expire(ctx, &cfg, service, registry, store) })
-}
-
-func openRegistry(ctx context.Context, cfg *Config) (session.Registry, error) {
-	switch cfg.Registry {
-	case "", "sqlite":
-		return sqlite.Open(ctx, filepath.Join(cfg.Dir, DatabaseName), sqlite.Options{Fsync: cfg.Fsync})
-	case "memory":
-		return memory.New(), nil
-	}
-	return nil, fmt.Errorf("unknown registry %q: sqlite or memory", cfg.Registry)
 }
 
 // addressFromFile is where port.info says to listen. A server must start
@@ -158,27 +145,6 @@ func addressFromFile(dir string, log *zap.Logger) string {
 		port = infofile.DefaultPort
 	}
 	return net.JoinHostPort("", strconv.Itoa(int(port)))
-}
-
-func recoverStorage(ctx context.Context, cfg *Config, reg session.Registry, store *files.Store) error {
-	o := storageOptions(cfg, time.Now())
-	o.ForgetAll = cfg.ForgetMissing
-	report, err := storage.Recover(ctx, reg, store, o)
-	if errors.Is(err, storage.ErrFilesGone) {
-		return fmt.Errorf("%w Otherwise --forget-missing starts without them", err)
-	}
-	if err != nil {
-		return fmt.Errorf("putting the storage in order: %w", err)
-	}
-	cfg.Log.Debug("storage is in order", zap.Any("findings", report))
-	return nil
-}
-
-func storageOptions(cfg *Config, now time.Time) storage.Options {
-	return storage.Options{UnverifiedTTL: cfg.UnverifiedTTL, Now: now, Log: func(f storage.Finding) {
-		cfg.Log.Warn("storage", zap.String("finding", string(f.Event)), zap.String("client", f.File.ID.String()),
-			zap.String("path", f.File.Path), zap.String("incoming", f.File.Incoming), zap.Error(f.Err))
-	}}
 }
 
 // serve runs the loops and, beside them, the removal of what stays unverified.
@@ -198,24 +164,4 @@ func serve(ctx context.Context, srv *eventloop.Server, started func(*net.TCPAddr
 	stop()
 	<-done
 	return err
-}
-
-// expireEvery is how often files that stay unverified are looked for.
-const expireEvery = 10 * time.Minute
-
-func expire(ctx context.Context, cfg *Config, service *session.Service, reg session.Registry, store *files.Store) {
-	ticker := time.NewTicker(expireEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-ticker.C:
-			o := storageOptions(cfg, now)
-			o.Exclusive = service.Exclusive
-			if _, err := storage.Expire(ctx, reg, store, o); err != nil && ctx.Err() == nil {
-				cfg.Log.Error("removing unverified files", zap.Error(err))
-			}
-		}
-	}
 }

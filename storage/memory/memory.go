@@ -234,7 +234,7 @@ func (r *Registry) dropFile(op *session.DropFile) error {
 
 func (r *Registry) markFile(op *session.MarkFile) error {
 	e := r.files[place{op.ID, op.Path}]
-	if e == nil || e.verified == nil {
+	if e == nil || e.verified == nil || e.verified.Incoming != op.Incoming {
 		return session.ErrNoFile
 	}
 	e.verified.Missing = op.Missing

@@ -131,7 +131,7 @@ func (t *transaction) apply(op session.Operation) error {
 		refused, failed = t.dropFile(op)
 	case *session.MarkFile:
 		id = op.ID
-		refused, failed = t.change(session.ErrNoFile, markMissing, op.ID[:], pathName(op.ID, op.Path), op.Missing)
+		refused, failed = t.change(session.ErrNoFile, markMissing, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing)
 	case *session.ForgetFile:
 		id = op.ID
 		refused, failed = t.change(session.ErrNoFile, forgetFile, op.ID[:], pathName(op.ID, op.Path))

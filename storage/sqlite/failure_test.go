@@ -137,29 +137,45 @@ func TestSchemaOfTheDocuments(t *testing.T) {
 	}
 }
 
-// A row that somebody edited beyond recognition is an error, not a panic.
+// A row that somebody edited beyond recognition is an error, not a panic, and
+// hides no other.
 func TestEditedRows(t *testing.T) {
 	for _, edit := range []string{
-		"UPDATE clients SET LastSeen = 'yesterday'",
-		"UPDATE clients SET Name = x'ff'",
-		"UPDATE files SET PathName = '../../etc/passwd'",
-		"UPDATE files SET Size = 'large'",
-		"UPDATE files SET Size = -1",
-		"UPDATE files SET Cksum = 4294967296",
-		"UPDATE files SET Incoming = NULL",
-		"UPDATE files SET Received = 7",
+		"UPDATE clients SET LastSeen = 'yesterday' WHERE Name = 'anna'",
+		"UPDATE clients SET Name = x'ff' WHERE Name = 'anna'",
+		"UPDATE files SET PathName = '../../etc/passwd' WHERE FileName = 'a'",
+		"UPDATE files SET PathName = x'00' WHERE FileName = 'a'",
+		"UPDATE files SET ID = x'01' WHERE FileName = 'a'",
+		"UPDATE files SET Size = 'large' WHERE FileName = 'a'",
+		"UPDATE files SET Size = -1 WHERE FileName = 'a'",
+		"UPDATE files SET Cksum = 4294967296 WHERE FileName = 'a'",
+		"UPDATE files SET Incoming = NULL WHERE FileName = 'a'",
+		"UPDATE files SET Received = 7 WHERE FileName = 'a'",
 	} {
 		t.Run(edit, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "defensive.db")
 			r := open(t, path)
 			f := session.File{ID: codec.ClientID{15: 1}, FileName: "a", Path: "a", Incoming: "00ff", Received: moment}
-			apply(t, r, add(1, "anna"), &session.PutFile{File: f})
+			apply(t, r, add(1, "anna"), add(3, "carl"), &session.PutFile{File: f})
+			const more = 2*page + 1
+			for i := range more { // before it and behind it
+				g := f
+				g.ID[0], g.FileName, g.Path = byte(i%2), "another", fmt.Sprint(i)
+				if g.ID[0] == 1 {
+					g.ID = codec.ClientID{15: 3}
+				}
+				apply(t, r, &session.PutFile{File: g})
+			}
 			run(t, other(t, path), edit)
+			clients, files := 0, 0
 			err := errors.Join(
-				r.Clients(t.Context(), func(session.Client) error { return nil }),
-				r.Files(t.Context(), func(session.File) error { return nil }))
-			if err == nil || !strings.Contains(err.Error(), "is not one that Sealift wrote") {
+				r.Clients(t.Context(), func(session.Client) error { clients++; return nil }),
+				r.Files(t.Context(), func(session.File) error { files++; return nil }))
+			if !errors.Is(err, session.ErrBadRows) || !strings.Contains(err.Error(), "is not one that Sealift wrote") {
 				t.Errorf("listing: %v", err)
+			}
+			if clients+files != 2+1+more-1 {
+				t.Errorf("listed %d clients and %d files, want all but one", clients, files)
 			}
 			// Whoever asks for it gets the error, and others in the batch none.
 			client, file := &session.GetClient{ID: f.ID}, &session.GetFile{ID: f.ID, Path: "a"}

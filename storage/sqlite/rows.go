@@ -26,59 +26,67 @@ const page = 256
 // Clients implements session.Registry. Clients that come or go meanwhile may be
 // among those yielded or not.
 func (r *Registry) Clients(ctx context.Context, yield func(session.Client) error) error {
-	after := ""
-	for {
-		clients := make([]session.Client, 0, page)
-		err := r.list(ctx, listClients, []any{after, int64(page)}, clientColumnCount, func(row []driver.Value) error {
-			client, err := clientOf(row)
-			clients = append(clients, client)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		for _, client := range clients {
-			if err := yield(client); err != nil {
-				return err
-			}
-		}
-		if len(clients) < page {
-			return nil
-		}
-		after = clients[page-1].Name
-	}
+	from := []any{""} // Name
+	return each(ctx, r, listClients, from, clientColumnCount, clientOf, yield, func(row []driver.Value) []any {
+		return []any{row[1]}
+	})
 }
 
 // Files implements session.Registry. Files that come or go meanwhile may be
 // among those yielded or not.
 func (r *Registry) Files(ctx context.Context, yield func(session.File) error) error {
-	after := []any{[]byte{}, "", int64(0), int64(page)} // ID, PathName, 1 if unverified
+	from := []any{[]byte{}, "", int64(0)} // ID, PathName, 1 if unverified
+	return each(ctx, r, listFiles, from, fileColumnCount, fileOf, yield, func(row []driver.Value) []any {
+		unverified := int64(1)
+		if verified, _ := boolOf(row[3]); verified {
+			unverified = 0
+		}
+		return []any{row[0], row[2], unverified}
+	})
+}
+
+// each yields what of makes of the rows that s lists, a page at a time. s lists
+// those behind its first arguments, which are those that key makes of the last
+// row. A row that cannot be understood is passed over, for an error at the end.
+func each[T any](ctx context.Context, r *Registry, s statement, from []any, columns int,
+	of func(row []driver.Value) (T, error), yield func(T) error, key func(row []driver.Value) []any) error {
+	var bad []error // the first few
+	badCount := 0
 	for {
-		files := make([]session.File, 0, page)
-		err := r.list(ctx, listFiles, after, fileColumnCount, func(row []driver.Value) error {
-			f, err := fileOf(row)
-			files = append(files, f)
-			return err
+		found, rows := make([]T, 0, page), 0
+		err := r.list(ctx, s, append(from, int64(page)), columns, func(row []driver.Value) error {
+			rows++
+			from = key(row)
+			v, err := of(row)
+			if err != nil {
+				if badCount++; len(bad) < maxBadTold {
+					bad = append(bad, err)
+				}
+				return nil
+			}
+			found = append(found, v)
+			return nil
 		})
 		if err != nil {
 			return err
 		}
-		for _, f := range files {
-			if err := yield(f); err != nil {
+		for _, v := range found {
+			if err := yield(v); err != nil {
 				return err
 			}
 		}
-		if len(files) < page {
-			return nil
+		if rows == page {
+			continue
 		}
-		last := &files[page-1]
-		unverified := int64(1)
-		if last.Verified {
-			unverified = 0
+		if badCount > 0 {
+			return fmt.Errorf("database %s: %d %w: %w", r.path, badCount, session.ErrBadRows, errors.Join(bad...))
 		}
-		after = []any{last.ID[:], pathName(last.ID, last.Path), unverified, int64(page)}
+		return nil
 	}
 }
+
+// maxBadTold is how many rows that cannot be understood an error names.
+const maxBadTold = 5
 
 func (r *Registry) list(ctx context.Context, s statement, args []any, columns int, each func(row []driver.Value) error) error {
 	c, err := r.take(ctx, r.reader)

@@ -207,10 +207,11 @@ var statements = [statementCount]string{
 	// REPLACE takes away the verified row that was.
 	verifyFile: "UPDATE OR REPLACE files SET Verified = 1, Missing = ?4, Lapsed = 0" +
 		" WHERE ID = ?1 AND PathName = ?2 AND Verified = 0 AND Incoming = ?3",
-	dropFile:    "DELETE FROM files WHERE ID = ?1 AND PathName = ?2 AND Verified = 0 AND Incoming = ?3",
-	markLapsed:  "UPDATE files SET Lapsed = 1 WHERE ID = ?1 AND PathName = ?2 AND Verified = 1",
-	markMissing: "UPDATE files SET Missing = ?3 WHERE ID = ?1 AND PathName = ?2 AND Verified = 1",
-	forgetFile:  "DELETE FROM files WHERE ID = ?1 AND PathName = ?2 AND Verified = 1 AND Missing = 1",
+	dropFile:   "DELETE FROM files WHERE ID = ?1 AND PathName = ?2 AND Verified = 0 AND Incoming = ?3",
+	markLapsed: "UPDATE files SET Lapsed = 1 WHERE ID = ?1 AND PathName = ?2 AND Verified = 1",
+	markMissing: "UPDATE files SET Missing = ?4" +
+		" WHERE ID = ?1 AND PathName = ?2 AND Verified = 1 AND coalesce(Incoming, '') = ?3",
+	forgetFile: "DELETE FROM files WHERE ID = ?1 AND PathName = ?2 AND Verified = 1 AND Missing = 1",
 	dropKeyless: "DELETE FROM clients WHERE ID = ?1 AND PublicKey IS NULL AND LastSeen < ?2" +
 		" AND NOT EXISTS (SELECT 1 FROM files WHERE files.ID = clients.ID)",
 

@@ -219,7 +219,7 @@ func testLastSeen(t *testing.T, r session.Registry) {
 	step(false, &session.VerifyFile{ID: clientID(1), Path: "a", Incoming: "other"})
 	step(true, &session.VerifyFile{ID: clientID(1), Path: "a", Incoming: "k1"})
 	step(false, &session.ForgetFile{ID: clientID(1), Path: "a"})
-	step(true, &session.MarkFile{ID: clientID(1), Path: "a", Missing: true})
+	step(true, &session.MarkFile{ID: clientID(1), Path: "a", Incoming: "k1", Missing: true})
 	step(true, &session.ForgetFile{ID: clientID(1), Path: "a"})
 	step(true, &session.PutFile{File: f})
 	step(true, &session.DropFile{ID: clientID(1), Path: "a", Incoming: "k1"})
@@ -303,7 +303,7 @@ func testOperationsOfABatchSeeEachOther(t *testing.T, r session.Registry) {
 		second,
 		&session.VerifyFile{ID: clientID(1), Path: "a", Incoming: "k2"},
 		file,
-		&session.MarkFile{ID: clientID(1), Path: "a", Missing: true},
+		&session.MarkFile{ID: clientID(1), Path: "a", Incoming: "k2", Missing: true},
 		&session.ForgetFile{ID: clientID(1), Path: "a"},
 	)
 	wantErr(t, early, session.ErrNoClient)

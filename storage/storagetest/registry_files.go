@@ -124,7 +124,7 @@ func testDropAndForget(t *testing.T, r session.Registry) {
 	forget := &session.ForgetFile{ID: clientID(1), Path: "a"}
 	tryApply(t, r, forget)
 	wantErr(t, forget, session.ErrNoFile) // it is not missing
-	apply(t, r, &session.PutFile{File: newer}, &session.MarkFile{ID: clientID(1), Path: "a", Missing: true})
+	apply(t, r, &session.PutFile{File: newer}, &session.MarkFile{ID: clientID(1), Path: "a", Incoming: older.Incoming, Missing: true})
 	v.Missing = true
 	wantFiles(t, r, 1, "a", &v, &newer)
 	apply(t, r, forget)
@@ -132,7 +132,7 @@ func testDropAndForget(t *testing.T, r session.Registry) {
 
 	again := &session.ForgetFile{ID: clientID(1), Path: "a"}
 	other := &session.DropFile{ID: clientID(2), Path: "a", Incoming: "k2"}
-	mark := &session.MarkFile{ID: clientID(1), Path: "a"}
+	mark := &session.MarkFile{ID: clientID(1), Path: "a", Incoming: older.Incoming}
 	tryApply(t, r, again, other, mark)
 	wantErr(t, again, session.ErrNoFile)
 	wantErr(t, other, session.ErrNoFile)
@@ -192,10 +192,14 @@ func testMissing(t *testing.T, r session.Registry) {
 	v := verified(f)
 	v.Missing = true
 	wantFiles(t, r, 1, "a", &v, nil)
-	apply(t, r, &session.MarkFile{ID: f.ID, Path: "a"})
+	apply(t, r, &session.MarkFile{ID: f.ID, Path: "a", Incoming: "k1"})
 	v.Missing = false
 	wantFiles(t, r, 1, "a", &v, nil)
-	apply(t, r, &session.MarkFile{ID: f.ID, Path: "a", Missing: true})
+	stale := &session.MarkFile{ID: f.ID, Path: "a", Incoming: "k0", Missing: true}
+	tryApply(t, r, stale)
+	wantErr(t, stale, session.ErrNoFile)
+	wantFiles(t, r, 1, "a", &v, nil)
+	apply(t, r, &session.MarkFile{ID: f.ID, Path: "a", Incoming: "k1", Missing: true})
 	g := upload(1, "a", "k2", 2)
 	apply(t, r, &session.PutFile{File: g}, &session.VerifyFile{ID: f.ID, Path: "a", Incoming: "k2"})
 	v = verified(g)

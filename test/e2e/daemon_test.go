@@ -151,6 +151,7 @@ type fileRow struct {
 	FileName string    `json:"file_name"`
 	Path     string    `json:"path"`
 	Verified bool      `json:"verified"`
+	Missing  bool      `json:"missing"`
 	Size     int64     `json:"size"`
 	Cksum    uint32    `json:"cksum"`
 	Received time.Time `json:"received"`

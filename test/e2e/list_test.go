@@ -80,10 +80,10 @@ func TestListings(t *testing.T) {
 			t.Errorf("files %+v", files)
 		}
 		lines = table("files")
-		if len(lines) != 3 || strings.Join(lines[0], "|") != "PATH|SIZE|CKSUM|VERIFIED|RECEIVED" {
+		if len(lines) != 3 || strings.Join(lines[0], "|") != "PATH|SIZE|CKSUM|VERIFIED|MISSING|RECEIVED" {
 			t.Fatalf("files %q", lines)
 		}
-		if all := fmt.Sprint(lines); !strings.Contains(all, fmt.Sprintf("[%s 100003 %d yes ", stored.Path, stored.Cksum)) || !strings.Contains(all, " no ") {
+		if all := fmt.Sprint(lines); !strings.Contains(all, fmt.Sprintf("[%s 100003 %d yes no ", stored.Path, stored.Cksum)) || !strings.Contains(all, " no no ") {
 			t.Errorf("files %q", lines)
 		}
 

@@ -137,11 +137,14 @@ func (r result) succeeded(t testing.TB) result {
 	return r
 }
 
-// failed makes sure of status 1, and that the last line of stderr is a fatal
-// error which says why.
+// failed makes sure of status 1, and that the last line of stderr, but for a
+// hint, is a fatal error which says why.
 func (r result) failed(t testing.TB, why string) result {
 	t.Helper()
 	lines := strings.Split(strings.TrimSpace(r.stderr), "\n")
+	if n := len(lines) - 1; n > 0 && strings.HasPrefix(lines[n], "Hint: ") {
+		lines = lines[:n]
+	}
 	last := lines[len(lines)-1]
 	if r.status != 1 || !strings.HasPrefix(last, "Fatal error: ") || !strings.Contains(last, why) {
 		t.Fatalf("status %d, want 1 and a fatal error that says %q\nstdout: %s\nstderr: %s", r.status, why, r.stdout, r.stderr)

@@ -1,0 +1,41 @@
+package sqlite
+
+import (
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"sealift/session"
+)
+
+// A copy has what was committed, also where its path looks like SQL or a URI, and
+// is a database of its own.
+func TestCopyTo(t *testing.T) {
+	dir := t.TempDir()
+	r := open(t, filepath.Join(dir, "defensive.db"))
+	f := session.File{ID: add(1, "anna").ID, FileName: "a", Path: "a", Incoming: "00ff", Received: moment}
+	apply(t, r, add(1, "anna"), &session.PutFile{File: f}, &session.VerifyFile{ID: f.ID, Path: "a", Incoming: "00ff"})
+	writing := other(t, filepath.Join(dir, "defensive.db"))
+	run(t, writing, "BEGIN IMMEDIATE")
+	run(t, writing, "DELETE FROM files") // not committed, and does not hold the copy up
+	path := filepath.Join(dir, "it's a copy?mode=memory#.db")
+	if err := r.CopyTo(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	run(t, writing, "ROLLBACK")
+	if err := r.CopyTo(t.Context(), path); err == nil {
+		t.Error("a copy took the place of a file")
+	}
+	c := open(t, path)
+	apply(t, c, add(2, "ben"))
+	list := func(r *Registry) (names []string, files []session.File) {
+		_ = r.Clients(t.Context(), func(c session.Client) error { names = append(names, c.Name); return nil })
+		_ = r.Files(t.Context(), func(f session.File) error { files = append(files, f); return nil })
+		return names, files
+	}
+	names, files := list(r)
+	copied, sameFiles := list(c)
+	if !reflect.DeepEqual(names, []string{"anna"}) || !reflect.DeepEqual(copied, []string{"anna", "ben"}) || !reflect.DeepEqual(files, sameFiles) || len(files) != 1 {
+		t.Errorf("%v with %v, and in the copy %v with %v", names, files, copied, sameFiles)
+	}
+}

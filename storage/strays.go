@@ -1,0 +1,164 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"sealift/codec"
+	"sealift/session"
+)
+
+// TakeStrays records as verified what lies in the clients' folders unknown to the
+// registry: files without a record, and files whose record is about another
+// size, or marked as missing. Each is read, summed and written anew, and gets its
+// path as its name. It calls each with every one, with nil or with the reason for
+// which it was left alone; with dryRun it changes nothing. No server may run
+// meanwhile.
+//
+// The error is one of the registry or of the files.
+func TakeStrays(ctx context.Context, reg session.Registry, files Files, now time.Time, dryRun bool, each func(session.File, error)) error {
+	strays, err := findStrays(ctx, reg, files)
+	if err != nil {
+		return err
+	}
+	c := newChecker(files)
+	for i := range strays {
+		f := &strays[i]
+		f.FileName, f.Received, f.Verified = f.Path, now, true
+		switch err := c.takeStray(ctx, reg, f, dryRun); {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, errStore):
+			return err
+		default:
+			each(*f, err)
+		}
+	}
+	return nil
+}
+
+// findStrays returns ID and Path of each stray.
+func findStrays(ctx context.Context, reg session.Registry, files Files) ([]session.File, error) {
+	var strays []session.File
+	var batch []session.Operation
+	look := func() error {
+		if err := reg.Apply(ctx, batch); err != nil {
+			return err
+		}
+		for _, op := range batch {
+			get := op.(*session.GetFile)
+			stray, err := isStray(ctx, files, get)
+			if err != nil {
+				return err
+			}
+			if stray {
+				strays = append(strays, session.File{ID: get.ID, Path: get.Path})
+			}
+		}
+		batch = batch[:0]
+		return nil
+	}
+	err := files.EachStored(ctx, func(id codec.ClientID, path string) error {
+		batch = append(batch, &session.GetFile{ID: id, Path: path})
+		if len(batch) < batchSize {
+			return nil
+		}
+		return look()
+	})
+	if err == nil {
+		err = look()
+	}
+	return strays, err
+}
+
+func isStray(ctx context.Context, files session.Files, get *session.GetFile) (bool, error) {
+	if get.Verified == nil || get.Verified.Missing {
+		return true, nil
+	}
+	size, err := files.Size(ctx, "", get.ID, get.Path)
+	switch {
+	case errors.Is(err, session.ErrNotStored) || errors.Is(err, session.ErrObstructed) || errors.Is(err, session.ErrPath):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	return size != get.Verified.Size, nil
+}
+
+// Why a stray is left alone.
+var (
+	errUnknownClient = errors.New("the registry has no client with that id")
+	errAwaited       = errors.New("an upload of that name awaits its 1029; start the server first")
+	errNoName        = errors.New("no client can send a file of that name")
+	errStore         = errors.New("registry")
+)
+
+// takeStray sets Size, Cksum and Incoming of f, and records it. It takes the
+// steps of an upload, so a crash leaves nothing that Recover does not know. An
+// error that wraps errStore is one of the registry.
+func (c *checker) takeStray(ctx context.Context, reg session.Registry, f *session.File, dryRun bool) error {
+	if err := c.mayTake(ctx, reg, f); err != nil {
+		return err
+	}
+	if dryRun {
+		return c.sum(ctx, f)
+	}
+	copied, err := c.writeAnew(ctx, c.files, f, math.MaxInt64-1)
+	if err != nil {
+		return err
+	}
+	*f = copied
+	if err := applyOne(ctx, reg, &session.PutFile{File: *f}); err != nil {
+		return errors.Join(err, c.files.Discard(ctx, f.Incoming))
+	}
+	if err := c.files.Commit(ctx, f); err != nil {
+		drop := &session.DropFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}
+		return errors.Join(err, applyOne(ctx, reg, drop), c.files.Discard(ctx, f.Incoming))
+	}
+	return applyOne(ctx, reg, &session.VerifyFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming})
+}
+
+// mayTake returns why f is to be left alone, or nil.
+func (c *checker) mayTake(ctx context.Context, reg session.Registry, f *session.File) error {
+	if clean, err := session.CleanPath(f.Path); err != nil || clean != f.Path || len(f.Path) > codec.MaxName {
+		return errNoName
+	}
+	client := &session.GetClient{ID: f.ID}
+	file := &session.GetFile{ID: f.ID, Path: f.Path}
+	if err := reg.Apply(ctx, []session.Operation{client, file}); err != nil {
+		return fmt.Errorf("%w: %w", errStore, err)
+	}
+	switch {
+	case errors.Is(client.Err, session.ErrNoClient):
+		return errUnknownClient
+	case client.Err != nil:
+		return client.Err
+	case file.Err != nil && !errors.Is(file.Err, session.ErrNoFile):
+		return file.Err
+	case file.Unverified != nil:
+		return errAwaited
+	}
+	return nil
+}
+
+// sum sets Size and Cksum of f to what is stored.
+func (c *checker) sum(ctx context.Context, f *session.File) error {
+	r, err := c.files.Open(ctx, "", f.ID, f.Path)
+	if err != nil {
+		return err
+	}
+	f.Size, f.Cksum, err = c.copy(ctx, io.Discard, r, math.MaxInt64-1)
+	return errors.Join(err, r.Close())
+}
+
+// applyOne does op. An error of the registry as a whole wraps errStore.
+func applyOne(ctx context.Context, reg session.Registry, op session.Operation) error {
+	if err := reg.Apply(ctx, []session.Operation{op}); err != nil {
+		return fmt.Errorf("%w: %w", errStore, err)
+	}
+	return op.Result().Err
+}
