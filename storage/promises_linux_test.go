@@ -93,20 +93,11 @@ func (m *machine) bury(to string, db *power.Database, disk *power.Folder) {
 }
 
 func (m *machine) Expire(t *testing.T, svc *session.Service, now time.Time) {
-	var old []session.File
-	_ = m.reg.Files(t.Context(), func(f session.File) error {
-		if !f.Verified {
-			old = append(old, f)
-		}
-		return nil
+	_, err := storage.Expire(t.Context(), m.reg, m.store, storage.Options{
+		UnverifiedTTL: time.Minute, Now: now, Exclusive: svc.Exclusive, Dropped: svc.Dropped,
 	})
-	for _, f := range old {
-		svc.Exclusive(f.ID, f.Path, func() {
-			op := &session.DropFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}
-			_ = m.reg.Apply(t.Context(), []session.Operation{op})
-			svc.Dropped(&f, op.Marked)
-			_ = m.store.Discard(t.Context(), f.Incoming)
-		})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"sealift/codec"
 	"sealift/crypto/aescbc"
@@ -92,6 +93,7 @@ type promiseModel struct {
 	sent   map[uint32]*version // by checksum
 	conns  []*promiseConn
 	log    []string
+	logged *observer.ObservedLogs // of the life
 
 	fuse int // steps until the life ends; negative: it does not
 }
@@ -107,6 +109,9 @@ func (m *promiseModel) fatalf(format string, args ...any) {
 	m.t.Helper()
 	for _, line := range m.log {
 		m.t.Log(line)
+	}
+	for _, e := range m.logged.All() {
+		m.t.Log("the server said:", e.Message, e.ContextMap())
 	}
 	m.t.Fatalf("round %d: %s", m.round, fmt.Sprintf(format, args...))
 }
@@ -220,7 +225,9 @@ func (m *promiseModel) do(act int, c *promiseConn, path string, failing bool) {
 		want := m.answer(p, c.receipts[path])
 		m.note("connection %d confirms %s: %s", c.n, path, want)
 		got := c.ask(c.verdict(codec.CodeCRCOK, path))
-		if got != want { m.note("got %s", got) }
+		if got != want {
+			m.note("got %s", got)
+		}
 		if got != want && !(failing && got == "1607") {
 			m.fatalf("1029: got %q, want %q", got, want)
 		}
@@ -385,7 +392,9 @@ func (m *promiseModel) intact(path string, v *version) bool {
 
 func (m *promiseModel) start() {
 	m.reg, m.files = m.machine.Start(m.t, m.step)
-	m.svc = session.NewService(session.Config{Files: m.files, Log: zap.NewNop()})
+	core, logged := observer.New(zap.WarnLevel)
+	m.logged = logged
+	m.svc = session.NewService(session.Config{Files: m.files, Log: zap.New(core)})
 }
 
 func (m *promiseModel) apply(ops ...session.Operation) {

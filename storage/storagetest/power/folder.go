@@ -40,17 +40,21 @@ const (
 // entry is a change of a folder: something was made, renamed, or removed.
 type entry struct {
 	files.Step
-	before []byte // what was there: at Path, of a Remove, or at To, of a Rename; nil: nothing
+	before []byte // the file that was there: at Path, of a Remove, or at To, of a Rename
+	was    bool   // there was one
 	lost   bool   // a sync of the folder has failed since
 }
 
-// folder is the one that has to be synced for the change to be durable.
-func (e *entry) folder() string {
+// name is what changed in its folder, which has to be synced for the change to be
+// durable.
+func (e *entry) name() string {
 	if e.Op == files.Rename {
-		return path.Dir(e.To)
+		return e.To
 	}
-	return path.Dir(e.Path)
+	return e.Path
 }
+
+func (e *entry) folder() string { return path.Dir(e.name()) }
 
 // WatchFolder watches a store in dir that is opened with Faults.
 func WatchFolder(dir string) *Folder { return &Folder{dir: dir, content: make(map[string]state)} }
@@ -83,7 +87,9 @@ func (f *Folder) before(s files.Step) error {
 			at = s.To
 		}
 		e := &entry{Step: s}
-		e.before, _ = os.ReadFile(filepath.Join(f.dir, filepath.FromSlash(at)))
+		var err error
+		e.before, err = os.ReadFile(filepath.Join(f.dir, filepath.FromSlash(at)))
+		e.was = err == nil
 		f.entries = append(f.entries, e)
 	}
 	return nil
@@ -120,13 +126,7 @@ func (f *Folder) took(s files.Step, err error) {
 		}
 	case files.SyncFolder:
 		if err == nil {
-			kept := f.entries[:0]
-			for _, e := range f.entries {
-				if e.lost || e.folder() != s.Path {
-					kept = append(kept, e)
-				}
-			}
-			f.entries = kept
+			f.flush(s.Path)
 		}
 	case files.Remove:
 		if err != nil {
@@ -146,6 +146,22 @@ func (f *Folder) took(s files.Step, err error) {
 			delete(f.content, s.To)
 		}
 	}
+}
+
+// flush makes the changes of a folder durable, but for those that a sync has lost
+// and that no later change of the same name has replaced.
+func (f *Folder) flush(folder string) {
+	newest := make(map[string]bool) // whether the name's newest change was lost
+	for _, e := range f.entries {
+		newest[e.name()] = e.lost
+	}
+	kept := f.entries[:0]
+	for _, e := range f.entries {
+		if e.folder() != folder || newest[e.name()] {
+			kept = append(kept, e)
+		}
+	}
+	f.entries = kept
 }
 
 // Kill copies the folder to the empty folder to, as it is after the process was
@@ -214,6 +230,10 @@ func (e *entry) undo(dir string) error {
 	case files.Create, files.Mkdir:
 		return os.RemoveAll(at)
 	case files.Remove:
+		if !e.was { // it was a folder
+			_ = os.Mkdir(at, 0o700)
+			return nil
+		}
 		return put(at, e.before)
 	}
 	to := filepath.Join(dir, filepath.FromSlash(e.To))
@@ -227,7 +247,7 @@ func (e *entry) undo(dir string) error {
 	if err := put(at, b); err != nil {
 		return err
 	}
-	if e.before == nil {
+	if !e.was {
 		return os.Remove(to)
 	}
 	return put(to, e.before)
@@ -236,7 +256,7 @@ func (e *entry) undo(dir string) error {
 // put makes a file, if its folder is there.
 func put(name string, b []byte) error {
 	err := os.WriteFile(name, b, 0o600)
-	if errors.Is(err, fs.ErrNotExist) || b == nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return err
