@@ -19,6 +19,7 @@ const (
 	errPadding  = fault("the content does not decrypt: wrong key or damaged")
 	errOrigSize = fault("the decrypted size is not the Orig File Size")
 	errTooLarge = fault("the file is larger than the server takes")
+	errTooDeep  = fault("the file name has more than 16 folders")
 	errNotZero  = fault("bytes past the Content Size are not zero")
 )
 

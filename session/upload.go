@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/bits"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -135,6 +136,11 @@ func surplus(p codec.Plan, m codec.SendFile, content uint32) bool {
 	return m.Packet != p.First && p.Check(m, content) == nil
 }
 
+// maxFolders is the most folders in a name that a 1028 brings: each is one more
+// to make, to sync and to walk through. What is stored deeper stays within reach
+// of verdicts.
+const maxFolders = 16
+
 // begin makes the upload of a packet that is the first to arrive. Whether the
 // client counts from 0 or from 1 shows in the packets 0 and Total, and is taken
 // for granted in packet 1; until then all packets count as early.
@@ -148,6 +154,9 @@ func (s *Session) begin(name string, m codec.SendFile, content uint32) (*upload,
 	path, err := CleanPath(name)
 	if err != nil {
 		return nil, err
+	}
+	if strings.Count(path, "/") > maxFolders {
+		return nil, errTooDeep
 	}
 	plan, err := codec.Infer(m, content)
 	if err != nil {
