@@ -137,7 +137,8 @@ type Host interface {
 
 	// Hold asks for n bytes to be kept for as long as a transfer lasts, for
 	// packets that came before their turn, or until Closed, for the numbers of
-	// packets of a transfer that was refused. It never waits: false means no.
+	// packets of a transfer that was refused. It never waits: false means no,
+	// and then packets wait in a file, and numbers are forgotten.
 	Hold(n int) bool
 	// Unhold gives back n bytes of what Hold granted.
 	Unhold(n int)

@@ -33,6 +33,7 @@ type Session struct {
 	touched  *upload            // the transfer that content came for last
 	pending  *message           // decoded, but to be done later
 	held     int                // bytes of buffers that no worker has finished with
+	aside    int                // bytes held for packets that came before their turn
 	opened   time.Time
 	last     time.Time // of the last request
 	recorded time.Time // LastSeen as the registry has it

@@ -101,11 +101,7 @@ func (s *Session) receive(payload []byte, content uint32) bool {
 	case u.early.total+int64(content) > u.mostEarly(s.svc.MaxFileSize):
 		s.fail(u, number, errTooLarge)
 	default:
-		p, ok := u.early.add(s.host, number, content, m.OrigSize)
-		if !ok {
-			s.fail(u, number, fault("no memory for packets that come before their turn"))
-			return true
-		}
+		p := s.putAside(u, number, content, m.OrigSize)
 		s.pkt = packet{u: u, number: number, orig: m.OrigSize, early: &p}
 	}
 	return true
@@ -190,7 +186,7 @@ func (s *Session) begin(name string, m codec.SendFile, content uint32) (*upload,
 func (u *upload) has(number uint32) bool { return number < u.next || u.early.has(number) }
 
 // allIn reports whether all packets came, be it before their turn.
-func (u *upload) allIn() bool { return u.next+uint32(len(u.early.index)) > u.plan.Last() }
+func (u *upload) allIn() bool { return u.next+u.early.count() > u.plan.Last() }
 
 // replaying reports whether the turn of a packet that came early has come.
 func (u *upload) replaying() bool { return u.based && u.early.has(u.next) }
@@ -240,7 +236,7 @@ func (u *upload) left() int64 {
 func (s *Session) fillRoom(u *upload, n int, spill int64) int {
 	if f := &u.fill; f.buf != nil {
 		follows := spill < 0 && f.spill < 0 || spill >= 0 && f.spill >= 0 && spill == f.spill+int64(f.n)
-		if follows && len(f.free()) > 0 {
+		if follows && len(f.free()) > 0 && len(f.marks) < len(f.buf)/marksPer {
 			return min(n, len(f.free()))
 		}
 		u.push()
@@ -304,6 +300,9 @@ func (s *Session) content(piece []byte, last bool) {
 // gathered notes that n bytes of content have been put into the buffer that is
 // being filled.
 func (s *Session) gathered(u *upload, n int) {
+	if p := s.pkt.early; p != nil && s.pkt.done == 0 {
+		u.fill.marks = append(u.fill.marks, mark{s.pkt.number, *p})
+	}
 	u.fill.n += n
 	s.pkt.done += uint32(n)
 	if s.pkt.early != nil {
@@ -375,12 +374,15 @@ func (s *Session) pump(u *upload) {
 	}
 	var c chunk
 	var spans []span
+	var r *run
 	switch {
 	case len(u.queue) > 0:
 		c, u.queue = u.queue[0], u.queue[1:]
 		if len(u.queue) == 0 {
 			u.queue = nil
 		}
+	case u.based && u.early.spilled.has(u.next):
+		r = u.nextRun()
 	case u.replaying():
 		var err error
 		if spans, err = u.due(); err != nil {
@@ -400,42 +402,56 @@ func (s *Session) pump(u *upload) {
 		if c.buf != nil {
 			defer s.host.Release(c.buf)
 		}
-		err = u.sink.job(ctx, &c, spans, finish)
+		err = u.sink.job(ctx, &c, spans, r, finish)
 	}, func() {
 		u.running = false
 		s.held -= len(c.buf)
+		s.emptyArena(u)
 		switch {
 		case u.dropped:
 			s.cleanup(u)
 		case err != nil:
-			s.fail(u, u.next-1, err)
+			s.fail(u, max(u.next, uint32(u.plan.First)+1)-1, err)
 		case finish:
 			s.store(u)
+		case r != nil && !s.replayed(u, r):
 		default:
 			s.pump(u)
 		}
 	})
 }
 
-// due returns packets that came early and whose turn has come, about replaySize
-// bytes of them or else one.
+// nextRun is the row of packets in the scratch room that begins with the next.
+func (u *upload) nextRun() *run {
+	r := &run{plan: u.plan, offset: u.offset, first: u.next, count: 1}
+	for r.count < replayBatch && u.early.spilled.has(r.first+r.count) {
+		r.count++
+	}
+	return r
+}
+
+// replayed takes the result of a run. It returns false if the transfer has
+// failed.
+func (s *Session) replayed(u *upload, r *run) bool {
+	u.next += r.packets
+	u.offset += r.bytes
+	u.early.waiting -= r.packets
+	return s.advance(u)
+}
+
+// due returns packets in the arena whose turn has come, about replaySize bytes
+// of them or else one.
 func (u *upload) due() (spans []span, err error) {
-	for n := int64(0); n < replaySize && u.replaying(); u.next++ {
-		p := u.early.index[u.next]
-		sp := span{off: p.off, n: int64(p.size), orig: -1}
-		if p.inArena {
-			sp.mem = u.early.arena[p.off : p.off+int64(p.size)]
+	for n := int64(0); n < replaySize; u.next++ {
+		p, ok := u.early.index[u.next]
+		if !ok {
+			break
 		}
-		if left := u.left(); left < 0 {
-			sp.ends, sp.orig = true, int64(p.orig)
-		} else if sp.n >= left {
-			if sp.n > left && u.next != u.plan.Last() {
-				return nil, errNotZero
-			}
-			sp.pad = sp.n - left
-			sp.n = left
-			sp.ends, sp.orig = left > 0, u.plan.OrigSize
+		sp, err := spanOf(&u.plan, u.offset, u.next, p)
+		if err != nil {
+			return nil, err
 		}
+		sp.mem = u.early.arena[p.off : p.off+int64(p.size)]
 		u.offset += sp.n
 		n += sp.n + sp.pad
 		spans = append(spans, sp)
@@ -493,7 +509,7 @@ func (s *Session) putFailed(u *upload, lock pathKey, err error) {
 }
 
 func (s *Session) stored(u *upload, f *File) {
-	u.early.free(s.host)
+	s.forgetEarly(u)
 	if u.dropped { // the connection is gone; the file awaits its verdict on another one
 		return
 	}
@@ -540,8 +556,10 @@ func (s *Session) failAt(u *upload, number uint32, total uint16, err error) {
 	for n := uint32(u.plan.First); n < u.next && ok; n++ {
 		ok = f.came.add(s.host, n)
 	}
-	for n := range u.early.index {
-		ok = ok && f.came.add(s.host, n)
+	for n := u.next; n <= u.plan.Last() && ok; n++ {
+		if u.early.has(n) {
+			ok = f.came.add(s.host, n)
+		}
 	}
 	if s.pkt.u == u {
 		ok = ok && f.came.add(s.host, s.pkt.number)
@@ -606,7 +624,7 @@ func (s *Session) drop(u *upload) {
 
 // cleanup removes what a dropped transfer left. No job of it runs.
 func (s *Session) cleanup(u *upload) {
-	u.early.free(s.host)
+	s.forgetEarly(u)
 	if u.sink.out == nil && u.sink.scratch == nil {
 		return
 	}
