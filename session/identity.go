@@ -48,6 +48,13 @@ func (s *Session) bind(to state, id codec.ClientID, name string) {
 	s.state, s.id, s.name = to, id, name
 }
 
+// rekey takes a fresh AES key for what the client sends from now on.
+func (s *Session) rekey(key *[keys.AESKeySize]byte) {
+	s.key = *key
+	s.refused.clear(s.host)
+	s.dropTentative(func(*upload) bool { return true })
+}
+
 // wrapping is a fresh AES key, and the same under a client's public key.
 type wrapping struct {
 	key     [keys.AESKeySize]byte
@@ -120,8 +127,7 @@ func (s *Session) exchanged(op *SetKeys, w *wrapping, err error) {
 	switch {
 	case err == nil:
 		s.bind(ready, op.ID, op.Name)
-		s.key = w.key
-		s.refused.clear(s.host)
+		s.rekey(&w.key)
 		s.log().Debug("key exchanged", s.fields()...)
 		s.send(codec.KeyReply{Code: codec.CodeAESKey, ID: op.ID, WrappedKey: w.wrapped[:]}.Append(nil))
 	case isRefusal(err):
@@ -192,8 +198,7 @@ func (s *Session) rewrap(id codec.ClientID, name string, publicKey []byte) {
 				return
 			}
 			s.bind(ready, id, name)
-			s.key = w.key
-			s.refused.clear(s.host)
+			s.rekey(&w.key)
 			s.log().Info("reconnected", s.fields()...)
 			s.send(codec.KeyReply{Code: codec.CodeReconnected, ID: id, WrappedKey: w.wrapped[:]}.Append(nil))
 		})

@@ -26,6 +26,7 @@ type Session struct {
 	key   [keys.AESKeySize]byte
 
 	uploads  map[string]*upload // under way, by file name as sent
+	begun    uint64             // transfers so far
 	received map[string]receipt // 1603 sent, verdict awaited, by file name as sent
 	refused  refusals           // transfers turned down whose packets still come
 	rejected codec.ClientID     // of the last 1606 on this connection
@@ -162,6 +163,7 @@ func (s *Session) dispatch(h codec.RequestHeader, payload []byte, content uint32
 	case receive:
 		return s.receive(payload, content)
 	case confirm, again, abort:
+		s.judged(h.Code, payload)
 		return s.verdict(h.Code, payload)
 	default:
 		s.turnAway(h, payload, fault("not in state "+s.state.String()))
@@ -208,7 +210,7 @@ func (s *Session) Phase() Phase {
 		return InMessage
 	case s.state == fresh:
 		return Handshake
-	case s.dec.InContent() || len(s.uploads) > 0:
+	case s.dec.InContent() || s.underWay() > 0:
 		return InUpload
 	}
 	return Idle
@@ -225,7 +227,7 @@ func (s *Session) Done() bool {
 			return false
 		}
 	}
-	return !s.Busy() && len(s.uploads) == 0
+	return !s.Busy() && s.underWay() == 0
 }
 
 // Closed tells the session that the connection is gone. Transfers whose record
@@ -244,7 +246,9 @@ func (s *Session) Closed() {
 // stay in the store.
 func (s *Session) abandon() {
 	for _, u := range s.uploads {
-		s.log().Info("transfer cut off", s.fields(zap.String("file", u.name), zap.Int64("bytes", u.offset))...)
+		if !u.tentative {
+			s.log().Info("transfer cut off", s.fields(zap.String("file", u.name), zap.Int64("bytes", u.offset))...)
+		}
 		s.drop(u)
 	}
 	s.received = nil

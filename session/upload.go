@@ -21,6 +21,12 @@ type upload struct {
 	path    string // where it will be stored, see CleanPath
 	plan    codec.Plan
 	started time.Time
+	serial  uint64 // counts the transfers of the session
+
+	// tentative is a transfer of a name whose 1603 was sent, before its first
+	// packet has come: its packets may just as well be late repetitions. It takes
+	// nothing away from the file that the 1603 was about.
+	tentative bool
 
 	based  bool   // plan.First is certain, see begin
 	next   uint32 // number of the packet whose content is to be decrypted next
@@ -56,21 +62,41 @@ func (s *Session) receive(payload []byte, content uint32) bool {
 		return true
 	}
 	u := s.uploads[name]
+	if u != nil && u.tentative {
+		switch {
+		case pastLast(u.plan, m):
+			return true
+		case u.plan.Check(m, content) != nil: // the file comes again in another shape
+			s.drop(u)
+			u = nil
+		case number == uint32(u.plan.First):
+			if err := s.affirm(u); err != nil {
+				s.fail(u, number, err)
+				return true
+			}
+		}
+	}
 	switch {
 	case u == nil:
-		if r, ok := s.received[name]; ok && !r.verified && surplus(r.plan, m, content) {
+		if s.refused.passOver(s.host, s.id, m) {
 			return true
 		}
-		if s.refused.passOver(s.host, s.id, m) {
+		r, known := s.received[name]
+		if known && pastLast(r.plan, m) {
 			return true
 		}
 		if s.crowded() {
 			return false
 		}
+		if known && m.Packet != r.plan.First && r.plan.Check(m, content) == nil {
+			if u = s.suppose(name, r.plan); u == nil {
+				return true
+			}
+		}
 	case u.allIn():
-		// What is not of this transfer is of the next one under the name, which
-		// begins when this one is stored.
-		return surplus(u.plan, m, content)
+		// What is not the packet past the last is of the next transfer under the
+		// name, which begins when this one is stored.
+		return pastLast(u.plan, m)
 	case number == 0 && !u.based:
 		u.based, u.plan.First, u.next = true, 0, 0
 	case number == uint32(u.plan.First) && u.has(number):
@@ -121,15 +147,10 @@ func (s *Session) crowded() bool {
 	return false
 }
 
-// surplus reports whether a packet changes nothing for a transfer by that plan,
-// all of whose packets came: it is one of them, but not the first, with which
-// the transfer would begin anew, or the one past the last that some clients
+// pastLast reports whether a packet is the one past the last that some clients
 // send.
-func surplus(p codec.Plan, m codec.SendFile, content uint32) bool {
-	if m.Total == p.Total && uint32(m.Packet) == p.Last()+1 {
-		return true
-	}
-	return m.Packet != p.First && p.Check(m, content) == nil
+func pastLast(p codec.Plan, m codec.SendFile) bool {
+	return m.Total == p.Total && uint32(m.Packet) == p.Last()+1
 }
 
 // maxFolders is the most folders in a name that a 1028 brings: each is one more
@@ -141,11 +162,8 @@ const maxFolders = 16
 // client counts from 0 or from 1 shows in the packets 0 and Total, and is taken
 // for granted in packet 1; until then all packets count as early.
 func (s *Session) begin(name string, m codec.SendFile, content uint32) (*upload, error) {
-	switch {
-	case s.draining:
-		return nil, fault("the server is going down")
-	case len(s.uploads) >= s.svc.MaxUploads:
-		return nil, fault("too many transfers under way on the connection")
+	if s.draining {
+		return nil, errGoingDown
 	}
 	path, err := CleanPath(name)
 	if err != nil {
@@ -165,21 +183,28 @@ func (s *Session) begin(name string, m codec.SendFile, content uint32) (*upload,
 	if r := s.refused.find(s.id, name); r != nil && r.zero && m.Packet < m.Total {
 		plan.First, based = 0, true
 	}
+	if !s.makeRoom() {
+		return nil, errTooMany
+	}
 	delete(s.received, name)
 	s.refused.forget(s.host, s.id, name)
-	u := &upload{
-		name: name, path: path, plan: plan, started: s.last,
-		next: uint32(plan.First), based: based,
-		sink: &sink{
-			files: s.svc.Files, hint: plan.OrigSize, limit: s.svc.MaxFileSize,
-			dec: aescbc.NewDecrypter(&s.key),
-		},
+	return s.enter(&upload{name: name, path: path, plan: plan, based: based}), nil
+}
+
+// enter puts u among the transfers under way.
+func (s *Session) enter(u *upload) *upload {
+	u.started, u.next = s.last, uint32(u.plan.First)
+	s.begun++
+	u.serial = s.begun
+	u.sink = &sink{
+		files: s.svc.Files, hint: u.plan.OrigSize, limit: s.svc.MaxFileSize,
+		dec: aescbc.NewDecrypter(&s.key),
 	}
 	if s.uploads == nil {
 		s.uploads = make(map[string]*upload)
 	}
-	s.uploads[name] = u
-	return u, nil
+	s.uploads[u.name] = u
+	return u
 }
 
 // has reports whether that packet is in, or coming in.
