@@ -22,3 +22,10 @@ func (svc *Service) Unrecorded() int {
 	defer svc.unrecorded.mu.Unlock()
 	return len(svc.unrecorded.keys)
 }
+
+// Resumed tells for how many clients resumptions are remembered.
+func (svc *Service) Resumed() int {
+	svc.resumed.mu.Lock()
+	defer svc.resumed.mu.Unlock()
+	return len(svc.resumed.clients)
+}

@@ -57,6 +57,7 @@ type Service struct {
 	locks      pathLocks
 	unrecorded unrecorded
 	awaiting   awaiting
+	resumed    resumptions
 	rate       *registrationRate
 }
 

@@ -8,7 +8,6 @@ import (
 	"go.uber.org/zap"
 
 	"sealift/codec"
-	"sealift/crypto/keys"
 )
 
 // Session is the server's side of one connection. It takes the bytes that the
@@ -23,7 +22,11 @@ type Session struct {
 	state state
 	id    codec.ClientID // bound unless state is fresh
 	name  string         // of the client
-	key   [keys.AESKeySize]byte
+	key   aesKey
+	// guarded is true while the id is all that the client showed for key, and
+	// resumedAs the id for which leaveResumption is due.
+	guarded   bool
+	resumedAs *codec.ClientID
 
 	uploads  map[string]*upload // under way, by file name as sent
 	begun    uint64             // transfers so far
@@ -44,7 +47,8 @@ type Session struct {
 	ended    bool // a transfer was dropped since Feed last looked
 	busy     bool // a request waits for a worker or the registry
 	draining bool
-	waiting  bool // Target found no room
+	leave    string // why the next Feed hangs up, if it does
+	waiting  bool   // Target found no room
 	hungUp   bool
 	closed   bool
 }
@@ -95,6 +99,10 @@ func (s *Session) Feed(p []byte) (n int) {
 // consume is Feed but for what has been gathered: flush passes that on.
 func (s *Session) consume(p []byte) (n int) {
 	for !s.busy {
+		if s.leave != "" && !s.hungUp {
+			s.hungUp = true
+			s.host.Hangup(s.leave)
+		}
 		if s.hungUp {
 			n = len(p)
 			break
@@ -237,6 +245,7 @@ func (s *Session) Closed() {
 	s.closed, s.hungUp = true, true
 	s.pending = nil
 	s.abandon()
+	s.leaveResumption()
 	if s.state != fresh && s.last.After(s.recorded) {
 		s.host.Apply(&Seen{Outcome: Outcome{At: s.last}, ID: s.id}, nil)
 	}

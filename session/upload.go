@@ -17,9 +17,11 @@ import (
 // connection. Content goes in filled buffers to its sink, one job at a time,
 // in the order of the packets.
 type upload struct {
-	name    string // as the client sent it
-	path    string // where it will be stored, see CleanPath
-	plan    codec.Plan
+	name string // as the client sent it
+	path string // where it will be stored, see CleanPath
+	plan codec.Plan
+	// guarded is the AES key, if all that the client showed for it was its id.
+	guarded *aesKey
 	started time.Time
 	serial  uint64 // counts the transfers of the session
 
@@ -199,6 +201,10 @@ func (s *Session) enter(u *upload) *upload {
 	u.sink = &sink{
 		files: s.svc.Files, hint: u.plan.OrigSize, limit: s.svc.MaxFileSize,
 		dec: aescbc.NewDecrypter(&s.key),
+	}
+	if s.guarded {
+		key := s.key
+		u.guarded = &key
 	}
 	if s.uploads == nil {
 		s.uploads = make(map[string]*upload)
@@ -435,8 +441,9 @@ func (s *Session) pump(u *upload) {
 		switch {
 		case u.dropped:
 			s.cleanup(u)
+		case u.guarded != nil && !s.guard(u, err):
 		case err != nil:
-			s.fail(u, max(u.next, uint32(u.plan.First)+1)-1, err)
+			s.fail(u, u.current(), err)
 		case finish:
 			s.store(u)
 		case r != nil && !s.replayed(u, r):
@@ -445,6 +452,9 @@ func (s *Session) pump(u *upload) {
 		}
 	})
 }
+
+// current is the number of the packet that the last job was about, or nearly so.
+func (u *upload) current() uint32 { return max(u.next, uint32(u.plan.First)+1) - 1 }
 
 // nextRun is the row of packets in the scratch room that begins with the next.
 func (u *upload) nextRun() *run {
