@@ -21,6 +21,9 @@ func (s *Session) Target() []byte {
 		s.waiting = true
 		return nil
 	}
+	if s.pkt.u == nil { // the transfer was refused for what is to come
+		return nil
+	}
 	return u.fill.free()[:room]
 }
 

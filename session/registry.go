@@ -162,6 +162,8 @@ type (
 		Outcome
 		File     File   // Verified false, Incoming set
 		Replaced string // result: Incoming of the file whose place it took, or ""
+
+		ReplacedSize int64 // result: its size in bytes
 	}
 
 	// GetFile reads what there is under a client and path. Err: ErrNoFile if

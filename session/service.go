@@ -31,6 +31,11 @@ type Config struct {
 	// MaxFileSize is the largest file taken, in bytes. Default and most:
 	// codec.MaxFileSize.
 	MaxFileSize int64
+	// MaxUnverified is how many bytes one client may have in the store that are
+	// not verified, in files that await their verdict and in transfers under way,
+	// each as Occupies counts it. Beyond that content gets 1607. Default: four
+	// times MaxFileSize.
+	MaxUnverified int64
 	// MaxUploads is how many transfers one connection may have under way.
 	// Default 16.
 	MaxUploads int
@@ -58,6 +63,7 @@ type Service struct {
 	unrecorded unrecorded
 	awaiting   awaiting
 	resumed    resumptions
+	unverified unverified
 	rate       *registrationRate
 }
 
@@ -65,6 +71,9 @@ type Service struct {
 func NewService(cfg Config) *Service {
 	if cfg.MaxFileSize <= 0 || cfg.MaxFileSize > codec.MaxFileSize {
 		cfg.MaxFileSize = codec.MaxFileSize
+	}
+	if cfg.MaxUnverified <= 0 {
+		cfg.MaxUnverified = 4 * cfg.MaxFileSize
 	}
 	if cfg.MaxUploads <= 0 {
 		cfg.MaxUploads = DefaultMaxUploads

@@ -16,13 +16,14 @@ type fault string
 func (f fault) Error() string { return string(f) }
 
 const (
-	errPadding   = fault("the content does not decrypt: wrong key or damaged")
-	errOrigSize  = fault("the decrypted size is not the Orig File Size")
-	errTooLarge  = fault("the file is larger than the server takes")
-	errTooMany   = fault("too many transfers under way on the connection")
-	errGoingDown = fault("the server is going down")
-	errTooDeep   = fault("the file name has more than 16 folders")
-	errNotZero   = fault("bytes past the Content Size are not zero")
+	errPadding    = fault("the content does not decrypt: wrong key or damaged")
+	errOrigSize   = fault("the decrypted size is not the Orig File Size")
+	errTooLarge   = fault("the file is larger than the server takes")
+	errTooMany    = fault("too many transfers under way on the connection")
+	errGoingDown  = fault("the server is going down")
+	errUnverified = fault("what the client has without a verdict is more than --max-unverified allows")
+	errTooDeep    = fault("the file name has more than 16 folders")
+	errNotZero    = fault("bytes past the Content Size are not zero")
 )
 
 // errUnfinished is what a piece of work leaves that does not come to its end: a

@@ -35,6 +35,9 @@ type upload struct {
 	offset int64  // bytes of ciphertext that went to the sink
 	early  early
 
+	arrived int64 // bytes of content that came, early or not
+	counted int64 // what they count for MaxUnverified
+
 	fill     chunk   // being filled; without a buffer between two
 	queue    []chunk // filled, waiting for the job that runs
 	running  bool    // a job runs and owns sink
@@ -240,18 +243,23 @@ func (s *Session) room(n int) int {
 	if u == nil {
 		return n
 	}
-	if p := s.pkt.early; p != nil {
-		if p.inArena {
-			return n
-		}
-		return s.fillRoom(u, n, p.off+int64(s.pkt.done))
-	}
-	if left := u.left(); left == 0 {
+	p := s.pkt.early
+	if left := u.left(); p == nil && left == 0 {
 		return n // padding, which is only looked at
-	} else if left > 0 {
+	} else if p == nil && left > 0 {
 		n = int(min(int64(n), left))
 	}
-	return s.fillRoom(u, n, -1)
+	if !s.reserve(u, n) {
+		s.fail(u, s.pkt.number, errUnverified)
+		return n // which is passed over
+	}
+	switch {
+	case p == nil:
+		return s.fillRoom(u, n, -1)
+	case p.inArena:
+		return n
+	}
+	return s.fillRoom(u, n, p.off+int64(s.pkt.done))
 }
 
 // left is how many bytes of ciphertext are still to come, -1 if nobody says.
@@ -315,6 +323,7 @@ func (s *Session) content(piece []byte, last bool) {
 	switch p := s.pkt.early; {
 	case p != nil && p.inArena:
 		u.early.arena = append(u.early.arena, piece...)
+		u.arrived += int64(len(piece))
 	case p == nil && u.left() == 0:
 		if !allZero(piece) || s.pkt.number != u.plan.Last() {
 			s.fail(u, s.pkt.number, errNotZero)
@@ -335,6 +344,7 @@ func (s *Session) gathered(u *upload, n int) {
 		u.fill.marks = append(u.fill.marks, mark{s.pkt.number, *p})
 	}
 	u.fill.n += n
+	u.arrived += int64(n)
 	s.pkt.done += uint32(n)
 	if s.pkt.early != nil {
 		return
@@ -520,6 +530,11 @@ func (s *Session) store(u *upload) {
 					s.putFailed(u, lock, err)
 					return
 				}
+				s.uncount(u)
+				s.svc.Waiting(op.File.ID, Occupies(op.File.Size))
+				if op.Replaced != "" {
+					s.svc.Waiting(op.File.ID, -Occupies(op.ReplacedSize))
+				}
 				s.svc.awaiting.put(lock, &op.File)
 				s.svc.locks.unlock(lock)
 				u.running = false
@@ -642,6 +657,7 @@ func (s *Session) drop(u *upload) {
 		s.touched = nil
 	}
 	u.dropped, s.ended = true, true
+	s.uncount(u)
 	if s.pkt.u == u {
 		s.pkt = packet{}
 	}

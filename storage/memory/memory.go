@@ -168,7 +168,7 @@ func (r *Registry) seen(op *session.Seen) error {
 
 func (r *Registry) putFile(op *session.PutFile) error {
 	f := op.File
-	op.Replaced = ""
+	op.Replaced, op.ReplacedSize = "", 0
 	if _, ok := r.clients[f.ID]; !ok {
 		return session.ErrNoClient
 	}
@@ -178,7 +178,7 @@ func (r *Registry) putFile(op *session.PutFile) error {
 		r.files[place{f.ID, f.Path}] = e
 	}
 	if e.unverified != nil {
-		op.Replaced = e.unverified.Incoming
+		op.Replaced, op.ReplacedSize = e.unverified.Incoming, e.unverified.Size
 	}
 	f.Verified = false
 	e.unverified = &f

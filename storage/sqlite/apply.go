@@ -207,9 +207,10 @@ func (t *transaction) setKeys(op *session.SetKeys) (refused, failed error) {
 func (t *transaction) putFile(op *session.PutFile) (refused, failed error) {
 	f := &op.File
 	path := pathName(f.ID, f.Path)
-	op.Replaced = ""
-	err := t.c.rows(background, selectIncoming, []any{f.ID[:], path}, 1, func(row []driver.Value) error {
+	op.Replaced, op.ReplacedSize = "", 0
+	err := t.c.rows(background, selectIncoming, []any{f.ID[:], path}, 2, func(row []driver.Value) error {
 		op.Replaced, _ = row[0].(string)
+		op.ReplacedSize, _ = row[1].(int64)
 		return nil
 	})
 	if err != nil {

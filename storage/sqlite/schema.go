@@ -162,7 +162,7 @@ var statements = [statementCount]string{
 	updateLastSeen: "UPDATE clients SET LastSeen = ?2 WHERE ID = ?1",
 
 	selectFile:     "SELECT " + fileColumns + " FROM files WHERE ID = ?1 AND PathName = ?2",
-	selectIncoming: "SELECT Incoming FROM files WHERE ID = ?1 AND PathName = ?2 AND Verified = 0",
+	selectIncoming: "SELECT Incoming, Size FROM files WHERE ID = ?1 AND PathName = ?2 AND Verified = 0",
 	putFile: "INSERT OR REPLACE INTO files (" + fileColumns + ")" +
 		" SELECT ?1, ?2, ?3, 0, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM clients WHERE ID = ?1)",
 	// REPLACE takes away the verified row that was.

@@ -58,7 +58,7 @@ func testUploadToVerified(t *testing.T, r session.Registry) {
 	wantFiles(t, r, 1, f.Path, nil, nil)
 	put := &session.PutFile{File: f}
 	apply(t, r, put)
-	if put.Replaced != "" {
+	if put.Replaced != "" || put.ReplacedSize != 0 {
 		t.Errorf("replaced %q, want nothing", put.Replaced)
 	}
 	wantFiles(t, r, 1, f.Path, nil, &f)
@@ -93,8 +93,8 @@ func testStaleKeyIsRefused(t *testing.T, r session.Registry) {
 	newer := upload(1, "a", "k2", 2)
 	put := &session.PutFile{File: newer}
 	apply(t, r, put)
-	if put.Replaced != "k1" {
-		t.Errorf("replaced %q, want k1", put.Replaced)
+	if put.Replaced != "k1" || put.ReplacedSize != 1 {
+		t.Errorf("replaced %q of %d bytes, want k1 of 1", put.Replaced, put.ReplacedSize)
 	}
 	verify := &session.VerifyFile{ID: clientID(1), Path: "a", Incoming: "k1"}
 	drop := &session.DropFile{ID: clientID(1), Path: "a", Incoming: "k1"}
