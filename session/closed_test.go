@@ -94,6 +94,7 @@ func closedAt(t *testing.T, at int, seed uint64, portion func(int) int, one, two
 		w.verified(p, name, content)
 	}
 	w.hangUp()
+	w.counted()
 	return over
 }
 

@@ -424,5 +424,6 @@ func scheduled(t *testing.T, seed uint64) bool {
 		w.verified(f.p, f.name, f.content)
 	}
 	w.hangUp()
+	w.counted()
 	return !t.Failed()
 }

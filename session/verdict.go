@@ -144,6 +144,7 @@ func (v *judgement) commit(f *File) {
 				return
 			}
 			v.s.svc.unrecorded.set(v.lock, "")
+			v.s.svc.settled(f)
 			v.s.log().Info("verified", v.s.fields(zap.String("file", f.FileName), zap.Int64("bytes", f.Size))...)
 			v.ack()
 		})
@@ -157,6 +158,9 @@ func (v *judgement) remove(f *File) {
 		if err != nil && !errors.Is(err, ErrNoFile) {
 			v.broke("registry", err)
 			return
+		}
+		if err == nil {
+			v.s.svc.settled(f)
 		}
 		v.s.discard(f.Incoming)
 		v.ack()
