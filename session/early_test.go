@@ -25,7 +25,7 @@ func TestEarlyShare(t *testing.T) {
 				most = max(most, c.held+n)
 				return true
 			}
-			content := random(uint64(size), min(2000*size, 60_000)-5)
+			content := random(uint64(size), min(1000*size, 60_000)-5)
 			r := rand.New(rand.NewPCG(1, 2))
 			streams := make([][][]byte, 16)
 			for i := range streams {

@@ -109,7 +109,7 @@ func TestPaddingOracle(t *testing.T) {
 	})
 	t.Run("all at once", func(t *testing.T) {
 		luck := 0
-		for seed := range uint64(40) {
+		for seed := range uint64(12) {
 			w := newWorld(t, session.Config{})
 			e := w.eavesdrop()
 			r := rand.New(rand.NewPCG(seed, 9))
@@ -149,8 +149,8 @@ func TestPaddingOracle(t *testing.T) {
 			e.nothingElse(w, names)
 			w.hangUp()
 		}
-		if luck > 4 { // it came before the first wrong one
-			t.Errorf("the right guess was answered %d of 40 times", luck)
+		if luck > 2 { // it came before the first wrong one
+			t.Errorf("the right guess was answered %d of 12 times", luck)
 		}
 	})
 	t.Run("pipelined", func(t *testing.T) {
