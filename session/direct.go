@@ -9,7 +9,7 @@ func (s *Session) Target() []byte {
 	s.waiting = false
 	u := s.pkt.u
 	switch {
-	case s.busy || s.hungUp || s.pending != nil || u == nil || !s.dec.InContent():
+	case s.busy || s.forgetting || s.leave != "" || s.hungUp || s.pending != nil || u == nil || !s.dec.InContent():
 		return nil
 	case s.pkt.early != nil && s.pkt.early.inArena:
 		return nil

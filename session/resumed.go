@@ -137,14 +137,18 @@ func (s *Session) guard(u *upload, err error) bool {
 		}
 	}
 	s.pending = nil
-	s.busy = true
+	s.forgetting = true
 	s.forget(*s.resumedAs, *u.guarded, func() {
-		s.busy = false
+		s.forgetting = false
 		if s.closed {
 			return
 		}
 		s.log().Warn("AES key forgotten", s.fields()...)
-		s.fail(u, u.current(), err)
+		if u.dropped { // meanwhile, by what else was under way
+			s.sayFailed(u.name, u.current(), err)
+		} else {
+			s.fail(u, u.current(), err)
+		}
 		s.leave = "content did not decrypt on a resumed connection"
 	})
 	return false

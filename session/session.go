@@ -47,10 +47,12 @@ type Session struct {
 	ended    bool // a transfer was dropped since Feed last looked
 	busy     bool // a request waits for a worker or the registry
 	draining bool
-	leave    string // why the next Feed hangs up, if it does
-	waiting  bool   // Target found no room
-	hungUp   bool
-	closed   bool
+	// forgetting is true while the registry forgets a key: then the session ends.
+	forgetting bool
+	leave      string // why the next Feed hangs up, if it does
+	waiting    bool   // Target found no room
+	hungUp     bool
+	closed     bool
 }
 
 // message is a request whose turn has not come.
@@ -90,7 +92,7 @@ func (s *Session) Feed(p []byte) (n int) {
 		n += s.consume(p[n:])
 		s.flush()
 		// What was left may have waited for the transfer that has just failed.
-		if !s.ended || s.busy {
+		if !s.ended || s.busy || s.forgetting {
 			return n
 		}
 	}
@@ -98,9 +100,9 @@ func (s *Session) Feed(p []byte) (n int) {
 
 // consume is Feed but for what has been gathered: flush passes that on.
 func (s *Session) consume(p []byte) (n int) {
-	for !s.busy {
+	for !s.busy && !s.forgetting {
 		if s.leave != "" && !s.hungUp {
-			s.hungUp = true
+			s.hungUp, s.pending = true, nil
 			s.host.Hangup(s.leave)
 		}
 		if s.hungUp {
@@ -195,7 +197,7 @@ func (s *Session) Working() bool {
 
 // Busy reports whether a request waits for a worker, the registry or a transfer
 // that is all in: Feed will take nothing until that is done.
-func (s *Session) Busy() bool { return s.busy || s.pending != nil }
+func (s *Session) Busy() bool { return s.busy || s.forgetting || s.pending != nil }
 
 // Phase says what a session waits for, so that its host can tell how long it
 // may do so.
