@@ -81,7 +81,7 @@ func TestAnswers(t *testing.T) {
 		}, "1607", "1607", nil},
 		{"it is verified, and marked as missing", false, func(s *scene) {
 			s.mine.ask(s.p.ok("f"))
-			s.must(&session.MarkFile{ID: s.p.id, Path: "f", Missing: true})
+			s.must(&session.MarkFile{ID: s.p.id, Path: "f", Incoming: s.row(s.p.id, "f", true).Incoming, Missing: true})
 		}, "1607", "1607", two},
 
 		{"nothing, and it is the first", true, func(*scene) {}, "1604", "1604", two},

@@ -9,7 +9,7 @@ func (s *Session) Target() []byte {
 	s.waiting = false
 	u := s.pkt.u
 	switch {
-	case s.busy || s.hungUp || s.pending != nil || u == nil || !s.dec.InContent():
+	case s.busy || s.forgetting || s.leave != "" || s.hungUp || s.pending != nil || u == nil || !s.dec.InContent():
 		return nil
 	case s.pkt.early != nil && s.pkt.early.inArena:
 		return nil
@@ -19,6 +19,9 @@ func (s *Session) Target() []byte {
 	room := s.room(int(min(s.dec.ContentLeft(), MaxBuffer)))
 	if room == 0 {
 		s.waiting = true
+		return nil
+	}
+	if s.pkt.u == nil { // the transfer was refused for what is to come
 		return nil
 	}
 	return u.fill.free()[:room]

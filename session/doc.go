@@ -19,5 +19,6 @@
 // Replies do not depend on how the bytes were split, nor on the order in which
 // workers end. A session holds no more content in buffers than
 // Config.Window, and nothing else that grows with what a client sends, except
-// what Host.Hold has granted.
+// what Host.Hold has granted and 8 KiB for each transfer, the numbers of its
+// packets that wait in a file.
 package session

@@ -1,5 +1,7 @@
 package session
 
+import "sealift/codec"
+
 // State tells a test in which row of the table of transitions s is.
 func (s *Session) State() string { return s.state.String() }
 
@@ -31,4 +33,19 @@ func (svc *Service) LapsedPaths() int {
 	svc.lapsed.mu.Lock()
 	defer svc.lapsed.mu.Unlock()
 	return len(svc.lapsed.paths)
+}
+
+// Resumed tells for how many clients resumptions are remembered.
+func (svc *Service) Resumed() int {
+	svc.resumed.mu.Lock()
+	defer svc.resumed.mu.Unlock()
+	return len(svc.resumed.clients)
+}
+
+// Unverified tells what counts of the client's unverified files and transfers, in
+// bytes.
+func (svc *Service) Unverified(id codec.ClientID) int64 {
+	svc.unverified.mu.Lock()
+	defer svc.unverified.mu.Unlock()
+	return svc.unverified.bytes[id]
 }

@@ -48,9 +48,16 @@ func (s *Session) bind(to state, id codec.ClientID, name string) {
 	s.state, s.id, s.name = to, id, name
 }
 
+// rekey takes a fresh AES key for what the client sends from now on.
+func (s *Session) rekey(key *aesKey) {
+	s.key, s.guarded = *key, false
+	s.refused.clear(s.host)
+	s.dropTentative(func(*upload) bool { return true })
+}
+
 // wrapping is a fresh AES key, and the same under a client's public key.
 type wrapping struct {
-	key     [keys.AESKeySize]byte
+	key     aesKey
 	wrapped [keys.WrappedKeySize]byte
 	err     error
 }
@@ -135,8 +142,7 @@ func (s *Session) exchanged(op *SetKeys, w *wrapping, err error) {
 	switch {
 	case err == nil:
 		s.bind(ready, op.ID, op.Name)
-		s.key = w.key
-		s.refused.clear(s.host)
+		s.rekey(&w.key)
 		s.log().Debug("key exchanged", s.fields()...)
 		s.send(codec.KeyReply{Code: codec.CodeAESKey, ID: op.ID, WrappedKey: w.wrapped[:]}.Append(nil))
 	case isRefusal(err):
@@ -190,6 +196,7 @@ func (s *Session) reject(id codec.ClientID, name, reason string) {
 	s.log().Info("reconnect rejected", zap.String("remote", s.remote), zap.String("client", id.String()),
 		zap.String("name", name), zap.String("reason", reason))
 	s.abandon() // or it would go on under the next id of the connection
+	s.leaveResumption()
 	s.state, s.id, s.name, s.rejected = fresh, codec.ClientID{}, "", id
 	s.send(codec.IDReply{Code: codec.CodeReconnectRejected, ID: id}.Append(nil))
 }
@@ -207,8 +214,7 @@ func (s *Session) rewrap(id codec.ClientID, name string, publicKey []byte) {
 				return
 			}
 			s.bind(ready, id, name)
-			s.key = w.key
-			s.refused.clear(s.host)
+			s.rekey(&w.key)
 			s.log().Info("reconnected", s.fields()...)
 			s.send(codec.KeyReply{Code: codec.CodeReconnected, ID: id, WrappedKey: w.wrapped[:]}.Append(nil))
 		})
@@ -223,22 +229,49 @@ func (s *Session) recall(h codec.RequestHeader, payload []byte, content uint32) 
 		return
 	}
 	m := &message{h, append([]byte(nil), payload...), content}
-	get := &GetClient{ID: h.ID}
+	id := h.ID
+	s.svc.resumed.enter(id) // before the key is read: it may be forgotten meanwhile
+	s.resumedAs = &id
+	get := &GetClient{ID: id}
 	s.ask(get, func(err error) {
+		if s.closed {
+			return
+		}
+		if err == nil && len(get.Client.AESKey) == len(s.key) {
+			s.resume(m, &get.Client)
+			return
+		}
+		s.leaveResumption()
 		switch {
-		case err == nil && len(get.Client.AESKey) == len(s.key):
-			s.bind(ready, h.ID, get.Client.Name)
-			copy(s.key[:], get.Client.AESKey)
-			s.log().Info("resumed", s.fields(zap.Uint16("code", uint16(h.Code)))...)
-			if !s.closed {
-				s.pending = m
-			}
 		case err == nil:
-			s.turnAway(m.header, m.payload, fault("no AES key on record"))
+			s.turnAway(m.header, m.payload, errNoKey)
 		case errors.Is(err, ErrNoClient):
 			s.turnAway(m.header, m.payload, fault(err.Error()))
 		default:
 			s.turnAway(m.header, m.payload, fmt.Errorf("registry: %w", err))
 		}
 	})
+}
+
+const errNoKey = fault("no AES key on record")
+
+// resume binds the connection to c, unless somebody has shown that he does not
+// have its AES key.
+func (s *Session) resume(m *message, c *Client) {
+	key := aesKey(c.AESKey)
+	if s.svc.resumed.isSpoilt(c.ID, key) {
+		s.busy = true
+		s.forget(c.ID, key, func() {
+			s.busy = false
+			s.leaveResumption()
+			if !s.closed {
+				s.turnAway(m.header, m.payload, errNoKey)
+			}
+		})
+		return
+	}
+	s.bind(ready, c.ID, c.Name)
+	s.key, s.guarded = key, true
+	s.log().Info("resumed", s.fields(zap.Uint16("code", uint16(m.header.Code)))...)
+	s.pending = m
 }

@@ -54,6 +54,19 @@ func (w *world) known(name string) *peer {
 	return p
 }
 
+// login makes a client and a connection on which it has exchanged keys.
+func (w *world) login(name string) (*peer, *conn) {
+	w.t.Helper()
+	priv, pub := pair[0]()
+	p, c := w.known(name), w.dial()
+	if got := c.ask(p.publicKey(pub)); got != "1602" {
+		w.t.Fatal(got)
+	}
+	p.key = c.aesKey(w.t, priv)
+	c.replies, c.raw = nil, nil
+	return p, c
+}
+
 func (w *world) must(op session.Operation) {
 	w.t.Helper()
 	if err := w.reg.Registry.Apply(context.Background(), []session.Operation{op}); err != nil {

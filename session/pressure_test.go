@@ -47,7 +47,7 @@ func TestWindow(t *testing.T) {
 					taken := total - len(c.in)
 					arenas := 0
 					if o == reversed {
-						arenas = transfers * (256 << 10)
+						arenas = 256 << 10
 					}
 					if most := w.svc.Window + arenas + total/20; taken > most {
 						t.Errorf("%d bytes taken, want no more than %d", taken, most)

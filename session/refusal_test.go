@@ -116,10 +116,10 @@ func TestRefusals(t *testing.T) {
 			t.Run(fmt.Sprint(tc.what, "/", seed, " ", o), func(t *testing.T) {
 				r := rand.New(rand.NewPCG(uint64(seed), 1))
 				w := newWorld(t, tc.cfg)
+				p, c := w.login("alice")
 				if seed > 0 {
 					w.shuffle(r)
 				}
-				p, c := w.known("alice"), w.dial()
 				bad := o.put(tc.bad(p), r)
 				if strings.HasSuffix(tc.what, "half-way") {
 					bad = tc.bad(p) // in order, or it would not change half-way

@@ -157,12 +157,14 @@ type (
 		Replace   bool
 	}
 
-	// SetAESKey records the AES key that is about to be sent to a client.
-	// Err: ErrNoClient.
+	// SetAESKey records the AES key that is about to be sent to a client, or, if
+	// AESKey is nil, that it has none. If If is set and the key on record is
+	// another, nothing changes. Err: ErrNoClient, in that case too.
 	SetAESKey struct {
 		Outcome
 		ID     codec.ClientID
 		AESKey []byte
+		If     []byte
 	}
 
 	// Seen only sets LastSeen. Err: ErrNoClient.

@@ -31,6 +31,11 @@ type Config struct {
 	// MaxFileSize is the largest file taken, in bytes. Default and most:
 	// codec.MaxFileSize.
 	MaxFileSize int64
+	// MaxUnverified is how many bytes one client may have in the store that are
+	// not verified, in files that await their verdict and in transfers under way,
+	// each as Occupies counts it. Beyond that content gets 1607. Default: four
+	// times MaxFileSize.
+	MaxUnverified int64
 	// MaxUploads is how many transfers one connection may have under way.
 	// Default 16.
 	MaxUploads int
@@ -58,6 +63,8 @@ type Service struct {
 	unrecorded unrecorded
 	awaiting   awaiting
 	lapsed     lapsed
+	resumed    resumptions
+	unverified unverified
 	rate       *registrationRate
 }
 
@@ -65,6 +72,9 @@ type Service struct {
 func NewService(cfg Config) *Service {
 	if cfg.MaxFileSize <= 0 || cfg.MaxFileSize > codec.MaxFileSize {
 		cfg.MaxFileSize = codec.MaxFileSize
+	}
+	if cfg.MaxUnverified <= 0 {
+		cfg.MaxUnverified = 4 * cfg.MaxFileSize
 	}
 	if cfg.MaxUploads <= 0 {
 		cfg.MaxUploads = DefaultMaxUploads
@@ -97,6 +107,7 @@ func (svc *Service) Dropped(f *File, marked bool) {
 
 // dropped notes that the unverified file f went without being verified.
 func (svc *Service) dropped(f *File, marked bool) {
+	svc.settled(f)
 	if !marked {
 		svc.lapsed.put(pathKey{f.ID, f.Path})
 	}
@@ -153,7 +164,8 @@ type Host interface {
 
 	// Hold asks for n bytes to be kept for as long as a transfer lasts, for
 	// packets that came before their turn, or until Closed, for the numbers of
-	// packets of a transfer that was refused. It never waits: false means no.
+	// packets of a transfer that was refused. It never waits: false means no,
+	// and then packets wait in a file, and numbers are forgotten.
 	Hold(n int) bool
 	// Unhold gives back n bytes of what Hold granted.
 	Unhold(n int)

@@ -8,7 +8,6 @@ import (
 	"go.uber.org/zap"
 
 	"sealift/codec"
-	"sealift/crypto/keys"
 )
 
 // Session is the server's side of one connection. It takes the bytes that the
@@ -23,9 +22,14 @@ type Session struct {
 	state state
 	id    codec.ClientID // bound unless state is fresh
 	name  string         // of the client
-	key   [keys.AESKeySize]byte
+	key   aesKey
+	// guarded is true while the id is all that the client showed for key, and
+	// resumedAs the id for which leaveResumption is due.
+	guarded   bool
+	resumedAs *codec.ClientID
 
 	uploads  map[string]*upload // under way, by file name as sent
+	begun    uint64             // transfers so far
 	received map[string]receipt // 1603 sent, by file name as sent
 	refused  refusals           // transfers turned down whose packets still come
 	rejected codec.ClientID     // of the last 1606 on this connection
@@ -33,6 +37,7 @@ type Session struct {
 	touched  *upload            // the transfer that content came for last
 	pending  *message           // decoded, but to be done later
 	held     int                // bytes of buffers that no worker has finished with
+	aside    int                // bytes held for packets that came before their turn
 	opened   time.Time
 	last     time.Time // of the last request
 	recorded time.Time // LastSeen as the registry has it
@@ -42,9 +47,12 @@ type Session struct {
 	ended    bool // a transfer was dropped since Feed last looked
 	busy     bool // a request waits for a worker or the registry
 	draining bool
-	waiting  bool // Target found no room
-	hungUp   bool
-	closed   bool
+	// forgetting is true while the registry forgets a key: then the session ends.
+	forgetting bool
+	leave      string // why the next Feed hangs up, if it does
+	waiting    bool   // Target found no room
+	hungUp     bool
+	closed     bool
 }
 
 // message is a request whose turn has not come.
@@ -85,7 +93,7 @@ func (s *Session) Feed(p []byte) (n int) {
 		n += s.consume(p[n:])
 		s.flush()
 		// What was left may have waited for the transfer that has just failed.
-		if !s.ended || s.busy {
+		if !s.ended || s.busy || s.forgetting {
 			return n
 		}
 	}
@@ -93,7 +101,11 @@ func (s *Session) Feed(p []byte) (n int) {
 
 // consume is Feed but for what has been gathered: flush passes that on.
 func (s *Session) consume(p []byte) (n int) {
-	for !s.busy {
+	for !s.busy && !s.forgetting {
+		if s.leave != "" && !s.hungUp {
+			s.hungUp, s.pending = true, nil
+			s.host.Hangup(s.leave)
+		}
 		if s.hungUp {
 			n = len(p)
 			break
@@ -162,6 +174,7 @@ func (s *Session) dispatch(h codec.RequestHeader, payload []byte, content uint32
 	case receive:
 		return s.receive(payload, content)
 	case confirm, again, abort:
+		s.judged(h.Code, payload)
 		return s.verdict(h.Code, payload)
 	default:
 		s.turnAway(h, payload, fault("not in state "+s.state.String()))
@@ -185,7 +198,7 @@ func (s *Session) Working() bool {
 
 // Busy reports whether a request waits for a worker, the registry or a transfer
 // that is all in: Feed will take nothing until that is done.
-func (s *Session) Busy() bool { return s.busy || s.pending != nil }
+func (s *Session) Busy() bool { return s.busy || s.forgetting || s.pending != nil }
 
 // Phase says what a session waits for, so that its host can tell how long it
 // may do so.
@@ -208,7 +221,7 @@ func (s *Session) Phase() Phase {
 		return InMessage
 	case s.state == fresh:
 		return Handshake
-	case s.dec.InContent() || len(s.uploads) > 0:
+	case s.dec.InContent() || s.underWay() > 0:
 		return InUpload
 	}
 	return Idle
@@ -225,7 +238,7 @@ func (s *Session) Done() bool {
 			return false
 		}
 	}
-	return !s.Busy() && len(s.uploads) == 0
+	return !s.Busy() && s.underWay() == 0
 }
 
 // Closed tells the session that the connection is gone. Transfers whose record
@@ -235,6 +248,7 @@ func (s *Session) Closed() {
 	s.closed, s.hungUp = true, true
 	s.pending = nil
 	s.abandon()
+	s.leaveResumption()
 	if s.state != fresh && s.last.After(s.recorded) {
 		s.host.Apply(&Seen{Outcome: Outcome{At: s.last}, ID: s.id}, nil)
 	}
@@ -244,7 +258,9 @@ func (s *Session) Closed() {
 // stay in the store.
 func (s *Session) abandon() {
 	for _, u := range s.uploads {
-		s.log().Info("transfer cut off", s.fields(zap.String("file", u.name), zap.Int64("bytes", u.offset))...)
+		if !u.tentative {
+			s.log().Info("transfer cut off", s.fields(zap.String("file", u.name), zap.Int64("bytes", u.offset))...)
+		}
 		s.drop(u)
 	}
 	s.received = nil

@@ -16,10 +16,14 @@ type fault string
 func (f fault) Error() string { return string(f) }
 
 const (
-	errPadding  = fault("the content does not decrypt: wrong key or damaged")
-	errOrigSize = fault("the decrypted size is not the Orig File Size")
-	errTooLarge = fault("the file is larger than the server takes")
-	errNotZero  = fault("bytes past the Content Size are not zero")
+	errPadding    = fault("the content does not decrypt: wrong key or damaged")
+	errOrigSize   = fault("the decrypted size is not the Orig File Size")
+	errTooLarge   = fault("the file is larger than the server takes")
+	errTooMany    = fault("too many transfers under way on the connection")
+	errGoingDown  = fault("the server is going down")
+	errUnverified = fault("what the client has without a verdict is more than --max-unverified allows")
+	errTooDeep    = fault("the file name has more than 16 folders")
+	errNotZero    = fault("bytes past the Content Size are not zero")
 )
 
 // errUnfinished is what a piece of work leaves that does not come to its end: a
@@ -42,6 +46,7 @@ type chunk struct {
 	// spill is, for content that came before its turn, the place in the scratch
 	// room where it goes, and -1 for content that is to be decrypted.
 	spill int64
+	marks []mark // the packets that begin in it, if it goes there
 }
 
 // end is where a ciphertext ends: the place in the content and the size that
@@ -80,12 +85,15 @@ type sink struct {
 }
 
 // job is one job of a transfer: the content of c if it has a buffer, or else
-// the spans, and the end of the file if this is it.
-func (k *sink) job(ctx context.Context, c *chunk, spans []span, finish bool) (err error) {
-	if c.buf != nil {
+// the spans or the run, and the end of the file if this is it.
+func (k *sink) job(ctx context.Context, c *chunk, spans []span, r *run, finish bool) (err error) {
+	switch {
+	case c.buf != nil:
 		err = k.take(ctx, c)
-	} else if spans != nil {
+	case spans != nil:
 		err = k.replay(ctx, spans)
+	case r != nil:
+		err = k.replayRun(ctx, r)
 	}
 	if err == nil && finish {
 		err = k.finish(ctx)
@@ -176,16 +184,6 @@ func (k *sink) open(ctx context.Context) (err error) {
 	return err
 }
 
-func (k *sink) putAside(ctx context.Context, c *chunk) (err error) {
-	if k.scratch == nil {
-		if k.scratch, err = k.files.Scratch(ctx); err != nil {
-			return err
-		}
-	}
-	_, err = k.scratch.WriteAt(c.buf[headroom:headroom+c.n], c.spill)
-	return err
-}
-
 // replayBuffers are for content that comes out of the scratch room, of
 // replaySize bytes. Workers use them, one each, so they need no budget.
 var replayBuffers = sync.Pool{New: func() any { b := make([]byte, replaySize); return &b }}
@@ -232,11 +230,7 @@ func (sp *span) read(scratch Scratch, p []byte, from int64) error {
 		copy(p, sp.mem[from:])
 		return nil
 	}
-	n, err := scratch.ReadAt(p, sp.off+from)
-	if n == len(p) {
-		return nil
-	}
-	return fmt.Errorf("reading back what came early: %w", err)
+	return readScratch(scratch, p, sp.off+from)
 }
 
 func (sp *span) checkPad(scratch Scratch) error {

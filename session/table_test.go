@@ -92,6 +92,7 @@ func (w *world) unverified(p *peer, name string, content []byte) {
 	}
 	_, _ = in.Write(content)
 	_ = in.Close()
+	w.svc.Waiting(p.id, session.Occupies(int64(len(content))))
 	path, err := session.CleanPath(name)
 	if err != nil {
 		w.t.Fatal(err)

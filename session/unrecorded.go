@@ -99,6 +99,7 @@ func (s *Session) record(k pathKey, c commitment, then func(err error)) {
 		}
 		if err == nil {
 			s.svc.unrecorded.clear(k)
+			s.svc.settled(c.file)
 		}
 		then(err)
 	})

@@ -3,7 +3,7 @@ package session
 import (
 	"context"
 	"errors"
-	"math/bits"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,15 +16,26 @@ import (
 // connection. Content goes in filled buffers to its sink, one job at a time,
 // in the order of the packets.
 type upload struct {
-	name    string // as the client sent it
-	path    string // where it will be stored, see CleanPath
-	plan    codec.Plan
+	name string // as the client sent it
+	path string // where it will be stored, see CleanPath
+	plan codec.Plan
+	// guarded is the AES key, if all that the client showed for it was its id.
+	guarded *aesKey
 	started time.Time
+	serial  uint64 // counts the transfers of the session
+
+	// tentative is a transfer of a name whose 1603 was sent, before its first
+	// packet has come: its packets may just as well be late repetitions. It takes
+	// nothing away from the file that the 1603 was about.
+	tentative bool
 
 	based  bool   // plan.First is certain, see begin
 	next   uint32 // number of the packet whose content is to be decrypted next
 	offset int64  // bytes of ciphertext that went to the sink
 	early  early
+
+	arrived int64 // bytes of content that came, early or not
+	counted int64 // what they count for MaxUnverified
 
 	fill     chunk   // being filled; without a buffer between two
 	queue    []chunk // filled, waiting for the job that runs
@@ -55,21 +66,41 @@ func (s *Session) receive(payload []byte, content uint32) bool {
 		return true
 	}
 	u := s.uploads[name]
+	if u != nil && u.tentative {
+		switch {
+		case pastLast(u.plan, m):
+			return true
+		case u.plan.Check(m, content) != nil: // the file comes again in another shape
+			s.drop(u)
+			u = nil
+		case number == uint32(u.plan.First):
+			if err := s.affirm(u); err != nil {
+				s.fail(u, number, err)
+				return true
+			}
+		}
+	}
 	switch {
 	case u == nil:
-		if r, ok := s.received[name]; ok && !r.settled && surplus(r.plan, m, content) {
+		if s.refused.passOver(s.host, s.id, m) {
 			return true
 		}
-		if s.refused.passOver(s.host, s.id, m) {
+		r, known := s.received[name]
+		if known && pastLast(r.plan, m) {
 			return true
 		}
 		if s.crowded() {
 			return false
 		}
+		if known && m.Packet != r.plan.First && r.plan.Check(m, content) == nil {
+			if u = s.suppose(name, r.plan); u == nil {
+				return true
+			}
+		}
 	case u.allIn():
-		// What is not of this transfer is of the next one under the name, which
-		// begins when this one is stored.
-		return surplus(u.plan, m, content)
+		// What is not the packet past the last is of the next transfer under the
+		// name, which begins when this one is stored.
+		return pastLast(u.plan, m)
 	case number == 0 && !u.based:
 		u.based, u.plan.First, u.next = true, 0, 0
 	case number == uint32(u.plan.First) && u.has(number):
@@ -100,11 +131,7 @@ func (s *Session) receive(payload []byte, content uint32) bool {
 	case u.early.total+int64(content) > u.mostEarly(s.svc.MaxFileSize):
 		s.fail(u, number, errTooLarge)
 	default:
-		p, ok := u.early.add(s.host, number, content, m.OrigSize)
-		if !ok {
-			s.fail(u, number, fault("no memory for packets that come before their turn"))
-			return true
-		}
+		p := s.putAside(u, number, content, m.OrigSize)
 		s.pkt = packet{u: u, number: number, orig: m.OrigSize, early: &p}
 	}
 	return true
@@ -124,30 +151,30 @@ func (s *Session) crowded() bool {
 	return false
 }
 
-// surplus reports whether a packet changes nothing for a transfer by that plan,
-// all of whose packets came: it is one of them, but not the first, with which
-// the transfer would begin anew, or the one past the last that some clients
+// pastLast reports whether a packet is the one past the last that some clients
 // send.
-func surplus(p codec.Plan, m codec.SendFile, content uint32) bool {
-	if m.Total == p.Total && uint32(m.Packet) == p.Last()+1 {
-		return true
-	}
-	return m.Packet != p.First && p.Check(m, content) == nil
+func pastLast(p codec.Plan, m codec.SendFile) bool {
+	return m.Total == p.Total && uint32(m.Packet) == p.Last()+1
 }
+
+// maxFolders is the most folders in a name that a 1028 brings: each is one more
+// to make, to sync and to walk through. What is stored deeper stays within reach
+// of verdicts.
+const maxFolders = 16
 
 // begin makes the upload of a packet that is the first to arrive. Whether the
 // client counts from 0 or from 1 shows in the packets 0 and Total, and is taken
 // for granted in packet 1; until then all packets count as early.
 func (s *Session) begin(name string, m codec.SendFile, content uint32) (*upload, error) {
-	switch {
-	case s.draining:
-		return nil, fault("the server is going down")
-	case len(s.uploads) >= s.svc.MaxUploads:
-		return nil, fault("too many transfers under way on the connection")
+	if s.draining {
+		return nil, errGoingDown
 	}
 	path, err := CleanPath(name)
 	if err != nil {
 		return nil, err
+	}
+	if strings.Count(path, "/") > maxFolders {
+		return nil, errTooDeep
 	}
 	plan, err := codec.Infer(m, content)
 	if err != nil {
@@ -160,28 +187,39 @@ func (s *Session) begin(name string, m codec.SendFile, content uint32) (*upload,
 	if r := s.refused.find(s.id, name); r != nil && r.zero && m.Packet < m.Total {
 		plan.First, based = 0, true
 	}
+	if !s.makeRoom() {
+		return nil, errTooMany
+	}
 	delete(s.received, name)
 	s.refused.forget(s.host, s.id, name)
-	u := &upload{
-		name: name, path: path, plan: plan, started: s.last,
-		next: uint32(plan.First), based: based,
-		sink: &sink{
-			files: s.svc.Files, hint: plan.OrigSize, limit: s.svc.MaxFileSize,
-			dec: aescbc.NewDecrypter(&s.key),
-		},
+	return s.enter(&upload{name: name, path: path, plan: plan, based: based}), nil
+}
+
+// enter puts u among the transfers under way.
+func (s *Session) enter(u *upload) *upload {
+	u.started, u.next = s.last, uint32(u.plan.First)
+	s.begun++
+	u.serial = s.begun
+	u.sink = &sink{
+		files: s.svc.Files, hint: u.plan.OrigSize, limit: s.svc.MaxFileSize,
+		dec: aescbc.NewDecrypter(&s.key),
+	}
+	if s.guarded {
+		key := s.key
+		u.guarded = &key
 	}
 	if s.uploads == nil {
 		s.uploads = make(map[string]*upload)
 	}
-	s.uploads[name] = u
-	return u, nil
+	s.uploads[u.name] = u
+	return u
 }
 
 // has reports whether that packet is in, or coming in.
 func (u *upload) has(number uint32) bool { return number < u.next || u.early.has(number) }
 
 // allIn reports whether all packets came, be it before their turn.
-func (u *upload) allIn() bool { return u.next+uint32(len(u.early.index)) > u.plan.Last() }
+func (u *upload) allIn() bool { return u.next+u.early.count() > u.plan.Last() }
 
 // replaying reports whether the turn of a packet that came early has come.
 func (u *upload) replaying() bool { return u.based && u.early.has(u.next) }
@@ -197,115 +235,6 @@ func (u *upload) mostEarly(largestFile int64) int64 {
 	return 2 * u.plan.Ciphertext
 }
 
-// room returns how many of the n bytes of content at hand can be taken now;
-// 0 means wait.
-func (s *Session) room(n int) int {
-	u := s.pkt.u
-	if u == nil {
-		return n
-	}
-	if p := s.pkt.early; p != nil {
-		if p.inArena {
-			return n
-		}
-		return s.fillRoom(u, n, p.off+int64(s.pkt.done))
-	}
-	if left := u.left(); left == 0 {
-		return n // padding, which is only looked at
-	} else if left > 0 {
-		n = int(min(int64(n), left))
-	}
-	return s.fillRoom(u, n, -1)
-}
-
-// left is how many bytes of ciphertext are still to come, -1 if nobody says.
-func (u *upload) left() int64 {
-	if u.plan.Ciphertext < 0 {
-		return -1
-	}
-	return u.plan.Ciphertext - u.offset
-}
-
-// fillRoom makes sure that there is a buffer for content that goes to spill,
-// or to be decrypted if spill is -1, and returns how much of n fits.
-func (s *Session) fillRoom(u *upload, n int, spill int64) int {
-	if f := &u.fill; f.buf != nil {
-		follows := spill < 0 && f.spill < 0 || spill >= 0 && f.spill >= 0 && spill == f.spill+int64(f.n)
-		if follows && len(f.free()) > 0 {
-			return min(n, len(f.free()))
-		}
-		u.push()
-		s.pump(u)
-	}
-	// Behind a job that runs there is time to gather; else this will do.
-	size := int64(MaxBuffer)
-	if left := u.left(); left >= 0 && spill < 0 {
-		size = min(size, left+headroom)
-	}
-	if !u.running {
-		size = min(size, int64(n+headroom))
-	}
-	size = 1 << bits.Len64(uint64(max(size, MinBuffer)-1))
-	if s.held+int(size) > s.svc.Window {
-		return 0
-	}
-	buf := s.host.Buffer(int(size))
-	if buf == nil {
-		return 0
-	}
-	s.held += len(buf)
-	u.fill = chunk{buf: buf, spill: spill}
-	return min(n, len(u.fill.free()))
-}
-
-// free is the part of the buffer that is not filled yet.
-func (c *chunk) free() []byte { return c.buf[headroom+c.n:] }
-
-// push puts the buffer that is being filled into the queue.
-func (u *upload) push() {
-	if u.fill.n > 0 {
-		u.queue = append(u.queue, u.fill)
-		u.fill = chunk{}
-	}
-}
-
-// content takes a piece of the packet under way, no more than room allowed.
-// last says that the packet ends with it.
-func (s *Session) content(piece []byte, last bool) {
-	u := s.pkt.u
-	if u == nil {
-		return
-	}
-	switch p := s.pkt.early; {
-	case p != nil && p.inArena:
-		u.early.arena = append(u.early.arena, piece...)
-	case p == nil && u.left() == 0:
-		if !allZero(piece) || s.pkt.number != u.plan.Last() {
-			s.fail(u, s.pkt.number, errNotZero)
-			return
-		}
-	default:
-		s.gathered(u, copy(u.fill.free(), piece))
-	}
-	if last {
-		s.endPacket(u)
-	}
-}
-
-// gathered notes that n bytes of content have been put into the buffer that is
-// being filled.
-func (s *Session) gathered(u *upload, n int) {
-	u.fill.n += n
-	s.pkt.done += uint32(n)
-	if s.pkt.early != nil {
-		return
-	}
-	u.offset += int64(n)
-	if u.left() == 0 {
-		u.fill.ends = append(u.fill.ends, end{u.fill.n, u.plan.OrigSize})
-	}
-}
-
 func (s *Session) endPacket(u *upload) {
 	pkt := s.pkt
 	s.pkt = packet{}
@@ -318,28 +247,6 @@ func (s *Session) endPacket(u *upload) {
 		u.based = true
 	}
 	s.advance(u)
-}
-
-// flush passes on what has been gathered of the transfer that content came for
-// last. A buffer in which nothing has been gathered goes back: a client that
-// stops in the middle of a packet must not keep it from the others.
-func (s *Session) flush() {
-	u := s.touched
-	if u == nil {
-		return
-	}
-	s.pump(u)
-	s.returnEmpty(u)
-}
-
-// returnEmpty gives back the buffer that is being filled if there is nothing in
-// it.
-func (s *Session) returnEmpty(u *upload) {
-	if u.fill.buf != nil && u.fill.n == 0 {
-		s.held -= len(u.fill.buf)
-		s.host.Release(u.fill.buf)
-		u.fill = chunk{}
-	}
 }
 
 // advance looks whether the transfer is complete. It returns false if that
@@ -366,12 +273,15 @@ func (s *Session) pump(u *upload) {
 	}
 	var c chunk
 	var spans []span
+	var r *run
 	switch {
 	case len(u.queue) > 0:
 		c, u.queue = u.queue[0], u.queue[1:]
 		if len(u.queue) == 0 {
 			u.queue = nil
 		}
+	case u.based && u.early.spilled.has(u.next):
+		r = u.nextRun()
 	case u.replaying():
 		var err error
 		if spans, err = u.due(); err != nil {
@@ -391,42 +301,60 @@ func (s *Session) pump(u *upload) {
 		if c.buf != nil {
 			defer s.host.Release(c.buf)
 		}
-		err = u.sink.job(ctx, &c, spans, finish)
+		err = u.sink.job(ctx, &c, spans, r, finish)
 	}, func() {
 		u.running = false
 		s.held -= len(c.buf)
+		s.emptyArena(u)
 		switch {
 		case u.dropped:
 			s.cleanup(u)
+		case u.guarded != nil && !s.guard(u, err):
 		case err != nil:
-			s.fail(u, u.next-1, err)
+			s.fail(u, u.current(), err)
 		case finish:
 			s.store(u)
+		case r != nil && !s.replayed(u, r):
 		default:
 			s.pump(u)
 		}
 	})
 }
 
-// due returns packets that came early and whose turn has come, about replaySize
-// bytes of them or else one.
+// current is the number of the packet that the last job was about, or nearly so.
+func (u *upload) current() uint32 { return max(u.next, uint32(u.plan.First)+1) - 1 }
+
+// nextRun is the row of packets in the scratch room that begins with the next.
+func (u *upload) nextRun() *run {
+	r := &run{plan: u.plan, offset: u.offset, first: u.next, count: 1}
+	for r.count < replayBatch && u.early.spilled.has(r.first+r.count) {
+		r.count++
+	}
+	return r
+}
+
+// replayed takes the result of a run. It returns false if the transfer has
+// failed.
+func (s *Session) replayed(u *upload, r *run) bool {
+	u.next += r.packets
+	u.offset += r.bytes
+	u.early.waiting -= r.packets
+	return s.advance(u)
+}
+
+// due returns packets in the arena whose turn has come, about replaySize bytes
+// of them or else one.
 func (u *upload) due() (spans []span, err error) {
-	for n := int64(0); n < replaySize && u.replaying(); u.next++ {
-		p := u.early.index[u.next]
-		sp := span{off: p.off, n: int64(p.size), orig: -1}
-		if p.inArena {
-			sp.mem = u.early.arena[p.off : p.off+int64(p.size)]
+	for n := int64(0); n < replaySize; u.next++ {
+		p, ok := u.early.index[u.next]
+		if !ok {
+			break
 		}
-		if left := u.left(); left < 0 {
-			sp.ends, sp.orig = true, int64(p.orig)
-		} else if sp.n >= left {
-			if sp.n > left && u.next != u.plan.Last() {
-				return nil, errNotZero
-			}
-			sp.pad = sp.n - left
-			sp.n = left
-			sp.ends, sp.orig = left > 0, u.plan.OrigSize
+		sp, err := spanOf(&u.plan, u.offset, u.next, p)
+		if err != nil {
+			return nil, err
 		}
+		sp.mem = u.early.arena[p.off : p.off+int64(p.size)]
 		u.offset += sp.n
 		n += sp.n + sp.pad
 		spans = append(spans, sp)
@@ -464,10 +392,13 @@ func (s *Session) store(u *upload) {
 					s.putFailed(u, lock, err)
 					return
 				}
+				s.uncount(u)
+				s.svc.Waiting(op.File.ID, Occupies(op.File.Size))
 				s.svc.awaiting.put(lock, &op.File)
 				s.svc.locks.unlock(lock)
 				u.running = false
 				if op.Replaced != nil {
+					s.svc.settled(op.Replaced)
 					s.discard(op.Replaced.Incoming)
 				}
 				s.stored(u, &op.File)
@@ -488,7 +419,7 @@ func (s *Session) putFailed(u *upload, lock pathKey, err error) {
 }
 
 func (s *Session) stored(u *upload, f *File) {
-	u.early.free(s.host)
+	s.forgetEarly(u)
 	if u.dropped { // the connection is gone; the file awaits its verdict on another one
 		return
 	}
@@ -535,8 +466,10 @@ func (s *Session) failAt(u *upload, number uint32, total uint16, err error) {
 	for n := uint32(u.plan.First); n < u.next && ok; n++ {
 		ok = f.came.add(s.host, n)
 	}
-	for n := range u.early.index {
-		ok = ok && f.came.add(s.host, n)
+	for n := u.next; n <= u.plan.Last() && ok; n++ {
+		if u.early.has(n) {
+			ok = f.came.add(s.host, n)
+		}
 	}
 	if s.pkt.u == u {
 		ok = ok && f.came.add(s.host, s.pkt.number)
@@ -584,6 +517,7 @@ func (s *Session) drop(u *upload) {
 		s.touched = nil
 	}
 	u.dropped, s.ended = true, true
+	s.uncount(u)
 	if s.pkt.u == u {
 		s.pkt = packet{}
 	}
@@ -601,7 +535,7 @@ func (s *Session) drop(u *upload) {
 
 // cleanup removes what a dropped transfer left. No job of it runs.
 func (s *Session) cleanup(u *upload) {
-	u.early.free(s.host)
+	s.forgetEarly(u)
 	if u.sink.out == nil && u.sink.scratch == nil {
 		return
 	}

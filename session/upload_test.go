@@ -356,8 +356,11 @@ func scheduled(t *testing.T, seed uint64) bool {
 	r := rand.New(rand.NewPCG(seed, 7))
 	w := newWorld(t, session.Config{})
 	w.shuffle(r)
-	if r.IntN(3) == 0 { // no memory for content that comes early, only for its index
-		w.hold = func(n int) bool { return n <= 64 }
+	switch r.IntN(4) {
+	case 0: // no memory for what comes early
+		w.hold = func(int) bool { return false }
+	case 1: // now and then
+		w.hold = func(int) bool { return r.IntN(2) == 0 }
 	}
 	sizes := []int{0, 1, 15, 16, 17, 100, 4096, 20_000, 100_003}
 	if seed%40 == 0 {
@@ -421,5 +424,6 @@ func scheduled(t *testing.T, seed uint64) bool {
 		w.verified(f.p, f.name, f.content)
 	}
 	w.hangUp()
+	w.counted()
 	return !t.Failed()
 }

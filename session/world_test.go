@@ -214,6 +214,7 @@ func (c *conn) ask(messages ...[]byte) string {
 // feed lets n more bytes arrive.
 func (c *conn) feed(n int) {
 	if c.closed || c.hangup != "" {
+		c.in, c.arrived, c.blocked = nil, 0, false
 		return
 	}
 	c.arrived += n

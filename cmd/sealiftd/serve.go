@@ -21,8 +21,13 @@ import (
 // byteSize is a flag in bytes, with units if one likes: 64MiB.
 type byteSize int64
 
-func (b *byteSize) String() string { return humanize.IBytes(uint64(*b)) }
-func (*byteSize) Type() string     { return "size" }
+func (b *byteSize) String() string {
+	if *b == 0 {
+		return "0" // which help does not show as a default
+	}
+	return humanize.IBytes(uint64(*b))
+}
+func (*byteSize) Type() string { return "size" }
 func (b *byteSize) Set(s string) error {
 	n, err := humanize.ParseBytes(s)
 	if err != nil || n > 1<<62 {
@@ -37,6 +42,7 @@ func serveCommand() *cobra.Command {
 	var (
 		budget    = byteSize(eventloop.DefaultMemoryBudget)
 		maxFile   = byteSize(codec.MaxFileSize)
+		unjudged  byteSize
 		fsync     string
 		keyPolicy string
 		level     string
@@ -53,7 +59,7 @@ func serveCommand() *cobra.Command {
 				return err
 			}
 			defer func() { _ = cfg.Log.Sync() }()
-			cfg.MemoryBudget, cfg.MaxFileSize = int64(budget), int64(maxFile)
+			cfg.MemoryBudget, cfg.MaxFileSize, cfg.MaxUnverified = int64(budget), int64(maxFile), int64(unjudged)
 			if cfg.Fsync, err = choice("fsync", fsync, "off", "on"); err != nil {
 				return err
 			}
@@ -96,6 +102,7 @@ func serveCommand() *cobra.Command {
 	f.Float64Var(&cfg.RegisterRate, "register-rate", 50, "clients that may register from one address, a second, after a burst of 20 times as many; the next gets 1607; 0 is no limit")
 	f.IntVar(&cfg.MaxUploads, "max-uploads-per-connection", session.DefaultMaxUploads, "transfers under way on one connection; the next gets 1607")
 	f.Var(&maxFile, "max-file-size", "largest file taken; 1607 for a larger one")
+	f.Var(&unjudged, "max-unverified", "what one client may have in the store without a verdict, in files and transfers under way, 4 KiB at least for each; 1607 for more (default: four times --max-file-size)")
 	f.Var(&budget, "memory-budget", "memory for content on its way from the network to the disk; connections wait for it")
 	f.DurationVar(&cfg.HandshakeTimeout, "handshake-timeout", eventloop.DefaultHandshakeTimeout, "time for a connection to say whose it is, and for a message to be whole")
 	f.DurationVar(&cfg.IdleTimeout, "idle-timeout", eventloop.DefaultIdleTimeout, "time a connection may be silent, an upload stand still, replies stay unread")

@@ -35,6 +35,7 @@ type Config struct {
 	MaxPerIP       int
 	MemoryBudget   int64
 	MaxFileSize    int64
+	MaxUnverified  int64 // of one client
 	MaxUploads     int
 	KeyPolicy      session.KeyPolicy
 	RegisterRate   float64 // a second and address; 0: no bound
@@ -111,7 +112,7 @@ func Run(ctx context.Context, cfg Config, started func(addr *net.TCPAddr)) (err 
 	}
 	service := session.NewService(session.Config{
 		Files: content, Log: cfg.Log, KeyPolicy: cfg.KeyPolicy, RegisterRate: cfg.RegisterRate,
-		MaxFileSize: cfg.MaxFileSize, MaxUploads: cfg.MaxUploads,
+		MaxFileSize: cfg.MaxFileSize, MaxUnverified: cfg.MaxUnverified, MaxUploads: cfg.MaxUploads,
 		Faults: cfg.Faults,
 	})
 	srv, err := eventloop.New(eventloop.Options{

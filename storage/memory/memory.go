@@ -156,7 +156,7 @@ func (r *Registry) setKeys(op *session.SetKeys) error {
 
 func (r *Registry) setAESKey(op *session.SetAESKey) error {
 	c, ok := r.clients[op.ID]
-	if !ok {
+	if !ok || op.If != nil && !bytes.Equal(c.AESKey, op.If) {
 		return session.ErrNoClient
 	}
 	c.AESKey = bytes.Clone(op.AESKey)

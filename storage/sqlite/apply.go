@@ -113,7 +113,7 @@ func (t *transaction) apply(op session.Operation) error {
 		refused, failed = t.setKeys(op)
 	case *session.SetAESKey:
 		id = op.ID
-		refused, failed = t.change(session.ErrNoClient, updateAESKey, op.ID[:], blob(op.AESKey))
+		refused, failed = t.change(session.ErrNoClient, updateAESKey, op.ID[:], blob(op.AESKey), blob(op.If))
 	case *session.Seen:
 		id = op.ID
 		refused, failed = t.find(session.ErrNoClient, hasClient, op.ID[:])

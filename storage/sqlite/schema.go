@@ -197,7 +197,7 @@ var statements = [statementCount]string{
 	selectClient: "SELECT " + clientColumns + " FROM clients WHERE ID = ?1",
 	updateKeys: "UPDATE clients SET PublicKey = ?3, AESKey = ?4" +
 		" WHERE ID = ?1 AND Name = ?2 AND (?5 OR PublicKey IS NULL OR PublicKey = ?3)",
-	updateAESKey:   "UPDATE clients SET AESKey = ?2 WHERE ID = ?1",
+	updateAESKey:   "UPDATE clients SET AESKey = ?2 WHERE ID = ?1 AND (?3 IS NULL OR AESKey = ?3)",
 	updateLastSeen: "UPDATE clients SET LastSeen = ?2 WHERE ID = ?1",
 
 	selectFile:       "SELECT " + fileColumns + " FROM files WHERE ID = ?1 AND PathName = ?2",

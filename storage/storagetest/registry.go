@@ -184,6 +184,18 @@ func testSetAESKey(t *testing.T, r session.Registry) {
 	if got := getClient(t, r, 2); got.AESKey != nil {
 		t.Errorf("another client got the key: %+v", got)
 	}
+	other := &session.SetAESKey{ID: clientID(1), If: key(6, 32)}
+	none := &session.SetAESKey{ID: clientID(2), If: key(7, 32)}
+	tryApply(t, r, other, none)
+	wantErr(t, other, session.ErrNoClient)
+	wantErr(t, none, session.ErrNoClient)
+	if got := getClient(t, r, 1); !bytes.Equal(got.AESKey, key(7, 32)) {
+		t.Errorf("the key was forgotten, though it is not the one that was meant: %x", got.AESKey)
+	}
+	apply(t, r, &session.SetAESKey{ID: clientID(1), If: key(7, 32)})
+	if got := getClient(t, r, 1); got.AESKey != nil {
+		t.Errorf("the key that was to be forgotten is still there: %x", got.AESKey)
+	}
 }
 
 func testLastSeen(t *testing.T, r session.Registry) {

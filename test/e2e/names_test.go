@@ -63,7 +63,7 @@ func TestFileNames(t *testing.T) {
 	victim.upload("x", []byte("the victim's"))
 
 	const refused = ""
-	long := strings.Repeat("d/", 126) + "ab" // 254 characters, the most there can be
+	long := strings.Repeat(strings.Repeat("d", 14)+"/", 16) + strings.Repeat("f", 14) // the most characters and folders there can be
 	names := []struct{ name, path string }{
 		{"x", "x"},
 		{"..", refused},
@@ -127,6 +127,8 @@ func TestFileNames(t *testing.T) {
 		{"%2e%2e/x", "%2e%2e/x"},
 		{"CON", "CON"},
 		{long, long},
+		{strings.Repeat("d/", 17) + "f", refused},
+		{strings.Repeat("d/", 126) + "ab", refused},
 		{strings.Repeat("x", 254), strings.Repeat("x", 254)},
 	}
 	for c := range 0x20 {

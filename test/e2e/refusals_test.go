@@ -56,6 +56,8 @@ type refusal struct {
 	in      []state
 	request func(p *peer) []byte
 	ends    bool // the connection: nobody knows where the next message begins
+
+	undecryptable bool // that is found by decrypting, which ends a connection that resumed
 }
 
 var (
@@ -205,16 +207,16 @@ func badPackets() []refusal {
 		{what: "Content Size 0", in: in, request: one(func(m *codec.SendFile, _ *[]byte) { m.ContentSize = 0 })},
 		{what: "Content Size 32", in: in, request: one(func(m *codec.SendFile, _ *[]byte) { m.ContentSize = 32 })},
 		{what: "Content Size 17", in: in, request: one(func(m *codec.SendFile, b *[]byte) { m.ContentSize = 17; *b = append(*b, 0) })},
-		{what: "Orig File Size 4", in: in, request: one(func(m *codec.SendFile, _ *[]byte) { m.OrigSize = 4 })},
+		{what: "Orig File Size 4", in: in, undecryptable: true, request: one(func(m *codec.SendFile, _ *[]byte) { m.OrigSize = 4 })},
 		{what: "Orig File Size 4 GiB", in: in, request: one(func(m *codec.SendFile, _ *[]byte) { m.OrigSize = 1<<32 - 1 })},
-		{what: "another key", in: in, request: one(func(_ *codec.SendFile, b *[]byte) { (*b)[3] ^= 1 })},
+		{what: "another key", in: in, undecryptable: true, request: one(func(_ *codec.SendFile, b *[]byte) { (*b)[3] ^= 1 })},
 		{what: "something behind the ciphertext", in: in, request: one(func(_ *codec.SendFile, b *[]byte) { *b = append(*b, 1) })},
 		{what: "another Total in packet 2", in: in, request: two(func(m *codec.SendFile, _ *[]byte) { m.Total = 3 })},
 		{what: "packet 3 of 2", in: in, request: two(func(m *codec.SendFile, _ *[]byte) { m.Packet = 3 })},
 		{what: "another Content Size in packet 2", in: in, request: two(func(m *codec.SendFile, _ *[]byte) { m.ContentSize = 128 })},
 		{what: "another Orig File Size in packet 2", in: in, request: two(func(m *codec.SendFile, _ *[]byte) { m.OrigSize = 99 })},
 		{what: "packets that are too short", in: in, request: two(func(_ *codec.SendFile, b *[]byte) { *b = (*b)[1:] })},
-		{what: "a spoiled second packet", in: in, request: two(func(_ *codec.SendFile, b *[]byte) { clear(*b) })},
+		{what: "a spoiled second packet", in: in, undecryptable: true, request: two(func(_ *codec.SendFile, b *[]byte) { clear(*b) })},
 		{what: "1029 in the middle of the file", in: in, request: func(p *peer) []byte {
 			first := p.packets(p.encrypt(p.t.Name(), randomBytes(100, 1)), 64)[0].bytes()
 			return append(first, p.msgVerdict(codec.CodeCRCOK, p.t.Name())...)
@@ -244,7 +246,8 @@ func TestRefusals(t *testing.T) {
 			}
 			p.send(r.request(p))
 			p.expect(codec.CodeError)
-			if r.ends {
+			ends := r.ends || r.undecryptable && s == fresh
+			if ends {
 				p.expectEnd()
 				p.dial()
 				switch s {
@@ -260,7 +263,7 @@ func TestRefusals(t *testing.T) {
 			if s != named {
 				checkFile(t, d.stored(p.id, "stored"), bytes.NewReader([]byte("stored")))
 			}
-			if !r.ends {
+			if !ends {
 				peers[s] = p
 			}
 		})

@@ -1,0 +1,155 @@
+package session
+
+import (
+	"errors"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"sealift/codec"
+	"sealift/crypto/keys"
+)
+
+// A client whose connection dropped may send its last message again on a new one,
+// under its id alone. So whoever has overheard an id may, too, and the answer to
+// a 1028 tells whether its content decrypts: a padding oracle (Vaudenay, 2002).
+// Hence on a connection that was bound so, a key is good for one wrong answer.
+// When content does not decrypt, the key is forgotten, also by the registry, and
+// then the client gets its 1607, and the connection ends. Until the next 1026 or
+// 1027 nobody can go on with that key under the id alone; and connections that do
+// so already end without an answer, whatever their content decrypts to.
+
+// aesKey is an AES key that a client was sent.
+type aesKey = [keys.AESKeySize]byte
+
+// resumptions are the clients for which connections were bound by the id alone.
+type resumptions struct {
+	mu      sync.Mutex
+	clients map[codec.ClientID]*resumption
+}
+
+type resumption struct {
+	refs int // connections that are bound so, or about to be
+	// spoilt has the keys that content did not decrypt with. true: the registry
+	// may still have the key.
+	spoilt map[aesKey]bool
+}
+
+// enter notes one more connection of the client. What is spoilt from now on is
+// remembered until it leaves.
+func (r *resumptions) enter(id codec.ClientID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.clients == nil {
+		r.clients = make(map[codec.ClientID]*resumption)
+	}
+	if r.clients[id] == nil {
+		r.clients[id] = new(resumption)
+	}
+	r.clients[id].refs++
+}
+
+func (r *resumptions) leave(id codec.ClientID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.clients[id]
+	c.refs--
+	for _, recorded := range c.spoilt {
+		if recorded {
+			return
+		}
+	}
+	if c.refs == 0 {
+		delete(r.clients, id)
+	}
+}
+
+// isSpoilt reports whether nobody may go on with the key under the id alone. The
+// caller has entered.
+func (r *resumptions) isSpoilt(id codec.ClientID, key aesKey) bool {
+	return r.decrypted(id, key, true)
+}
+
+// decrypted notes whether content decrypted with the key, and reports whether the
+// key was spoilt before. The caller has entered.
+func (r *resumptions) decrypted(id codec.ClientID, key aesKey, ok bool) (spoilt bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.clients[id]
+	_, spoilt = c.spoilt[key]
+	if !ok && !spoilt {
+		if c.spoilt == nil {
+			c.spoilt = make(map[aesKey]bool)
+		}
+		c.spoilt[key] = true
+	}
+	return spoilt
+}
+
+// forgotten notes that the registry has the key no more. The caller has entered.
+func (r *resumptions) forgotten(id codec.ClientID, key aesKey) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.clients[id].spoilt[key] = false
+}
+
+// forget has the registry forget a spoilt key, and then runs then. If it fails,
+// the next connection that would go on with the key tries again.
+func (s *Session) forget(id codec.ClientID, key aesKey, then func()) {
+	s.svc.resumed.enter(id)
+	op := &SetAESKey{Outcome: s.outcome(), ID: id, If: key[:]}
+	s.host.Apply(op, func(err error) {
+		if err == nil || errors.Is(err, ErrNoClient) {
+			s.svc.resumed.forgotten(id, key)
+		} else {
+			s.log().Error("forgetting an AES key failed", s.fields(zap.Error(err))...)
+		}
+		s.svc.resumed.leave(id)
+		then()
+	})
+}
+
+// leaveResumption ends what recall began with enter.
+func (s *Session) leaveResumption() {
+	if s.resumedAs != nil {
+		s.svc.resumed.leave(*s.resumedAs)
+		s.resumedAs = nil
+	}
+}
+
+// guard looks at the result of a job of a transfer that began on a connection
+// that was bound by the id alone. It returns false if the client must not learn
+// it: then the session is about to end.
+func (s *Session) guard(u *upload, err error) bool {
+	told := errors.Is(err, errPadding) || errors.Is(err, errOrigSize) || errors.Is(err, errTooLarge)
+	if s.svc.resumed.decrypted(*s.resumedAs, *u.guarded, !told) {
+		s.log().Warn("connection closed unanswered", s.fields(zap.String("reason", "its AES key was forgotten"))...)
+		s.abandon()
+		s.leave = "its AES key was forgotten"
+		return false
+	}
+	if !told {
+		return true
+	}
+	for _, other := range s.uploads {
+		if other != u {
+			s.drop(other)
+		}
+	}
+	s.pending = nil
+	s.forgetting = true
+	s.forget(*s.resumedAs, *u.guarded, func() {
+		s.forgetting = false
+		if s.closed {
+			return
+		}
+		s.log().Warn("AES key forgotten", s.fields()...)
+		if u.dropped { // meanwhile, by what else was under way
+			s.sayFailed(u.name, u.current(), err)
+		} else {
+			s.fail(u, u.current(), err)
+		}
+		s.leave = "content did not decrypt on a resumed connection"
+	})
+	return false
+}

@@ -1,0 +1,75 @@
+package session
+
+import (
+	"sync"
+
+	"sealift/codec"
+)
+
+// unverified counts what each client has in the store that is not verified: files
+// that await their verdict, and transfers under way on all its connections.
+type unverified struct {
+	mu    sync.Mutex
+	bytes map[codec.ClientID]int64 // an entry is above zero
+}
+
+// countStep is what counts of a file: each step that it begins, one at least.
+const countStep = 4 << 10 // bytes
+
+// Occupies is what a file of size bytes counts for Config.MaxUnverified: whole
+// steps of 4 KiB, and one for an empty file.
+func Occupies(size int64) int64 {
+	return max(1, (size+countStep-1)/countStep) * countStep
+}
+
+// Waiting adds bytes, which may be negative, to what the client has that is not
+// verified. The sessions count what they bring and what they judge. Whoever
+// finds such files at the start, or removes them later, calls it with what
+// [Occupies] says of each. Any goroutine may call it.
+func (svc *Service) Waiting(id codec.ClientID, bytes int64) {
+	svc.unverified.add(id, bytes, 1<<62)
+}
+
+// settled notes that f, which awaited its verdict, does so no more.
+func (svc *Service) settled(f *File) { svc.Waiting(f.ID, -Occupies(f.Size)) }
+
+// add reports whether bytes could be added without passing the limit.
+func (u *unverified) add(id codec.ClientID, bytes, limit int64) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n := u.bytes[id] + bytes
+	if bytes > 0 && n > limit {
+		return false
+	}
+	if n <= 0 {
+		delete(u.bytes, id)
+		return true
+	}
+	if u.bytes == nil {
+		u.bytes = make(map[codec.ClientID]int64)
+	}
+	u.bytes[id] = n
+	return true
+}
+
+// reserve counts n more bytes of content of u. It returns false if the client has
+// too much that is not verified.
+func (s *Session) reserve(u *upload, n int) bool {
+	more := Occupies(u.arrived+int64(n)) - u.counted
+	if more <= 0 {
+		return true
+	}
+	if !s.svc.unverified.add(s.id, more, s.svc.MaxUnverified) {
+		return false
+	}
+	u.counted += more
+	return true
+}
+
+// uncount takes back what was counted of a transfer.
+func (s *Session) uncount(u *upload) {
+	if u.counted > 0 {
+		s.svc.Waiting(s.id, -u.counted)
+		u.counted = 0
+	}
+}
