@@ -397,6 +397,43 @@ func TestRecoverWritesAnewWhatComesBack(t *testing.T) {
 	}
 }
 
+// Where the rename of a file could not be synced, a power cut may undo it: then
+// the content is an incoming file again, and an older version is in the place.
+func TestRecoverAfterAnUndoneRename(t *testing.T) {
+	for _, older := range []string{"", oldContent, strings.Repeat("o", len(newContent))} {
+		for _, marked := range []bool{true, false} { // the mark may not have been recorded
+			if !marked && len(older) == len(newContent) {
+				continue // nothing but its content tells, and recovery looks at the size
+			}
+			t.Run(fmt.Sprintf("over %d bytes, marked %t", len(older), marked), func(t *testing.T) {
+				w := newWorld(t)
+				key := w.receive(newContent)
+				w.put(key, path, newContent)
+				w.apply(&session.VerifyFile{ID: alice, Path: path, Incoming: key, Missing: marked})
+				if older != "" {
+					if err := os.MkdirAll(filepath.Dir(w.storedFile(path)), 0o700); err != nil {
+						t.Fatal(err)
+					}
+					if err := os.WriteFile(w.storedFile(path), []byte(older), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				disk := &cannotCommit{w.Store, errors.New("the disk does not answer")}
+				got, err := storage.Recover(t.Context(), w.reg, disk, w.options())
+				if want := (storage.Report{storage.Failed: 1}); err != nil || !maps.Equal(got, want) {
+					t.Errorf("report %v, %v, want %v", got, err, want)
+				}
+				w.wantMissing(path, true)
+				w.wantIncoming(1)
+				w.recover(storage.Report{storage.Returned: 1})
+				w.wantFile(path, newContent, "")
+				w.wantMissing(path, false)
+				w.wantIncoming(0)
+			})
+		}
+	}
+}
+
 // A disk that is too full to write a file anew is no reason to forget it.
 func TestRecoverWithoutRoomForWhatComesBack(t *testing.T) {
 	w := newWorld(t)
