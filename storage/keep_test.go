@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"sealift/codec"
 	"sealift/crypto/cksum"
@@ -287,5 +289,44 @@ func TestBackupOnAFullDisk(t *testing.T) {
 	})
 	if !errors.Is(err, session.ErrFull) {
 		t.Errorf("Backup: %v", err)
+	}
+}
+
+// A client that never sent its key gives its name back after a while.
+func TestClientsWithoutAKeyGo(t *testing.T) {
+	for name, act := range map[string]func(context.Context, session.Registry, storage.Files, storage.Options) (storage.Report, error){
+		"Recover": storage.Recover, "Expire": storage.Expire,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.store(path, oldContent) // alice has no key either
+			add := func(n int, name string, at time.Time) codec.ClientID {
+				id := codec.ClientID{byte(n), byte(n >> 8), 7}
+				w.apply(&session.AddClient{Outcome: session.Outcome{At: at}, ID: id, Name: name})
+				return id
+			}
+			const many = 600 // more than one batch
+			for i := range many {
+				add(i, fmt.Sprint("keyless ", i), now.Add(-time.Hour))
+			}
+			keyed := add(many, "keyed", now.Add(-time.Hour))
+			w.apply(&session.SetKeys{ID: keyed, Name: "keyed", PublicKey: make([]byte, codec.PublicKeySize), AESKey: make([]byte, 32)})
+			add(many+1, "just registered", now)
+
+			o := w.options()
+			o.UnverifiedTTL = 0
+			if got, err := act(t.Context(), w.reg, w.Store, o); err != nil || len(got) != 0 {
+				t.Errorf("without a limit: %v, %v", got, err)
+			}
+			o.UnverifiedTTL = time.Hour
+			if got, err := act(t.Context(), w.reg, w.Store, o); err != nil || !maps.Equal(got, storage.Report{storage.Keyless: many}) {
+				t.Errorf("report %v, %v", got, err)
+			}
+			var left []string
+			_ = w.reg.Clients(t.Context(), func(c session.Client) error { left = append(left, c.Name); return nil })
+			if want := []string{"alice", "just registered", "keyed"}; !slices.Equal(left, want) {
+				t.Errorf("left are %q, want %q", left, want)
+			}
+		})
 	}
 }

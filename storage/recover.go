@@ -49,6 +49,7 @@ func Recover(ctx context.Context, reg session.Registry, files Files, o Options) 
 		return r.report, err
 	}
 	for i := range odd {
+		named[odd[i].Incoming] = struct{}{}
 		if err := r.settleVerified(ctx, &odd[i]); err != nil {
 			return r.report, err
 		}
@@ -214,6 +215,8 @@ func (r *recovery) settleVerified(ctx context.Context, f *session.File) error {
 	}
 	f = get.Verified
 	switch size, err := r.files.Size(ctx, "", f.ID, f.Path); {
+	case (errors.Is(err, session.ErrNotStored) || err == nil) && r.isIncoming(ctx, f):
+		r.moveAgain(ctx, f)
 	case errors.Is(err, session.ErrNotStored):
 		r.mark(f, true, Finding{Missing, *f, nil})
 	case err != nil:
@@ -224,6 +227,24 @@ func (r *recovery) settleVerified(ctx context.Context, f *session.File) error {
 		r.takeBack(ctx, f)
 	}
 	return r.flushIfFull(ctx)
+}
+
+// isIncoming reports whether the content of the verified file f is still, or again,
+// an incoming file: a power cut undid its rename, which could not be synced.
+func (r *recovery) isIncoming(ctx context.Context, f *session.File) bool {
+	return f.Incoming != "" && r.check(ctx, f, f.Incoming) == nil
+}
+
+// moveAgain puts such a file into its place.
+func (r *recovery) moveAgain(ctx context.Context, f *session.File) {
+	switch err := r.files.Commit(ctx, f); {
+	case err == nil:
+		r.mark(f, false, Finding{Returned, *f, nil})
+	case errors.Is(err, session.ErrPlaceNotDurable):
+		r.mark(f, true, Finding{Missing, *f, err})
+	default:
+		r.mark(f, true, Finding{Failed, *f, err})
+	}
 }
 
 // takeBack decides about a file that is marked as missing and has its size again.

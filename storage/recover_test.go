@@ -9,7 +9,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -328,142 +327,6 @@ func TestRecoverFromACrash(t *testing.T) {
 	}
 }
 
-// A file that is gone is marked, and not forgotten. Where it comes back as it
-// was the mark goes, and nowhere else.
-func TestRecoverMarksWhatIsGone(t *testing.T) {
-	for _, tc := range []struct {
-		name    string
-		comes   func(place string) error
-		report  storage.Report
-		missing bool
-	}{
-		{"not at all", func(string) error { return nil }, storage.Report{storage.Missing: 1}, true},
-		{"as it was", func(p string) error { return os.WriteFile(p, []byte(oldContent), 0o600) }, storage.Report{storage.Returned: 1}, false},
-		{"shorter", func(p string) error { return os.WriteFile(p, []byte("short"), 0o600) }, storage.Report{storage.Damaged: 1}, true},
-		{"of the same size, with other content", func(p string) error { return os.WriteFile(p, []byte("T"+oldContent[1:]), 0o600) }, storage.Report{storage.Damaged: 1}, true},
-		{"as a folder", func(p string) error { return os.Mkdir(p, 0o700) }, storage.Report{storage.Failed: 1}, true},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			w := newWorld(t)
-			w.store("kept", newContent)
-			w.store(path, oldContent)
-			folder := filepath.Dir(w.storedFile(path))
-			if err := os.RemoveAll(folder); err != nil {
-				t.Fatal(err)
-			}
-			for range 2 {
-				w.recover(storage.Report{storage.Missing: 1})
-				w.wantMissing(path, true)
-			}
-			if err := os.Mkdir(folder, 0o700); err != nil {
-				t.Fatal(err)
-			}
-			if err := tc.comes(w.storedFile(path)); err != nil {
-				t.Fatal(err)
-			}
-			w.recover(tc.report)
-			w.wantMissing(path, tc.missing)
-			if !tc.missing {
-				w.wantFile(path, oldContent, "")
-				w.recover(storage.Report{})
-			}
-			w.wantFile("kept", newContent, "")
-			w.wantIncoming(0)
-		})
-	}
-}
-
-// What comes back may never have reached the disk, and syncing it again would
-// not tell: it is written anew.
-func TestRecoverWritesAnewWhatComesBack(t *testing.T) {
-	w := newWorld(t)
-	key := w.receive(oldContent)
-	w.put(key, path, oldContent)
-	w.commit(key, path)
-	w.apply(&session.VerifyFile{ID: alice, Path: path, Incoming: key, Missing: true}) // its folder could not be synced
-	before, err := os.Stat(w.storedFile(path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.recover(storage.Report{storage.Returned: 1})
-	w.wantFile(path, oldContent, "")
-	w.wantMissing(path, false)
-	after, err := os.Stat(w.storedFile(path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if os.SameFile(before, after) {
-		t.Error("the file that could not be synced is still the one that is stored")
-	}
-}
-
-// A disk that is too full to write a file anew is no reason to forget it.
-func TestRecoverWithoutRoomForWhatComesBack(t *testing.T) {
-	w := newWorld(t)
-	w.store(path, oldContent)
-	w.apply(&session.MarkFile{ID: alice, Path: path, Incoming: w.get(path).Verified.Incoming, Missing: true})
-	got, err := storage.Recover(t.Context(), w.reg, &full{w.Store}, w.options())
-	if want := (storage.Report{storage.Failed: 1}); err != nil || !maps.Equal(got, want) {
-		t.Errorf("report %v, %v, want %v", got, err, want)
-	}
-	w.wantMissing(path, true)
-	w.wantFile(path, oldContent, "")
-	w.recover(storage.Report{storage.Returned: 1})
-}
-
-// full is a store on a full disk.
-type full struct{ *files.Store }
-
-func (*full) Create(context.Context, int64) (session.Incoming, error) { return nil, session.ErrFull }
-
-// What a Commit says that recovery repeats, and what becomes of the row.
-func TestRecoverWhereCommitFails(t *testing.T) {
-	for _, tc := range []struct {
-		err      error
-		report   storage.Report
-		verified bool
-		waits    bool
-	}{
-		{session.ErrPlaceNotDurable, storage.Report{storage.Missing: 1}, true, false},
-		{session.ErrNotDurable, storage.Report{storage.Spoilt: 1}, false, false},
-		{session.ErrNotStored, storage.Report{storage.Spoilt: 1}, false, false},
-		{errors.New("the disk does not answer"), storage.Report{storage.Failed: 1}, false, true},
-	} {
-		t.Run(tc.err.Error(), func(t *testing.T) {
-			w := newWorld(t)
-			w.store("other", "stays")
-			key := w.receive(newContent)
-			w.put(key, path, newContent)
-			w.commit(key, path)
-			waiting := 0
-			o := w.options()
-			o.Waiting = func(*session.File) { waiting++ }
-			got, err := storage.Recover(t.Context(), w.reg, &cannotCommit{w.Store, tc.err}, o)
-			delete(got, storage.Stray) // the content, where its row went
-			if err != nil || !maps.Equal(got, tc.report) {
-				t.Errorf("report %v, %v, want %v", got, err, tc.report)
-			}
-			get := &session.GetFile{ID: alice, Path: path}
-			if err := w.reg.Apply(t.Context(), []session.Operation{get}); err != nil {
-				t.Fatal(err)
-			}
-			if (get.Verified != nil) != tc.verified || tc.verified && !get.Verified.Missing {
-				t.Errorf("verified row %+v", get.Verified)
-			}
-			if (get.Unverified != nil) != tc.waits || (waiting == 1) != tc.waits {
-				t.Errorf("unverified row %+v, told of %d", get.Unverified, waiting)
-			}
-		})
-	}
-}
-
-type cannotCommit struct {
-	*files.Store
-	err error
-}
-
-func (c *cannotCommit) Commit(context.Context, *session.File) error { return c.err }
-
 func TestRecoverTellsOfDamage(t *testing.T) {
 	w := newWorld(t)
 	w.store(path, oldContent)
@@ -509,52 +372,6 @@ func TestRecoverOfManyWaiting(t *testing.T) {
 	w.wantIncoming(n / 2)
 	w.wantFile("f0", newContent, "")
 	w.wantFile("f1", "", newContent)
-}
-
-// An empty mount point does not cost the registry its files.
-func TestRecoverFromADiskNotMounted(t *testing.T) {
-	w := newWorld(t)
-	for i := range 10 {
-		w.store(fmt.Sprint("f", i), oldContent)
-	}
-	key := w.receive(newContent)
-	w.put(key, path, newContent)
-	away := w.storedFile("") + "away"
-	for _, move := range [][2]string{{w.storedFile(""), away}, {w.incomingFile(key), filepath.Join(w.dir, key)}} {
-		if err := os.Rename(move[0], move[1]); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var gone *storage.FilesGoneError
-	_, err := storage.Recover(t.Context(), w.reg, w.Store, w.options())
-	if !errors.As(err, &gone) || err.Error() != "none of the 10 recorded files was found" {
-		t.Fatalf("Recover: %v", err)
-	}
-	w.wantMissing("f0", false)
-	for _, move := range [][2]string{{away, w.storedFile("")}, {filepath.Join(w.dir, key), w.incomingFile(key)}} {
-		if err := os.Rename(move[0], move[1]); err != nil {
-			t.Fatal(err)
-		}
-	}
-	w.recover(storage.Report{})
-	w.wantFile("f0", oldContent, "")
-	w.wantFile(path, "", newContent)
-}
-
-// With a file that is there, the others may have been removed on purpose.
-func TestRecoverWithoutMostFiles(t *testing.T) {
-	w := newWorld(t)
-	for i := range 12 {
-		w.store(fmt.Sprint("f", i), oldContent)
-	}
-	for i := range 11 {
-		if err := os.Remove(w.storedFile(fmt.Sprint("f", i))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	w.recover(storage.Report{storage.Missing: 11})
-	w.wantMissing("f0", true)
-	w.wantMissing("f11", false)
 }
 
 // A symbolic link in the place of a stored file is not followed, and is no
@@ -685,45 +502,6 @@ func TestRecoverBesideBadRows(t *testing.T) {
 	err = storage.Verify(t.Context(), w.reg, w.Store, func(session.File, error) { checked++ })
 	if !errors.Is(err, session.ErrBadRows) || checked != 2 {
 		t.Errorf("Verify: %d files, %v", checked, err)
-	}
-}
-
-// A client that never sent its key gives its name back after a while.
-func TestClientsWithoutAKeyGo(t *testing.T) {
-	for name, act := range map[string]func(context.Context, session.Registry, storage.Files, storage.Options) (storage.Report, error){
-		"Recover": storage.Recover, "Expire": storage.Expire,
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			w.store(path, oldContent) // alice has no key either
-			add := func(n int, name string, at time.Time) codec.ClientID {
-				id := codec.ClientID{byte(n), byte(n >> 8), 7}
-				w.apply(&session.AddClient{Outcome: session.Outcome{At: at}, ID: id, Name: name})
-				return id
-			}
-			const many = 600 // more than one batch
-			for i := range many {
-				add(i, fmt.Sprint("keyless ", i), now.Add(-time.Hour))
-			}
-			keyed := add(many, "keyed", now.Add(-time.Hour))
-			w.apply(&session.SetKeys{ID: keyed, Name: "keyed", PublicKey: make([]byte, codec.PublicKeySize), AESKey: make([]byte, 32)})
-			add(many+1, "just registered", now)
-
-			o := w.options()
-			o.UnverifiedTTL = 0
-			if got, err := act(t.Context(), w.reg, w.Store, o); err != nil || len(got) != 0 {
-				t.Errorf("without a limit: %v, %v", got, err)
-			}
-			o.UnverifiedTTL = time.Hour
-			if got, err := act(t.Context(), w.reg, w.Store, o); err != nil || !maps.Equal(got, storage.Report{storage.Keyless: many}) {
-				t.Errorf("report %v, %v", got, err)
-			}
-			var left []string
-			_ = w.reg.Clients(t.Context(), func(c session.Client) error { left = append(left, c.Name); return nil })
-			if want := []string{"alice", "just registered", "keyed"}; !slices.Equal(left, want) {
-				t.Errorf("left are %q, want %q", left, want)
-			}
-		})
 	}
 }
 

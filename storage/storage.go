@@ -18,6 +18,10 @@
 // go. From 4 to 6 the row is unverified, its incoming file is gone, and the
 // place holds what the row says: since only a 1029 gets that far, the file is
 // verified.
+//
+// A verified row stays whatever became of its file. It is marked as missing while
+// that is not in its place, or may not survive a power cut there. Only a person
+// can have it forgotten.
 package storage
 
 import (

@@ -188,6 +188,22 @@ func TestEditedRows(t *testing.T) {
 	}
 }
 
+// Whole pages of such rows are passed over, and each is counted once.
+func TestNothingButEditedRows(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "defensive.db")
+	r := open(t, path)
+	apply(t, r, add(1, "anna"))
+	const all = 2*page + 1
+	for i := range all {
+		apply(t, r, &session.PutFile{File: session.File{ID: codec.ClientID{15: 1}, FileName: "a", Path: fmt.Sprint(i), Incoming: "00ff"}})
+	}
+	run(t, other(t, path), "UPDATE files SET Size = -1")
+	err := r.Files(t.Context(), func(f session.File) error { t.Errorf("%+v", f); return nil })
+	if !errors.Is(err, session.ErrBadRows) || !strings.Contains(err.Error(), fmt.Sprintf(" %d records", all)) {
+		t.Errorf("listing: %v", err)
+	}
+}
+
 func TestOpenWhatIsNoRegistry(t *testing.T) {
 	tests := map[string]struct {
 		make func(path string) error

@@ -126,6 +126,31 @@ func TestBackupWithoutWhatIsMissing(t *testing.T) {
 	checkFile(t, c.stored(p.id, "good"), strings.NewReader("good"))
 }
 
+// A backup that is interrupted leaves nothing behind, or the whole of it.
+func TestBackupInterrupted(t *testing.T) {
+	t.Parallel()
+	d := serve(t)
+	login(t, d, "n").upload("file", randomBytes(64<<20, 1))
+	to := filepath.Join(t.TempDir(), "copy")
+	p := start(t, d.dir, nil, sealiftd, "backup", "--to", to)
+	eventually(t, "the copy is begun", func() bool {
+		names, err := filepath.Glob(to + "*")
+		return err == nil && len(names) > 0
+	})
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	switch got := p.wait(); got.status {
+	case 0:
+		run(t, to, sealiftd, "verify").succeeded(t)
+	default:
+		got.failed(t, "context canceled")
+		if names, err := filepath.Glob(to + "*"); err != nil || len(names) > 0 {
+			t.Errorf("left behind: %q, %v", names, err)
+		}
+	}
+}
+
 func TestBackupRefusals(t *testing.T) {
 	t.Parallel()
 	d := serve(t)
