@@ -61,6 +61,10 @@ type Options struct {
 	// again, so that any number of uploads can be under way. Zero is
 	// DefaultMaxOpen, below zero is none.
 	MaxOpen int
+	// MinFree is how many bytes stay free on the file system: content is refused
+	// with session.ErrFull that would take them. Zero is none. A file system that
+	// does not say how large it is is not checked.
+	MinFree int64
 	// Faults is for tests; see there.
 	Faults *Faults
 }
@@ -78,6 +82,7 @@ type Store struct {
 	slots    chan struct{}
 	kept     kept
 	locks    locks // of places and folders
+	space    space
 
 	rootHome, incomingHome home
 
@@ -103,6 +108,7 @@ func Open(dir string, o Options) (*Store, error) {
 		fsync: o.Fsync, faults: o.Faults, root: root, kept: kept{files: make(map[string]*keptFile)},
 		durable: make(map[string]struct{}), doubtful: make(map[string]struct{}), spoilt: make(map[string]error),
 	}
+	s.space.reserve, s.space.ask = o.MinFree, s.askSpace
 	switch {
 	case o.MaxOpen == 0:
 		s.slots = make(chan struct{}, DefaultMaxOpen)
@@ -193,6 +199,9 @@ func (s *Store) Create(ctx context.Context, size int64) (session.Incoming, error
 	}
 	if s.incoming == nil {
 		return nil, errReadOnly
+	}
+	if err := s.space.take(0, true); err != nil {
+		return nil, err
 	}
 	key := newKey()
 	return &incoming{file: newFile(s, inFolder(key)), key: key, hint: size}, nil
