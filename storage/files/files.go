@@ -97,9 +97,11 @@ var _ session.Files = (*Store)(nil)
 // Open opens the store in dir/files, and makes it first if there is none. It
 // fails with ErrLocked if another process has it open.
 func Open(dir string, o Options) (*Store, error) {
-	if err := os.Mkdir(filepath.Join(dir, folder), dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
+	err := os.Mkdir(filepath.Join(dir, folder), dirMode)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
+	made := err == nil
 	root, err := os.OpenRoot(filepath.Join(dir, folder))
 	if err != nil {
 		return nil, err
@@ -115,7 +117,7 @@ func Open(dir string, o Options) (*Store, error) {
 	case o.MaxOpen > 0:
 		s.slots = make(chan struct{}, o.MaxOpen)
 	}
-	if err := s.setUp(dir); err != nil {
+	if err := s.setUp(dir, made); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
@@ -136,7 +138,9 @@ func OpenReadOnly(dir string) (*Store, error) {
 // change it.
 var errReadOnly = errors.New("the store is open for reading only")
 
-func (s *Store) setUp(dir string) error {
+// setUp takes the lock and makes what is missing, durably. made says that files/
+// did not exist before.
+func (s *Store) setUp(dir string, made bool) error {
 	var err error
 	if s.lock, err = s.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, fileMode); err != nil {
 		return err
@@ -144,7 +148,10 @@ func (s *Store) setUp(dir string) error {
 	if err := lockFile(s.lock); err != nil {
 		return fmt.Errorf("%s: %w", s.lock.Name(), err)
 	}
-	if err := s.root.Mkdir(incomingFolder, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
+	madeIncoming := false
+	if err := s.root.Mkdir(incomingFolder, dirMode); err == nil {
+		madeIncoming = true
+	} else if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	if s.incoming, err = enter(s.root, incomingFolder); err != nil {
@@ -169,10 +176,21 @@ func (s *Store) setUp(dir string) error {
 		return err
 	}
 	defer parent.Close()
-	return errors.Join(
+	err = errors.Join(
 		s.syncFolder(s.root, ""),
 		s.step(SyncFolder, ".", "", func() error { return syncDir(parent) }),
 	)
+	if err == nil {
+		return nil
+	}
+	// As in makeFolder: the next try makes anew what could not be synced.
+	if madeIncoming {
+		err = errors.Join(err, s.root.Remove(incomingFolder))
+	}
+	if made {
+		err = errors.Join(err, s.root.Remove(lockName), parent.Remove(folder))
+	}
+	return err
 }
 
 // Close releases the directory. Nothing of the store may be in use any more.
