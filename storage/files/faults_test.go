@@ -412,3 +412,21 @@ func TestFailedSyncOfTheStore(t *testing.T) {
 		commit(t, s, waiting(receive(t, s, newer), "a", newer))
 	}
 }
+
+// A folder that an operator removed is made durable like a new one.
+func TestRemovedFolderIsSyncedAgain(t *testing.T) {
+	s, d, dir := faulty(t, Options{})
+	if err := os.RemoveAll(filepath.Join(dir, filepath.FromSlash(aliceFolder))); err != nil {
+		t.Fatal(err)
+	}
+	f := waiting(receive(t, s, newer), "docs/a", newer)
+	d.taken()
+	commit(t, s, f)
+	want := []string{
+		"mkdir " + aliceFolder, "sync folder files",
+		"mkdir " + aliceFolder + "/docs", "sync folder " + aliceFolder,
+	}
+	if got := d.taken(); !slices.Equal(got[:min(len(got), len(want))], want) {
+		t.Errorf("%q,\nwant %q", got, want)
+	}
+}
