@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 
 	"sealift/crypto/cksum"
 	"sealift/session"
@@ -34,9 +35,6 @@ func (s *Store) Commit(ctx context.Context, f *session.File) error {
 	defer s.locks.lock(f.ID.String() + "/" + f.Path)()
 	if err := s.atHome(); err != nil {
 		return err
-	}
-	if cause := s.isSpoilt(f.Incoming); cause != nil {
-		return s.spoil(f.Incoming, cause)
 	}
 	err := s.move(f, !s.fsync)
 	if errors.Is(err, errGone) {
@@ -100,8 +98,11 @@ func (s *Store) moveInto(at *target, f *session.File, info fs.FileInfo, synced *
 		return false, err
 	}
 	// The rename went by the path. If that leads elsewhere by now, the file may
-	// be where no sync of at.dir makes it durable.
+	// be where no sync of at.dir makes it durable, nor was that of the folders above.
 	if there := at.check(); there != nil || !os.SameFile(at.info, info) {
+		for whole := at.folder; whole != "."; whole = path.Dir(whole) {
+			s.forgetFolder(whole)
+		}
 		return true, errGone
 	}
 	if !s.fsync {

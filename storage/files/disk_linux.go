@@ -68,3 +68,15 @@ func startFlush(f *os.File, off, n int64) error {
 func dropCache(f *os.File) {
 	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
 }
+
+// diskSpace returns how many bytes of f's file system are free for this process,
+// and how many it has.
+func diskSpace(f *os.File) (free, total int64, err error) {
+	var st unix.Statfs_t
+	for {
+		err := unix.Fstatfs(int(f.Fd()), &st)
+		if err != unix.EINTR {
+			return blocks(uint64(max(0, st.Bavail)), st.Frsize), blocks(st.Blocks, st.Frsize), err
+		}
+	}
+}

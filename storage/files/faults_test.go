@@ -299,3 +299,134 @@ func TestFailedSyncAboveAFolderThatWasThere(t *testing.T) {
 		}
 	}
 }
+
+// A Commit that fails leaves none of the folders that it made, and all others.
+func TestFailedCommitLeavesNoFolders(t *testing.T) {
+	for name, fail := range map[string]func(d *disk, key string){
+		"content": func(d *disk, key string) { d.fail(key, SyncFile) },
+		"rename":  func(d *disk, key string) { d.fail(key, Rename) },
+		"mkdir":   func(d *disk, _ string) { d.fail("x/y/z", Mkdir) },
+		"sync":    func(d *disk, _ string) { d.fail("x/y", SyncFolder) },
+		"size":    func(*disk, string) {},
+	} {
+		s, d, dir := faulty(t, Options{})
+		f := waiting(receive(t, s, newer), "docs/x/y/z/a", newer)
+		if name == "size" {
+			f.Size++
+		}
+		fail(d, f.Incoming)
+		if err := s.Commit(t.Context(), f); err == nil {
+			t.Errorf("%s: Commit succeeded", name)
+		}
+		left, err := os.ReadDir(filepath.Join(dir, filepath.FromSlash(aliceFolder), "docs"))
+		if err != nil || len(left) != 1 {
+			t.Errorf("%s: left %v, %v", name, left, err)
+		}
+	}
+}
+
+// Whoever removes empty folders meanwhile only makes Commit try again; if that
+// does not end, Commit does, and the file still waits.
+func TestCommitWhileItsFolderIsRemoved(t *testing.T) {
+	for _, times := range []int{1, maxTries - 1, maxTries} {
+		s, d, dir := faulty(t, Options{})
+		f := waiting(receive(t, s, newer), "new/sub/a", newer)
+		n := 0
+		d.before(func(step Step) error {
+			if step.Op == Rename && n < times {
+				n++
+				return os.RemoveAll(filepath.Join(dir, filepath.FromSlash(aliceFolder), "new"))
+			}
+			return nil
+		})
+		if times < maxTries {
+			commit(t, s, f)
+			wantFile(t, dir, "new/sub/a", newer)
+			continue
+		}
+		wantCommit(t, s, f, errFolderGoes)
+		wantIncoming(t, s, f.Incoming)
+		commit(t, s, f)
+	}
+}
+
+// Commits into folders that others empty and remove all the time.
+func TestCommitsBesideRemovals(t *testing.T) {
+	s := open(t, t.TempDir(), Options{Fsync: false})
+	ctx := t.Context()
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if err := s.RemoveEmptyFolders(ctx); err != nil {
+					t.Errorf("RemoveEmptyFolders: %v", err)
+				}
+			}
+		}
+	})
+	var commits sync.WaitGroup
+	for side := range 4 {
+		commits.Go(func() {
+			for i := range 50 {
+				data := fmt.Sprint(side, i)
+				f := waiting(receive(t, s, data), fmt.Sprintf("a/b/c%d/%d/f", i%3, side), data)
+				if err := s.Commit(ctx, f); err != nil && !errors.Is(err, errFolderGoes) {
+					t.Errorf("Commit: %v", err)
+				} else if err == nil {
+					if got, err := read(s, "", alice, f.Path); got != data {
+						t.Errorf("%q, %v, want %q", got, err, data)
+					}
+				}
+			}
+		})
+	}
+	commits.Wait()
+	close(stop)
+	wg.Wait()
+}
+
+// A store whose folders could not be synced is not opened, and what was made for it
+// is made anew the next time.
+func TestFailedSyncOfTheStore(t *testing.T) {
+	for _, path := range []string{".", "files"} {
+		dir := t.TempDir()
+		d := new(disk)
+		d.before(func(step Step) error {
+			if step.Op == SyncFolder && step.Path == path {
+				return errDisk
+			}
+			return nil
+		})
+		if _, err := Open(dir, Options{Fsync: true, Faults: d.faults()}); !errors.Is(err, errDisk) {
+			t.Errorf("%s: %v, want that the disk failed", path, err)
+		}
+		if left, err := os.ReadDir(dir); len(left) != 0 || err != nil {
+			t.Errorf("%s: left %v, %v", path, left, err)
+		}
+		d.repair()
+		s := open(t, dir, Options{Fsync: true, Faults: d.faults()})
+		commit(t, s, waiting(receive(t, s, newer), "a", newer))
+	}
+}
+
+// A folder that an operator removed is made durable like a new one.
+func TestRemovedFolderIsSyncedAgain(t *testing.T) {
+	s, d, dir := faulty(t, Options{})
+	if err := os.RemoveAll(filepath.Join(dir, filepath.FromSlash(aliceFolder))); err != nil {
+		t.Fatal(err)
+	}
+	f := waiting(receive(t, s, newer), "docs/a", newer)
+	d.taken()
+	commit(t, s, f)
+	want := []string{
+		"mkdir " + aliceFolder, "sync folder files",
+		"mkdir " + aliceFolder + "/docs", "sync folder " + aliceFolder,
+	}
+	if got := d.taken(); !slices.Equal(got[:min(len(got), len(want))], want) {
+		t.Errorf("%q,\nwant %q", got, want)
+	}
+}

@@ -61,6 +61,10 @@ type Options struct {
 	// again, so that any number of uploads can be under way. Zero is
 	// DefaultMaxOpen, below zero is none.
 	MaxOpen int
+	// MinFree is how many bytes stay free on the file system: content is refused
+	// with session.ErrFull that would take them. Zero is none. A file system that
+	// does not say how large it is is not checked.
+	MinFree int64
 	// Faults is for tests; see there.
 	Faults *Faults
 }
@@ -78,6 +82,7 @@ type Store struct {
 	slots    chan struct{}
 	kept     kept
 	locks    locks // of places and folders
+	space    space
 
 	rootHome, incomingHome home
 
@@ -92,9 +97,11 @@ var _ session.Files = (*Store)(nil)
 // Open opens the store in dir/files, and makes it first if there is none. It
 // fails with ErrLocked if another process has it open.
 func Open(dir string, o Options) (*Store, error) {
-	if err := os.Mkdir(filepath.Join(dir, folder), dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
+	err := os.Mkdir(filepath.Join(dir, folder), dirMode)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
+	made := err == nil
 	root, err := os.OpenRoot(filepath.Join(dir, folder))
 	if err != nil {
 		return nil, err
@@ -103,13 +110,14 @@ func Open(dir string, o Options) (*Store, error) {
 		fsync: o.Fsync, faults: o.Faults, root: root, kept: kept{files: make(map[string]*keptFile)},
 		durable: make(map[string]struct{}), doubtful: make(map[string]struct{}), spoilt: make(map[string]error),
 	}
+	s.space.reserve, s.space.ask = o.MinFree, s.askSpace
 	switch {
 	case o.MaxOpen == 0:
 		s.slots = make(chan struct{}, DefaultMaxOpen)
 	case o.MaxOpen > 0:
 		s.slots = make(chan struct{}, o.MaxOpen)
 	}
-	if err := s.setUp(dir); err != nil {
+	if err := s.setUp(dir, made); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
@@ -130,7 +138,9 @@ func OpenReadOnly(dir string) (*Store, error) {
 // change it.
 var errReadOnly = errors.New("the store is open for reading only")
 
-func (s *Store) setUp(dir string) error {
+// setUp takes the lock and makes what is missing, durably. made says that files/
+// did not exist before.
+func (s *Store) setUp(dir string, made bool) error {
 	var err error
 	if s.lock, err = s.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, fileMode); err != nil {
 		return err
@@ -138,7 +148,10 @@ func (s *Store) setUp(dir string) error {
 	if err := lockFile(s.lock); err != nil {
 		return fmt.Errorf("%s: %w", s.lock.Name(), err)
 	}
-	if err := s.root.Mkdir(incomingFolder, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
+	madeIncoming := false
+	if err := s.root.Mkdir(incomingFolder, dirMode); err == nil {
+		madeIncoming = true
+	} else if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	if s.incoming, err = enter(s.root, incomingFolder); err != nil {
@@ -163,10 +176,21 @@ func (s *Store) setUp(dir string) error {
 		return err
 	}
 	defer parent.Close()
-	return errors.Join(
+	err = errors.Join(
 		s.syncFolder(s.root, ""),
 		s.step(SyncFolder, ".", "", func() error { return syncDir(parent) }),
 	)
+	if err == nil {
+		return nil
+	}
+	// As in makeFolder: the next try makes anew what could not be synced.
+	if madeIncoming {
+		err = errors.Join(err, s.root.Remove(incomingFolder))
+	}
+	if made {
+		err = errors.Join(err, s.root.Remove(lockName), parent.Remove(folder))
+	}
+	return err
 }
 
 // Close releases the directory. Nothing of the store may be in use any more.
@@ -193,6 +217,9 @@ func (s *Store) Create(ctx context.Context, size int64) (session.Incoming, error
 	}
 	if s.incoming == nil {
 		return nil, errReadOnly
+	}
+	if err := s.space.take(0, true); err != nil {
+		return nil, err
 	}
 	key := newKey()
 	return &incoming{file: newFile(s, inFolder(key)), key: key, hint: size}, nil

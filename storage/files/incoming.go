@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
+
+	"sealift/session"
 )
 
 // file is a file in the incoming folder that is opened when it is used, and
@@ -36,7 +38,7 @@ func (f *file) use() (*os.File, error) {
 		err = f.store.step(Create, f.path, "", f.create)
 	}
 	if err != nil {
-		return nil, errors.Join(err, f.release())
+		return nil, errors.Join(full(err), f.release())
 	}
 	f.made = true
 	return f.f, nil
@@ -106,11 +108,14 @@ func (f *file) close() error {
 	return f.store.step(Close, f.path, "", open.Close)
 }
 
-// writeAt writes p to the open file.
-func (f *file) writeAt(open *os.File, p []byte, off int64) (n int, err error) {
-	err = f.store.step(Write, f.path, "", func() error {
-		n, err = open.WriteAt(p, off)
-		return err
+// writeAt writes p to the open file. need is how many bytes of it have no blocks
+// yet.
+func (f *file) writeAt(open *os.File, p []byte, off, need int64) (n int, err error) {
+	err = f.store.room(need, func() error {
+		return f.store.step(Write, f.path, "", func() (err error) {
+			n, err = open.WriteAt(p, off)
+			return err
+		})
 	})
 	return n, err
 }
@@ -124,12 +129,13 @@ const flushEvery = 8 << 20
 // incoming is a session.Incoming.
 type incoming struct {
 	file
-	key      string
-	hint     int64 // bytes that the client says will come, or -1
-	size     int64 // bytes written
-	reserved int64 // bytes for which there are blocks, or more written than that
-	begun    int64 // bytes on their way to the disk
-	failed   error // of an earlier Write: what the file holds is not sure any more
+	key        string
+	hint       int64 // bytes that the client says will come, or -1
+	size       int64 // bytes written
+	reserved   int64 // bytes for which there are blocks
+	begun      int64 // bytes on their way to the disk
+	unreserved bool  // the file system cannot reserve blocks
+	failed     error // of an earlier Write: what the file holds is not sure any more
 }
 
 func (in *incoming) Key() string { return in.key }
@@ -144,11 +150,12 @@ func (in *incoming) Write(p []byte) (int, error) {
 		in.failed = err
 		return 0, err
 	}
-	if err := in.reserve(f, in.size+int64(len(p))); err != nil {
+	end := in.size + int64(len(p))
+	if err := in.reserve(f, end); err != nil {
 		in.failed = in.done(err)
 		return 0, in.failed
 	}
-	n, err := in.writeAt(f, p, in.size)
+	n, err := in.writeAt(f, p, in.size, max(0, end-max(in.size, in.reserved)))
 	in.size += int64(n)
 	if err == nil && in.store.fsync && in.size-in.begun >= flushEvery {
 		from, n := in.begun, in.size-in.begun
@@ -164,16 +171,22 @@ func (in *incoming) Write(p []byte) (int, error) {
 // client announced. A client that announces 4 GiB and sends 20 KiB gets no room
 // for it.
 func (in *incoming) reserve(f *os.File, end int64) error {
-	if end < reserveFrom || end <= in.reserved || end >= in.hint {
+	if in.unreserved || end < reserveFrom || end <= in.reserved || end >= in.hint {
 		return nil
 	}
 	from, to := max(in.reserved, in.size), min(in.hint, end+min(end, maxAhead))
-	in.reserved = to
-	err := in.store.step(Reserve, in.path, "", func() error { return reserve(f, from, to-from) })
-	if errors.Is(err, errors.ErrUnsupported) {
-		return nil
+	err := in.store.room(to-from, func() error {
+		return in.store.step(Reserve, in.path, "", func() error { return reserve(f, from, to-from) })
+	})
+	switch {
+	case err == nil:
+		in.reserved = to
+	case errors.Is(err, errors.ErrUnsupported):
+		in.unreserved = true
+	case !errors.Is(err, session.ErrFull): // there may be room for p yet
+		return err
 	}
-	return err
+	return nil
 }
 
 // Close ends the writing. The descriptor stays open for Commit, if it has a slot.
@@ -224,7 +237,7 @@ func (s *scratch) WriteAt(p []byte, off int64) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, err := s.writeAt(f, p, off)
+	n, err := s.writeAt(f, p, off, int64(len(p)))
 	return n, s.done(err)
 }
 

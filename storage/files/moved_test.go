@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"sealift/codec"
@@ -132,4 +133,29 @@ func read(s *Store, key string, id codec.ClientID, path string) (string, error) 
 	defer f.Close()
 	b, err := io.ReadAll(f)
 	return string(b), err
+}
+
+// A folder is replaced just before the file is moved into it: the file ends in the
+// new one, and that one's entry and the file's are synced.
+func TestFolderIsReplacedBeforeTheMove(t *testing.T) {
+	s, d, dir := faulty(t, Options{})
+	f := waiting(receive(t, s, newer), "docs/a", newer)
+	at := filepath.Join(dir, filepath.FromSlash(aliceFolder), "docs")
+	done := false
+	d.before(func(step Step) error {
+		if step.Op != Rename || done {
+			return nil
+		}
+		done = true
+		return errors.Join(os.Rename(at, at+" away"), os.Mkdir(at, 0o700))
+	})
+	d.taken()
+	commit(t, s, f)
+	wantFile(t, dir, "docs/a", newer)
+	got := d.taken()
+	want := []string{"sync folder files", "sync folder " + aliceFolder, "sync folder " + aliceFolder + "/docs"}
+	got = slices.DeleteFunc(got, func(s string) bool { return !slices.Contains(want, s) })
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
 }

@@ -6,14 +6,11 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"os"
+	"path"
 	"strings"
 
 	"sealift/codec"
 )
-
-// readDir is how many entries of a directory are read at once.
-const readDir = 256
 
 // EachIncoming calls yield with the key of each incoming file, until it returns
 // an error, which EachIncoming then returns. yield may discard files.
@@ -32,35 +29,63 @@ func (s *Store) EachIncoming(ctx context.Context, yield func(key string) error) 
 // eachIncomingEntry yields the names of what is in the folders of incoming
 // files.
 func (s *Store) eachIncomingEntry(ctx context.Context, yield func(name string) error) error {
-	return eachEntry(ctx, s.incoming, func(e fs.DirEntry) error {
-		if !e.IsDir() || len(e.Name()) != 2 {
-			return nil // not one of inFolder
-		}
-		folder, err := enter(s.incoming, e.Name())
-		if err != nil {
-			return err
-		}
-		defer folder.Close()
-		return eachEntry(ctx, folder, func(file fs.DirEntry) error {
-			if !strings.HasPrefix(file.Name(), e.Name()) {
+	w := walk{
+		root: s.incoming,
+		into: func(folder string) bool { return len(folder) == 2 }, // one of inFolder
+		found: func(at string, _ fs.DirEntry) error {
+			name := path.Base(at)
+			if at != inFolder(name) {
 				return nil // it is not where a key leads
 			}
-			return yield(file.Name())
-		})
-	})
+			return yield(name)
+		},
+	}
+	return w.run(ctx)
 }
 
 // EachStored calls yield with each file in a client's folder, in no order, until
 // it returns an error, which EachStored then returns. What is neither a folder
 // nor a regular file is passed over, as is what is in no client's folder.
 func (s *Store) EachStored(ctx context.Context, yield func(id codec.ClientID, path string) error) error {
-	return eachEntry(ctx, s.root, func(e fs.DirEntry) error {
-		id, ok := clientID(e.Name())
-		if !ok || !e.IsDir() {
-			return nil
-		}
-		return s.walk(ctx, s.root, e.Name(), "", func(path string) error { return yield(id, path) })
-	})
+	w := walk{
+		root: s.root,
+		into: inClientFolder,
+		found: func(at string, e fs.DirEntry) error {
+			client, path, below := strings.Cut(at, "/")
+			id, ok := clientID(client)
+			if !ok || !below || !e.Type().IsRegular() {
+				return nil
+			}
+			return yield(id, path)
+		},
+	}
+	return w.run(ctx)
+}
+
+// RemoveEmptyFolders removes the folders below files/ in which no file is, those
+// of clients too. It may run beside everything else: a Commit whose folder goes
+// makes it again.
+func (s *Store) RemoveEmptyFolders(ctx context.Context) error {
+	if s.incoming == nil {
+		return errReadOnly
+	}
+	w := walk{
+		root:  s.root,
+		into:  inClientFolder,
+		found: func(string, fs.DirEntry) error { return nil },
+		left: func(folder string) bool {
+			err := s.removeFolder(folder)
+			return err == nil || errors.Is(err, fs.ErrNotExist)
+		},
+	}
+	return w.run(ctx)
+}
+
+// inClientFolder reports whether a folder below files/ is a client's, or in one.
+func inClientFolder(folder string) bool {
+	client, _, _ := strings.Cut(folder, "/")
+	_, ok := clientID(client)
+	return ok
 }
 
 // Has implements session.Files.
@@ -87,53 +112,6 @@ func (s *Store) Has(ctx context.Context, id codec.ClientID) (bool, error) {
 	return false, nil
 }
 
-// walk yields the files below the folder name of dir; path is the folder's own,
-// with a slash at its end unless it is empty.
-func (s *Store) walk(ctx context.Context, dir *os.Root, name, path string, yield func(path string) error) error {
-	below, err := enter(dir, name)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrObstructed) {
-		return nil // changed since it was listed
-	}
-	if err != nil {
-		return err
-	}
-	defer below.Close()
-	return eachEntry(ctx, below, func(e fs.DirEntry) error {
-		switch {
-		case e.IsDir():
-			return s.walk(ctx, below, e.Name(), path+e.Name()+"/", yield)
-		case e.Type().IsRegular():
-			return yield(path + e.Name())
-		}
-		return nil
-	})
-}
-
-func eachEntry(ctx context.Context, dir *os.Root, yield func(fs.DirEntry) error) error {
-	f, err := dir.Open(".")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	for {
-		entries, err := f.ReadDir(readDir)
-		for _, e := range entries {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if err := yield(e); err != nil {
-				return err
-			}
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
 // clientID reads the name of a client's folder.
 func clientID(name string) (codec.ClientID, bool) {
 	var id codec.ClientID
@@ -151,6 +129,6 @@ func (s *Store) sweepScratch() error {
 		if !ok || !isKey(key) {
 			return nil
 		}
-		return s.incoming.Remove(inFolder(name))
+		return s.remove(inFolder(name))
 	})
 }

@@ -1,0 +1,170 @@
+package files
+
+import (
+	"errors"
+	"io"
+	"math"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"sealift/session"
+)
+
+// small is a disk of so many free bytes, which what is written takes away.
+func small(t *testing.T, free int64, o Options) *Store {
+	var used atomic.Int64
+	o.Faults = &Faults{Free: func(int64) int64 { return free - used.Load() }}
+	s := open(t, t.TempDir(), o)
+	s.faults.After = func(step Step, err error) error {
+		if step.Op == Write {
+			used.Add(1000)
+		}
+		return err
+	}
+	return s
+}
+
+// Content is refused once the reserve would be taken, however many write at once,
+// and not before; what is complete can be committed.
+func TestReserveOfSpace(t *testing.T) {
+	const reserve, fits = 1 << 20, 900
+	s := small(t, reserve+fits*1000+999, Options{MinFree: reserve})
+	var written atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		in, err := s.Create(t.Context(), -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sc, err := s.Scratch(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			defer sc.Close()
+			for i := 0; ; i++ {
+				w := in.Write
+				if i%2 == 1 {
+					w = func(p []byte) (int, error) { return sc.WriteAt(p, int64(i)*1000) }
+				}
+				if _, err := w(make([]byte, 1000)); err != nil {
+					if !errors.Is(err, session.ErrFull) {
+						t.Errorf("Write: %v, want ErrFull", err)
+					}
+					break
+				}
+				written.Add(1)
+			}
+			if err := in.Close(); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	// What is being written at the moment counts twice.
+	if n := written.Load(); n > fits || n < fits-8 {
+		t.Errorf("%d writes of 1000 bytes, want %d", n, fits)
+	}
+	if s.space.pending != 0 {
+		t.Errorf("%d bytes are still taken for being written", s.space.pending)
+	}
+}
+
+func TestCreateWithoutSpace(t *testing.T) {
+	for _, tt := range []struct {
+		free, reserve int64
+		want          error
+	}{
+		{999, 1000, session.ErrFull}, {1000, 1000, nil}, {0, 0, nil}, {-5, 0, nil}, {math.MaxInt64, 1, nil},
+	} {
+		s := small(t, tt.free, Options{MinFree: tt.reserve})
+		if _, err := s.Create(t.Context(), 5<<30); !errors.Is(err, tt.want) {
+			t.Errorf("%d free, %d reserved: %v, want %v", tt.free, tt.reserve, err, tt.want)
+		}
+	}
+}
+
+// Others fill the disk: that is noticed at the next upload, and within askEvery
+// bytes of one under way.
+func TestOthersFillTheDisk(t *testing.T) {
+	free := int64(1 << 30)
+	s := open(t, t.TempDir(), Options{MinFree: 1 << 20, Faults: &Faults{Free: func(int64) int64 { return free }}})
+	in, err := s.Create(t.Context(), -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	if _, err := in.Write(make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	free = 1<<20 - 1
+	n := 0
+	for err == nil {
+		n, err = n+1000, nil
+		_, err = in.Write(make([]byte, 1000))
+	}
+	if !errors.Is(err, session.ErrFull) || n > askEvery {
+		t.Errorf("%v after %d bytes, want ErrFull after %d", err, n, askEvery)
+	}
+	for range 2 {
+		if _, err := s.Create(t.Context(), -1); !errors.Is(err, session.ErrFull) {
+			t.Errorf("Create: %v, want ErrFull", err)
+		}
+		free = 1 << 30
+		if _, err := s.Create(t.Context(), -1); err != nil {
+			t.Errorf("Create when there is room again: %v", err)
+		}
+		free = 1<<20 - 1
+	}
+}
+
+// A file system that does not say how large it is is not asked for room.
+func TestUnknownSpace(t *testing.T) {
+	sp := space{reserve: 1 << 20, ask: func() (int64, int64, error) { return 0, 0, nil }}
+	for range 3 {
+		if err := sp.take(1<<30, false); err != nil {
+			t.Error(err)
+		}
+		sp.done(1 << 30)
+	}
+	if sp.pending != 0 {
+		t.Errorf("pending %d", sp.pending)
+	}
+	sp.ask = func() (int64, int64, error) { return 0, 0, io.ErrUnexpectedEOF }
+	if err := sp.take(1, true); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("%v, want what asking came to", err)
+	}
+	if got := blocks(math.MaxUint64, 4096); got != math.MaxInt64 {
+		t.Errorf("blocks: %d", got)
+	}
+	if got := blocks(3, 4096); got != 3*4096 {
+		t.Errorf("blocks: %d", got)
+	}
+}
+
+// Whatever the disk refuses for want of room is ErrFull; blocks that cannot be
+// had ahead are not missed while there is room for the content itself.
+func TestDiskFull(t *testing.T) {
+	for op, ok := range map[Op]bool{Create: false, Write: false, Reserve: true} {
+		d := new(disk)
+		s := open(t, t.TempDir(), Options{Fsync: true, Faults: d.faults()})
+		d.before(func(step Step) error {
+			if step.Op == op {
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		in, err := s.Create(t.Context(), 4<<20)
+		for i := 0; i < 10 && err == nil; i++ {
+			_, err = in.Write(make([]byte, 100_000))
+		}
+		if ok && err != nil || !ok && !errors.Is(err, session.ErrFull) {
+			t.Errorf("%s fails: %v", op, err)
+		}
+		if err := in.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	}
+}
