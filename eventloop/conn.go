@@ -2,6 +2,7 @@ package eventloop
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"time"
 
@@ -23,16 +24,17 @@ const (
 )
 
 // conn is one connection. It is its session's [session.Host]. Its fields belong
-// to the loop's goroutine unless they say otherwise.
+// to the loop's goroutine unless they say otherwise, and to the acceptor's until
+// OnOpen.
 type conn struct {
 	lp     *loop
 	gc     gnet.Conn // nil once closed
 	sess   *session.Session
 	remote string
-	ip     netip.Addr
-	out    []byte   // replies that the session made and that were not written yet
-	late   [][]byte // replies held back by Options.ReplyDelay
-	rest   []byte   // read directly and left by the session; comes before what gnet has
+	ip     netip.Addr // see source
+	out    []byte     // replies that the session made and that were not written yet
+	late   [][]byte   // replies held back by Options.ReplyDelay
+	rest   []byte     // read directly and left by the session; comes before what gnet has
 
 	opened     time.Time
 	read       time.Time // of the last bytes
@@ -44,12 +46,17 @@ type conn struct {
 	lingerFrom time.Time // since when it only lets the client go
 	paused     bool      // the loop does not read from it
 	blocked    bool      // the session left bytes
-	refused    bool      // it was one too many
+	entered    bool      // a loop has taken it
 
 	// Of the budget, under its lock.
 	inLine  bool
 	wants   int64
 	granted int64
+}
+
+// newConn makes a connection that no loop has taken yet.
+func newConn(remote *net.TCPAddr) *conn {
+	return &conn{remote: remote.String(), ip: source(remote)}
 }
 
 // post runs f, if not nil, on the loop, and then lets the connection go on.
@@ -228,6 +235,12 @@ func (c *conn) pause(stop bool) {
 	c.paused = stop
 }
 
+// drain lets what is under way finish and nothing more begin.
+func (c *conn) drain() {
+	c.sess.Drain()
+	c.pump()
+}
+
 // end finishes the connection in good order: what was sent reaches the client.
 func (c *conn) end(reason string) {
 	if c.gc != nil && c.reason == "" {
@@ -298,7 +311,7 @@ func (c *conn) overdue(now time.Time) string {
 
 // expire ends a connection whose time is up.
 func (c *conn) expire(reason string) {
-	if c.refused || !c.lingerFrom.IsZero() || c.unread > 0 {
+	if !c.lingerFrom.IsZero() || c.unread > 0 {
 		c.close(reason)
 		return
 	}

@@ -32,7 +32,8 @@ type Options struct {
 	// gets 1607. Default 20,000. It is lowered to what the limit of open files
 	// allows.
 	MaxConnections int
-	// MaxPerIP is the same for one address. Default: no limit of its own.
+	// MaxPerIP is the same for one address, or IPv6 network of 64 bits. Default:
+	// no limit of its own.
 	MaxPerIP int
 	// MemoryBudget bounds the bytes of content in buffers, over all
 	// connections. A quarter of it comes on top for packets that arrive before
@@ -52,9 +53,13 @@ type Options struct {
 	// ReplyDelay holds each reply back, for testing clients. Default: not at all.
 	ReplyDelay time.Duration
 
-	// noPause makes the server do as on systems where a connection cannot be
-	// paused.
-	noPause bool
+	// For tests. noPause makes the server do as on systems where a connection
+	// cannot be paused; listener and enroll put something in front of the real
+	// ones; tick is another tickTime.
+	noPause  bool
+	listener func(listener) listener
+	enroll   func(enroll) enroll
+	tick     time.Duration
 }
 
 // Defaults of Options.

@@ -129,7 +129,7 @@ func Run(ctx context.Context, cfg Config, started func(addr *net.TCPAddr)) (err 
 		return err
 	}
 	if err := recoverStorage(ctx, &cfg, registry, store); err != nil {
-		return err
+		return errors.Join(err, srv.Close())
 	}
 	return serve(ctx, srv, started, func(ctx context.Context) { expire(ctx, &cfg, service, registry, store) })
 }
