@@ -2,8 +2,10 @@ package eventloop
 
 import (
 	"context"
+	"math"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -47,6 +49,12 @@ type conn struct {
 	paused     bool      // the loop does not read from it
 	blocked    bool      // the session left bytes
 	entered    bool      // a loop has taken it
+	weighed    time.Time // when weigh was called last
+
+	got     int64         // bytes since rate was measured
+	sending time.Duration // time that the client had for them
+	rate    atomic.Int64  // bytes a second, over slowTime. Any goroutine reads it.
+	evicted bool          // it makes room for another. Under the census's lock.
 
 	// Of the budget, under its lock.
 	inLine  bool
@@ -56,7 +64,9 @@ type conn struct {
 
 // newConn makes a connection that no loop has taken yet.
 func newConn(remote *net.TCPAddr) *conn {
-	return &conn{remote: remote.String(), ip: source(remote)}
+	c := &conn{remote: remote.String(), ip: source(remote)}
+	c.rate.Store(math.MaxInt64) // until it is known
+	return c
 }
 
 // post runs f, if not nil, on the loop, and then lets the connection go on.
@@ -112,6 +122,7 @@ func (c *conn) feed(p []byte) (rest []byte) {
 	n := c.sess.Feed(p)
 	if n > 0 {
 		c.read = c.lp.srv.now()
+		c.got += int64(n)
 	}
 	return p[n:]
 }
@@ -161,6 +172,7 @@ func (c *conn) readDirectly() bool {
 		}
 		got += n
 		c.read = c.lp.srv.now()
+		c.got += int64(min(n, len(target)))
 		c.sess.Filled(min(n, len(target)))
 		if n > len(target) {
 			if rest := c.feed(c.lp.scratch[:n-len(target)]); len(rest) > 0 {
@@ -307,6 +319,19 @@ func (c *conn) overdue(now time.Time) string {
 		return "timeout: idle"
 	}
 	return ""
+}
+
+// weigh measures how fast the client is. Time in which the server keeps it
+// waiting does not count.
+func (c *conn) weigh(now time.Time) {
+	if !c.blocked && !c.sess.Working() {
+		c.sending += now.Sub(c.weighed)
+	}
+	c.weighed = now
+	if c.sending >= c.lp.srv.opts.slowTime {
+		c.rate.Store(int64(float64(c.got) / c.sending.Seconds()))
+		c.got, c.sending = 0, 0
+	}
 }
 
 // expire ends a connection whose time is up.

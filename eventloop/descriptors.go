@@ -23,7 +23,7 @@ func ShareDescriptors(limit uint64, wanted, loops, workers int) (Descriptors, er
 	// A loop has an epoll and an eventfd; a worker may open a file, its directory
 	// and its parent; the acceptor has the listener, a spare, one connection that
 	// it has just accepted, and a second descriptor for each that it hands over.
-	aside := 24 + 2*loops + 3*workers + 3 + maxEnrolling + maxRefused
+	aside := 24 + 2*loops + 3*workers + 3 + maxEnrolling + maxRefused + maxEvicting
 	rest := int(limit) - aside
 	if rest < 8 {
 		return Descriptors{}, fmt.Errorf("the limit of %d open files is too low: %d loops and %d workers need %d", limit, loops, workers, aside+8)

@@ -95,6 +95,7 @@ func (lp *loop) waitTasks() {
 // tick ends connections whose time is up.
 func (lp *loop) tick(now time.Time) {
 	for c := range lp.conns {
+		c.weigh(now)
 		if reason := c.overdue(now); reason != "" {
 			c.expire(reason)
 		}

@@ -33,7 +33,7 @@ type Options struct {
 	// allows.
 	MaxConnections int
 	// MaxPerIP is the same for one address, or IPv6 network of 64 bits. Default:
-	// no limit of its own.
+	// any number while a quarter of MaxConnections is free, and then a quarter.
 	MaxPerIP int
 	// MemoryBudget bounds the bytes of content in buffers, over all
 	// connections. A quarter of it comes on top for packets that arrive before
@@ -55,11 +55,12 @@ type Options struct {
 
 	// For tests. noPause makes the server do as on systems where a connection
 	// cannot be paused; listener and enroll put something in front of the real
-	// ones; tick is another tickTime.
+	// ones; tick and slowTime are others than usual.
 	noPause  bool
 	listener func(listener) listener
 	enroll   func(enroll) enroll
 	tick     time.Duration
+	slowTime time.Duration
 }
 
 // Defaults of Options.
@@ -100,6 +101,8 @@ func (o *Options) complete() error {
 		{&o.HandshakeTimeout, DefaultHandshakeTimeout},
 		{&o.IdleTimeout, DefaultIdleTimeout},
 		{&o.DrainTimeout, DefaultDrainTimeout},
+		{&o.tick, tickTime},
+		{&o.slowTime, slowTime},
 	} {
 		if *d.value <= 0 {
 			*d.value = d.def

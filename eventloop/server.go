@@ -234,11 +234,7 @@ func (s *Server) startTicks() (stop func()) {
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		every := s.opts.tick
-		if every == 0 {
-			every = tickTime
-		}
-		ticker := time.NewTicker(every)
+		ticker := time.NewTicker(s.opts.tick)
 		defer ticker.Stop()
 		for {
 			select {
@@ -279,13 +275,20 @@ func (s *Server) tick() {
 	}
 }
 
-// admit counts a new connection if it is to be served.
+// admit counts a new connection if it is to be served, and ends another if that
+// has to make room for it.
 func (s *Server) admit(c *conn) bool {
-	if s.draining.Load() || !s.census.enter(c) {
+	if s.draining.Load() {
 		return false
 	}
-	s.begin()
-	return true
+	ok, victim := s.census.enter(c, s.now())
+	if ok {
+		s.begin()
+	}
+	if victim != nil {
+		victim.post(func() { victim.close("made room: too slow") })
+	}
+	return ok
 }
 
 // leave takes off the count what admit has counted.
@@ -300,7 +303,8 @@ func (s *Server) leave(c *conn) {
 func (s *Server) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	c := gc.Context().(*conn)
 	now := s.now()
-	c.lp, c.gc, c.opened, c.read, c.entered = s.loopOf(gc), gc, now, now, true
+	c.lp, c.gc, c.entered = s.loopOf(gc), gc, true
+	c.opened, c.read, c.weighed = now, now, now
 	c.lp.conns[c] = struct{}{}
 	c.lp.poll.find(gc.Fd())
 	c.sess = session.New(s.opts.Service, c, c.remote)

@@ -415,9 +415,9 @@ func TestShareDescriptors(t *testing.T) {
 		fails        bool
 	}{
 		{limit: 0, wanted: 500, conns: 500, files: 1024},
-		{limit: 20_000, wanted: 20_000, conns: 18_899, files: 1024},
+		{limit: 20_000, wanted: 20_000, conns: 18_891, files: 1024},
 		{limit: 20_000, wanted: 1000, conns: 1000, files: 1024},
-		{limit: 256, wanted: 20_000, conns: 157, files: 22},
+		{limit: 256, wanted: 20_000, conns: 150, files: 21},
 		{limit: 64, wanted: 20_000, fails: true},
 	} {
 		d, err := ShareDescriptors(tc.limit, tc.wanted, 1, 8)

@@ -92,7 +92,7 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&fsync, "fsync", "on", "on: what was acknowledged survives a power cut; off: faster, it survives the end of the process")
 	f.StringVar(&keyPolicy, "key-policy", "pin", "another public key for a client that has one: pin refuses it, replace takes it")
 	f.IntVar(&cfg.MaxConnections, "max-connections", 0, "connections served at once; the next gets 1607 (default: 20,000, or what the limit of open files allows)")
-	f.IntVar(&cfg.MaxPerIP, "max-connections-per-ip", 0, "the same for one address; 0 is no limit of its own")
+	f.IntVar(&cfg.MaxPerIP, "max-connections-per-ip", 0, "the same for one address, or IPv6 network of 64 bits (default 0: any number while a quarter of all is free, then a quarter); behind a balancer, give the number of --max-connections")
 	f.Float64Var(&cfg.RegisterRate, "register-rate", 50, "clients that may register from one address, a second, after a burst of 20 times as many; the next gets 1607; 0 is no limit")
 	f.IntVar(&cfg.MaxUploads, "max-uploads-per-connection", session.DefaultMaxUploads, "transfers under way on one connection; the next gets 1607")
 	f.Var(&maxFile, "max-file-size", "largest file taken; 1607 for a larger one")
