@@ -9,8 +9,6 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-	"golang.org/x/term"
 
 	"sealift/codec"
 	"sealift/eventloop"
@@ -53,6 +51,7 @@ func serveCommand() *cobra.Command {
 				return err
 			}
 			defer func() { _ = cfg.Log.Sync() }()
+			ignoreHangups(cmd.Context(), cfg.Log)
 			cfg.MemoryBudget, cfg.MaxFileSize = int64(budget), int64(maxFile)
 			if cfg.Fsync, err = choice("fsync", fsync, "off", "on"); err != nil {
 				return err
@@ -119,27 +118,6 @@ func choice(flag, value, no, yes string) (bool, error) {
 		return true, nil
 	}
 	return false, fmt.Errorf("--%s is %q: %s or %s", flag, value, no, yes)
-}
-
-func newLog(level, format string) (*zap.Logger, error) {
-	lv, err := zapcore.ParseLevel(level)
-	if err != nil {
-		return nil, fmt.Errorf("--log-level: %w", err)
-	}
-	var cfg zap.Config
-	switch {
-	case format == "json" || format == "auto" && !term.IsTerminal(int(os.Stderr.Fd())):
-		cfg = zap.NewProductionConfig()
-		cfg.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	case format == "console" || format == "auto":
-		cfg = zap.NewDevelopmentConfig()
-		cfg.EncoderConfig.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
-	default:
-		return nil, fmt.Errorf("--log-format is %q: console, json or auto", format)
-	}
-	cfg.Level = zap.NewAtomicLevelAt(lv)
-	cfg.Development, cfg.DisableCaller, cfg.DisableStacktrace, cfg.Sampling = false, true, true, nil
-	return cfg.Build()
 }
 
 // writeWhole makes a file appear with all its content at once.
