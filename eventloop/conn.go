@@ -385,7 +385,7 @@ func (c *conn) Do(l session.Lane, work func(ctx context.Context), done func()) {
 		return
 	}
 	srv.begin()
-	srv.lanes[l].submit(func() {
+	srv.lanes[l].submit(c.turn(), func() {
 		srv.work(work)
 		if done == nil {
 			srv.finish()
@@ -396,6 +396,14 @@ func (c *conn) Do(l session.Lane, work func(ctx context.Context), done func()) {
 			done()
 		})
 	})
+}
+
+// turn is in whose turn the work of this connection is done.
+func (c *conn) turn() turn {
+	if id, ok := c.sess.Client(); ok {
+		return turn{id: id}
+	}
+	return turn{c: c}
 }
 
 // Apply implements [session.Host].
