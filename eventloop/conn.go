@@ -20,8 +20,11 @@ const (
 	// to nobody. Closed at once, with data unread, the kernel would reset it and
 	// destroy the last reply on its way.
 	lingerTime = 2 * time.Second
-	// maxUnread is how many bytes of replies may wait for a client that does
-	// not read.
+	// enoughUnread is how many bytes of replies may wait for a client that does not
+	// read before the server reads no more of its requests.
+	enoughUnread = 4 << 10
+	// maxUnread is how many may wait where reading cannot be paused. More end the
+	// connection.
 	maxUnread = 256 << 10
 )
 
@@ -47,6 +50,7 @@ type conn struct {
 	reason     string    // why the connection ends, once it does
 	lingerFrom time.Time // since when it only lets the client go
 	paused     bool      // the loop does not read from it
+	resumes    bool      // gnet resumes that by itself, when all replies are sent
 	blocked    bool      // the session left bytes
 	entered    bool      // a loop has taken it
 	weighed    time.Time // when weigh was called last
@@ -113,7 +117,7 @@ func (c *conn) pump() {
 		// A busy session reads on when it has answered. Until then the FIN of a
 		// client that only waits for the answer must not be seen: gnet would
 		// close the connection at once.
-		c.pause(c.blocked || c.sess.Busy())
+		c.pause(c.blocked || c.sess.Busy() || c.waiting() > enoughUnread)
 	}
 }
 
@@ -225,6 +229,15 @@ func (c *conn) flush() {
 	}
 }
 
+// waiting is how many bytes of replies are not sent.
+func (c *conn) waiting() int {
+	n := c.gc.OutboundBuffered()
+	for _, reply := range c.late {
+		n += len(reply)
+	}
+	return n
+}
+
 // watchUnread notes whether the client takes its replies.
 func (c *conn) watchUnread() {
 	n := c.gc.OutboundBuffered()
@@ -236,10 +249,15 @@ func (c *conn) watchUnread() {
 
 // pause stops or resumes reading from the connection.
 func (c *conn) pause(stop bool) {
+	unsent := c.gc != nil && c.gc.OutboundBuffered() > 0
+	if c.paused && c.resumes && !unsent {
+		c.paused = false
+	}
 	if stop == c.paused || !c.lp.poll.works() {
 		return
 	}
-	if err := c.lp.poll.arm(c.gc.Fd(), !stop, c.gc.OutboundBuffered() > 0); err != nil {
+	c.resumes = stop && unsent
+	if err := c.lp.poll.arm(c.gc.Fd(), !stop, unsent); err != nil {
 		c.lp.srv.opts.Log.Error("pausing a connection", zap.String("remote", c.remote), zap.Error(err))
 		c.close("cannot be paused")
 		return
