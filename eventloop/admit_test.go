@@ -1,8 +1,8 @@
 package eventloop
 
 import (
-	"bytes"
 	"errors"
+	"math"
 	"net"
 	"testing"
 	"time"
@@ -129,28 +129,11 @@ func TestFewMakeRoomAtATime(t *testing.T) {
 }
 
 // Who holds connections with a byte now and then loses one to a client that
-// comes, and the log says why. Who is fast stays.
+// comes, and the log says why.
 func TestTricklersMakeRoom(t *testing.T) {
 	r := start(t, func(o *Options, _ *session.Config) {
-		o.MaxConnections, o.tick, o.slowTime = 2, time.Millisecond, time.Second
+		o.MaxConnections, o.tick, o.slowTime = 1, 100*time.Millisecond, 100*time.Millisecond
 	})
-	fast := r.client("fast")
-	content := random(64 << 10)
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			if _, err := fast.Send(t.Context(), "f", bytes.NewReader(content), int64(len(content))); err != nil {
-				t.Errorf("who is fast is disturbed: %v", err)
-				return
-			}
-		}
-	}()
 	trickler := r.raw()
 	_, _ = trickler.Write([]byte{1})
 	for {
@@ -163,12 +146,44 @@ func TestTricklersMakeRoom(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	close(stop)
-	<-stopped
 	for _, l := range r.logs.FilterMessage("connection closed").All() {
 		if l.ContextMap()["reason"] == "made room: too slow" && l.ContextMap()["remote"] == trickler.LocalAddr().String() {
 			return
 		}
 	}
 	t.Error("the log does not say that the trickler made room")
+}
+
+// What counts is what the client brought in the time that it had: not while the
+// server could take nothing.
+func TestTheSpeedOfAClient(t *testing.T) {
+	srv, _ := bare(t, func(*Options) {})
+	defer srv.Close()
+	c := from("192.0.2.1")
+	c.lp = newLoop(srv, nil)
+	c.sess = session.New(srv.opts.Service, c, c.remote)
+	now := time.Now()
+	c.weighed = now
+	after := func(d time.Duration, got int64, blocked bool) int64 {
+		now = now.Add(d)
+		c.got, c.blocked = c.got+got, blocked
+		c.weigh(now)
+		return c.rate.Load()
+	}
+	for _, step := range []struct {
+		after   time.Duration
+		got     int64
+		blocked bool
+		want    int64
+	}{
+		{slowTime - time.Second, 1e6, false, math.MaxInt64}, // nobody knows yet
+		{time.Hour, 0, true, math.MaxInt64},
+		{time.Second, 2e5, false, 10_000},
+		{slowTime / 2, 60, false, 10_000},
+		{slowTime / 2, 60, false, 1},
+	} {
+		if got := after(step.after, step.got, step.blocked); got != step.want {
+			t.Fatalf("%+v: %d bytes a second", step, got)
+		}
+	}
 }

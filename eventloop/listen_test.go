@@ -269,12 +269,17 @@ func TestALoopThatDoesNotAnswer(t *testing.T) {
 	} {
 		for _, draining := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, draining: %v", name, draining), func(t *testing.T) {
-				srv, done := bare(t, func(o *Options) { o.tick, o.Loops = 25*time.Millisecond, 1 })
+				srv, done := bare(t, func(o *Options) { o.tick, o.Loops = 50*time.Millisecond, 1 })
 				ctx, stop := context.WithCancel(context.Background())
 				defer stop()
 				go func() { done <- srv.Run(ctx) }()
 				srv.dialTCP(t)
 				for known := false; !known; {
+					select {
+					case err := <-done:
+						t.Fatalf("Run: %v", err)
+					default:
+					}
 					srv.mu.Lock()
 					for el := range srv.loops {
 						known = true

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/panjf2000/gnet/v2"
 	"go.uber.org/zap"
 
 	"sealift/codec"
@@ -31,6 +32,16 @@ func (r *running) deaf() *net.TCPConn {
 	}
 	r.t.Cleanup(func() { _ = c.Close() })
 	return c.(*net.TCPConn)
+}
+
+// littleInKernel has the kernel hold little of what the server sends.
+func littleInKernel(o *Options, _ *session.Config) {
+	o.enroll = func(enroll enroll) enroll {
+		return func(nc net.Conn, ctx any) (gnet.Conn, error) {
+			_ = nc.(*net.TCPConn).SetWriteBuffer(4096)
+			return enroll(nc, ctx)
+		}
+	}
 }
 
 // unread is how many bytes of replies the server holds, and whether it reads on,
@@ -66,7 +77,10 @@ func (r *running) unread() (waiting []int, paused int) {
 // waits for it stays small. When it reads after all, it gets every reply, in
 // order, also those to requests that were there long before.
 func TestRepliesThatAreNotRead(t *testing.T) {
-	r := start(t, func(o *Options, cfg *session.Config) { o.Log, cfg.Log = zap.NewNop(), zap.NewNop() })
+	r := start(t, func(o *Options, cfg *session.Config) {
+		littleInKernel(o, cfg)
+		o.Log, cfg.Log = zap.NewNop(), zap.NewNop()
+	})
 	const clients, requests = 4, 60_000
 	unknown := codec.RequestHeader{Version: codec.Version, Code: 1111}.Append(nil)
 	all := make([]*net.TCPConn, clients)
@@ -108,7 +122,7 @@ func TestRepliesThatAreNotRead(t *testing.T) {
 // The same where each request is work for the registry: what the session left
 // while it was busy has its turn, although the client reads late.
 func TestRepliesThatAreReadLate(t *testing.T) {
-	r := start(t, nil)
+	r := start(t, littleInKernel)
 	id := r.client("somebody").Identity().ID
 	c := r.deaf()
 	const requests = 10_000
