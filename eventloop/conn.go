@@ -20,8 +20,8 @@ const (
 	// to nobody. Closed at once, with data unread, the kernel would reset it and
 	// destroy the last reply on its way.
 	lingerTime = 2 * time.Second
-	// enoughUnread is how many bytes of replies may wait for a client that does not
-	// read before the server reads no more of its requests.
+	// enoughUnread is how many bytes of replies may be held back, see
+	// Options.ReplyDelay, before the server reads no more of the requests.
 	enoughUnread = 4 << 10
 	// maxUnread is how many may wait where reading cannot be paused. More end the
 	// connection.
@@ -49,8 +49,7 @@ type conn struct {
 	messages   uint64    // that had come when begun was looked at
 	reason     string    // why the connection ends, once it does
 	lingerFrom time.Time // since when it only lets the client go
-	paused     bool      // the loop does not read from it
-	resumes    bool      // gnet resumes that by itself, when all replies are sent
+	watch      watch     // what the loop is woken for
 	blocked    bool      // the session left bytes
 	entered    bool      // a loop has taken it
 	weighed    time.Time // when weigh was called last
@@ -117,7 +116,8 @@ func (c *conn) pump() {
 		// A busy session reads on when it has answered. Until then the FIN of a
 		// client that only waits for the answer must not be seen: gnet would
 		// close the connection at once.
-		c.pause(c.blocked || c.sess.Busy() || c.waiting() > enoughUnread)
+		busy := c.blocked || c.sess.Busy()
+		c.pause(busy || c.gc.OutboundBuffered() > 0 || c.waiting() > enoughUnread, busy)
 	}
 }
 
@@ -213,6 +213,7 @@ func (c *conn) flush() {
 	if len(c.out) == 0 {
 		return
 	}
+	unsent := c.gc.OutboundBuffered() > 0
 	_, err := c.gc.Write(c.out) // copies what the socket does not take
 	c.out = nil
 	if err != nil || c.gc == nil { // gnet has closed it
@@ -223,9 +224,8 @@ func (c *conn) flush() {
 		c.close("replies not read")
 		return
 	}
-	if c.paused { // a write that the socket did not take whole re-arms reading
-		c.paused = false
-		c.pause(true)
+	if !unsent && c.unread > 0 { // gnet waits for room now, and reads
+		c.watch = reads
 	}
 }
 
@@ -247,22 +247,42 @@ func (c *conn) watchUnread() {
 	c.unread = n
 }
 
-// pause stops or resumes reading from the connection.
-func (c *conn) pause(stop bool) {
+// watch is what the loop is woken for.
+type watch uint8
+
+const (
+	reads watch = iota // what the client sends, and room for what is unsent
+	sends              // room for what is unsent. When all is sent, gnet makes it reads.
+	rests              // nothing
+)
+
+// pause stops or resumes reading from the connection. While the session has more
+// to do with what came, nothing is sent either: gnet reads again when it has sent
+// all, and closes the connection when it finds that the client has nothing more to
+// say, although that waits for an answer.
+func (c *conn) pause(stop, busy bool) {
 	unsent := c.gc != nil && c.gc.OutboundBuffered() > 0
-	if c.paused && c.resumes && !unsent {
-		c.paused = false
+	if c.watch == sends && !unsent {
+		c.watch = reads
 	}
-	if stop == c.paused || !c.lp.poll.works() {
+	w := reads
+	switch {
+	case stop && busy:
+		w = rests
+	case stop && unsent:
+		w = sends
+	case stop:
+		w = rests
+	}
+	if w == c.watch || !c.lp.poll.works() {
 		return
 	}
-	c.resumes = stop && unsent
-	if err := c.lp.poll.arm(c.gc.Fd(), !stop, unsent); err != nil {
+	if err := c.lp.poll.arm(c.gc.Fd(), w == reads, w != rests && unsent); err != nil {
 		c.lp.srv.opts.Log.Error("pausing a connection", zap.String("remote", c.remote), zap.Error(err))
 		c.close("cannot be paused")
 		return
 	}
-	c.paused = stop
+	c.watch = w
 }
 
 // drain lets what is under way finish and nothing more begin.
@@ -282,7 +302,7 @@ func (c *conn) end(reason string) {
 // linger shuts down the sending side once everything is sent. From then on what
 // the client sends is discarded, until it hangs up or its time is over.
 func (c *conn) linger() {
-	c.pause(false)
+	c.pause(false, false)
 	if c.gc == nil || !c.lingerFrom.IsZero() || c.gc.OutboundBuffered() > 0 || len(c.late) > 0 {
 		return
 	}

@@ -339,7 +339,7 @@ func (s *Server) OnTraffic(gc gnet.Conn) gnet.Action {
 	if c == nil {
 		return gnet.None
 	}
-	c.paused = false // or there were no traffic: gnet re-arms a connection that it has written to
+	c.watch = reads // or there were no traffic: gnet re-arms a connection that it has written to
 	c.lp.guard(c, func() {
 		c.pump()
 		for c.gc != nil && c.blocked && !c.lp.poll.works() {
