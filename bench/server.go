@@ -166,7 +166,7 @@ func serveSealift(ctx context.Context, o serverOptions, started func(net.Addr)) 
 	}
 	return daemon.Run(ctx, daemon.Config{
 		Dir: o.dir, Listen: loopback, Fsync: o.fsync, Log: log, Faults: faults,
-		MaxConnections: o.connections + spareConnections,
+		MaxConnections: o.connections + spareConnections, MaxPerIP: o.connections + spareConnections,
 	}, func(addr *net.TCPAddr) { started(addr) })
 }
 

@@ -2,7 +2,10 @@ package eventloop
 
 import (
 	"context"
+	"math"
+	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -17,22 +20,26 @@ const (
 	// to nobody. Closed at once, with data unread, the kernel would reset it and
 	// destroy the last reply on its way.
 	lingerTime = 2 * time.Second
-	// maxUnread is how many bytes of replies may wait for a client that does
-	// not read.
+	// enoughUnread is how many bytes of replies may be held back, see
+	// Options.ReplyDelay, before the server reads no more of the requests.
+	enoughUnread = 4 << 10
+	// maxUnread is how many may wait where reading cannot be paused. More end the
+	// connection.
 	maxUnread = 256 << 10
 )
 
 // conn is one connection. It is its session's [session.Host]. Its fields belong
-// to the loop's goroutine unless they say otherwise.
+// to the loop's goroutine unless they say otherwise, and to the acceptor's until
+// OnOpen.
 type conn struct {
 	lp     *loop
 	gc     gnet.Conn // nil once closed
 	sess   *session.Session
 	remote string
-	ip     netip.Addr
-	out    []byte   // replies that the session made and that were not written yet
-	late   [][]byte // replies held back by Options.ReplyDelay
-	rest   []byte   // read directly and left by the session; comes before what gnet has
+	ip     netip.Addr // see source
+	out    []byte     // replies that the session made and that were not written yet
+	late   [][]byte   // replies held back by Options.ReplyDelay
+	rest   []byte     // read directly and left by the session; comes before what gnet has
 
 	opened     time.Time
 	read       time.Time // of the last bytes
@@ -42,14 +49,27 @@ type conn struct {
 	messages   uint64    // that had come when begun was looked at
 	reason     string    // why the connection ends, once it does
 	lingerFrom time.Time // since when it only lets the client go
-	paused     bool      // the loop does not read from it
+	watch      watch     // what the loop is woken for
 	blocked    bool      // the session left bytes
-	refused    bool      // it was one too many
+	entered    bool      // a loop has taken it
+	weighed    time.Time // when weigh was called last
+
+	got     int64         // bytes since rate was measured
+	sending time.Duration // time that the client had for them
+	rate    atomic.Int64  // bytes a second, over slowTime. Any goroutine reads it.
+	evicted bool          // it makes room for another. Under the census's lock.
 
 	// Of the budget, under its lock.
 	inLine  bool
 	wants   int64
 	granted int64
+}
+
+// newConn makes a connection that no loop has taken yet.
+func newConn(remote *net.TCPAddr) *conn {
+	c := &conn{remote: remote.String(), ip: source(remote)}
+	c.rate.Store(math.MaxInt64) // until it is known
+	return c
 }
 
 // post runs f, if not nil, on the loop, and then lets the connection go on.
@@ -96,7 +116,8 @@ func (c *conn) pump() {
 		// A busy session reads on when it has answered. Until then the FIN of a
 		// client that only waits for the answer must not be seen: gnet would
 		// close the connection at once.
-		c.pause(c.blocked || c.sess.Busy())
+		busy := c.blocked || c.sess.Busy()
+		c.pause(busy || c.gc.OutboundBuffered() > 0 || c.waiting() > enoughUnread, busy)
 	}
 }
 
@@ -105,6 +126,7 @@ func (c *conn) feed(p []byte) (rest []byte) {
 	n := c.sess.Feed(p)
 	if n > 0 {
 		c.read = c.lp.srv.now()
+		c.got += int64(n)
 	}
 	return p[n:]
 }
@@ -154,6 +176,7 @@ func (c *conn) readDirectly() bool {
 		}
 		got += n
 		c.read = c.lp.srv.now()
+		c.got += int64(min(n, len(target)))
 		c.sess.Filled(min(n, len(target)))
 		if n > len(target) {
 			if rest := c.feed(c.lp.scratch[:n-len(target)]); len(rest) > 0 {
@@ -190,6 +213,7 @@ func (c *conn) flush() {
 	if len(c.out) == 0 {
 		return
 	}
+	unsent := c.gc.OutboundBuffered() > 0
 	_, err := c.gc.Write(c.out) // copies what the socket does not take
 	c.out = nil
 	if err != nil || c.gc == nil { // gnet has closed it
@@ -200,10 +224,18 @@ func (c *conn) flush() {
 		c.close("replies not read")
 		return
 	}
-	if c.paused { // a write that the socket did not take whole re-arms reading
-		c.paused = false
-		c.pause(true)
+	if !unsent && c.unread > 0 { // gnet waits for room now, and reads
+		c.watch = reads
 	}
+}
+
+// waiting is how many bytes of replies are not sent.
+func (c *conn) waiting() int {
+	n := c.gc.OutboundBuffered()
+	for _, reply := range c.late {
+		n += len(reply)
+	}
+	return n
 }
 
 // watchUnread notes whether the client takes its replies.
@@ -215,17 +247,48 @@ func (c *conn) watchUnread() {
 	c.unread = n
 }
 
-// pause stops or resumes reading from the connection.
-func (c *conn) pause(stop bool) {
-	if stop == c.paused || !c.lp.poll.works() {
+// watch is what the loop is woken for.
+type watch uint8
+
+const (
+	reads watch = iota // what the client sends, and room for what is unsent
+	sends              // room for what is unsent. When all is sent, gnet makes it reads.
+	rests              // nothing
+)
+
+// pause stops or resumes reading from the connection. While the session has more
+// to do with what came, nothing is sent either: gnet reads again when it has sent
+// all, and closes the connection when it finds that the client has nothing more to
+// say, although that waits for an answer.
+func (c *conn) pause(stop, busy bool) {
+	unsent := c.gc != nil && c.gc.OutboundBuffered() > 0
+	if c.watch == sends && !unsent {
+		c.watch = reads
+	}
+	w := reads
+	switch {
+	case stop && busy:
+		w = rests
+	case stop && unsent:
+		w = sends
+	case stop:
+		w = rests
+	}
+	if w == c.watch || !c.lp.poll.works() {
 		return
 	}
-	if err := c.lp.poll.arm(c.gc.Fd(), !stop, c.gc.OutboundBuffered() > 0); err != nil {
+	if err := c.lp.poll.arm(c.gc.Fd(), w == reads, w != rests && unsent); err != nil {
 		c.lp.srv.opts.Log.Error("pausing a connection", zap.String("remote", c.remote), zap.Error(err))
 		c.close("cannot be paused")
 		return
 	}
-	c.paused = stop
+	c.watch = w
+}
+
+// drain lets what is under way finish and nothing more begin.
+func (c *conn) drain() {
+	c.sess.Drain()
+	c.pump()
 }
 
 // end finishes the connection in good order: what was sent reaches the client.
@@ -239,7 +302,7 @@ func (c *conn) end(reason string) {
 // linger shuts down the sending side once everything is sent. From then on what
 // the client sends is discarded, until it hangs up or its time is over.
 func (c *conn) linger() {
-	c.pause(false)
+	c.pause(false, false)
 	if c.gc == nil || !c.lingerFrom.IsZero() || c.gc.OutboundBuffered() > 0 || len(c.late) > 0 {
 		return
 	}
@@ -296,9 +359,22 @@ func (c *conn) overdue(now time.Time) string {
 	return ""
 }
 
+// weigh measures how fast the client is. Time in which the server keeps it
+// waiting does not count.
+func (c *conn) weigh(now time.Time) {
+	if !c.blocked && !c.sess.Working() {
+		c.sending += now.Sub(c.weighed)
+	}
+	c.weighed = now
+	if c.sending >= c.lp.srv.opts.slowTime {
+		c.rate.Store(int64(float64(c.got) / c.sending.Seconds()))
+		c.got, c.sending = 0, 0
+	}
+}
+
 // expire ends a connection whose time is up.
 func (c *conn) expire(reason string) {
-	if c.refused || !c.lingerFrom.IsZero() || c.unread > 0 {
+	if !c.lingerFrom.IsZero() || c.unread > 0 {
 		c.close(reason)
 		return
 	}
@@ -347,7 +423,7 @@ func (c *conn) Do(l session.Lane, work func(ctx context.Context), done func()) {
 		return
 	}
 	srv.begin()
-	srv.lanes[l].submit(func() {
+	srv.lanes[l].submit(c.turn(), func() {
 		srv.work(work)
 		if done == nil {
 			srv.finish()
@@ -358,6 +434,14 @@ func (c *conn) Do(l session.Lane, work func(ctx context.Context), done func()) {
 			done()
 		})
 	})
+}
+
+// turn is in whose turn the work of this connection is done.
+func (c *conn) turn() turn {
+	if id, ok := c.sess.Client(); ok {
+		return turn{id: id}
+	}
+	return turn{c: c}
 }
 
 // Apply implements [session.Host].

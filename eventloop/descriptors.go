@@ -9,7 +9,7 @@ type Descriptors struct {
 }
 
 // maxRefused is how many connections beyond the limit may wait at a time for
-// their 1607 to reach them; more are closed without.
+// their 1607 to reach them; more are closed as soon as it is sent.
 const maxRefused = 16
 
 // ShareDescriptors divides limit open files (0: no limit) between connections,
@@ -20,9 +20,10 @@ func ShareDescriptors(limit uint64, wanted, loops, workers int) (Descriptors, er
 	if limit == 0 || limit > 1<<30 {
 		return Descriptors{Connections: wanted, Files: most}, nil
 	}
-	// A loop has an epoll, an eventfd, a listener and one connection that it has
-	// just accepted; a worker may open a file, its directory and its parent.
-	aside := 24 + 4*loops + 3*workers + maxRefused
+	// A loop has an epoll and an eventfd; a worker may open a file, its directory
+	// and its parent; the acceptor has the listener, a spare, one connection that
+	// it has just accepted, and a second descriptor for each that it hands over.
+	aside := 24 + 2*loops + 3*workers + 3 + maxEnrolling + maxRefused + maxEvicting
 	rest := int(limit) - aside
 	if rest < 8 {
 		return Descriptors{}, fmt.Errorf("the limit of %d open files is too low: %d loops and %d workers need %d", limit, loops, workers, aside+8)

@@ -4,30 +4,85 @@ import (
 	"context"
 	"sync"
 
+	"sealift/codec"
 	"sealift/session"
 )
 
-// lane runs work on a bounded number of goroutines, first come first served.
-// The queue has no bound of its own: each connection waits for most of what it
-// asks for, and its window bounds the rest. A pool that blocks or refuses when
+// turn is whose turn it is: a client's, on all of its connections, or that of a
+// connection whose client is not known.
+type turn struct {
+	id codec.ClientID
+	c  *conn // nil if id is known
+}
+
+// line is the work of one client that waits, in its order.
+type line struct {
+	who  turn
+	work []func()
+	done int   // pieces of work that have been taken
+	next *line // whose turn follows
+}
+
+// lane runs work on a bounded number of goroutines. Clients that wait have turns,
+// one piece of work each, so that nobody waits longer because another asks for
+// more. The queue has no bound of its own: each connection waits for most of what
+// it asks for, and its window bounds the rest. A pool that blocks or refuses when
 // it is full would not do, since a loop can neither wait nor give up.
 type lane struct {
 	size    int
 	mu      sync.Mutex
-	queue   []func()
-	running int
+	running int            // if that is less than size, nobody waits
+	lines   map[turn]*line // of those who wait
+	first   *line          // has the next turn
+	last    *line
+	spare   *line // empty lines
 }
 
-func (l *lane) submit(work func()) {
+func (l *lane) submit(who turn, work func()) {
 	l.mu.Lock()
 	if l.running == l.size {
-		l.queue = append(l.queue, work)
+		l.wait(who, work)
 		l.mu.Unlock()
 		return
 	}
 	l.running++
 	l.mu.Unlock()
 	go l.run(work)
+}
+
+// wait puts work behind what who waits for already. Holds mu.
+func (l *lane) wait(who turn, work func()) {
+	ln := l.lines[who]
+	if ln == nil {
+		if ln = l.spare; ln == nil {
+			ln = new(line)
+		} else {
+			l.spare = ln.next
+		}
+		ln.who = who
+		if l.lines == nil {
+			l.lines = make(map[turn]*line)
+		}
+		l.lines[who] = ln
+		l.push(ln)
+	}
+	if len(ln.work) == cap(ln.work) && 2*ln.done >= len(ln.work) {
+		n := copy(ln.work, ln.work[ln.done:])
+		clear(ln.work[n:])
+		ln.work, ln.done = ln.work[:n], 0
+	}
+	ln.work = append(ln.work, work)
+}
+
+// push makes ln the last to have its turn. Holds mu.
+func (l *lane) push(ln *line) {
+	ln.next = nil
+	if l.first == nil {
+		l.first = ln
+	} else {
+		l.last.next = ln
+	}
+	l.last = ln
 }
 
 func (l *lane) run(work func()) {
@@ -40,14 +95,22 @@ func (l *lane) run(work func()) {
 func (l *lane) next() func() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.queue) == 0 {
-		l.queue = nil
+	ln := l.first
+	if ln == nil {
 		l.running--
+		l.lines, l.spare = nil, nil
 		return nil
 	}
-	work := l.queue[0]
-	l.queue[0] = nil
-	l.queue = l.queue[1:]
+	l.first = ln.next
+	work := ln.work[ln.done]
+	ln.work[ln.done] = nil
+	if ln.done++; ln.done < len(ln.work) {
+		l.push(ln)
+		return work
+	}
+	delete(l.lines, ln.who)
+	*ln = line{work: ln.work[:0], next: l.spare}
+	l.spare = ln
 	return work
 }
 

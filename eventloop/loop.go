@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -26,6 +27,11 @@ type loop struct {
 	arrived   sync.Cond // tasks is not empty
 	tasks     []func()
 	scheduled bool // the loop has been told to run tasks
+
+	asked atomic.Int64 // the tick whose task has not run yet, 0: none
+
+	waking  sync.RWMutex // held while the loop is being woken
+	stopped bool         // the loop must not be woken any more. Under waking.
 }
 
 func newLoop(srv *Server, el gnet.EventLoop) *loop {
@@ -44,10 +50,20 @@ func (lp *loop) post(f func()) {
 	lp.arrived.Signal()
 	lp.mu.Unlock()
 	if wake {
-		// An error means that the engine has stopped: Run waits for all work
-		// before it stops it.
-		_ = lp.el.Execute(context.Background(), gnet.RunnableFunc(lp.runTasks))
+		lp.waking.RLock()
+		if !lp.stopped {
+			_ = lp.el.Execute(context.Background(), gnet.RunnableFunc(lp.runTasks))
+		}
+		lp.waking.RUnlock()
 	}
+}
+
+// stop makes post do nothing. gnet wakes a loop through the number of a
+// descriptor, and once the loop has ended that may be another file's.
+func (lp *loop) stop() {
+	lp.waking.Lock()
+	lp.stopped = true
+	lp.waking.Unlock()
 }
 
 func (lp *loop) runTasks(context.Context) error {
@@ -79,6 +95,7 @@ func (lp *loop) waitTasks() {
 // tick ends connections whose time is up.
 func (lp *loop) tick(now time.Time) {
 	for c := range lp.conns {
+		c.weigh(now)
 		if reason := c.overdue(now); reason != "" {
 			c.expire(reason)
 		}

@@ -32,7 +32,8 @@ type Options struct {
 	// gets 1607. Default 20,000. It is lowered to what the limit of open files
 	// allows.
 	MaxConnections int
-	// MaxPerIP is the same for one address. Default: no limit of its own.
+	// MaxPerIP is the same for one address, or IPv6 network of 64 bits. Default:
+	// any number while a quarter of MaxConnections is free, and then a quarter.
 	MaxPerIP int
 	// MemoryBudget bounds the bytes of content in buffers, over all
 	// connections. A quarter of it comes on top for packets that arrive before
@@ -52,9 +53,14 @@ type Options struct {
 	// ReplyDelay holds each reply back, for testing clients. Default: not at all.
 	ReplyDelay time.Duration
 
-	// noPause makes the server do as on systems where a connection cannot be
-	// paused.
-	noPause bool
+	// For tests. noPause makes the server do as on systems where a connection
+	// cannot be paused; listener and enroll put something in front of the real
+	// ones; tick and slowTime are others than usual.
+	noPause  bool
+	listener func(listener) listener
+	enroll   func(enroll) enroll
+	tick     time.Duration
+	slowTime time.Duration
 }
 
 // Defaults of Options.
@@ -95,6 +101,8 @@ func (o *Options) complete() error {
 		{&o.HandshakeTimeout, DefaultHandshakeTimeout},
 		{&o.IdleTimeout, DefaultIdleTimeout},
 		{&o.DrainTimeout, DefaultDrainTimeout},
+		{&o.tick, tickTime},
+		{&o.slowTime, slowTime},
 	} {
 		if *d.value <= 0 {
 			*d.value = d.def

@@ -1,13 +1,14 @@
 package eventloop
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
-	"net/netip"
 	"runtime/debug"
-	"strconv"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,50 +20,52 @@ import (
 )
 
 // Server receives files over TCP. Make one with [New], and [Server.Run] it
-// once.
+// once, or [Server.Close] it.
 type Server struct {
 	gnet.BuiltinEventEngine
-	opts    Options
-	addr    *net.TCPAddr
-	engine  gnet.Engine
-	ready   chan struct{}
-	isReady sync.Once
-	budget  *budget
-	lanes   [2]*lane // by session.Lane
-	reads   *batcher // of operations that need no commit
-	writes  *batcher
+	opts     Options
+	listener listener
+	acceptor *acceptor
+	ready    chan struct{}
+	census   *census
+	budget   *budget
+	lanes    [2]*lane // by session.Lane
+	reads    *batcher // of operations that need no commit
+	writes   *batcher
+	ticks    atomic.Int64 // that there were
 
 	ctx      context.Context // of work; ends when waiting is over
 	giveUp   context.CancelFunc
 	draining atomic.Bool
+	broken   chan struct{} // closed when the server cannot go on; failure says why
 
 	mu      sync.Mutex
-	changed sync.Cond // open or pending went down to 0
+	changed sync.Cond // pending went down to 0, or failure is set
 	loops   map[gnet.EventLoop]*loop
-	open    int // connections, those that linger and are refused too
-	served  int // connections, without the refused ones
-	pending int // pieces of work whose done has not run
-	perIP   map[netip.Addr]int
-	turned  int       // connections refused since that was last logged
-	told    time.Time // when that was
+	pending int // connections, and pieces of work whose done has not run
+	failure error
 }
 
-// New checks opts and finds a port. Nothing is accepted before Run.
+// New checks opts and begins to listen: who connects waits until Run accepts
+// it.
 func New(opts Options) (*Server, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err
 	}
-	addr, err := reserve(opts.Addr)
+	l, err := listen(opts.Addr)
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{
-		opts: opts, addr: addr, ready: make(chan struct{}),
+		opts: opts, listener: l, ready: make(chan struct{}), broken: make(chan struct{}),
+		census: newCensus(opts.MaxConnections, opts.MaxPerIP),
 		budget: newBudget(opts.MemoryBudget),
 		reads:  &batcher{reg: opts.Registry},
 		writes: &batcher{reg: opts.Registry},
 		loops:  make(map[gnet.EventLoop]*loop),
-		perIP:  make(map[netip.Addr]int),
+	}
+	if opts.listener != nil {
+		s.listener = opts.listener(l)
 	}
 	s.changed.L = &s.mu
 	s.lanes[session.Compute] = &lane{size: max(2, opts.Workers/4)}
@@ -71,88 +74,110 @@ func New(opts Options) (*Server, error) {
 	return s, nil
 }
 
-// reserve finds out which port addr means, and that nobody else listens there:
-// each event loop listens for itself, on the same port, and the kernel would
-// let another server of the same user do so too.
-func reserve(addr string) (*net.TCPAddr, error) {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("listening: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr), nil
-}
-
 // Addr is where the server listens, with the port that it found.
-func (s *Server) Addr() *net.TCPAddr { return s.addr }
+func (s *Server) Addr() *net.TCPAddr { return s.listener.Addr().(*net.TCPAddr) }
 
 // Ready is closed when the server accepts connections.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
+// Close stops listening. It is for a server that is never run.
+func (s *Server) Close() error { return s.listener.Close() }
+
 // Run serves until ctx ends. Then it takes no new connection and no new
 // transfer, waits up to DrainTimeout for the transfers that are under way, cuts
 // the rest, removes what these left, and returns nil. Any other way of ending
-// is an error.
+// is an error, after which the process should end too: a loop that does not
+// answer is left behind.
 func (s *Server) Run(ctx context.Context) error {
-	stopped := make(chan error, 1)
-	drained := make(chan struct{})
-	go func() { // gnet.Run returns when the engine has stopped
-		stopped <- gnet.Run(s, "tcp://"+net.JoinHostPort(hostOf(s.opts.Addr), strconv.Itoa(s.addr.Port)),
-			gnet.WithReusePort(true), gnet.WithReuseAddr(true), gnet.WithNumEventLoop(s.opts.Loops), gnet.WithTicker(true),
-			gnet.WithReadBufferCap(readBuffer),
-			gnet.WithTCPKeepAlive(time.Minute), gnet.WithLogger(gnetLog{s.opts.Log.Sugar()}))
-	}()
-	go func() {
-		select {
-		case <-ctx.Done():
-		case <-drained:
-			return
-		}
-		<-s.ready
-		s.drain()
-		close(drained)
-		_ = s.engine.Stop(context.Background())
-	}()
-	err := <-stopped
-	s.giveUp()
+	client, err := gnet.NewClient(s,
+		gnet.WithNumEventLoop(s.opts.Loops), gnet.WithReadBufferCap(readBuffer),
+		gnet.WithTCPNoDelay(gnet.TCPDelay), // leave it: connections come with TCP_NODELAY, and keep-alive
+		gnet.WithLogger(gnetLog{s.opts.Log.Sugar()}))
+	if err == nil {
+		err = client.Start()
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("starting the event loops: %w", err), s.listener.Close())
+	}
+	enroll := enroll(client.EnrollContext)
+	if s.opts.enroll != nil {
+		enroll = s.opts.enroll(enroll)
+	}
+	s.acceptor = newAcceptor(s, s.listener, enroll)
+	go s.acceptor.run()
+	stopTicks := s.startTicks()
+	close(s.ready)
 	select {
-	case <-drained:
-		return err
-	default:
-		close(drained)
-		if err == nil {
-			err = errors.New("the event loops ended unasked")
-		}
-		return err
+	case <-ctx.Done():
+		s.drain()
+	case <-s.broken:
+	}
+	s.giveUp()
+	stopTicks()
+	return s.stop(client)
+}
+
+// stop ends the loops. Nobody wakes one afterwards.
+func (s *Server) stop(client *gnet.Client) error {
+	s.mu.Lock()
+	failure := s.failure
+	loops := slices.Collect(maps.Values(s.loops))
+	s.mu.Unlock()
+	if failure != nil {
+		s.acceptor.fail()
+	}
+	<-s.acceptor.done
+	s.acceptor.settle()
+	for _, lp := range loops {
+		lp.stop()
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- client.Stop() }()
+	select {
+	case err := <-stopped:
+		return errors.Join(failure, err)
+	case <-time.After(stopTime):
+		return cmp.Or(failure, errors.New("an event loop does not stop"))
 	}
 }
 
-// hostOf is the host part of an address, which may be empty.
-func hostOf(addr string) string {
-	host, _, _ := net.SplitHostPort(addr)
-	return host
+// stopTime is how long the loops may take to stop, with nothing else to do.
+const stopTime = time.Second
+
+// fail ends the server: Run returns err, the first if there are several. Any
+// goroutine may call it.
+func (s *Server) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failure == nil {
+		s.failure = err
+		close(s.broken)
+		s.changed.Broadcast()
+	}
 }
 
 // drain lets the transfers under way finish, and cuts what is left of them when
 // the time is over.
 func (s *Server) drain() {
 	s.draining.Store(true)
-	s.opts.Log.Info("draining", zap.Int("connections", s.count(&s.served)), zap.Duration("timeout", s.opts.DrainTimeout))
-	s.each(func(c *conn) {
-		c.sess.Drain()
-		c.pump()
-	})
+	s.opts.Log.Info("draining", zap.Int("connections", s.census.count()), zap.Duration("timeout", s.opts.DrainTimeout))
+	s.acceptor.drain()
+	s.each((*conn).drain)
 	cut := time.AfterFunc(s.opts.DrainTimeout, func() {
-		s.opts.Log.Warn("drain timeout: cutting what is left", zap.Int("connections", s.count(&s.served)))
+		s.opts.Log.Warn("drain timeout: cutting what is left", zap.Int("connections", s.census.count()))
 		s.each(func(c *conn) { c.close("cut off: the server is going down") })
 		time.AfterFunc(cleanupTime, s.giveUp)
 	})
 	defer cut.Stop()
+	select { // no connection is admitted after that
+	case <-s.acceptor.done:
+	case <-s.broken:
+	}
 	s.mu.Lock()
-	for s.open > 0 || s.pending > 0 {
+	defer s.mu.Unlock()
+	for s.pending > 0 && s.failure == nil {
 		s.changed.Wait()
 	}
-	s.mu.Unlock()
 }
 
 // cleanupTime is how long work may go on after the connections have been cut.
@@ -171,15 +196,10 @@ func (s *Server) each(f func(*conn)) {
 	}
 }
 
-func (s *Server) count(n *int) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return *n
-}
-
 func (s *Server) now() time.Time { return time.Now() }
 
-// begin and finish count the work whose result a session waits for.
+// begin and finish count what the end of the server waits for: connections, and
+// work whose result a session waits for.
 func (s *Server) begin() {
 	s.mu.Lock()
 	s.pending++
@@ -205,88 +225,93 @@ func (s *Server) work(f func(context.Context)) {
 	f(s.ctx)
 }
 
-// The rest is gnet.EventHandler. gnet calls it on the loop of the connection.
-
-// OnBoot implements [gnet.EventHandler].
-func (s *Server) OnBoot(e gnet.Engine) gnet.Action {
-	s.engine = e
-	return gnet.None
-}
-
 // tickTime is how often timers are looked at.
 const tickTime = 500 * time.Millisecond
 
-// OnTick implements [gnet.EventHandler]. It runs on a goroutine of its own, for
-// the first time when the loops run.
-func (s *Server) OnTick() (time.Duration, gnet.Action) {
-	s.isReady.Do(func() { close(s.ready) })
+// startTicks looks at the timers now and then, on a goroutine of its own, until
+// stop is called, which waits for it.
+func (s *Server) startTicks() (stop func()) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(s.opts.tick)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				s.tick()
+			case <-quit:
+				return
+			}
+		}
+	}()
+	return func() {
+		close(quit)
+		<-done
+	}
+}
+
+// tick has each loop look at its connections, and sees whether all answer.
+func (s *Server) tick() {
+	tick := s.ticks.Add(1)
 	s.budget.trim()
 	now := s.now()
+	s.census.report(s.opts.Log, now)
 	s.mu.Lock()
-	turned := s.turned
-	if turned > 0 && now.Sub(s.told) >= time.Second {
-		s.turned, s.told = 0, now
-	} else {
-		turned = 0
-	}
+	stuck := false
 	for _, lp := range s.loops {
-		lp.post(func() { lp.tick(now) })
+		if lp.asked.CompareAndSwap(0, tick) {
+			lp.post(func() {
+				lp.asked.Store(0)
+				lp.tick(now)
+			})
+		} else if tick-lp.asked.Load() >= loopPatience {
+			stuck = true
+		}
 	}
 	s.mu.Unlock()
-	if turned > 0 {
-		s.opts.Log.Warn("connections refused", zap.Int("count", turned), zap.Int("limit", s.opts.MaxConnections),
-			zap.Int("limit per address", s.opts.MaxPerIP))
+	if stuck || s.acceptor.stuck(tick) {
+		s.fail(errors.New("an event loop does not answer"))
 	}
-	return tickTime, gnet.None
 }
+
+// admit counts a new connection if it is to be served, and ends another if that
+// has to make room for it.
+func (s *Server) admit(c *conn) bool {
+	if s.draining.Load() {
+		return false
+	}
+	ok, victim := s.census.enter(c, s.now())
+	if ok {
+		s.begin()
+	}
+	if victim != nil {
+		victim.post(func() { victim.close("made room: too slow") })
+	}
+	return ok
+}
+
+// leave takes off the count what admit has counted.
+func (s *Server) leave(c *conn) {
+	s.census.leave(c)
+	s.finish()
+}
+
+// The rest is gnet.EventHandler. gnet calls it on the loop of the connection.
 
 // OnOpen implements [gnet.EventHandler].
 func (s *Server) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
+	c := gc.Context().(*conn)
 	now := s.now()
-	c := &conn{lp: s.loopOf(gc), gc: gc, remote: gc.RemoteAddr().String(), ip: ipOf(gc.RemoteAddr()), opened: now, read: now}
-	gc.SetContext(c)
-	verdict := s.admit(c)
+	c.lp, c.gc, c.entered = s.loopOf(gc), gc, true
+	c.opened, c.read, c.weighed = now, now, now
 	c.lp.conns[c] = struct{}{}
 	c.lp.poll.find(gc.Fd())
 	c.sess = session.New(s.opts.Service, c, c.remote)
-	if verdict == nil {
-		return nil, gnet.None
-	}
-	c.refused = true
-	c.reason = verdict.Error()
-	if errors.Is(verdict, errNoRoom) {
-		return nil, gnet.Close
-	}
-	if _, err := gc.Write(errorReply); err == nil {
-		c.linger()
+	if s.draining.Load() { // it was admitted before, and the drain has not seen it
+		c.post(c.drain)
 	}
 	return nil, gnet.None
-}
-
-var (
-	errTooMany = errors.New("too many connections")
-	errNoRoom  = errors.New("too many connections are being refused")
-	errGoing   = errors.New("the server is going down")
-)
-
-// admit counts a new connection and says whether it is served.
-func (s *Server) admit(c *conn) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.open++
-	s.perIP[c.ip]++
-	switch full := s.served >= s.opts.MaxConnections || s.opts.MaxPerIP > 0 && s.perIP[c.ip] > s.opts.MaxPerIP; {
-	case s.draining.Load():
-		return errGoing
-	case !full:
-		s.served++
-		return nil
-	}
-	s.turned++
-	if s.open-s.served > maxRefused {
-		return errNoRoom
-	}
-	return errTooMany
 }
 
 // OnClose implements [gnet.EventHandler].
@@ -299,24 +324,12 @@ func (s *Server) OnClose(gc gnet.Conn, err error) gnet.Action {
 	delete(c.lp.conns, c)
 	c.lp.guard(c, c.sess.Closed)
 	s.budget.leave(c)
-	if !c.refused {
-		reason := c.reason
-		if reason == "" {
-			reason = "by the client"
-		}
-		s.opts.Log.Info("connection closed", append(c.sess.Summary(), zap.String("reason", reason))...)
+	reason := c.reason
+	if reason == "" {
+		reason = "by the client"
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.open--; s.open == 0 {
-		s.changed.Broadcast()
-	}
-	if !c.refused {
-		s.served--
-	}
-	if s.perIP[c.ip]--; s.perIP[c.ip] == 0 {
-		delete(s.perIP, c.ip)
-	}
+	s.opts.Log.Info("connection closed", append(c.sess.Summary(), zap.String("reason", reason))...)
+	s.leave(c)
 	return gnet.None
 }
 
@@ -326,7 +339,7 @@ func (s *Server) OnTraffic(gc gnet.Conn) gnet.Action {
 	if c == nil {
 		return gnet.None
 	}
-	c.paused = false // or there were no traffic: gnet re-arms a connection that it has written to
+	c.watch = reads // or there were no traffic: gnet re-arms a connection that it has written to
 	c.lp.guard(c, func() {
 		c.pump()
 		for c.gc != nil && c.blocked && !c.lp.poll.works() {
@@ -349,14 +362,6 @@ func (s *Server) loopOf(gc gnet.Conn) *loop {
 		s.loops[el] = lp
 	}
 	return lp
-}
-
-func ipOf(a net.Addr) netip.Addr {
-	if t, ok := a.(*net.TCPAddr); ok {
-		ip, _ := netip.AddrFromSlice(t.IP)
-		return ip.Unmap()
-	}
-	return netip.Addr{}
 }
 
 // gnetLog passes on what gnet has to say, its news only to those who debug.

@@ -342,8 +342,10 @@ func TestDrain(t *testing.T) {
 	<-g.reached
 	r.stop()
 	readAll(t, idle) // hung up
-	if got := readAll(t, r.raw()); !bytes.Equal(got, errorReply) {
-		t.Errorf("a new connection got % x, want a 1607", got)
+	<-r.acceptor.done
+	if nc, err := net.Dial("tcp", r.Addr().String()); err == nil {
+		_ = nc.Close()
+		t.Error("a server that is going down takes connections")
 	}
 	close(g.open)
 	if err := <-sent; err != nil {
@@ -375,22 +377,6 @@ func TestDrainCuts(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(r.dir, "files", ".incoming", "*", "*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("left in .incoming: %v %v", left, err)
-	}
-}
-
-func TestTheEndOfTheLoopsIsAnError(t *testing.T) {
-	srv, err := New(Options{Addr: "127.0.0.1:0", Registry: memory.New(), Log: zap.NewNop(), Service: session.NewService(session.Config{Log: zap.NewNop()})})
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- srv.Run(context.Background()) }()
-	<-srv.Ready()
-	if err := srv.engine.Stop(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-done; err == nil {
-		t.Error("Run returned nil although nobody asked it to")
 	}
 }
 
@@ -429,9 +415,9 @@ func TestShareDescriptors(t *testing.T) {
 		fails        bool
 	}{
 		{limit: 0, wanted: 500, conns: 500, files: 1024},
-		{limit: 20_000, wanted: 20_000, conns: 18_908, files: 1024},
+		{limit: 20_000, wanted: 20_000, conns: 18_891, files: 1024},
 		{limit: 20_000, wanted: 1000, conns: 1000, files: 1024},
-		{limit: 256, wanted: 20_000, conns: 165, files: 23},
+		{limit: 256, wanted: 20_000, conns: 150, files: 21},
 		{limit: 64, wanted: 20_000, fails: true},
 	} {
 		d, err := ShareDescriptors(tc.limit, tc.wanted, 1, 8)

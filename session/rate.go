@@ -17,9 +17,8 @@ const burstTime = 20 * time.Second
 // that can be asked for: beyond this, one is all there is.
 const mostBetween = 100 * 365 * 24 * time.Hour
 
-// registrationRate is a token bucket for each address, because anybody may
-// register, and each registration stays in the database for good. An IPv6
-// network of 64 bits counts as one address: it is what one customer gets.
+// registrationRate is a token bucket for each [Source], because anybody may
+// register, and each registration stays in the database for good.
 //
 // Of a bucket it keeps the time at which it will be full again. A bucket that
 // is full is like one that was never used, and is forgotten when memory runs
@@ -42,6 +41,18 @@ func newRegistrationRate(perSecond float64) *registrationRate {
 	return r
 }
 
+// Source is what counts as one address: an IPv4 address, or an IPv6 network of
+// 64 bits, which is what one customer gets. It is the same for an IPv4 address
+// in the form of IPv6, and has no zone.
+func Source(addr netip.Addr) netip.Addr {
+	addr = addr.Unmap().WithZone("")
+	if addr.Is6() {
+		p, _ := addr.Prefix(64)
+		addr = p.Addr()
+	}
+	return addr
+}
+
 // allow takes a token of the client at remote, host:port. It returns false if
 // there is none.
 func (r *registrationRate) allow(remote string, now time.Time) bool {
@@ -49,11 +60,7 @@ func (r *registrationRate) allow(remote string, now time.Time) bool {
 		return true
 	}
 	ap, _ := netip.ParseAddrPort(remote) // what has no address shares the bucket of the zero one
-	addr := ap.Addr().Unmap().WithZone("")
-	if addr.Is6() {
-		p, _ := addr.Prefix(64)
-		addr = p.Addr()
-	}
+	addr := Source(ap.Addr())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	full, known := r.full[addr]

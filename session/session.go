@@ -267,6 +267,9 @@ func (s *Session) abandon() {
 	s.refused.clear(s.host)
 }
 
+// Client is whose connection it is. ok is false as long as nobody knows.
+func (s *Session) Client() (id codec.ClientID, ok bool) { return s.id, s.state != fresh }
+
 // Summary gives what a log line about the end of the connection should say.
 func (s *Session) Summary() []zap.Field {
 	return s.fields(zap.Duration("open", s.host.Now().Sub(s.opened)))

@@ -3,14 +3,12 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
-	"sealift/internal/daemon"
 	"sealift/internal/flagenv"
 )
 
@@ -26,10 +24,7 @@ func main() {
 		drain()
 	}()
 	if err := root().ExecuteContext(ctx); err != nil {
-		fmt.Fprintf(os.Stderr, "Fatal error: %v\n", err)
-		if hint := daemon.Hint(err); hint != "" {
-			fmt.Fprintln(os.Stderr, "Hint:", hint)
-		}
+		complain(err)
 		os.Exit(1)
 	}
 }

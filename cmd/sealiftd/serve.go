@@ -9,13 +9,12 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-	"golang.org/x/term"
 
 	"sealift/codec"
 	"sealift/eventloop"
 	"sealift/internal/daemon"
 	"sealift/session"
+	"sealift/storage/files"
 )
 
 // byteSize is a flag in bytes, with units if one likes: 64MiB.
@@ -43,6 +42,7 @@ func serveCommand() *cobra.Command {
 		budget    = byteSize(eventloop.DefaultMemoryBudget)
 		maxFile   = byteSize(codec.MaxFileSize)
 		unjudged  byteSize
+		minFree   = byteSize(files.DefaultMinFree)
 		fsync     string
 		keyPolicy string
 		level     string
@@ -59,7 +59,9 @@ func serveCommand() *cobra.Command {
 				return err
 			}
 			defer func() { _ = cfg.Log.Sync() }()
+			ignoreHangups(cmd.Context(), cfg.Log)
 			cfg.MemoryBudget, cfg.MaxFileSize, cfg.MaxUnverified = int64(budget), int64(maxFile), int64(unjudged)
+			cfg.MinFree = int64(minFree)
 			if cfg.Fsync, err = choice("fsync", fsync, "off", "on"); err != nil {
 				return err
 			}
@@ -98,11 +100,12 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&fsync, "fsync", "on", "on: what was acknowledged survives a power cut; off: faster, it survives the end of the process")
 	f.StringVar(&keyPolicy, "key-policy", "pin", "another public key for a client that has one: pin refuses it, replace takes it")
 	f.IntVar(&cfg.MaxConnections, "max-connections", 0, "connections served at once; the next gets 1607 (default: 20,000, or what the limit of open files allows)")
-	f.IntVar(&cfg.MaxPerIP, "max-connections-per-ip", 0, "the same for one address; 0 is no limit of its own")
+	f.IntVar(&cfg.MaxPerIP, "max-connections-per-ip", 0, "the same for one address, or IPv6 network of 64 bits (default 0: any number while a quarter of all is free, then a quarter); behind a balancer, give the number of --max-connections")
 	f.Float64Var(&cfg.RegisterRate, "register-rate", 50, "clients that may register from one address, a second, after a burst of 20 times as many; the next gets 1607; 0 is no limit")
 	f.IntVar(&cfg.MaxUploads, "max-uploads-per-connection", session.DefaultMaxUploads, "transfers under way on one connection; the next gets 1607")
 	f.Var(&maxFile, "max-file-size", "largest file taken; 1607 for a larger one")
 	f.Var(&unjudged, "max-unverified", "what one client may have in the store without a verdict, in files and transfers under way, 4 KiB at least for each; 1607 for more (default: four times --max-file-size)")
+	f.Var(&minFree, "min-free", "room on the disk that content leaves free, so that verdicts and expiry can still be recorded; 1607 to content beyond; 0 is none")
 	f.Var(&budget, "memory-budget", "memory for content on its way from the network to the disk; connections wait for it")
 	f.DurationVar(&cfg.HandshakeTimeout, "handshake-timeout", eventloop.DefaultHandshakeTimeout, "time for a connection to say whose it is, and for a message to be whole")
 	f.DurationVar(&cfg.IdleTimeout, "idle-timeout", eventloop.DefaultIdleTimeout, "time a connection may be silent, an upload stand still, replies stay unread")
@@ -125,27 +128,6 @@ func choice(flag, value, no, yes string) (bool, error) {
 		return true, nil
 	}
 	return false, fmt.Errorf("--%s is %q: %s or %s", flag, value, no, yes)
-}
-
-func newLog(level, format string) (*zap.Logger, error) {
-	lv, err := zapcore.ParseLevel(level)
-	if err != nil {
-		return nil, fmt.Errorf("--log-level: %w", err)
-	}
-	var cfg zap.Config
-	switch {
-	case format == "json" || format == "auto" && !term.IsTerminal(int(os.Stderr.Fd())):
-		cfg = zap.NewProductionConfig()
-		cfg.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	case format == "console" || format == "auto":
-		cfg = zap.NewDevelopmentConfig()
-		cfg.EncoderConfig.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
-	default:
-		return nil, fmt.Errorf("--log-format is %q: console, json or auto", format)
-	}
-	cfg.Level = zap.NewAtomicLevelAt(lv)
-	cfg.Development, cfg.DisableCaller, cfg.DisableStacktrace, cfg.Sampling = false, true, true, nil
-	return cfg.Build()
 }
 
 // writeWhole makes a file appear with all its content at once.

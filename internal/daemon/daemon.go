@@ -36,6 +36,7 @@ type Config struct {
 	MemoryBudget   int64
 	MaxFileSize    int64
 	MaxUnverified  int64 // of one client
+	MinFree        int64 // bytes that content leaves on the disk; 0: none
 	MaxUploads     int
 	KeyPolicy      session.KeyPolicy
 	RegisterRate   float64 // a second and address; 0: no bound
@@ -52,6 +53,10 @@ type Config struct {
 	Faults *session.Faults
 
 	Log *zap.Logger
+
+	// DiskFaults, if not nil, see each step that the store takes on its disk, and
+	// may make it fail.
+	DiskFaults *files.Faults
 
 	// WrapFiles, if not nil, puts something between the sessions and the store:
 	// a disk that is slow, or fails.
@@ -90,7 +95,7 @@ func Run(ctx context.Context, cfg Config, started func(addr *net.TCPAddr)) (err 
 		listen = addressFromFile(cfg.Dir, cfg.Log)
 	}
 
-	store, err := files.Open(cfg.Dir, files.Options{Fsync: cfg.Fsync, MaxOpen: share.Files})
+	store, err := files.Open(cfg.Dir, files.Options{Fsync: cfg.Fsync, MaxOpen: share.Files, MinFree: cfg.MinFree, Faults: cfg.DiskFaults})
 	if err != nil {
 		return err
 	}
@@ -127,7 +132,7 @@ func Run(ctx context.Context, cfg Config, started func(addr *net.TCPAddr)) (err 
 		return err
 	}
 	if err := recoverStorage(ctx, &cfg, service, registry, store); err != nil {
-		return err
+		return errors.Join(err, srv.Close())
 	}
 	return serve(ctx, srv, started, func(ctx context.Context) { expire(ctx, &cfg, service, registry, store) })
 }

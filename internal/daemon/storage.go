@@ -143,13 +143,19 @@ func explainNoDatabase(ctx context.Context, dir string, err error) error {
 }
 
 func recoverStorage(ctx context.Context, cfg *Config, service *session.Service, reg session.Registry, store *files.Store) error {
-	report, err := storage.Recover(ctx, reg, store, storageOptions(cfg, service, time.Now()))
+	o := storageOptions(cfg, service, time.Now())
+	var waiting []session.File
+	o.Waiting = func(f *session.File) { waiting = append(waiting, *f) }
+	report, err := storage.Recover(ctx, reg, store, o)
 	var gone *storage.FilesGoneError
 	if errors.As(err, &gone) {
 		return &Hinted{Err: err, Hint: "Is the right disk mounted? To start without them: sealiftd forget-missing --dir " + cfg.Dir}
 	}
 	if err != nil {
 		return fmt.Errorf("putting the storage in order: %w", err)
+	}
+	for _, f := range waiting {
+		service.Waiting(f.ID, session.Occupies(f.Size))
 	}
 	if n := report[storage.Missing]; n > 0 {
 		cfg.Log.Error("stored files were not found; they are marked as missing", zap.Int("count", n))

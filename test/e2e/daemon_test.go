@@ -49,10 +49,19 @@ func serveIn(t testing.TB, dir string, args ...string) *daemon {
 // launch starts a sealiftd with an address file, and does not wait for it.
 func launch(t testing.TB, dir string, env []string, args ...string) *daemon {
 	t.Helper()
+	return launchTo(t, nil, dir, env, args...)
+}
+
+// launchTo is launch with another standard error, unless that is nil.
+func launchTo(t testing.TB, stderr *os.File, dir string, env []string, args ...string) *daemon {
+	t.Helper()
 	d := &daemon{t: t, dir: dir, log: newLogBuffer(), exited: make(chan struct{})}
 	_ = os.Remove(d.addrFile())
 	d.cmd = exec.Command(sealiftd, append(args, "--addr-file", d.addrFile())...)
 	d.cmd.Dir, d.cmd.Env, d.cmd.Stderr = dir, environment(env...), d.log
+	if stderr != nil {
+		d.cmd.Stderr = stderr
+	}
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

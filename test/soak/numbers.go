@@ -111,7 +111,7 @@ func crowd(r *run) {
 func full(r *run) {
 	const limit = 50
 	tries := r.size(300, 3000)
-	s := r.start(r.TempDir(), "--max-connections", strconv.Itoa(limit))
+	s := r.start(r.TempDir(), "--max-connections", strconv.Itoa(limit), "--max-connections-per-ip", strconv.Itoa(limit))
 	began := time.Now()
 	var peers []*peer
 	for i := range limit {
@@ -208,4 +208,44 @@ func full(r *run) {
 		tried+tries, limit, time.Since(began).Seconds(), answered, closed, len(lines), told)
 	r.checkStore(s.dir, slices.Concat(files...))
 	s.finish()
+}
+
+// hog has one address take all the connections that it can get, with a byte now
+// and then: others are served all the same.
+func hog(r *run) {
+	const limit = 40
+	s := r.start(r.TempDir(), "--max-connections", strconv.Itoa(limit))
+	taken, turnedDown := 0, 0
+	for i := range 2 * limit {
+		p, err := s.dial("127.0.0.1")
+		if err != nil {
+			r.Fatalf("connection %d: %v", i, err)
+		}
+		defer p.close()
+		_ = p.write([]byte{byte(i)})
+		// Who is refused is told at once: the server answers the next one after it.
+		if taken < limit*3/4+1 {
+			taken++
+			continue
+		}
+		if code, _, err := p.read(); err != nil || code != codec.CodeError {
+			r.Errorf("connection %d of the address: %v %v", i+1, code, err)
+		}
+		turnedDown++
+	}
+	var want []stored
+	for i := range limit - taken {
+		p, err := s.dial(source(i))
+		if err == nil {
+			defer p.close()
+			err = p.enter(fmt.Sprint("client ", i), anyKey(i))
+		}
+		if err == nil {
+			want = append(want, p.mustUpload("file", pattern(uint64(i), 10_000), 1000))
+		} else {
+			r.Errorf("another address: %v", err)
+		}
+	}
+	r.figures("of %d connections an address gets %d, and %d get 1607; %d other addresses are served", limit, taken, turnedDown, len(want))
+	r.checkStore(s.dir, want)
 }

@@ -80,6 +80,7 @@ var scenarios = []scenario{
 	{"idle", "10,000 connections that say nothing", idle, false},
 	{"crowd", "10,000 clients register and upload at once", crowd, false},
 	{"full", "more connections than --max-connections", full, false},
+	{"hog", "one address takes all the connections it can get", hog, false},
 	{"kill", "kill -9 while clients upload and others disturb", kill, false},
 	{"cut", "the connection cut after every byte", cut, false},
 	{"corrupt", "one bit flipped at every byte", corrupt, false},

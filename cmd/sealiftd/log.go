@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/term"
+
+	"sealift/internal/daemon"
+	"sealift/internal/logqueue"
+)
+
+// newLog makes the log of a server, which goes to standard error. Whatever
+// becomes of that, the server goes on: see [logqueue.Writer]. From here on a
+// reader that has gone does not end the process by SIGPIPE.
+func newLog(level, format string) (*zap.Logger, error) {
+	lv, err := zapcore.ParseLevel(level)
+	if err != nil {
+		return nil, fmt.Errorf("--log-level: %w", err)
+	}
+	var enc zapcore.Encoder
+	switch {
+	case format == "json" || format == "auto" && !term.IsTerminal(int(os.Stderr.Fd())):
+		cfg := zap.NewProductionEncoderConfig()
+		cfg.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+		enc = zapcore.NewJSONEncoder(cfg)
+	case format == "console" || format == "auto":
+		cfg := zap.NewDevelopmentEncoderConfig()
+		cfg.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
+		enc = zapcore.NewConsoleEncoder(cfg)
+	default:
+		return nil, fmt.Errorf("--log-format is %q: console, json or auto", format)
+	}
+	signal.Ignore(syscall.SIGPIPE)
+	out := logqueue.New(os.Stderr, logqueue.DefaultBytes, func(lost int) []byte {
+		line, err := enc.EncodeEntry(zapcore.Entry{Level: zapcore.WarnLevel, Time: time.Now(), Message: "lines of the log were lost"},
+			[]zapcore.Field{zap.Int("count", lost)})
+		if err != nil {
+			return nil
+		}
+		defer line.Free()
+		return append([]byte(nil), line.Bytes()...)
+	})
+	return zap.New(zapcore.NewCore(enc, out, lv), zap.ErrorOutput(out)), nil
+}
+
+// complain writes why the program failed to standard error, if anybody takes it.
+func complain(err error) {
+	out := logqueue.New(os.Stderr, logqueue.DefaultBytes, func(int) []byte { return nil })
+	fmt.Fprintf(out, "Fatal error: %v\n", err)
+	if hint := daemon.Hint(err); hint != "" {
+		fmt.Fprintln(out, "Hint:", hint)
+	}
+	_ = out.Sync()
+}
+
+// ignoreHangups keeps SIGHUP, which asks a server to read its configuration
+// again, from ending this one, until ctx ends.
+func ignoreHangups(ctx context.Context, log *zap.Logger) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		for {
+			select {
+			case <-hangups:
+				log.Info("SIGHUP ignored: there is nothing to reload")
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+}

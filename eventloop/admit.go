@@ -1,0 +1,188 @@
+package eventloop
+
+import (
+	"cmp"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sealift/session"
+)
+
+// census counts connections, from when they are admitted until they are closed.
+// All methods may be called from any goroutine.
+type census struct {
+	max   int // connections served at once
+	perIP int // of one address; 0: see mayHold
+
+	mu       sync.Mutex
+	served   int
+	from     map[netip.Addr]map[*conn]struct{} // the served ones
+	evicting int                               // that are being ended to make room, and not served any more
+	slow     []*conn                           // who can make room, the slowest first, as found
+	searched time.Time                         // by the last search, which was then
+	refused  int                               // since that was last logged
+	told     time.Time                         // when that was
+}
+
+func newCensus(limit, perIP int) *census {
+	return &census{max: limit, perIP: perIP, from: make(map[netip.Addr]map[*conn]struct{})}
+}
+
+// source is what counts as one address.
+func source(a *net.TCPAddr) netip.Addr {
+	ip, _ := netip.AddrFromSlice(a.IP)
+	return session.Source(ip)
+}
+
+// enter counts a connection if it may be served. Otherwise it counts it as
+// refused. victim, if not nil, is a connection that has to be closed now.
+func (n *census) enter(c *conn, now time.Time) (ok bool, victim *conn) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.served >= n.max || !n.mayHold(c.ip) {
+		if victim = n.makeRoom(c.ip, now); victim == nil {
+			n.refused++
+			return false, nil
+		}
+	}
+	n.served++
+	if n.from[c.ip] == nil {
+		n.from[c.ip] = make(map[*conn]struct{})
+	}
+	n.from[c.ip][c] = struct{}{}
+	return true, victim
+}
+
+// mayHold reports whether an address may have one more connection. While a
+// quarter of all is free, it may have any number; after that, no more than a
+// quarter of all.
+func (n *census) mayHold(ip netip.Addr) bool {
+	held := len(n.from[ip])
+	if n.perIP > 0 {
+		return held < n.perIP
+	}
+	return 4*(n.max-n.served) >= n.max || 4*held <= n.max
+}
+
+// leave takes a connection off the count.
+func (n *census) leave(c *conn) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if c.evicted {
+		n.evicting--
+		return
+	}
+	n.remove(c)
+}
+
+// remove takes a connection that is served off the count. Holds mu.
+func (n *census) remove(c *conn) {
+	n.served--
+	delete(n.from[c.ip], c)
+	if len(n.from[c.ip]) == 0 {
+		delete(n.from, c.ip)
+	}
+}
+
+// count is how many connections are served.
+func (n *census) count() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.served
+}
+
+func (n *census) countRefused() {
+	n.mu.Lock()
+	n.refused++
+	n.mu.Unlock()
+}
+
+const (
+	// slowRate is how many bytes a second, over slowTime, a connection has to bring
+	// to keep its place when there is no room for another.
+	slowRate = 1 << 10
+	slowTime = 2 * time.Minute
+	// maxEvicting is how many connections may be on their way out to make room.
+	// For that time there are so many more than the limit.
+	maxEvicting = 8
+	// maxSlow is how many of them one search finds.
+	maxSlow = 64
+	// searchPause is the least time between two searches: each looks at all
+	// connections, and a loop may wait for it.
+	searchPause = 100 * time.Millisecond
+)
+
+// makeRoom takes a slow connection off the count, so that ip may have another
+// one. It returns nil if there is none, or enough are on their way out. Holds mu.
+func (n *census) makeRoom(ip netip.Addr, now time.Time) *conn {
+	if n.evicting >= maxEvicting {
+		return nil
+	}
+	own := !n.mayHold(ip) // then one of its own has to go
+	fits := func(c *conn) bool {
+		_, there := n.from[c.ip][c]
+		return there && (!own || c.ip == ip) && c.rate.Load() < slowRate
+	}
+	i := slices.IndexFunc(n.slow, fits)
+	if i < 0 && now.Sub(n.searched) >= searchPause {
+		n.searched = now
+		n.search(ip, own)
+		i = slices.IndexFunc(n.slow, fits)
+	}
+	if i < 0 {
+		return nil
+	}
+	c := n.slow[i]
+	n.slow = slices.Delete(n.slow, i, i+1)
+	n.remove(c)
+	n.evicting++
+	c.evicted = true
+	return c
+}
+
+// search makes slow the slowest connections of ip, or of those addresses that
+// hold most. Holds mu.
+func (n *census) search(ip netip.Addr, own bool) {
+	type weighed struct {
+		c    *conn
+		rate int64 // of now: sorting wants one that stays
+	}
+	var found []weighed
+	most := 0
+	for from, conns := range n.from {
+		if own && from != ip || len(conns) < most {
+			continue
+		}
+		if len(conns) > most {
+			most, found = len(conns), nil
+		}
+		for c := range conns {
+			if r := c.rate.Load(); r < slowRate {
+				found = append(found, weighed{c, r})
+			}
+		}
+	}
+	slices.SortFunc(found, func(a, b weighed) int { return cmp.Compare(a.rate, b.rate) })
+	n.slow = nil
+	for _, w := range found[:min(len(found), maxSlow)] {
+		n.slow = append(n.slow, w.c)
+	}
+}
+
+// report logs refusals, one line a second at most.
+func (n *census) report(log *zap.Logger, now time.Time) {
+	n.mu.Lock()
+	refused := n.refused
+	if refused == 0 || now.Sub(n.told) < time.Second {
+		n.mu.Unlock()
+		return
+	}
+	n.refused, n.told = 0, now
+	n.mu.Unlock()
+	log.Warn("connections refused", zap.Int("count", refused), zap.Int("limit", n.max), zap.Int("limit_per_address", n.perIP))
+}
