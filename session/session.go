@@ -159,7 +159,7 @@ func (s *Session) dispatch(h codec.RequestHeader, payload []byte, content uint32
 	case recall:
 		s.recall(h, payload, content)
 	case receive:
-		return s.receive(payload, content)
+		return s.receive(h.Later, payload, content)
 	case confirm, again, abort:
 		return s.verdict(h.Code, payload)
 	default:

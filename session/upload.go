@@ -32,6 +32,11 @@ type upload struct {
 	complete bool    // all packets are in
 	dropped  bool    // nobody wants it any more
 	sink     *sink
+
+	// Of the packet that came last, which completes the transfer in the end:
+	// whether it is of the later edition, and its Content Size.
+	later   bool
+	claimed uint32
 }
 
 // packet is the 1028 whose content is coming in.
@@ -44,20 +49,26 @@ type packet struct {
 	done  uint32 // bytes of its content that came
 }
 
-// receive begins a 1028. It returns false if the packet has to wait.
-func (s *Session) receive(payload []byte, content uint32) bool {
-	m, err := codec.ParseSendFile(payload)
-	name, number := string(m.FileName), uint32(m.Packet)
+// receive begins a 1028, which had a code of the later edition or not. It returns
+// false if the packet has to wait.
+func (s *Session) receive(later bool, payload []byte, content uint32) bool {
+	raw, err := codec.ParseSendFile(payload)
+	name := string(raw.FileName)
+	u := s.uploads[name]
+	m := raw
+	if u != nil {
+		m = u.plan.Read(raw)
+	}
+	number := uint32(m.Packet)
 	if err != nil { // the name is not one: m.FileName is empty
 		if !s.refused.passOver(s.host, s.id, m) {
 			s.turnDown(s.id, m, err)
 		}
 		return true
 	}
-	u := s.uploads[name]
 	switch {
 	case u == nil:
-		if r, ok := s.received[name]; ok && !r.verified && surplus(r.plan, m, content) {
+		if r, ok := s.received[name]; ok && !r.verified && surplus(r.plan, r.plan.Read(m), content) {
 			return true
 		}
 		if s.refused.passOver(s.host, s.id, m) {
@@ -78,10 +89,11 @@ func (s *Session) receive(payload []byte, content uint32) bool {
 		u = nil
 	}
 	if u == nil {
-		if u, err = s.begin(name, m, content); err != nil {
-			s.turnDown(s.id, m, err)
+		if u, err = s.begin(name, raw, content); err != nil {
+			s.turnDown(s.id, raw, err)
 			return true
 		}
+		number = uint32(u.plan.Read(raw).Packet)
 	} else if err := u.plan.Check(m, content); err != nil {
 		s.failAt(u, number, m.Total, err)
 		return true
@@ -89,6 +101,9 @@ func (s *Session) receive(payload []byte, content uint32) bool {
 	if s.touched != u {
 		s.flush()
 		s.touched = u
+	}
+	if !u.has(number) {
+		u.later, u.claimed = later, m.ContentSize
 	}
 	switch {
 	case u.has(number): // came already
@@ -156,6 +171,7 @@ func (s *Session) begin(name string, m codec.SendFile, content uint32) (*upload,
 	if plan.OrigSize > s.svc.MaxFileSize {
 		return nil, errTooLarge
 	}
+	m = plan.Read(m)
 	based := m.Packet <= 1
 	if r := s.refused.find(s.id, name); r != nil && r.zero && m.Packet < m.Total {
 		plan.First, based = 0, true
@@ -511,8 +527,18 @@ func (s *Session) stored(u *upload, f *File) {
 		sum++
 	}
 	s.send(codec.FileReceived{
-		ID: f.ID, ContentSize: uint32(f.Size), FileName: []byte(u.name), Cksum: sum,
+		ID: f.ID, ContentSize: u.contentSize(f.Size), FileName: []byte(u.name), Cksum: sum,
 	}.Append(make([]byte, 0, 512)))
+}
+
+// contentSize is what the 1603 gives as Content Size for a file of size bytes.
+// The documents of the later edition leave its meaning open, and its clients
+// compare it with the Content Size that they sent last.
+func (u *upload) contentSize(size int64) uint32 {
+	if u.later {
+		return u.claimed
+	}
+	return uint32(size)
 }
 
 // fail ends a transfer with a 1607. number is that of the packet at fault.
