@@ -207,7 +207,7 @@ func (s *Session) recall(h codec.RequestHeader, payload []byte, content uint32) 
 		s.refused.passOver(s.host, h.ID, f) {
 		return
 	}
-	m := &message{h, append([]byte(nil), payload...), content}
+	m := &message{h, append([]byte(nil), payload...), content, s.begins}
 	get := &GetClient{ID: h.ID}
 	s.ask(get, func(err error) {
 		switch {

@@ -172,3 +172,38 @@ func TestSwappedNumbers(t *testing.T) {
 		}
 	}
 }
+
+// TestSwappedNumbersRefused: a transfer with swapped numbers that is refused gets
+// one 1607 as any other, and its repetition is served once the cause is gone.
+func TestSwappedNumbersRefused(t *testing.T) {
+	content := random(1, 20_000)
+	w := newWorld(t, session.Config{MaxFileSize: 15_000})
+	p, c := w.known("alice"), w.dial()
+	small := content[:15_000]
+	if got := c.ask(swapped(p.packets(spec, "f", content, 1000))...); got != "1607" {
+		t.Errorf("too large: %q", got)
+	}
+	if got := c.ask(swapped(p.packets(spec, "f", small, 1000))...); got != received("f", small) {
+		t.Errorf("then: %q", got)
+	}
+	broken := swapped(p.packets(spec, "g", small, 1000))
+	broken[2][23+4]++ // Orig File Size
+	if got := c.ask(broken...); got != "1607" {
+		t.Errorf("a packet of another file: %q", got)
+	}
+	stranger := *p
+	stranger.id[3]++
+	if got := c.ask(swapped(stranger.packets(spec, "g", small, 1000))...); got != "1607" {
+		t.Errorf("under another id: %q", got)
+	}
+	if got := c.ask(join(swapped(p.packets(spec, "g", small, 1000)), p.ok("g"))...); got != received("g", small)+", 1604" {
+		t.Errorf("then: %q", got)
+	}
+	if got := c.ask(swapped(p.packets(perPacket, "h", small, 1000))...); got != "1607" {
+		t.Errorf("each packet on its own: %q", got)
+	}
+	if got := c.ask(join(p.packets(perPacket, "h", small, 1000), p.ok("h"))...); got != received("h", small)+", 1604" {
+		t.Errorf("then with the numbers in their place: %q", got)
+	}
+	w.hangUp()
+}

@@ -28,6 +28,7 @@ type Session struct {
 	uploads  map[string]*upload // under way, by file name as sent
 	received map[string]receipt // 1603 sent, verdict awaited, by file name as sent
 	refused  refusals           // transfers turned down whose packets still come
+	told     tellings           // 1607s about transfers, of late
 	rejected codec.ClientID     // of the last 1606 on this connection
 	pkt      packet             // the 1028 whose content is coming in
 	touched  *upload            // the transfer that content came for last
@@ -38,6 +39,11 @@ type Session struct {
 	recorded time.Time // LastSeen as the registry has it
 
 	messages uint64 // that have come, refused ones too
+
+	// Places in the stream, in bytes from its beginning.
+	taken   uint64 // as far as it was taken
+	offered uint64 // as far as the host has had it
+	begins  uint64 // of the request that is being done: behind its fields, before its content
 
 	ended    bool // a transfer was dropped since Feed last looked
 	busy     bool // a request waits for a worker or the registry
@@ -52,6 +58,7 @@ type message struct {
 	header  codec.RequestHeader
 	payload []byte
 	content uint32
+	begins  uint64 // see Session.begins
 }
 
 // receipt remembers a file that is complete and awaits its verdict.
@@ -79,6 +86,7 @@ func New(svc *Service, host Host, remote string) *Session {
 // when there is memory again; after a done also if there is no rest. It does not
 // keep p.
 func (s *Session) Feed(p []byte) (n int) {
+	s.offered = max(s.offered, s.taken+uint64(len(p)))
 	for {
 		s.ended = false
 		n += s.consume(p[n:])
@@ -98,7 +106,7 @@ func (s *Session) consume(p []byte) (n int) {
 			break
 		}
 		if m := s.pending; m != nil {
-			s.pending = nil
+			s.pending, s.begins = nil, m.begins
 			if !s.dispatch(m.header, m.payload, m.content) {
 				s.pending = m
 				break
@@ -118,6 +126,7 @@ func (s *Session) consume(p []byte) (n int) {
 		}
 		ev, took, err := s.dec.Next(q)
 		n += took
+		s.taken += uint64(took)
 		if err != nil {
 			s.messages++
 			s.protocolError(err)
@@ -126,9 +135,9 @@ func (s *Session) consume(p []byte) (n int) {
 		switch ev.Kind {
 		case codec.Message:
 			s.messages++
-			s.last = s.host.Now()
+			s.last, s.begins = s.host.Now(), s.taken
 			if !s.dispatch(ev.Header, ev.Payload, ev.ContentSize) {
-				s.pending = &message{ev.Header, append([]byte(nil), ev.Payload...), ev.ContentSize}
+				s.pending = &message{ev.Header, append([]byte(nil), ev.Payload...), ev.ContentSize, s.begins}
 			}
 		case codec.Content:
 			s.content(ev.Content, ev.End)
@@ -224,7 +233,7 @@ func (s *Session) Done() bool {
 			return false
 		}
 	}
-	return !s.Busy() && len(s.uploads) == 0
+	return !s.Busy() && len(s.uploads) == 0 && !s.owes()
 }
 
 // Closed tells the session that the connection is gone. Transfers whose record
@@ -248,6 +257,7 @@ func (s *Session) abandon() {
 	}
 	s.received = nil
 	s.refused.clear(s.host)
+	s.forgetAllTold()
 }
 
 // Summary gives what a log line about the end of the connection should say.
@@ -293,7 +303,7 @@ func (s *Session) turnAway(h codec.RequestHeader, payload []byte, reason error) 
 	}
 	m, _ := codec.ParseSendFile(payload) // with a bad name it is empty, and the number is there
 	if !s.refused.passOver(s.host, h.ID, m) {
-		s.turnDown(h.ID, m, reason)
+		s.turnDown(h.ID, m, h.PayloadSize-codec.SendFileFieldsSize, reason)
 	}
 }
 

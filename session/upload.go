@@ -32,6 +32,7 @@ type upload struct {
 	complete bool    // all packets are in
 	dropped  bool    // nobody wants it any more
 	sink     *sink
+	began    uint64 // where in the stream, see Session.begins
 
 	// Of the packet that came last, which completes the transfer in the end:
 	// whether it is of the later edition, and its Content Size.
@@ -62,7 +63,7 @@ func (s *Session) receive(later bool, payload []byte, content uint32) bool {
 	number := uint32(m.Packet)
 	if err != nil { // the name is not one: m.FileName is empty
 		if !s.refused.passOver(s.host, s.id, m) {
-			s.turnDown(s.id, m, err)
+			s.turnDown(s.id, m, content, err)
 		}
 		return true
 	}
@@ -90,7 +91,7 @@ func (s *Session) receive(later bool, payload []byte, content uint32) bool {
 	}
 	if u == nil {
 		if u, err = s.begin(name, raw, content); err != nil {
-			s.turnDown(s.id, raw, err)
+			s.turnDown(s.id, raw, content, err)
 			return true
 		}
 		number = uint32(u.plan.Read(raw).Packet)
@@ -179,7 +180,7 @@ func (s *Session) begin(name string, m codec.SendFile, content uint32) (*upload,
 	delete(s.received, name)
 	s.refused.forget(s.host, s.id, name)
 	u := &upload{
-		name: name, path: path, plan: plan, started: s.last,
+		name: name, path: path, plan: plan, started: s.last, began: s.begins,
 		next: uint32(plan.First), based: based,
 		sink: &sink{
 			files: s.svc.Files, hint: plan.OrigSize, limit: s.svc.MaxFileSize,
@@ -517,6 +518,7 @@ func (s *Session) stored(u *upload, f *File) {
 		}
 		delete(s.received, name)
 	}
+	s.served(u.name)
 	s.received[u.name] = receipt{incoming: f.Incoming, plan: u.plan}
 	s.log().Info("received", s.fields(zap.String("file", u.name), zap.Int64("bytes", f.Size),
 		zap.Duration("took", s.host.Now().Sub(u.started)), zap.Uint32("cksum", f.Cksum),
@@ -552,7 +554,7 @@ func (s *Session) failAt(u *upload, number uint32, total uint16, err error) {
 	// If packet 0 comes after packet 1 was taken for the first, then the client
 	// counts from 0, and when the file comes again that is known.
 	zero := number < uint32(u.plan.First) || u.plan.First == 0 && number <= u.plan.Last()
-	f := refusal{id: s.id, name: u.name, total: total, zero: zero}
+	f := refusal{id: s.id, name: u.name, total: total, zero: zero, swapped: u.plan.Swapped}
 	ok := f.came.add(s.host, number)
 	for n := uint32(u.plan.First); n < u.next && ok; n++ {
 		ok = f.came.add(s.host, n)
@@ -564,39 +566,38 @@ func (s *Session) failAt(u *upload, number uint32, total uint16, err error) {
 		ok = ok && f.came.add(s.host, s.pkt.number)
 	}
 	s.drop(u)
-	s.turned(f, ok, number, err)
+	s.turned(f, ok, u.began, number, err)
 }
 
 // turnDown answers a packet that begins a transfer with 1607, and remembers not
-// to do so again for the packets behind it.
-func (s *Session) turnDown(id codec.ClientID, m codec.SendFile, err error) {
-	f := refusal{id: id, name: string(m.FileName), total: m.Total}
+// to do so again for the packets behind it. content is the size of its content.
+func (s *Session) turnDown(id codec.ClientID, m codec.SendFile, content uint32, err error) {
+	f := refusal{id: id, name: string(m.FileName)}
+	if plan, bad := codec.Infer(m, content); bad == nil && plan.Swapped {
+		f.swapped = true
+		m = plan.Read(m)
+	}
+	f.total = m.Total
 	// A number past Total is of no transfer: one that is right may follow.
 	ok := (m.Packet <= m.Total || m.Total == 0) && f.came.add(s.host, uint32(m.Packet))
-	s.turned(f, ok, uint32(m.Packet), err)
+	s.turned(f, ok, s.begins, uint32(m.Packet), err)
 }
 
 // turned ends a refusal. remember is false if it is not to be kept.
-func (s *Session) turned(f refusal, remember bool, number uint32, err error) {
+func (s *Session) turned(f refusal, remember bool, began uint64, number uint32, err error) {
 	if s.closed || !remember {
 		f.came.free(s.host)
 	} else {
 		s.refused.note(s.host, f)
 	}
-	s.sayFailed(f.name, number, err)
+	s.sayFailed(f.id, f.name, began, number, err)
 }
 
-func (s *Session) sayFailed(name string, number uint32, err error) {
-	if s.closed {
-		return
-	}
+// refusedFor tells what the client did wrong from what failed in the server.
+func refusedFor(err error) bool {
 	var f fault
-	if e := (*codec.Error)(nil); errors.As(err, &e) || errors.As(err, &f) || errors.Is(err, ErrPath) {
-		s.log().Warn("transfer refused", s.fields(zap.String("file", name), zap.Uint32("packet", number), zap.String("reason", err.Error()))...)
-	} else {
-		s.log().Error("transfer failed", s.fields(zap.String("file", name), zap.Uint32("packet", number), zap.Error(err))...)
-	}
-	s.sendError()
+	e := (*codec.Error)(nil)
+	return errors.As(err, &e) || errors.As(err, &f) || errors.Is(err, ErrPath)
 }
 
 // drop ends a transfer without a word and removes what it left.
