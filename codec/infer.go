@@ -76,6 +76,16 @@ func Infer(m SendFile, body uint32) (Plan, error) {
 	return p, nil
 }
 
+// MaybeSwapped reports whether m may be the first packet of a client that has
+// Packet Number and Total Packets in each other's place, be it served or not.
+func (m SendFile) MaybeSwapped(body uint32) bool {
+	if m.Total != 1 || m.Packet < 2 {
+		return false
+	}
+	_, err := infer(m.swap(), body)
+	return err == nil
+}
+
 // infer is Infer where the number and the total are in their own fields.
 func infer(m SendFile, body uint32) (Plan, error) {
 	w, content, b := CiphertextSize(m.OrigSize), int64(m.ContentSize), int64(body)
@@ -102,10 +112,30 @@ func infer(m SendFile, body uint32) (Plan, error) {
 	case content != w && m.Total > 1 && b == content && b < w:
 		p.Scheme = PacketSize
 	default:
-		return Plan{}, packetError("Content Size %d, Orig File Size %d (ciphertext %d), packet %d of %d with %d bytes",
-			m.ContentSize, m.OrigSize, w, m.Packet, m.Total, body)
+		return Plan{}, packetError("%s: Content Size %d, Orig File Size %d (ciphertext %d), packet %d of %d with %d bytes",
+			contradiction(m, w, b), m.ContentSize, m.OrigSize, w, m.Packet, m.Total, body)
 	}
 	return p, nil
+}
+
+// contradiction names the reading that may have led to sizes that fit no scheme.
+// w is the size of the ciphertext of Orig File Size, body that of the content.
+func contradiction(m SendFile, w, body int64) string {
+	switch content := int64(m.ContentSize); {
+	case content == int64(m.OrigSize):
+		return "Content Size is the size before encryption"
+	case content == body+SendFileFieldsSize:
+		return "Content Size is the Payload Size"
+	case content == w && m.Total == 1:
+		return "the only packet is not the whole file"
+	case content == w:
+		return "one of several packets has more than the whole file, or is filled up behind a ciphertext of its own"
+	case m.Total == 1:
+		return "Content Size is not the ciphertext of Orig File Size"
+	case content < body:
+		return "Content Size is the packet's, and the packet is filled up"
+	}
+	return "Content Size is neither the file's nor the packet's"
 }
 
 // Read returns m with Packet Number and Total Packets in their own fields, as
@@ -140,6 +170,19 @@ func (p Plan) Check(m SendFile, body uint32) error {
 		return packetError("packet %d of %d, counted from %d", m.Packet, m.Total, p.First)
 	}
 	return nil
+}
+
+// String names the reading: "whole-file from 0", "packet-size, number and total
+// swapped".
+func (p Plan) String() string {
+	text := p.Scheme.String()
+	if p.First == 0 {
+		text += " from 0"
+	}
+	if p.Swapped {
+		text += ", number and total swapped"
+	}
+	return text
 }
 
 // Last is the number of the last packet.

@@ -125,6 +125,22 @@ func TestSwappedNumbers(t *testing.T) {
 			t.Errorf("%s: the packet past the last belongs to the transfer", s.name)
 		}
 	}
+	// The server remembers a refused one by the same look.
+	for _, c := range []struct {
+		m    codec.SendFile
+		body uint32
+		want bool
+	}{
+		{codec.SendFile{ContentSize: 10016, OrigSize: 10001, Packet: 10, Total: 1}, 1024, true},
+		{codec.SendFile{ContentSize: 4016, OrigSize: 4000, Packet: 3, Total: 1}, 4016, true}, // though it is not served
+		{codec.SendFile{ContentSize: 10016, OrigSize: 10001, Packet: 10, Total: 2}, 1024, false},
+		{codec.SendFile{ContentSize: 10016, OrigSize: 10001, Packet: 1, Total: 1}, 10016, false},
+		{codec.SendFile{ContentSize: 1, OrigSize: 10001, Packet: 10, Total: 1}, 1024, false},
+	} {
+		if got := c.m.MaybeSwapped(c.body); got != c.want {
+			t.Errorf("%+v with %d bytes may be swapped: %v", c.m, c.body, got)
+		}
+	}
 	// A single packet looks the same.
 	if p, err := codec.Infer(codec.SendFile{ContentSize: 16, OrigSize: 1, Packet: 1, Total: 1}, 16); err != nil || p.Swapped {
 		t.Errorf("1 of 1: %+v, %v", p, err)

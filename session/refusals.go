@@ -15,6 +15,9 @@ type refusal struct {
 	// swapped: the client has number and total in each other's place. Here they
 	// are where they belong.
 	swapped bool
+	// of is the first packet's number where its total was 0: that of all packets
+	// of a client that has them swapped and counts from 0.
+	of uint16
 }
 
 // packetSet is a set of packet numbers: bit n%64 of word n/64 is number n.
@@ -77,6 +80,9 @@ func (r refusals) covering(id codec.ClientID, m codec.SendFile) *refusal {
 	f := r.find(id, string(m.FileName))
 	if f == nil {
 		return nil
+	}
+	if f.of > 0 && m.Packet == f.of && m.Total > 0 && m.Total < f.of {
+		return f
 	}
 	if m = f.read(m); f.total != m.Total || f.came.has(uint32(m.Packet)) {
 		return nil

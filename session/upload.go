@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/bits"
 	"time"
 
@@ -566,6 +567,9 @@ func (s *Session) failAt(u *upload, number uint32, total uint16, err error) {
 		ok = ok && f.came.add(s.host, s.pkt.number)
 	}
 	s.drop(u)
+	if refusedFor(err) {
+		err = fmt.Errorf("read as %v: %w", u.plan, err)
+	}
 	s.turned(f, ok, u.began, number, err)
 }
 
@@ -573,11 +577,12 @@ func (s *Session) failAt(u *upload, number uint32, total uint16, err error) {
 // to do so again for the packets behind it. content is the size of its content.
 func (s *Session) turnDown(id codec.ClientID, m codec.SendFile, content uint32, err error) {
 	f := refusal{id: id, name: string(m.FileName)}
-	if plan, bad := codec.Infer(m, content); bad == nil && plan.Swapped {
-		f.swapped = true
-		m = plan.Read(m)
+	if f.swapped = m.MaybeSwapped(content); f.swapped {
+		m = f.read(m)
 	}
-	f.total = m.Total
+	if f.total = m.Total; m.Total == 0 && m.Packet > 1 {
+		f.of = m.Packet
+	}
 	// A number past Total is of no transfer: one that is right may follow.
 	ok := (m.Packet <= m.Total || m.Total == 0) && f.came.add(s.host, uint32(m.Packet))
 	s.turned(f, ok, s.begins, uint32(m.Packet), err)
