@@ -34,8 +34,6 @@ func (s *Session) Filled(n int) {
 	if n == 0 {
 		return
 	}
-	s.taken += uint64(n)
-	s.offered = max(s.offered, s.taken)
 	u := s.pkt.u
 	s.gathered(u, n)
 	if s.dec.Passed(n) {

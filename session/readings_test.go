@@ -176,8 +176,15 @@ func TestSwappedNumbers(t *testing.T) {
 // TestSwappedNumbersRefused: a transfer with swapped numbers that is refused gets
 // one 1607 as any other, and its repetition is served once the cause is gone.
 func TestSwappedNumbersRefused(t *testing.T) {
+	for _, portion := range []int{100, 100_000} {
+		t.Run(fmt.Sprint(portion), func(t *testing.T) { swappedNumbersRefused(t, portion) })
+	}
+}
+
+func swappedNumbersRefused(t *testing.T, portion int) {
 	content := random(1, 20_000)
 	w := newWorld(t, session.Config{MaxFileSize: 15_000})
+	w.portion = func(n int) int { return min(n, portion) }
 	p, c := w.known("alice"), w.dial()
 	small := content[:15_000]
 	if got := c.ask(swapped(p.packets(spec, "f", content, 1000))...); got != "1607" {

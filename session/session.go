@@ -40,7 +40,7 @@ type Session struct {
 
 	messages uint64 // that have come, refused ones too
 
-	// Places in the stream, in bytes from its beginning.
+	// Places in the stream, in bytes of it that came by Feed.
 	taken   uint64 // as far as it was taken
 	offered uint64 // as far as the host has had it
 	begins  uint64 // of the request that is being done: behind its fields, before its content

@@ -259,3 +259,26 @@ func TestPipelinedAttempts(t *testing.T) {
 	}
 	w.hangUp()
 }
+
+// TestRetryOfAResumedTransfer: a connection that was refused because the client
+// was not known, and then resumes one, answers what is wrong with its file.
+func TestRetryOfAResumedTransfer(t *testing.T) {
+	w := newWorld(t, session.Config{})
+	p, c := &peer{id: codec.ClientID{9}, name: "late"}, w.dial()
+	bad := edit(p.packets(single, "f", random(1, 100), 0)[0], 4, 99, 0)
+	if got := c.ask(bad); got != "1607" {
+		t.Fatal(got)
+	}
+	c.replies = nil
+	c.send(bad)
+	w.rush()
+	_, pub := pair[0]()
+	w.must(&session.AddClient{ID: p.id, Name: p.name})
+	w.must(&session.SetKeys{ID: p.id, Name: p.name, PublicKey: pub, AESKey: p.key[:]})
+	c.send(bad)
+	w.rush()
+	if len(c.replies) != 2 || c.s.State() != "ready" {
+		t.Errorf("got %q, %s", c.replies, c.s.State())
+	}
+	w.hangUp()
+}

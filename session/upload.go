@@ -104,9 +104,7 @@ func (s *Session) receive(later bool, payload []byte, content uint32) bool {
 		s.flush()
 		s.touched = u
 	}
-	if !u.has(number) {
-		u.later, u.claimed = later, m.ContentSize
-	}
+	u.later, u.claimed = later, m.ContentSize
 	switch {
 	case u.has(number): // came already
 	case number == u.next && u.based:
