@@ -1,6 +1,9 @@
 package codec
 
-import "fmt"
+import (
+	"fmt"
+	"math/bits"
+)
 
 // maxSkip is the largest payload of a refused message that a decoder passes
 // over to stay in step. A larger one is taken for garbage.
@@ -149,14 +152,14 @@ func (d *RequestDecoder) pass(p []byte) []byte {
 
 func (d *RequestDecoder) header(h RequestHeader) error {
 	if code, ok := laterEdition[h.Code]; ok {
-		h.Code = code
+		h.Code, h.Later = code, true
 	}
 	want, known := RequestPayloadSize(h.Code)
 	switch {
 	case h.Version != Version:
 		return d.refuse(h, ErrVersion, fmt.Sprintf("it is %d", h.Version))
 	case !known:
-		return d.refuse(h, ErrCode, "")
+		return d.unknown(h)
 	case h.PayloadSize < want, h.PayloadSize > want && h.Code != CodeSendFile:
 		d.err = &Error{Code: h.Code, Err: ErrSize, Detail: fmt.Sprintf("%d declared, %d wanted", h.PayloadSize, want)}
 		d.stage = broken
@@ -164,6 +167,30 @@ func (d *RequestDecoder) header(h RequestHeader) error {
 	}
 	d.hdr, d.stage = h, atPayload
 	return nil
+}
+
+// unknown refuses a code that is no request's. If the header is one with its
+// numbers in big-endian, the error says so and names the code as the client
+// meant it. The payload size is then meant in the same way, and the decoder has
+// lost its step, unless it is right as it is.
+func (d *RequestDecoder) unknown(h RequestHeader) error {
+	meant := Code(bits.ReverseBytes16(uint16(h.Code)))
+	code, later := laterEdition[meant]
+	if !later {
+		code = meant
+	}
+	want, known := RequestPayloadSize(code)
+	if !known {
+		return d.refuse(h, ErrCode, "")
+	}
+	h.Code = meant
+	size := bits.ReverseBytes32(h.PayloadSize)
+	if size == want || size > want && code == CodeSendFile {
+		d.err = &Error{Code: h.Code, Err: ErrByteOrder}
+		d.stage = broken
+		return d.err
+	}
+	return d.refuse(h, ErrByteOrder, "")
 }
 
 // refuse turns down a message by its header and arranges for its payload to be

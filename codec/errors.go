@@ -10,9 +10,11 @@ import (
 var (
 	ErrVersion = errors.New("the version is not 3")
 	ErrCode    = errors.New("unknown code")
-	ErrSize    = errors.New("the payload size is wrong for the code")
-	ErrName    = errors.New("the name is not null-terminated printable ASCII")
-	ErrPacket  = errors.New("the sizes and numbers of the packet contradict each other")
+	// ErrByteOrder is a header that would be one with its numbers in big-endian.
+	ErrByteOrder = errors.New("the header is big-endian, which is not served")
+	ErrSize      = errors.New("the payload size is wrong for the code")
+	ErrName      = errors.New("the name is not null-terminated printable ASCII")
+	ErrPacket    = errors.New("the sizes and numbers of the packet contradict each other")
 )
 
 // Error is a message that breaks the protocol. The answer to it is a 1607.

@@ -197,10 +197,22 @@ func decodeReplies(t *testing.T, parts ...[]byte) string {
 
 func FuzzInfer(f *testing.F) {
 	f.Add(uint32(2048), uint32(2047), uint16(1), uint16(2), uint32(1024))
+	f.Add(uint32(2048), uint32(2047), uint16(2), uint16(1), uint32(1024))
+	f.Add(uint32(16), uint32(0), uint16(1), uint16(0), uint32(16))
 	f.Fuzz(func(t *testing.T, content, orig uint32, packet, total uint16, body uint32) {
 		m := codec.SendFile{ContentSize: content, OrigSize: orig, Packet: packet, Total: total}
 		p, err := codec.Infer(m, body)
 		w := (uint64(orig)/16 + 1) * 16
+		if err == nil { // see what it says with the numbers in their own fields
+			if p.Swapped && (total != 1 || packet < 2 || p.Scheme == codec.PerPacket) {
+				t.Fatalf("%+v, %d bytes: %+v", m, body, p)
+			}
+			m = p.Read(m)
+			if m.Total == 0 && orig == 0 && p.Scheme == codec.WholeFile {
+				m.Total = 1
+			}
+			packet, total = m.Packet, m.Total
+		}
 		spec := uint64(content) == w && packet <= total &&
 			(total == 1 && uint64(body) >= w || total > 1 && body > 0 && uint64(body) < w)
 		if err != nil {

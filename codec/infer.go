@@ -38,6 +38,8 @@ type Plan struct {
 	Total      uint16 // how many packets
 	Ciphertext int64  // bytes of the whole ciphertext; -1 for PerPacket, where nobody says
 	OrigSize   int64  // bytes of the whole file; -1 for PerPacket
+	// Swapped: Packet Number and Total Packets stand in each other's fields.
+	Swapped bool
 }
 
 // Infer reads from the packet of a transfer that arrived first, and from the
@@ -53,24 +55,54 @@ type Plan struct {
 // Everything else is a contradiction: an [*Error] that wraps ErrPacket. No
 // packet as the documents describe it (WholeFile) fits another row.
 //
-// A first packet numbered 0 means that the client counts from zero.
+// A first packet numbered 0 means that the client counts from zero. Total
+// Packets 0 is 1 for an empty file that is all in this packet: clients that
+// divide the size of the file by that of a packet send it.
+//
+// A Packet Number N from 2 with a Total Packets of 1 means that the client has
+// the two fields swapped, if the sizes are those of packet 1 of N. In a
+// PerPacket transfer they cannot tell that from a wrong number of a file in one
+// packet, so that is an error.
 func Infer(m SendFile, body uint32) (Plan, error) {
-	p := Plan{First: 1, Total: m.Total}
+	if m.Total != 1 || m.Packet < 2 {
+		return infer(m, body)
+	}
+	p, err := infer(m.swap(), body)
+	if err != nil || p.Scheme == PerPacket {
+		return Plan{}, packetError("packet %d of %d: the number is wrong, or the two are swapped in a dialect that has no packet 1 of %d with Content Size %d, Orig File Size %d and %d bytes",
+			m.Packet, m.Total, m.Packet, m.ContentSize, m.OrigSize, body)
+	}
+	p.Swapped = true
+	return p, nil
+}
+
+// MaybeSwapped reports whether m may be the first packet of a client that has
+// Packet Number and Total Packets in each other's place, be it served or not.
+func (m SendFile) MaybeSwapped(body uint32) bool {
+	if m.Total != 1 || m.Packet < 2 {
+		return false
+	}
+	_, err := infer(m.swap(), body)
+	return err == nil
+}
+
+// infer is Infer where the number and the total are in their own fields.
+func infer(m SendFile, body uint32) (Plan, error) {
+	w, content, b := CiphertextSize(m.OrigSize), int64(m.ContentSize), int64(body)
+	if m.Total == 0 && m.Packet <= 1 && m.OrigSize == 0 && content == w && b >= w {
+		m.Total = 1
+	}
+	p := Plan{First: 1, Total: m.Total, Ciphertext: w, OrigSize: int64(m.OrigSize)}
 	if m.Packet == 0 {
 		p.First = 0
 	}
-	if m.Total == 0 {
+	switch {
+	case m.Total == 0:
 		return Plan{}, packetError("Total Packets is 0")
-	}
-	if !p.numbered(m.Packet) {
+	case !p.numbered(m.Packet):
 		return Plan{}, packetError("packet %d of %d", m.Packet, m.Total)
-	}
-	w, content := CiphertextSize(m.OrigSize), int64(m.ContentSize)
-	if w > MaxCiphertext {
+	case w > MaxCiphertext:
 		return Plan{}, packetError("a file of %d bytes does not fit", m.OrigSize)
-	}
-	p.Ciphertext, p.OrigSize = w, int64(m.OrigSize)
-	switch b := int64(body); {
 	case b == 0:
 		return Plan{}, packetError("a packet without content")
 	case content == w && (m.Total == 1 && b >= w || m.Total > 1 && b < w):
@@ -80,21 +112,56 @@ func Infer(m SendFile, body uint32) (Plan, error) {
 	case content != w && m.Total > 1 && b == content && b < w:
 		p.Scheme = PacketSize
 	default:
-		return Plan{}, packetError("Content Size %d, Orig File Size %d (ciphertext %d), packet %d of %d with %d bytes",
-			m.ContentSize, m.OrigSize, w, m.Packet, m.Total, body)
+		return Plan{}, packetError("%s: Content Size %d, Orig File Size %d (ciphertext %d), packet %d of %d with %d bytes",
+			contradiction(m, w, b), m.ContentSize, m.OrigSize, w, m.Packet, m.Total, body)
 	}
 	return p, nil
 }
 
+// contradiction names the reading that may have led to sizes that fit no scheme.
+// w is the size of the ciphertext of Orig File Size, body that of the content.
+func contradiction(m SendFile, w, body int64) string {
+	switch content := int64(m.ContentSize); {
+	case content == int64(m.OrigSize):
+		return "Content Size is the size before encryption"
+	case content == body+SendFileFieldsSize:
+		return "Content Size is the Payload Size"
+	case content == w && m.Total == 1:
+		return "the only packet is not the whole file"
+	case content == w:
+		return "one of several packets has more than the whole file, or is filled up behind a ciphertext of its own"
+	case m.Total == 1:
+		return "Content Size is not the ciphertext of Orig File Size"
+	case content < body:
+		return "Content Size is the packet's, and the packet is filled up"
+	}
+	return "Content Size is neither the file's nor the packet's"
+}
+
+// Read returns m with Packet Number and Total Packets in their own fields, as
+// the transfer has them.
+func (p Plan) Read(m SendFile) SendFile {
+	if p.Swapped {
+		return m.swap()
+	}
+	return m
+}
+
+func (m SendFile) swap() SendFile {
+	m.Packet, m.Total = m.Total, m.Packet
+	return m
+}
+
 // Check reports whether m, with a body of that many bytes, can belong to the
 // transfer: whether it would have led to the same plan, had it been the first
-// to arrive. An error is an [*Error] that wraps ErrPacket.
+// to arrive. m is as [Plan.Read] returns it. An error is an [*Error] that wraps
+// ErrPacket.
 func (p Plan) Check(m SendFile, body uint32) error {
-	q, err := Infer(m, body)
+	q, err := infer(m, body)
 	if err != nil {
 		return err
 	}
-	q.First = p.First // a later packet does not tell
+	q.First, q.Swapped = p.First, p.Swapped // a later packet does not tell
 	if q != p {
 		return packetError("Content Size %d, Orig File Size %d, %d packets, %d bytes: not of the %v transfer under way",
 			m.ContentSize, m.OrigSize, m.Total, body, p.Scheme)
@@ -103,6 +170,19 @@ func (p Plan) Check(m SendFile, body uint32) error {
 		return packetError("packet %d of %d, counted from %d", m.Packet, m.Total, p.First)
 	}
 	return nil
+}
+
+// String names the reading: "whole-file from 0", "packet-size, number and total
+// swapped".
+func (p Plan) String() string {
+	text := p.Scheme.String()
+	if p.First == 0 {
+		text += " from 0"
+	}
+	if p.Swapped {
+		text += ", number and total swapped"
+	}
+	return text
 }
 
 // Last is the number of the last packet.

@@ -45,6 +45,9 @@ func TestInfer(t *testing.T) {
 		// The empty file: 16 bytes of padding.
 		{"empty file", 16, 0, 1, 1, 16, whole, 1},
 		{"empty file, padded", 16, 0, 1, 1, 1024, whole, 1},
+		{"empty file, no packets", 16, 0, 1, 0, 16, whole, 1},
+		{"empty file, no packets, padded", 16, 0, 1, 0, 1024, whole, 1},
+		{"empty file, no packets, counted from zero", 16, 0, 0, 0, 16, whole, 0},
 		{"empty file in packets of 1", 16, 0, 1, 16, 1, whole, 1},
 		{"empty file in packets of 15", 16, 0, 2, 2, 1, whole, 1},
 
@@ -80,12 +83,67 @@ func TestInfer(t *testing.T) {
 			Scheme: c.scheme, First: c.first, Total: c.total,
 			Ciphertext: int64(c.orig/16+1) * 16, OrigSize: int64(c.orig),
 		}
+		if c.total == 0 {
+			want.Total = 1
+		}
 		if c.scheme == perPkt {
 			want.Ciphertext, want.OrigSize = -1, -1
 		}
 		if err != nil || p != want {
 			t.Errorf("%s: %+v, %v; want %+v", c.what, p, err, want)
 		}
+	}
+}
+
+// Clients that have Packet Number and Total Packets in each other's place are
+// known by the first packet; the plan holds for the others, as [codec.Plan.Read]
+// returns them.
+func TestSwappedNumbers(t *testing.T) {
+	for _, s := range []sender{spec(10001, 1024), padded(10001, 1024), packetSize(10001, 1024), spec(1023, 1000), spec(1<<20, 17)} {
+		swapped := func(i uint32) (codec.SendFile, uint32) {
+			m, body := s.packet(i)
+			m.Packet, m.Total = m.Total, m.Packet
+			return m, body
+		}
+		p, err := codec.Infer(swapped(0))
+		if err != nil || !p.Swapped || p.Scheme != s.scheme || p.First != 1 || uint32(p.Total) != s.total {
+			t.Fatalf("%s of %d packets: %+v, %v", s.name, s.total, p, err)
+		}
+		for i := range s.total {
+			m, body := swapped(i)
+			read := p.Read(m)
+			if err := p.Check(read, body); err != nil || uint32(read.Packet) != i+1 {
+				t.Fatalf("%s, packet %d: %+v, %v", s.name, i+1, read, err)
+			}
+			if i > 0 && i+1 < s.total {
+				_, err := codec.Infer(m, body)
+				wantError(t, "another packet first", err, codec.ErrPacket)
+			}
+		}
+		past := codec.SendFile{ContentSize: p.Read(codec.SendFile{}).ContentSize, Packet: p.Total, Total: p.Total + 1}
+		if p.Check(p.Read(past), 16) == nil {
+			t.Errorf("%s: the packet past the last belongs to the transfer", s.name)
+		}
+	}
+	// The server remembers a refused one by the same look.
+	for _, c := range []struct {
+		m    codec.SendFile
+		body uint32
+		want bool
+	}{
+		{codec.SendFile{ContentSize: 10016, OrigSize: 10001, Packet: 10, Total: 1}, 1024, true},
+		{codec.SendFile{ContentSize: 4016, OrigSize: 4000, Packet: 3, Total: 1}, 4016, true}, // though it is not served
+		{codec.SendFile{ContentSize: 10016, OrigSize: 10001, Packet: 10, Total: 2}, 1024, false},
+		{codec.SendFile{ContentSize: 10016, OrigSize: 10001, Packet: 1, Total: 1}, 10016, false},
+		{codec.SendFile{ContentSize: 1, OrigSize: 10001, Packet: 10, Total: 1}, 1024, false},
+	} {
+		if got := c.m.MaybeSwapped(c.body); got != c.want {
+			t.Errorf("%+v with %d bytes may be swapped: %v", c.m, c.body, got)
+		}
+	}
+	// A single packet looks the same.
+	if p, err := codec.Infer(codec.SendFile{ContentSize: 16, OrigSize: 1, Packet: 1, Total: 1}, 16); err != nil || p.Swapped {
+		t.Errorf("1 of 1: %+v, %v", p, err)
 	}
 }
 
@@ -97,7 +155,16 @@ func TestInferRefuses(t *testing.T) {
 		body          uint32
 		detail        string
 	}{
-		{"no packets", 16, 0, 0, 0, 16, "Total Packets is 0"},
+		{"no packets, and a file", 32, 16, 1, 0, 32, "Total Packets is 0"},
+		{"no packets, and packet 2", 16, 0, 2, 0, 16, "Total Packets is 0"},
+		{"no packets, and half a block", 16, 0, 1, 0, 8, "Total Packets is 0"},
+		{"no packets, and no content", 16, 0, 1, 0, 0, "Total Packets is 0"},
+		{"no packets, and another Content Size", 0, 0, 1, 0, 16, "Total Packets is 0"},
+		{"swapped, whole, all in the first packet", 10016, 10001, 10, 1, 10016, "swapped"},
+		{"swapped, each packet on its own", 4016, 4000, 3, 1, 4016, "swapped"},
+		{"swapped, no content", 10016, 10001, 10, 1, 0, "swapped"},
+		{"swapped, not the first packet", 10016, 10001, 10, 2, 1024, "packet 10 of 2"},
+		{"swapped, counted from zero", 10016, 10001, 10, 0, 1024, "Total Packets is 0"},
 		{"packet behind the last", 10016, 10001, 11, 10, 1024, "packet 11 of 10"},
 		{"packet 2 of 1", 16, 0, 2, 1, 16, "packet 2 of 1"},
 		{"no content", 10016, 10001, 1, 10, 0, "without content"},

@@ -13,6 +13,9 @@ type RequestHeader struct {
 	Version     uint8
 	Code        Code
 	PayloadSize uint32 // bytes that follow the header
+	// Later reports that the code came as that of the later edition, 825 for
+	// 1025. A decoder sets it; Append does not look at it.
+	Later bool
 }
 
 // parseRequestHeader reads the RequestHeaderSize bytes of b.

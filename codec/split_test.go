@@ -34,7 +34,7 @@ func requestStream() []step {
 	noContent.wire = slices.Concat(noContent.wire[:19], unhex("0b010000"), noContent.wire[23:23+267])
 	noContent.header.PayloadSize, noContent.content = 267, nil
 	later := stepOf(send)
-	later.wire[17], later.wire[18] = 0x3c, 0x03 // 828
+	later.wire[17], later.wire[18], later.header.Later = 0x3c, 0x03, true // 828
 	return slices.Concat(
 		steps[:2],
 		[]step{{wire: unknown, err: codec.ErrCode}},

@@ -324,6 +324,15 @@ func (c *conn) close(reason string) {
 	_ = c.lp.el.Close(c.gc) // calls OnClose
 }
 
+// remind lets the session send what it put off.
+func (c *conn) remind() {
+	if c.gc != nil && c.reason == "" && c.sess != nil {
+		if c.sess.Tick(); len(c.out) > 0 {
+			c.pump()
+		}
+	}
+}
+
 // overdue names the timer that has run out, if one has.
 func (c *conn) overdue(now time.Time) string {
 	o := &c.lp.srv.opts

@@ -92,10 +92,11 @@ func (lp *loop) waitTasks() {
 	}
 }
 
-// tick ends connections whose time is up.
+// tick sends what sessions owe, and ends connections whose time is up.
 func (lp *loop) tick(now time.Time) {
 	for c := range lp.conns {
 		c.weigh(now)
+		c.remind()
 		if reason := c.overdue(now); reason != "" {
 			c.expire(reason)
 		}

@@ -89,9 +89,12 @@ type Scratch interface {
 
 // CleanPath makes a slash-separated path below a client's folder of the name
 // that the client gave its file. Backslashes count as slashes; a drive letter
-// and leading slashes are dropped, as are "." and empty elements. Names with
-// a ".." element or control characters, and names of which nothing is left,
-// are refused with ErrPath.
+// and leading slashes are dropped, as are "." and empty elements. A ".." removes
+// the element before it, and where there is none it is dropped like a leading
+// slash: so clients whose names are relative to a folder of their own are
+// served, and no name leads out of the client's folder. Different names may
+// have the same path. Names with control characters, and names of which nothing
+// is left, are refused with ErrPath.
 func CleanPath(name string) (string, error) {
 	for i := range len(name) {
 		if name[i] < 0x20 || name[i] > 0x7e {
@@ -107,7 +110,7 @@ func CleanPath(name string) (string, error) {
 		switch e {
 		case "", ".":
 		case "..":
-			return "", ErrPath
+			elements = elements[:max(len(elements)-1, 0)]
 		default:
 			elements = append(elements, e)
 		}

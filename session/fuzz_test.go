@@ -46,7 +46,7 @@ type line struct {
 }
 
 var (
-	fuzzNames = []string{"a", "./a", "b", `C:\d\e`, "../x", "a/b"}
+	fuzzNames = []string{"a", "./a", "b", `C:\d\e`, "../a", "c/..", "a/b"}
 	fuzzSizes = []int{0, 1, 16, 300, 5000}
 )
 

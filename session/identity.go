@@ -228,7 +228,7 @@ func (s *Session) recall(h codec.RequestHeader, payload []byte, content uint32) 
 		s.refused.passOver(s.host, h.ID, f) {
 		return
 	}
-	m := &message{h, append([]byte(nil), payload...), content}
+	m := &message{h, append([]byte(nil), payload...), content, s.begins}
 	id := h.ID
 	s.svc.resumed.enter(id) // before the key is read: it may be forgotten meanwhile
 	s.resumedAs = &id

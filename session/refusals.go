@@ -5,13 +5,19 @@ import "sealift/codec"
 // refusal remembers a transfer that was answered with 1607. The rest of its
 // packets, which the client sent before it could know, is passed over without
 // another 1607. A packet that comes a second time is of the next attempt, as is
-// one with another Total Packets.
+// one with another Total Packets; whether that gets a 1607, see told.
 type refusal struct {
 	id    codec.ClientID // as in the headers
 	name  string         // of the file, as the client sent it
 	total uint16
 	came  packetSet
 	zero  bool // the client turned out to count from 0
+	// swapped: the client has number and total in each other's place. Here they
+	// are where they belong.
+	swapped bool
+	// of is the first packet's number where its total was 0: that of all packets
+	// of a client that has them swapped and counts from 0.
+	of uint16
 }
 
 // packetSet is a set of packet numbers: bit n%64 of word n/64 is number n.
@@ -62,7 +68,7 @@ func (r *refusals) passOver(host Host, id codec.ClientID, m codec.SendFile) bool
 	if f == nil {
 		return false
 	}
-	if !f.came.add(host, uint32(m.Packet)) {
+	if !f.came.add(host, uint32(f.read(m).Packet)) {
 		r.forget(host, id, f.name)
 		return false
 	}
@@ -72,10 +78,20 @@ func (r *refusals) passOver(host Host, id codec.ClientID, m codec.SendFile) bool
 // covering is the refused transfer that a packet belongs to, or nil.
 func (r refusals) covering(id codec.ClientID, m codec.SendFile) *refusal {
 	f := r.find(id, string(m.FileName))
-	if f == nil || f.total != m.Total || f.came.has(uint32(m.Packet)) {
+	if f == nil {
+		return nil
+	}
+	if f.of > 0 && m.Packet == f.of && m.Total > 0 && m.Total < f.of {
+		return f
+	}
+	if m = f.read(m); f.total != m.Total || f.came.has(uint32(m.Packet)) {
 		return nil
 	}
 	return f
+}
+
+func (f *refusal) read(m codec.SendFile) codec.SendFile {
+	return codec.Plan{Swapped: f.swapped}.Read(m)
 }
 
 // note puts a transfer into the list.

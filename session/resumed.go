@@ -145,7 +145,7 @@ func (s *Session) guard(u *upload, err error) bool {
 		}
 		s.log().Warn("AES key forgotten", s.fields()...)
 		if u.dropped { // meanwhile, by what else was under way
-			s.sayFailed(u.name, u.current(), err)
+			s.sayFailed(s.id, u.name, u.began, u.current(), err)
 		} else {
 			s.fail(u, u.current(), err)
 		}

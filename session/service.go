@@ -136,7 +136,8 @@ const (
 // Host is what a session needs of the transport that drives it. A transport
 // runs each session on one goroutine at a time, "the session's" below; the
 // event loop has one goroutine for many. The session calls these methods on
-// that goroutine, but for Do and Release.
+// that goroutine, but for Do and Release. The transport calls [Session.Tick] about
+// twice a second.
 type Host interface {
 	// Send sends one whole reply. It copies what it cannot send at once.
 	Send(reply []byte)

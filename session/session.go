@@ -32,6 +32,7 @@ type Session struct {
 	begun    uint64             // transfers so far
 	received map[string]receipt // 1603 sent, by file name as sent
 	refused  refusals           // transfers turned down whose packets still come
+	told     tellings           // 1607s about transfers, of late
 	rejected codec.ClientID     // of the last 1606 on this connection
 	pkt      packet             // the 1028 whose content is coming in
 	touched  *upload            // the transfer that content came for last
@@ -43,6 +44,11 @@ type Session struct {
 	recorded time.Time // LastSeen as the registry has it
 
 	messages uint64 // that have come, refused ones too
+
+	// Places in the stream, in bytes of it that came by Feed.
+	taken   uint64 // as far as it was taken
+	offered uint64 // as far as the host has had it
+	begins  uint64 // of the request that is being done: behind its fields, before its content
 
 	ended    bool // a transfer was dropped since Feed last looked
 	busy     bool // a request waits for a worker or the registry
@@ -60,6 +66,7 @@ type message struct {
 	header  codec.RequestHeader
 	payload []byte
 	content uint32
+	begins  uint64 // see Session.begins
 }
 
 // receipt remembers which version of a file this connection's last 1603 for its
@@ -88,6 +95,7 @@ func New(svc *Service, host Host, remote string) *Session {
 // when there is memory again; after a done also if there is no rest. It does not
 // keep p.
 func (s *Session) Feed(p []byte) (n int) {
+	s.offered = max(s.offered, s.taken+uint64(len(p)))
 	for {
 		s.ended = false
 		n += s.consume(p[n:])
@@ -111,7 +119,7 @@ func (s *Session) consume(p []byte) (n int) {
 			break
 		}
 		if m := s.pending; m != nil {
-			s.pending = nil
+			s.pending, s.begins = nil, m.begins
 			if !s.dispatch(m.header, m.payload, m.content) {
 				s.pending = m
 				break
@@ -131,6 +139,7 @@ func (s *Session) consume(p []byte) (n int) {
 		}
 		ev, took, err := s.dec.Next(q)
 		n += took
+		s.taken += uint64(took)
 		if err != nil {
 			s.messages++
 			s.protocolError(err)
@@ -139,9 +148,9 @@ func (s *Session) consume(p []byte) (n int) {
 		switch ev.Kind {
 		case codec.Message:
 			s.messages++
-			s.last = s.host.Now()
+			s.last, s.begins = s.host.Now(), s.taken
 			if !s.dispatch(ev.Header, ev.Payload, ev.ContentSize) {
-				s.pending = &message{ev.Header, append([]byte(nil), ev.Payload...), ev.ContentSize}
+				s.pending = &message{ev.Header, append([]byte(nil), ev.Payload...), ev.ContentSize, s.begins}
 			}
 		case codec.Content:
 			s.content(ev.Content, ev.End)
@@ -172,7 +181,7 @@ func (s *Session) dispatch(h codec.RequestHeader, payload []byte, content uint32
 	case recall:
 		s.recall(h, payload, content)
 	case receive:
-		return s.receive(payload, content)
+		return s.receive(h.Later, payload, content)
 	case confirm, again, abort:
 		s.judged(h.Code, payload)
 		return s.verdict(h.Code, payload)
@@ -238,7 +247,7 @@ func (s *Session) Done() bool {
 			return false
 		}
 	}
-	return !s.Busy() && s.underWay() == 0
+	return !s.Busy() && s.underWay() == 0 && !s.owes()
 }
 
 // Closed tells the session that the connection is gone. Transfers whose record
@@ -265,6 +274,7 @@ func (s *Session) abandon() {
 	}
 	s.received = nil
 	s.refused.clear(s.host)
+	s.forgetAllTold()
 }
 
 // Client is whose connection it is. ok is false as long as nobody knows.
@@ -313,7 +323,7 @@ func (s *Session) turnAway(h codec.RequestHeader, payload []byte, reason error) 
 	}
 	m, _ := codec.ParseSendFile(payload) // with a bad name it is empty, and the number is there
 	if !s.refused.passOver(s.host, h.ID, m) {
-		s.turnDown(h.ID, m, reason)
+		s.turnDown(h.ID, m, h.PayloadSize-codec.SendFileFieldsSize, reason)
 	}
 }
 

@@ -24,7 +24,7 @@ func (s *Session) affirm(u *upload) error {
 	if s.draining {
 		return errGoingDown
 	}
-	u.tentative, u.started = false, s.last
+	u.tentative, u.started, u.began = false, s.last, s.begins
 	delete(s.received, u.name)
 	s.refused.forget(s.host, s.id, u.name)
 	return nil

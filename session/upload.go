@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -43,6 +44,12 @@ type upload struct {
 	complete bool    // all packets are in
 	dropped  bool    // nobody wants it any more
 	sink     *sink
+	began    uint64 // where in the stream, see Session.begins
+
+	// Of the packet that came last, which completes the transfer in the end:
+	// whether it is of the later edition, and its Content Size.
+	later   bool
+	claimed uint32
 }
 
 // packet is the 1028 whose content is coming in.
@@ -55,24 +62,34 @@ type packet struct {
 	done  uint32 // bytes of its content that came
 }
 
-// receive begins a 1028. It returns false if the packet has to wait.
-func (s *Session) receive(payload []byte, content uint32) bool {
-	m, err := codec.ParseSendFile(payload)
-	name, number := string(m.FileName), uint32(m.Packet)
+// receive begins a 1028, which had a code of the later edition or not. It returns
+// false if the packet has to wait.
+func (s *Session) receive(later bool, payload []byte, content uint32) bool {
+	raw, err := codec.ParseSendFile(payload)
+	name := string(raw.FileName)
+	u := s.uploads[name]
+	m := raw
+	if u != nil {
+		m = u.plan.Read(raw)
+	}
+	number := uint32(m.Packet)
 	if err != nil { // the name is not one: m.FileName is empty
 		if !s.refused.passOver(s.host, s.id, m) {
-			s.turnDown(s.id, m, err)
+			s.turnDown(s.id, m, content, err)
 		}
 		return true
 	}
-	u := s.uploads[name]
 	if u != nil && u.tentative {
 		switch {
 		case pastLast(u.plan, m):
 			return true
-		case u.plan.Check(m, content) != nil: // the file comes again in another shape
-			s.drop(u)
-			u = nil
+		case u.plan.Check(m, content) != nil:
+			if _, err := codec.Infer(raw, content); err != nil {
+				s.failAt(u, number, m.Total, err)
+				return true
+			}
+			s.drop(u) // the file comes again in another shape
+			u, m, number = nil, raw, uint32(raw.Packet)
 		case number == uint32(u.plan.First):
 			if err := s.affirm(u); err != nil {
 				s.fail(u, number, err)
@@ -86,16 +103,18 @@ func (s *Session) receive(payload []byte, content uint32) bool {
 			return true
 		}
 		r, known := s.received[name]
-		if known && pastLast(r.plan, m) {
+		again := r.plan.Read(raw)
+		if known && pastLast(r.plan, again) {
 			return true
 		}
 		if s.crowded() {
 			return false
 		}
-		if known && m.Packet != r.plan.First && r.plan.Check(m, content) == nil {
+		if known && again.Packet != r.plan.First && r.plan.Check(again, content) == nil {
 			if u = s.suppose(name, r.plan); u == nil {
 				return true
 			}
+			m, number = again, uint32(again.Packet)
 		}
 	case u.allIn():
 		// What is not the packet past the last is of the next transfer under the
@@ -109,10 +128,11 @@ func (s *Session) receive(payload []byte, content uint32) bool {
 		u = nil
 	}
 	if u == nil {
-		if u, err = s.begin(name, m, content); err != nil {
-			s.turnDown(s.id, m, err)
+		if u, err = s.begin(name, raw, content); err != nil {
+			s.turnDown(s.id, raw, content, err)
 			return true
 		}
+		number = uint32(u.plan.Read(raw).Packet)
 	} else if err := u.plan.Check(m, content); err != nil {
 		s.failAt(u, number, m.Total, err)
 		return true
@@ -121,6 +141,7 @@ func (s *Session) receive(payload []byte, content uint32) bool {
 		s.flush()
 		s.touched = u
 	}
+	u.later, u.claimed = later, m.ContentSize
 	switch {
 	case u.has(number): // came already
 	case number == u.next && u.based:
@@ -183,6 +204,7 @@ func (s *Session) begin(name string, m codec.SendFile, content uint32) (*upload,
 	if plan.OrigSize > s.svc.MaxFileSize {
 		return nil, errTooLarge
 	}
+	m = plan.Read(m)
 	based := m.Packet <= 1
 	if r := s.refused.find(s.id, name); r != nil && r.zero && m.Packet < m.Total {
 		plan.First, based = 0, true
@@ -197,7 +219,7 @@ func (s *Session) begin(name string, m codec.SendFile, content uint32) (*upload,
 
 // enter puts u among the transfers under way.
 func (s *Session) enter(u *upload) *upload {
-	u.started, u.next = s.last, uint32(u.plan.First)
+	u.started, u.began, u.next = s.last, s.begins, uint32(u.plan.First)
 	s.begun++
 	u.serial = s.begun
 	u.sink = &sink{
@@ -436,6 +458,7 @@ func (s *Session) stored(u *upload, f *File) {
 		}
 		delete(s.received, name)
 	}
+	s.served(u.name)
 	s.received[u.name] = receipt{incoming: f.Incoming, plan: u.plan}
 	s.log().Info("received", s.fields(zap.String("file", u.name), zap.Int64("bytes", f.Size),
 		zap.Duration("took", s.host.Now().Sub(u.started)), zap.Uint32("cksum", f.Cksum),
@@ -446,8 +469,18 @@ func (s *Session) stored(u *upload, f *File) {
 		sum++
 	}
 	s.send(codec.FileReceived{
-		ID: f.ID, ContentSize: uint32(f.Size), FileName: []byte(u.name), Cksum: sum,
+		ID: f.ID, ContentSize: u.contentSize(f.Size), FileName: []byte(u.name), Cksum: sum,
 	}.Append(make([]byte, 0, 512)))
+}
+
+// contentSize is what the 1603 gives as Content Size for a file of size bytes.
+// The documents of the later edition leave its meaning open, and its clients
+// compare it with the Content Size that they sent last.
+func (u *upload) contentSize(size int64) uint32 {
+	if u.later {
+		return u.claimed
+	}
+	return uint32(size)
 }
 
 // fail ends a transfer with a 1607. number is that of the packet at fault.
@@ -461,7 +494,7 @@ func (s *Session) failAt(u *upload, number uint32, total uint16, err error) {
 	// If packet 0 comes after packet 1 was taken for the first, then the client
 	// counts from 0, and when the file comes again that is known.
 	zero := number < uint32(u.plan.First) || u.plan.First == 0 && number <= u.plan.Last()
-	f := refusal{id: s.id, name: u.name, total: total, zero: zero}
+	f := refusal{id: s.id, name: u.name, total: total, zero: zero, swapped: u.plan.Swapped}
 	ok := f.came.add(s.host, number)
 	for n := uint32(u.plan.First); n < u.next && ok; n++ {
 		ok = f.came.add(s.host, n)
@@ -475,39 +508,42 @@ func (s *Session) failAt(u *upload, number uint32, total uint16, err error) {
 		ok = ok && f.came.add(s.host, s.pkt.number)
 	}
 	s.drop(u)
-	s.turned(f, ok, number, err)
+	if refusedFor(err) {
+		err = fmt.Errorf("read as %v: %w", u.plan, err)
+	}
+	s.turned(f, ok, u.began, number, err)
 }
 
 // turnDown answers a packet that begins a transfer with 1607, and remembers not
-// to do so again for the packets behind it.
-func (s *Session) turnDown(id codec.ClientID, m codec.SendFile, err error) {
-	f := refusal{id: id, name: string(m.FileName), total: m.Total}
+// to do so again for the packets behind it. content is the size of its content.
+func (s *Session) turnDown(id codec.ClientID, m codec.SendFile, content uint32, err error) {
+	f := refusal{id: id, name: string(m.FileName)}
+	if f.swapped = m.MaybeSwapped(content); f.swapped {
+		m = f.read(m)
+	}
+	if f.total = m.Total; m.Total == 0 && m.Packet > 1 {
+		f.of = m.Packet
+	}
 	// A number past Total is of no transfer: one that is right may follow.
 	ok := (m.Packet <= m.Total || m.Total == 0) && f.came.add(s.host, uint32(m.Packet))
-	s.turned(f, ok, uint32(m.Packet), err)
+	s.turned(f, ok, s.begins, uint32(m.Packet), err)
 }
 
 // turned ends a refusal. remember is false if it is not to be kept.
-func (s *Session) turned(f refusal, remember bool, number uint32, err error) {
+func (s *Session) turned(f refusal, remember bool, began uint64, number uint32, err error) {
 	if s.closed || !remember {
 		f.came.free(s.host)
 	} else {
 		s.refused.note(s.host, f)
 	}
-	s.sayFailed(f.name, number, err)
+	s.sayFailed(f.id, f.name, began, number, err)
 }
 
-func (s *Session) sayFailed(name string, number uint32, err error) {
-	if s.closed {
-		return
-	}
+// refusedFor tells what the client did wrong from what failed in the server.
+func refusedFor(err error) bool {
 	var f fault
-	if e := (*codec.Error)(nil); errors.As(err, &e) || errors.As(err, &f) || errors.Is(err, ErrPath) {
-		s.log().Warn("transfer refused", s.fields(zap.String("file", name), zap.Uint32("packet", number), zap.String("reason", err.Error()))...)
-	} else {
-		s.log().Error("transfer failed", s.fields(zap.String("file", name), zap.Uint32("packet", number), zap.Error(err))...)
-	}
-	s.sendError()
+	e := (*codec.Error)(nil)
+	return errors.As(err, &e) || errors.As(err, &f) || errors.Is(err, ErrPath)
 }
 
 // drop ends a transfer without a word and removes what it left.

@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -84,7 +85,11 @@ func (c Client) String() string {
 	if c.OneRun {
 		words = append(words, "one run")
 	}
-	return strings.Join(append(words, c.Habits...), " ")
+	words = append(words, c.Habits...)
+	if c.Unknown && !slices.Contains(c.Habits, underRejectedID) {
+		words = append(words, "rejected")
+	}
+	return strings.Join(words, " ")
 }
 
 // A Server is a server program together with what it takes and how it errs.
@@ -116,7 +121,7 @@ func HabitualClients(maker Maker) []Client {
 		{Maker: maker, Dialect: spec, Habits: []string{"--extra-packet"}},
 		{Maker: maker, Dialect: padded, Habits: []string{"--extra-packet"}},
 		{Maker: maker, Dialect: zeroBased, Habits: []string{"--extra-packet"}},
-		{Maker: maker, Dialect: spec, Habits: []string{"--register-under-1606"}, Unknown: true},
+		{Maker: maker, Dialect: spec, Habits: []string{underRejectedID}, Unknown: true},
 		{Maker: maker, Dialect: spec, Habits: []string{"--split-writes", "header"}},
 		{Maker: maker, Dialect: spec, Habits: []string{"--split-writes", "bytes"}},
 		{Maker: maker, Dialect: spec, Habits: []string{"--one-write"}},

@@ -30,6 +30,11 @@ var (
 		{"--split-writes header", "clients that write header and payload one after the other"},
 		{"--split-writes bytes", "the worst that a network may make of any client: every byte comes alone"},
 		{"--one-write", "all packets of a file in one write"},
+		{"--check-size", "clients that end when the Content Size of the 1603 is not the one that they sent last"},
+		{"--no-total", "clients that divide the size of the file by that of a packet: an empty file has Total Packets 0"},
+		{"--swapped", "clients that have Packet Number and Total Packets in each other's place"},
+		{"--windows-path", "clients that name a file by a path of the system that they were built on: `client.cpp\\..\\..\\x64\\debug\\file`"},
+		{"--big-endian", "clients that do not look at the byte order of their headers (a test of its own: they are refused, and the log says why)"},
 		{"--me-info nul-padded", "clients that write the name as the field of 255 bytes that it is in the messages"},
 		{"--me-info upper-case", "the hex digits of Crypto++'s HexEncoder, unless told otherwise"},
 		{"--me-info dashed", "ids as Python's `str(uuid)` writes them"},
@@ -86,5 +91,6 @@ take one dialect, and answer what is of another with 1607.
 		}
 		fmt.Fprintln(w)
 	}
-	fmt.Fprint(w, "`one run`: all files with one command. `transfer.info`: `sealift` without arguments, as the peers' clients always run.\n")
+	fmt.Fprint(w, "`one run`: all files with one command. `transfer.info`: `sealift` without arguments, as the peers' clients always run.\n"+
+		"`rejected`: each file but the first begins with a 1606 and a new registration.\n")
 }

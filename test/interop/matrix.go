@@ -85,6 +85,7 @@ func toSealiftPlans() []plan {
 				Client{Maker: maker, Dialect: spec, OneRun: true})
 		} else {
 			clients = append(clients, HabitualClients(maker)...)
+			clients = append(clients, FieldClients(maker)...)
 		}
 	}
 	var plans []plan

@@ -80,12 +80,17 @@ func TestCodes(t *testing.T) {
 
 // TestGlossary shows that docs/INTEROP.md explains each word of the tables, and no other.
 func TestGlossary(t *testing.T) {
-	used := map[string]bool{"--priv-key": true} // of TestPrivKey
+	used := map[string]bool{"--priv-key": true, "--big-endian": true} // of tests of their own
 	for _, dialect := range Dialects {
 		used[dialect.String()] = true
 	}
 	for _, client := range HabitualClients(Cpp) {
 		used[strings.Join(client.Habits, " ")] = true
+	}
+	for _, client := range FieldClients(Cpp) {
+		for _, habit := range client.Habits {
+			used[habit] = true
+		}
 	}
 	for _, style := range MeInfoStyles {
 		used["--me-info "+style] = true

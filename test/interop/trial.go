@@ -108,7 +108,7 @@ func (r *runner) stored(size int) error {
 	if err != nil {
 		return err
 	}
-	stored, err := os.ReadFile(r.server.Stored(id, fileName(size)))
+	stored, err := os.ReadFile(r.server.Stored(id, r.Client.stored(fileName(size))))
 	if err == nil && !bytes.Equal(stored, Content(size)) {
 		err = errors.New("the stored file differs")
 	}

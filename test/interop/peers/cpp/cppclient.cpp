@@ -30,6 +30,11 @@ constexpr const char *USAGE =
     "  --reverse              send the last packet first\n"
     "  --shuffle              send the packets in a random order\n"
     "  --later-codes          number the requests 825 to 902\n"
+    "  --check-size           end if the 1603 has not the Content Size that was sent last\n"
+    "  --no-total             count no packets for an empty file\n"
+    "  --swapped              put number and total into each other's place\n"
+    "  --windows-path         send a name with a path of another system\n"
+    "  --big-endian           write the numbers of headers in big-endian\n"
     "  --extra-packet         send one packet more after the last\n"
     "  --register-under-1606  answer a 1606 with 1026 under its id\n"
     "  --split-writes header  write each header on its own\n"
@@ -45,7 +50,8 @@ struct Options {
     std::string dialect = "spec", split_writes, me_info;
     size_t packet = 0;
     bool reverse = false, shuffle = false, later_codes = false, extra_packet = false, register_under_1606 = false,
-         one_write = false, priv_key = false;
+         one_write = false, priv_key = false, check_size = false, no_total = false, swapped = false, windows_path = false,
+         big_endian = false;
 };
 
 Options parse_options(const std::vector<std::string> &args) {
@@ -60,6 +66,11 @@ Options parse_options(const std::vector<std::string> &args) {
         else if (args[i] == "--reverse") options.reverse = true;
         else if (args[i] == "--shuffle") options.shuffle = true;
         else if (args[i] == "--later-codes") options.later_codes = true;
+        else if (args[i] == "--check-size") options.check_size = true;
+        else if (args[i] == "--no-total") options.no_total = true;
+        else if (args[i] == "--swapped") options.swapped = true;
+        else if (args[i] == "--windows-path") options.windows_path = true;
+        else if (args[i] == "--big-endian") options.big_endian = true;
         else if (args[i] == "--extra-packet") options.extra_packet = true;
         else if (args[i] == "--register-under-1606") options.register_under_1606 = true;
         else if (args[i] == "--split-writes") options.split_writes = value();
@@ -92,7 +103,12 @@ public:
         Bytes all;
         for (const Bytes &payload : payloads) {
             std::cout << "sent " << code << std::endl;
-            const Bytes header = client_id + number(VERSION, 1) + number(code, 2) + number(payload.size(), 4);
+            Bytes code_field = number(code, 2), size_field = number(payload.size(), 4);
+            if (options.big_endian) { // of those who do not look at the byte order
+                std::reverse(code_field.begin(), code_field.end());
+                std::reverse(size_field.begin(), size_field.end());
+            }
+            const Bytes header = client_id + number(VERSION, 1) + code_field + size_field;
             if (options.one_write) {
                 all += header + payload;
             } else if (options.split_writes == "header") {
@@ -290,16 +306,22 @@ std::vector<Bytes> packets(const Options &options, const Bytes &key, const std::
         if (options.dialect == "padded" || options.dialect == "zero-based") transfer.back().body.resize(size, '\0');
     }
 
-    const size_t total = transfer.size(), first = first_number(options.dialect);
+    size_t total = transfer.size();
+    // The size of the file divided by that of a packet, rounded up: nothing makes no packets.
+    if (options.no_total && data.empty()) total = 0;
+    const size_t first = first_number(options.dialect);
     if (options.extra_packet) { // a loop that ends one too late reads at the end of the file: nothing, or an old buffer
         Packet extra = transfer.back();
         extra.body = options.dialect == "padded" ? Bytes(transfer.front().body.size(), '\0') : "";
         transfer.push_back(extra);
     }
     std::vector<Bytes> messages;
-    for (size_t i = 0; i < transfer.size(); i++)
-        messages.push_back(number(transfer[i].content, 4) + number(transfer[i].orig, 4) + number(first + i, 2) +
-                           number(total, 2) + name_field(name) + transfer[i].body);
+    for (size_t i = 0; i < transfer.size(); i++) {
+        size_t packet = first + i, packets = total;
+        if (options.swapped) std::swap(packet, packets);
+        messages.push_back(number(transfer[i].content, 4) + number(transfer[i].orig, 4) + number(packet, 2) +
+                           number(packets, 2) + name_field(name) + transfer[i].body);
+    }
     if (options.reverse) std::reverse(messages.begin(), messages.end());
     if (options.shuffle) std::shuffle(messages.begin(), messages.end(), std::mt19937(1256));
     return messages;
@@ -310,7 +332,8 @@ void transfer(Connection &connection, const Options &options, const Bytes &key, 
     std::ifstream file(path, std::ios::binary);
     if (!file) throw std::runtime_error("cannot open " + path);
     const Bytes data{std::istreambuf_iterator<char>(file), {}};
-    const std::string name = file_name(path);
+    // A path is how a project names a file of its own, where it was built.
+    const std::string name = (options.windows_path ? "client.cpp\\..\\..\\x64\\debug\\" : "") + file_name(path);
     const uint32_t checksum = cksum(data);
     std::cout << "cksum " << checksum << std::endl;
     const std::vector<Bytes> messages = packets(options, key, name, data);
@@ -318,7 +341,10 @@ void transfer(Connection &connection, const Options &options, const Bytes &key, 
         const Reply reply = connection.ask(PACKET, messages);
         if (reply.code != CRC) unexpected(PACKET, reply.code);
         Reader fields(reply.payload);
-        fields.bytes(ID_SIZE + 4 + NAME_SIZE); // client id, content size, file name
+        fields.bytes(ID_SIZE); // client id
+        if (fields.bytes(4) != messages.back().substr(0, 4) && options.check_size)
+            throw std::runtime_error("the Content Size of the 1603 is not that of the last packet");
+        fields.bytes(NAME_SIZE); // file name
         if (fields.number(4) == checksum) {
             const Reply last = connection.ask(CRC_OK, name_field(name));
             if (last.code != ACK) unexpected(CRC_OK, last.code);

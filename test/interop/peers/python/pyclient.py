@@ -45,7 +45,8 @@ class Connection:
         messages = []
         for payload in payloads:
             print("sent", code, flush=True)
-            header = wire.REQUEST_HEADER.pack(self.client_id, wire.VERSION, code, len(payload))
+            layout = wire.BIG_ENDIAN_HEADER if self.options.big_endian else wire.REQUEST_HEADER
+            header = layout.pack(self.client_id, wire.VERSION, code, len(payload))
             messages.append((header, payload))
         if self.options.one_write:
             self.socket.sendall(b"".join(header + payload for header, payload in messages))
@@ -190,8 +191,11 @@ def packets(options, key, name, data):
         numbers.append(first + total)
         bodies.append(bytes(len(bodies[0])) if options.dialect == "padded" else b"")
         sizes.append(sizes[-1])
-    messages = [wire.PACKET_FIELDS.pack(content, orig, number, total, name.encode("ascii")) + body
-                for (content, orig), number, body in zip(sizes, numbers, bodies)]
+    if options.no_total:  # the size of the file divided by that of a packet, rounded up: nothing makes no packets
+        total = 0 if not data else total
+    fields = [(content, orig, total, number) if options.swapped else (content, orig, number, total)
+              for (content, orig), number in zip(sizes, numbers)]
+    messages = [wire.PACKET_FIELDS.pack(*field, name.encode("ascii")) + body for field, body in zip(fields, bodies)]
     if options.reverse:
         messages.reverse()
     if options.shuffle:
@@ -204,6 +208,8 @@ def transfer(connection, options, key, path):
     with open(path, "rb") as file:
         data = file.read()
     name = wire.file_name(path)
+    if options.windows_path:  # how a project names a file of its own, where it was built
+        name = "client.cpp\\..\\..\\x64\\debug\\" + name
     checksum = wire.cksum(data)
     print("cksum", checksum)
     messages = packets(options, key, name, data)
@@ -211,6 +217,8 @@ def transfer(connection, options, key, path):
         code, payload = connection.ask(wire.PACKET, *messages)
         if code != wire.CRC:
             raise Fatal(f"1028 was answered with {code}")
+        if options.check_size and payload[16:20] != messages[-1][:4]:
+            raise Fatal("the Content Size of the 1603 is not that of the last packet")
         if wire.CRC_FIELDS.unpack(payload)[3] == checksum:
             code, _ = connection.ask(wire.CRC_OK, wire.NAME.pack(name.encode("ascii")))
             if code != wire.ACK:
@@ -229,6 +237,11 @@ def main():
     parser.add_argument("--reverse", action="store_true", help="send the last packet first")
     parser.add_argument("--shuffle", action="store_true", help="send the packets in a random order")
     parser.add_argument("--later-codes", action="store_true", help="number the requests 825 to 902")
+    parser.add_argument("--check-size", action="store_true", help="end if the 1603 has not the Content Size that was sent last")
+    parser.add_argument("--no-total", action="store_true", help="count no packets for an empty file")
+    parser.add_argument("--swapped", action="store_true", help="put number and total into each other's place")
+    parser.add_argument("--windows-path", action="store_true", help="send a name with a path of another system")
+    parser.add_argument("--big-endian", action="store_true", help="write the numbers of headers in big-endian")
     parser.add_argument("--extra-packet", action="store_true", help="send one packet more after the last")
     parser.add_argument("--register-under-1606", action="store_true", help="answer a 1606 with 1026 under its id")
     parser.add_argument("--split-writes", choices=("header", "bytes"), help="write headers, or all bytes, one by one")

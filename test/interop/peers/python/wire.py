@@ -23,6 +23,7 @@ REGISTERED, REFUSED, AES_KEY, CRC, ACK, RECONNECTED, REJECTED, ERROR = 1600, 160
 LATER_CODES = {REGISTER: 825, PUBLIC_KEY: 826, RECONNECT: 827, PACKET: 828, CRC_OK: 900, CRC_BAD: 901, ABORT: 902}
 
 REQUEST_HEADER = struct.Struct("<16sBHI")  # client id, version, code, payload size
+BIG_ENDIAN_HEADER = struct.Struct(">16sBHI")  # the same, of those who do not look at the byte order
 REPLY_HEADER = struct.Struct("<BHI")  # version, code, payload size
 NAME = struct.Struct("<255s")  # 1025, 1027, 1029, 1030, 1031
 NAME_AND_KEY = struct.Struct("<255s160s")  # 1026

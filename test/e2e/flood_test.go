@@ -1,0 +1,65 @@
+//go:build unix
+
+package e2e
+
+import (
+	"encoding/binary"
+	"strings"
+	"testing"
+
+	"sealift/codec"
+)
+
+// Copies of a packet that is refused, in one write or each in its own, get a
+// handful of 1607s and lines in the log. A client that waits gets its reply
+// however often it tries.
+func TestFloodOfRefusals(t *testing.T) {
+	t.Parallel()
+	const copies = 2000
+	for _, alone := range []bool{false, true} {
+		for what, at := range map[string]int{"the content": 4, "Total Packets": 8} {
+			d := serve(t)
+			p := login(t, d, "f")
+			content := make([]byte, 500)
+			bad := p.packets(p.encrypt("f", content), 0)[0].bytes()
+			field := bad[codec.RequestHeaderSize+at:]
+			binary.LittleEndian.PutUint16(field, binary.LittleEndian.Uint16(field)+1)
+			var all []byte
+			for range copies {
+				if alone {
+					p.send(bad)
+				} else {
+					all = append(all, bad...)
+				}
+			}
+			p.send(all)
+			p.send(p.msgReconnect()) // its reply shows the end of the others
+			replies := 0
+			for {
+				r, err := p.tryReply()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if r.code == codec.CodeReconnected {
+					break
+				}
+				replies++
+			}
+			if replies < 1 || replies > 10 {
+				t.Errorf("%d packets that contradict %s get %d replies", copies, what, replies)
+			}
+			t.Logf("%s, alone %v: %d replies", what, alone, replies)
+			q := *p // on a connection to which nothing is owed
+			q.conn = nil
+			q.dial()
+			q.reconnect()
+			for range 6 {
+				q.send(bad)
+				q.expect(codec.CodeError)
+			}
+			if n := strings.Count(d.log.String(), "transfer refused"); n > 20 {
+				t.Errorf("%d lines in the log", n)
+			}
+		}
+	}
+}
