@@ -11,7 +11,7 @@ import (
 
 // firstSilence is how long a server of which nothing is known may think about a
 // small file before its silence is taken for an answer. A variable for tests.
-var firstSilence = 30 * time.Second
+var firstSilence = 20 * time.Second
 
 // smallFile is the largest file that is small in this sense, in bytes.
 const smallFile = 1 << 20

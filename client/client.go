@@ -389,15 +389,16 @@ func (c *Client) retry(ctx context.Context, code codec.Code, try func(*conn) err
 // otherCodes finds out, if it is time for that, whether a first message has
 // failed because the server numbers its requests otherwise.
 func (c *Client) otherCodes(ctx context.Context, err error, attempt int) bool {
+	last := attempt > c.opts.Retries
 	if errors.Is(err, errOtherCodes) {
 		c.drop()
 		return true
 	}
-	if errors.As(err, new(unreachable)) || !errors.Is(err, ErrServer) && !errors.Is(err, ErrConnection) || !c.peer.mayFindCodes(attempt) {
+	if errors.As(err, new(unreachable)) || !errors.Is(err, ErrServer) && !errors.Is(err, ErrConnection) || !c.peer.mayFindCodes(last || isSilence(err) && attempt > 1) {
 		return false
 	}
 	c.drop() // the server may serve one connection at a time
-	return c.findCodes(ctx, errors.Is(err, ErrServer))
+	return c.findCodes(ctx, errors.Is(err, ErrServer), false)
 }
 
 // ask is retry for a message that one reply answers.

@@ -6,7 +6,16 @@ import "time"
 // their replies, for the first file. A notice comes at once. The returned
 // function makes it patient again.
 func Impatient() (restore func()) {
-	old := [...]time.Duration{patience, suspicion, probePatience, firstSilence}
-	patience, suspicion, probePatience, firstSilence = 0, 20*time.Millisecond, 300*time.Millisecond, 300*time.Millisecond
-	return func() { patience, suspicion, probePatience, firstSilence = old[0], old[1], old[2], old[3] }
+	all := []*time.Duration{&patience, &suspicion, &strangerPatience, &probePatience, &firstSilence}
+	var old []time.Duration
+	for _, d := range all {
+		old = append(old, *d)
+		*d = 300 * time.Millisecond
+	}
+	patience, suspicion = 0, 20*time.Millisecond
+	return func() {
+		for i, d := range all {
+			*d = old[i]
+		}
+	}
 }

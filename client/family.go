@@ -16,8 +16,8 @@ import (
 // How long the first message to a server goes without a reply before others are
 // asked beside it, and how long each of these may take. Variables for tests.
 var (
-	suspicion     = 10 * time.Second
-	probePatience = 5 * time.Second
+	suspicion        = 5 * time.Second
+	strangerPatience = 3 * time.Second
 )
 
 // errOtherCodes ends a try of a first message whose number the server does not
@@ -30,9 +30,10 @@ func isFirst(code codec.Code) bool { return code == codec.CodeRegister || code =
 // findCodes finds out how the server numbers requests: by a 1027 and an 827
 // under an id and a name that nobody has, each on a connection of its own. They
 // change nothing on a server, and the one that it knows gets a 1606. refused
-// says that the message that failed got a 1607. It reports whether requests are
-// numbered otherwise from now on.
-func (c *Client) findCodes(ctx context.Context, refused bool) (changed bool) {
+// says that the message that failed got a 1607, beside that it still waits: then
+// silence says nothing, for the server may serve one connection at a time. It
+// reports whether requests are numbered otherwise from now on.
+func (c *Client) findCodes(ctx context.Context, refused, beside bool) (changed bool) {
 	before := c.peer.number()
 	c.log.Warn("finding out how the server numbers requests", "codes", "1025 or 825")
 	got := [...]codec.Code{Codes1025: 0, Codes825: 0}
@@ -49,6 +50,9 @@ func (c *Client) findCodes(ctx context.Context, refused bool) (changed bool) {
 		if got[i] == codec.CodeReconnectRejected {
 			break // if it knows both, 1025 is used
 		}
+	}
+	if beside && got[Codes1025] == 0 && got[Codes825] == 0 {
+		return false
 	}
 	found := before
 	switch {
@@ -79,7 +83,7 @@ func (c *Client) askStranger(ctx context.Context, codes Codes) codec.Code {
 	defer context.AfterFunc(ctx, func() { nc.Close() })()
 	msg := codec.Reconnect{Name: []byte(probeName())}.Append(nil, codec.ClientID(uuid.New()))
 	codes.put(msg, codec.CodeReconnect)
-	if nc.SetDeadline(time.Now().Add(probePatience)) != nil {
+	if nc.SetDeadline(time.Now().Add(strangerPatience)) != nil {
 		return 0
 	}
 	if _, err := nc.Write(msg); err != nil {

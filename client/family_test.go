@@ -210,7 +210,7 @@ func TestCodesOfAnotherServer(t *testing.T) {
 	if err := sendAll(o, pattern(100)); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := f.take(), "conn 825 825 conn 1027 conn 1025 1026 1028 1029"; got != want {
+	if got, want := f.take(), "conn 825 825 825 825 conn 1027 conn 1025 1026 1028 1029"; got != want {
 		t.Errorf("sequence %q, want %q", got, want)
 	}
 	if facts, err := known.Load(f.addr); err != nil || facts.Codes != client.Codes1025 {

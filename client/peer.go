@@ -104,12 +104,12 @@ func (p *peer) number() Codes {
 }
 
 // mayFindCodes reports whether it is worth while to find out how the server
-// numbers requests: after try number attempt of a first message has failed. A
-// server whose numbers are known is asked when it has failed twice.
-func (p *peer) mayFindCodes(attempt int) bool {
+// numbers requests, after a first message has failed. Where its numbers are
+// believed to be known that is so only if it has failed persistently.
+func (p *peer) mayFindCodes(persistently bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.codesDone && (!p.codesSure || attempt > 1)
+	return !p.codesDone && (!p.codesSure || persistently)
 }
 
 // foundCodes notes what was found out, and that there is nothing more to find.

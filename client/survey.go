@@ -17,6 +17,9 @@ const (
 	pauseProbe   = 150_001
 )
 
+// probePatience is how long a probe waits for its reply. A variable for tests.
+var probePatience = 5 * time.Second
+
 // maxProbePatience is the longest that a probe waits for its reply. It waits
 // three times as long as the slowest reply yet took.
 const maxProbePatience = 20 * time.Second

@@ -38,7 +38,7 @@ func (c *Client) write(cn *conn, b []byte) error {
 // loses nothing.
 func (c *Client) await(ctx context.Context, cn *conn, request codec.Code, limit time.Duration) (reply, error) {
 	defer c.notice(fmt.Sprintf("the reply to %v", request), limit).Stop()
-	if !isFirst(request) || limit <= suspicion || !c.peer.mayFindCodes(c.attempt) {
+	if !isFirst(request) || limit <= suspicion || !c.peer.mayFindCodes(c.attempt > 1) {
 		return cn.await(ctx, limit)
 	}
 	began := time.Now()
@@ -49,7 +49,7 @@ func (c *Client) await(ctx context.Context, cn *conn, request codec.Code, limit 
 	before, known := c.peer.number(), false
 	beside, stop := context.WithCancel(ctx)
 	changed := make(chan bool, 1)
-	go func() { changed <- c.findCodes(beside, false) }()
+	go func() { changed <- c.findCodes(beside, false, true) }()
 	defer func() {
 		stop()
 		if changed != nil {

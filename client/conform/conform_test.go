@@ -226,7 +226,7 @@ func TestFaultsAreFound(t *testing.T) {
 			return m, [][]byte{codec.IDReply{Code: codec.CodeAck, ID: codec.ClientID(m)}.Append(nil)}, false
 		}), "mismatch"},
 		{"no second file of a name", onRequest(1028, func(c *proxied, m []byte) ([]byte, [][]byte, bool) {
-			if bytes.HasPrefix(m[fileName:], []byte("twice.bin")) && c.requests[0] == codec.CodeReconnect {
+			if bytes.HasPrefix(m[fileName:], []byte("twice\x00")) && c.requests[0] == codec.CodeReconnect {
 				return instead(generalError)
 			}
 			return m, nil, false
@@ -433,7 +433,7 @@ func TestAFailureShowsTheBytes(t *testing.T) {
 				received = e.Hex
 			}
 		}
-		if !regexp.MustCompile(`^00\*16 03 01 04 ff 00 00 00 63 6f 6e 66 6f 72 6d 2d( [0-9a-f]{2})+ 00\*\d+$`).MatchString(sent) {
+		if !regexp.MustCompile(`^00\*16 03 01 04 ff 00 00 00 63 6f 6e 66 6f 72 6d( [0-9a-f]{2})+ 00\*\d+$`).MatchString(sent) {
 			t.Errorf("sent %q", sent)
 		}
 		if received != "03 47 06 00*4" {
