@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,29 +17,31 @@ import (
 	"sealift/internal/fakeserver"
 )
 
-// family is a server that numbers requests in one way, in front of one that
-// takes both.
-type family struct {
-	addr string
+// picky is a server that takes some messages only, in front of one that takes
+// all.
+type picky struct {
+	addr  string
+	close func() // no connection any more
 
-	mu  sync.Mutex
-	log []string // codes as they came over the wire, "conn" for a connection
+	mu    sync.Mutex
+	log   []string // codes as they came over the wire, "conn" for a connection
+	files []string // names in first packets, as they came
 }
 
-// What a server does about a code that it does not know.
+// What a server does about a message that it does not take.
 const (
 	answer1607 = "1607"
 	closeIt    = "close"
 	sayNothing = "silence"
 )
 
-func newFamily(t *testing.T, s *fakeserver.Server, knows func(code uint16) bool, unknown string) *family {
+func newPicky(t *testing.T, s *fakeserver.Server, takes func(m []byte) bool, other string) *picky {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &family{addr: ln.Addr().String()}
+	f := &picky{addr: ln.Addr().String(), close: func() { ln.Close() }}
 	t.Cleanup(func() { ln.Close() })
 	go func() {
 		for {
@@ -58,14 +61,14 @@ func newFamily(t *testing.T, s *fakeserver.Server, knows func(code uint16) bool,
 					_, _ = io.Copy(down, up)
 					down.Close()
 				}()
-				f.serve(down, up, knows, unknown)
+				f.serve(down, up, takes, other)
 			}()
 		}
 	}()
 	return f
 }
 
-func (f *family) serve(down, up net.Conn, knows func(uint16) bool, unknown string) {
+func (f *picky) serve(down, up net.Conn, takes func([]byte) bool, other string) {
 	for {
 		m := make([]byte, codec.RequestHeaderSize)
 		if _, err := io.ReadFull(down, m); err != nil {
@@ -75,29 +78,33 @@ func (f *family) serve(down, up net.Conn, knows func(uint16) bool, unknown strin
 		if _, err := io.ReadFull(down, m[codec.RequestHeaderSize:]); err != nil {
 			return
 		}
-		code := binary.LittleEndian.Uint16(m[17:])
-		f.note(fmt.Sprint(code))
+		f.note(fmt.Sprint(code(m)))
+		if name := fileName(m); name != "" && number(m) <= 1 {
+			f.mu.Lock()
+			f.files = append(f.files, name)
+			f.mu.Unlock()
+		}
 		switch {
-		case knows(code):
+		case takes(m):
 			if _, err := up.Write(m); err != nil {
 				return
 			}
-		case unknown == answer1607:
+		case other == answer1607:
 			_, _ = down.Write(fakeserver.GeneralError)
-		case unknown == closeIt:
+		case other == closeIt:
 			return
 		}
 	}
 }
 
-func (f *family) note(what string) {
+func (f *picky) note(what string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.log = append(f.log, what)
 }
 
 // take returns what came since the last call.
-func (f *family) take() string {
+func (f *picky) take() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := strings.Join(f.log, " ")
@@ -105,16 +112,36 @@ func (f *family) take() string {
 	return s
 }
 
-func later(code uint16) bool { return code < 1000 }
-func first(code uint16) bool { return code > 1000 }
-func both(uint16) bool       { return true }
+// Fields of a request. Those of a packet are 0 and "" for others.
+func code(m []byte) uint16 { return binary.LittleEndian.Uint16(m[17:]) }
+
+func isPacket(m []byte) bool { return code(m) == 1028 || code(m) == 828 }
+
+func number(m []byte) uint16 {
+	if !isPacket(m) {
+		return 0
+	}
+	return binary.LittleEndian.Uint16(m[31:])
+}
+
+func fileName(m []byte) string {
+	if !isPacket(m) {
+		return ""
+	}
+	name, _, _ := bytes.Cut(m[35:], []byte{0})
+	return string(name)
+}
+
+func later(m []byte) bool { return code(m) < 1000 }
+func first(m []byte) bool { return code(m) > 1000 }
+func both([]byte) bool    { return true }
 
 func TestCodesAreFoundOutOnce(t *testing.T) {
 	defer client.Impatient()()
 	for _, unknown := range []string{answer1607, closeIt, sayNothing} {
 		t.Run(unknown, func(t *testing.T) {
 			s := fakeserver.New(t)
-			f := newFamily(t, s, later, unknown)
+			f := newPicky(t, s, later, unknown)
 			known := client.KnownServersFile(filepath.Join(t.TempDir(), "known_servers"))
 			store := &memory{}
 			o := options(s)
@@ -149,7 +176,7 @@ func TestCodesAreFoundOutOnce(t *testing.T) {
 
 func TestCodesThatWereAskedFor(t *testing.T) {
 	s := fakeserver.New(t)
-	f := newFamily(t, s, later, answer1607)
+	f := newPicky(t, s, later, answer1607)
 	o := options(s)
 	o.Server, o.Codes = f.addr, client.Codes825
 	if err := sendAll(o, pattern(100)); err != nil {
@@ -170,7 +197,7 @@ func TestCodesThatWereAskedFor(t *testing.T) {
 // A server of both editions, and one that is merely in trouble, stay with 1025.
 func TestCodesStay(t *testing.T) {
 	for _, tc := range []struct {
-		knows func(uint16) bool
+		takes func([]byte) bool
 		want  string
 	}{
 		{both, "conn 1025 conn 1027 conn 1025 1026 1028 1029"},
@@ -184,7 +211,7 @@ func TestCodesStay(t *testing.T) {
 			}
 			return right
 		}
-		f := newFamily(t, s, tc.knows, closeIt)
+		f := newPicky(t, s, tc.takes, closeIt)
 		o := options(s)
 		o.Server, o.Codes = f.addr, client.AutoCodes
 		if err := sendAll(o, pattern(100)); err != nil {
@@ -201,7 +228,7 @@ func TestCodesStay(t *testing.T) {
 func TestCodesOfAnotherServer(t *testing.T) {
 	known := client.KnownServersFile(filepath.Join(t.TempDir(), "known_servers"))
 	s := fakeserver.New(t)
-	f := newFamily(t, s, first, answer1607)
+	f := newPicky(t, s, first, answer1607)
 	if err := known.Save(f.addr, client.Facts{Codes: client.Codes825, Dialect: client.Auto}); err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,9 @@ const (
 	pauseProbe   = 150_001
 )
 
+// probeSize is the size of a file that has several packets in form f.
+func probeSize(f form) int { return max(dialectProbe, 2*f.packetSize+1) }
+
 // probePatience is how long a probe waits for its reply. A variable for tests.
 var probePatience = 5 * time.Second
 
@@ -82,33 +85,36 @@ func (c *Client) survey(ctx context.Context, t *transfer) (form, error) {
 	}
 	for _, f := range candidates(c.opts.PacketSize) {
 		f.pause = pauses[len(pauses)-1]
-		switch err := s.probe(ctx, f, dialectProbe); {
+		err := s.probe(ctx, f, probeSize(f))
+		if err == nil {
+			f.pause, err = s.findPause(ctx, f, t.size)
+		}
+		switch {
 		case err == nil:
-			return s.findPause(ctx, f, t)
+			return f, nil
 		case errors.Is(err, errGone):
-			return form{}, fmt.Errorf("%w before or since a probe in the dialect %v", err, f.dialect)
+			return form{}, fmt.Errorf("%w since a probe in the dialect %v, or the one before", err, f.dialect)
 		case errors.Is(err, errNoProbes) || ctx.Err() != nil:
 			return form{}, fmt.Errorf("%w (there are no probes left)", ErrNoDialect)
-		default:
-			c.log.Debug("not this dialect", "dialect", f.dialect, "packet_size", f.packetSize, "because", err)
 		}
+		c.log.Debug("not this dialect", "dialect", f.dialect, "packet_size", f.packetSize, "because", err)
 	}
 	return form{}, ErrNoDialect
 }
 
-// findPause finds the shortest pause with which the server keeps up.
-func (c *Client) findPause(ctx context.Context, f form, t *transfer) (form, error) {
-	l, err := f.plan(t.size)
-	if err != nil {
-		return form{}, err
+// findPause returns the shortest pause with which a file of that size goes
+// through in form f, or what kept it from it.
+func (c *Client) findPause(ctx context.Context, f form, size int64) (time.Duration, error) {
+	l, err := f.plan(size)
+	if err != nil || l.total == 1 {
+		return 0, err
 	}
-	size := int(min(t.size, pauseProbe))
 	for _, f.pause = range pauses {
-		if l.total == 1 || f.pause == pauses[len(pauses)-1] || c.probe(ctx, f, size) == nil {
+		if err = c.probe(ctx, f, int(min(size, pauseProbe))); err == nil || errors.Is(err, errGone) || errors.Is(err, errNoProbes) {
 			break
 		}
 	}
-	return f, ctx.Err()
+	return f.pause, err
 }
 
 // probe sends a file of that size in form f, compares checksums, and aborts it.
