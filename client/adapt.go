@@ -9,8 +9,9 @@ import (
 	"sealift/codec"
 )
 
-// firstSilence is how long a server of which nothing is known may think about a
-// small file before its silence is taken for an answer. A variable for tests.
+// firstSilence is how long a server may think about a small file before its
+// silence is taken for an answer: one of which nothing is known, and one that
+// may have lost a packet. A variable for tests.
 var firstSilence = 20 * time.Second
 
 // smallFile is the largest file that is small in this sense, in bytes.
@@ -55,17 +56,18 @@ func (t *transfer) hopeless() bool {
 // replyTimeout is how long the server may think about the file.
 func (t *transfer) replyTimeout() time.Duration {
 	d := t.c.opts.replyTimeout(t.size)
-	if t.trust == guessed && t.size <= smallFile && t.c.peer.mayAdapt() {
+	if t.size <= smallFile && (t.trust == guessed && t.c.peer.mayAdapt() || t.pause > 0 && t.layout.total > 1) {
 		d = min(d, firstSilence)
 	}
 	return d
 }
 
 // pauseNow is the pause after each packet of the next attempt: it grows with
-// each failure. A server that has stored files before may fail once without it.
+// each failure. A server that has stored files without one may fail once before
+// it gets one.
 func (t *transfer) pauseNow() time.Duration {
 	n := t.failures
-	if n == 1 && t.worked {
+	if n == 1 && t.worked && t.form.pause == 0 {
 		n = 0
 	}
 	return longer(t.form.pause, n)
@@ -91,7 +93,7 @@ func (t *transfer) adapt(ctx context.Context, err error) (again bool, _ error) {
 		return false, &Error{Code: e.Code, Attempts: e.Attempts, Err: context.Cause(ctx)}
 	}
 	defer done()
-	if _, _, _, turn := c.peer.current(); turn != t.turn {
+	if _, _, turn := c.peer.current(); turn != t.turn {
 		return true, nil // another Client has found one
 	}
 	if !c.peer.probes {
@@ -101,7 +103,9 @@ func (t *transfer) adapt(ctx context.Context, err error) (again bool, _ error) {
 	}
 	c.log.Warn("finding out which dialect the server takes", "at_most", maxProbeTime, "because", why)
 	f, err := c.survey(ctx, t)
-	c.peer.endSurvey()
+	if f != t.form {
+		c.peer.endSurvey()
+	}
 	switch {
 	case ctx.Err() != nil:
 		return false, &Error{Code: e.Code, Attempts: e.Attempts, Err: context.Cause(ctx)}

@@ -14,6 +14,10 @@ type Facts struct {
 	Dialect    Dialect       // Auto: not known
 	PacketSize int           // goes with Dialect; 0: what the dialect usually has
 	Pause      time.Duration // after each packet, see [Options.Known]; 0: none is needed
+
+	// OnePacket: files of one packet went through, but none of several did yet, and
+	// so the dialect is not known: most have the same packet then.
+	OnePacket bool
 }
 
 var noFacts = Facts{Codes: AutoCodes, Dialect: Auto}
@@ -29,8 +33,8 @@ type KnownServers interface {
 }
 
 // KnownServersFile keeps facts in a text file: a line for each server with its
-// host:port and the words codes=, dialect=, packet-size= and pause=, as far as
-// they are known. Other words and other lines stay as they are.
+// host:port and the words codes=, dialect=, packet-size=, pause= and one-packet=,
+// as far as they are known. Other words and other lines stay as they are.
 func KnownServersFile(path string) KnownServers { return knownServersFile(path) }
 
 type knownServersFile string
@@ -56,6 +60,8 @@ func (f knownServersFile) Load(server string) (*Facts, error) {
 			if n, err := strconv.Atoi(w.Value); err == nil && n > 0 && int64(n) <= maxBody {
 				facts.PacketSize = n
 			}
+		case "one-packet":
+			facts.OnePacket = w.Value == "ok"
 		case "pause":
 			if d, err := time.ParseDuration(w.Value); err == nil {
 				facts.Pause = min(max(d, 0), pauses[len(pauses)-1])
@@ -79,6 +85,7 @@ func (f knownServersFile) Save(server string, facts Facts) error {
 		word("codes", facts.Codes.String(), facts.Codes != AutoCodes),
 		word("dialect", facts.Dialect.String(), facts.Dialect != Auto),
 		word("packet-size", strconv.Itoa(facts.PacketSize), facts.PacketSize > 0),
+		word("one-packet", "ok", facts.OnePacket),
 		word("pause", fmt.Sprintf("%gms", facts.Pause.Seconds()*1e3), facts.Pause > 0))
 }
 

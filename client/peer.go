@@ -30,10 +30,10 @@ func (f form) plan(size int64) (layout, error) {
 type trust uint8
 
 const (
-	guessed    trust = iota // nothing was stored in it yet
-	remembered              // a file was stored in it in an earlier run
+	guessed    trust = iota // nothing was stored in it yet, or only files of one packet
+	remembered              // a file of several was stored in it in an earlier run
 	found                   // a probe was taken in it in this run
-	proven                  // a file was stored in it in this run, or it was asked for
+	proven                  // one was in this run, or it was asked for
 )
 
 // peer is what is known of a server. The Clients of a Run share it; its methods
@@ -58,7 +58,8 @@ type peer struct {
 	codesDone bool  // a reply has shown them in this run, or nothing more can be found out
 	form      form
 	trust     trust
-	worked    bool // a file was stored in this run or an earlier one, whatever its dialect
+	worked    bool // a file of several packets was stored, in this run or an earlier one, in whatever form
+	small     bool // one of one packet was, in this form
 	turn      int  // counts the changes of form, but for its pause
 	surveyed  bool // the dialects were tried in this run
 }
@@ -93,6 +94,7 @@ func newPeer(o *Options, address string) *peer {
 	}
 	p.form.pause = p.known.Pause
 	p.worked = p.known.Dialect != Auto || p.known.Pause > 0
+	p.small = p.known.OnePacket
 	return p
 }
 
@@ -130,12 +132,20 @@ func (p *peer) answered() {
 	}
 }
 
-// current returns the form in use, how far it is to be trusted, whether the
-// server has stored a file before, in whatever form, and which turn it is.
-func (p *peer) current() (f form, t trust, worked bool, turn int) {
+// current returns the form in use, how far it is to be trusted, and which turn
+// it is.
+func (p *peer) current() (f form, t trust, turn int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.form, p.trust, p.worked, p.turn
+	return p.form, p.trust, p.turn
+}
+
+// served reports whether the server has stored a file of several packets before,
+// in whatever form, and whether it has stored one of one packet in this form.
+func (p *peer) served() (several, one bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.worked, p.small
 }
 
 // mayAdapt reports whether another form may be found that suits the server.
@@ -149,7 +159,7 @@ func (p *peer) mayAdapt() bool {
 func (p *peer) change(f form, t trust) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.form, p.trust, p.worked = f, t, false
+	p.form, p.trust, p.worked, p.small = f, t, false, false
 	p.turn++
 }
 
@@ -160,15 +170,22 @@ func (p *peer) endSurvey() {
 	p.surveyed = true
 }
 
-// stored notes that the server has a file that was sent in form f.
-func (p *peer) stored(f form) {
+// stored notes that the server has a file that was sent in form f, in so many
+// packets.
+func (p *peer) stored(f form, packets int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.form.dialect == f.dialect && p.form.packetSize == f.packetSize {
-		p.form.pause = max(p.form.pause, f.pause)
-		p.trust, p.worked = proven, true
-		p.remember()
+	if p.form.dialect != f.dialect || p.form.packetSize != f.packetSize {
+		return // another Client has found out otherwise
 	}
+	if p.small = true; packets > 1 {
+		p.form.pause = max(p.form.pause, f.pause)
+		p.worked = true
+	}
+	if packets > 1 || p.trust == found {
+		p.trust = proven
+	}
+	p.remember()
 }
 
 // remember saves what is new. Only what was found out is kept, and not what was
@@ -178,7 +195,11 @@ func (p *peer) remember() {
 	if p.autoCodes && p.codesSure {
 		facts.Codes = p.codes
 	}
+	if p.autoForm && p.trust == guessed {
+		facts.Dialect, facts.PacketSize, facts.OnePacket = Auto, 0, p.small
+	}
 	if p.trust == proven {
+		facts.OnePacket = false
 		facts.Pause = p.form.pause
 		if p.autoForm {
 			facts.Dialect, facts.PacketSize = p.form.dialect, 0

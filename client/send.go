@@ -62,7 +62,7 @@ type transfer struct {
 	layout layout
 	form   form
 	trust  trust
-	worked bool // the server has stored a file before
+	worked bool // the server has stored a file of several packets before
 	turn   int  // of the peer's forms
 	// failures counts 1607s, ends of the connection, silences and wrong checksums
 	// after a 1028, and silences those among them.
@@ -80,10 +80,8 @@ func (t *transfer) deliver(ctx context.Context) error {
 		err := t.run(ctx)
 		if err == nil {
 			used := t.form
-			if t.layout.total > 1 {
-				used.pause = t.pause
-			}
-			t.c.peer.stored(used)
+			used.pause = t.pause
+			t.c.peer.stored(used, t.layout.total)
 			return nil
 		}
 		if again, err := t.adapt(ctx, err); !again {
@@ -94,9 +92,13 @@ func (t *transfer) deliver(ctx context.Context) error {
 
 // shape lays the file out in the form that the server is believed to want.
 func (t *transfer) shape() (err error) {
-	t.form, t.trust, t.worked, t.turn = t.c.peer.current()
+	t.form, t.trust, t.turn = t.c.peer.current()
 	t.failures, t.silences, t.pause = 0, 0, 0
 	t.layout, err = t.form.plan(t.size)
+	several, one := t.c.peer.served()
+	if t.worked = several; t.trust == guessed && t.layout.total == 1 && one {
+		t.trust = remembered
+	}
 	return err
 }
 

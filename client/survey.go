@@ -10,12 +10,18 @@ import (
 	"sealift/codec"
 )
 
-// Sizes of probe files, in bytes: several packets in most dialects; and enough
-// of them for a server that is too slow for the pause between them.
+// Sizes of probe files, in bytes: one packet; several packets in most dialects;
+// and enough of them for a server that is too slow for the pause between them.
 const (
-	dialectProbe = 5_001
-	pauseProbe   = 150_001
+	onePacketProbe = 501
+	dialectProbe   = 5_001
+	pauseProbe     = 150_001
 )
+
+// dialectPause is the pause after each packet of a dialectProbe: there are few of
+// them, and a server that is slow is not to be taken for one that wants another
+// dialect.
+const dialectPause = 50 * time.Millisecond
 
 // probeSize is the size of a file that has several packets in form f.
 func probeSize(f form) int { return max(dialectProbe, 2*f.packetSize+1) }
@@ -79,15 +85,19 @@ func (c *Client) survey(ctx context.Context, t *transfer) (form, error) {
 		c.identity, c.aesKey, c.hasKey, c.conn = s.identity, s.aesKey, s.hasKey, s.conn
 	}()
 	if t.trust == remembered {
-		if err := s.probe(ctx, t.form, pauseProbe); err == nil {
+		size := pauseProbe
+		if t.layout.total == 1 {
+			size = onePacketProbe
+		}
+		if err := s.probe(ctx, t.form, size); err == nil {
 			return t.form, nil
 		}
 	}
 	for _, f := range candidates(c.opts.PacketSize) {
-		f.pause = pauses[len(pauses)-1]
+		f.pause = dialectPause
 		err := s.probe(ctx, f, probeSize(f))
 		if err == nil {
-			f.pause, err = s.findPause(ctx, f, t.size)
+			f.pause, err = s.findPause(ctx, f)
 		}
 		switch {
 		case err == nil:
@@ -102,15 +112,11 @@ func (c *Client) survey(ctx context.Context, t *transfer) (form, error) {
 	return form{}, ErrNoDialect
 }
 
-// findPause returns the shortest pause with which a file of that size goes
+// findPause returns the shortest pause with which a file of many packets goes
 // through in form f, or what kept it from it.
-func (c *Client) findPause(ctx context.Context, f form, size int64) (time.Duration, error) {
-	l, err := f.plan(size)
-	if err != nil || l.total == 1 {
-		return 0, err
-	}
+func (c *Client) findPause(ctx context.Context, f form) (pause time.Duration, err error) {
 	for _, f.pause = range pauses {
-		if err = c.probe(ctx, f, int(min(size, pauseProbe))); err == nil || errors.Is(err, errGone) || errors.Is(err, errNoProbes) {
+		if err = c.probe(ctx, f, pauseProbe); err == nil || errors.Is(err, errGone) || errors.Is(err, errNoProbes) {
 			break
 		}
 	}
