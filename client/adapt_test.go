@@ -194,6 +194,30 @@ func TestAServerThatAProbeEnds(t *testing.T) {
 	}
 }
 
+// A server that does not have us back during the probes, and keeps our name,
+// costs us nothing: who we are stays.
+func TestProbesDoNotCostTheIdentity(t *testing.T) {
+	s := fakeserver.New(t)
+	s.Answer = func(m fakeserver.Message, right []byte) []byte {
+		if m.Code == codec.CodeReconnect {
+			return codec.IDReply{Code: codec.CodeReconnectRejected, ID: m.ID}.Append(nil)
+		}
+		return right
+	}
+	p := newPicky(t, s, takesPadded, closeIt)
+	o := adaptive(p, t.TempDir())
+	content := pattern(3000)
+	if err := sendAll(o, content); err != nil {
+		t.Error(err)
+	}
+	if got, _ := s.Stored("f"); !bytes.Equal(got, content) {
+		t.Error("stored something else")
+	}
+	if id, err := o.Identity.Load(); err != nil || id == nil || id.Name != "Michael Jackson" {
+		t.Errorf("who we are: %+v, %v", id, err)
+	}
+}
+
 // Another server than the one that is remembered.
 func TestADialectOfAnotherServer(t *testing.T) {
 	for _, remembered := range []client.Facts{

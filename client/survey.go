@@ -74,8 +74,7 @@ var errNoProbes = errors.New("there are no probes left")
 // that, and so the form is not what t has failed for. The error is an
 // ErrNoDialect, or says why there is no more to be found out.
 func (c *Client) survey(ctx context.Context, t *transfer) (form, error) {
-	c.drop() // the server may serve one connection at a time
-	s := *c
+	s := *c // it goes on with our connection: the server may serve one at a time
 	s.quiet = true
 	s.opts.Progress = func(Progress) {}
 	s.opts.Retries = 4
@@ -169,20 +168,32 @@ func (c *Client) abort(ctx context.Context, t *transfer) {
 }
 
 // ready makes sure of a connection on which a file can be sent. The regular way
-// is a reconnect; where the server has none, the last key is still good; and a
-// server that has forgotten us, because it began anew, is told again.
+// is a reconnect. A server that has forgotten us, because it began anew, is told
+// again; but who we are is not given up before there is something in its place,
+// for it may only refuse to have us back. Then the last key may still be good.
 func (c *Client) ready(ctx context.Context) error {
 	if c.conn != nil && c.conn.usable() == nil {
 		return nil
 	}
 	c.drop()
-	key := c.aesKey
-	err := c.Reconnect(ctx, c.identity)
-	switch {
-	case errors.Is(err, ErrRejected):
-		_, err = c.registerAnew(ctx, c.identity)
-	case errors.Is(err, ErrServer):
-		c.aesKey, c.hasKey = key, true
+	me, key := c.identity, c.aesKey
+	err := c.Reconnect(ctx, me)
+	if errors.Is(err, ErrRejected) {
+		adopted := false
+		if !c.offered.IsZero() && c.conn != nil {
+			_, adopted, err = c.adopt(ctx, me.Name, c.offered)
+		}
+		if err == nil && adopted {
+			return nil
+		}
+		if _, err = c.register(ctx, me.Name); errors.Is(err, ErrNameTaken) {
+			if keepErr := c.keep(me); keepErr != nil {
+				return keepErr
+			}
+		}
+	}
+	if errors.Is(err, ErrServer) || errors.Is(err, ErrNameTaken) {
+		c.identity, c.aesKey, c.hasKey = me, key, true
 		err = c.connect(ctx)
 	}
 	return err
