@@ -137,7 +137,8 @@ func (c *proxied) requestsOf(down, up net.Conn, f fault) {
 			return
 		}
 		size := binary.LittleEndian.Uint32(m[19:])
-		if want, ok := codec.RequestPayloadSize(firstEdition(requestCode(m))); ok && size != want && requestCode(m) != codec.CodeSendFile {
+		first := firstEdition(requestCode(m))
+		if want, ok := codec.RequestPayloadSize(first); ok && size != want && first != codec.CodeSendFile {
 			size = 0 // the server is not going to wait for it
 		}
 		m = append(m, make([]byte, size)...)
