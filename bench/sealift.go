@@ -31,7 +31,7 @@ func sealiftClients(ctx context.Context, h *harness, s *server, spec load.Spec) 
 	for i := range spec.Connections {
 		identity := filepath.Join(s.opts.dir, fmt.Sprintf("me-%d.info", i))
 		send := func(file string, more ...string) *exec.Cmd {
-			args := append([]string{"send", "--server", s.addr, "--identity", identity}, more...)
+			args := append([]string{"send", "--server", s.addr, "--identity", identity, "--known-servers", os.DevNull}, more...)
 			return exec.CommandContext(ctx, program, append(args, file)...)
 		}
 		all = append(all, &commandClient{

@@ -21,12 +21,21 @@ type Client struct {
 	aesKey   [keys.AESKeySize]byte
 	hasKey   bool
 	mix      *mixer // shared with the other Clients of a Run, or nil
+	peer     *peer  // shared with the other Clients of a Run
+
+	quiet   bool           // says nothing while it waits
+	slowest time.Duration  // the longest that a reply to anything but a file took
+	attempt int            // of the message under way: 1, 2, …
+	offered codec.ClientID // in the last 1606; zero if there was none, or it was ours
 }
 
 // Dial returns a Client with a connection to o.Server. It tries as often as
 // for any message; the error is an [Error] then, and a plain one where the
 // options make no sense.
-func Dial(ctx context.Context, o Options) (*Client, error) {
+func Dial(ctx context.Context, o Options) (*Client, error) { return dial(ctx, o, nil) }
+
+// dial is Dial for a server of which p is known; nil: what o.Known has.
+func dial(ctx context.Context, o Options, p *peer) (*Client, error) {
 	o.setDefaults()
 	address, err := ServerAddress(o.Server)
 	if err != nil {
@@ -35,13 +44,19 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 	if int(o.Dialect) >= len(dialectNames) {
 		return nil, fmt.Errorf("unknown dialect %d", o.Dialect)
 	}
+	if int(o.Codes) >= len(codesNames) {
+		return nil, fmt.Errorf("unknown codes %d", o.Codes)
+	}
 	if o.PacketSize < 0 || int64(o.PacketSize) > maxBody {
 		return nil, fmt.Errorf("packet size %d: want 1 to %d bytes", o.PacketSize, int64(maxBody))
 	}
 	if o.PacketSize > 0 && o.Dialect == Single {
 		return nil, errors.New("the single dialect has one packet: it takes no packet size")
 	}
-	c := &Client{opts: o, address: address, log: o.Logger}
+	if p == nil {
+		p = newPeer(&o, address)
+	}
+	c := &Client{opts: o, address: address, log: o.Logger, peer: p}
 	if err := c.retry(ctx, 0, func(*conn) error { return nil }); err != nil {
 		return nil, err
 	}
@@ -83,10 +98,12 @@ func (c *Client) Register(ctx context.Context, name string) (Identity, error) {
 		}
 		switch r.code {
 		case codec.CodeRegistered:
+			c.peer.answered()
 			rep, err := codec.ParseIDReply(r.code, r.payload)
 			id = rep.ID
 			return err
 		case codec.CodeRegisterFailed:
+			c.peer.answered()
 			if tries > 1 {
 				return fmt.Errorf("%w; an earlier try whose answer was lost may have registered it for us: choose another name", ErrNameTaken)
 			}
@@ -106,11 +123,10 @@ func (c *Client) ExchangeKey(ctx context.Context) error {
 	if c.identity.Key == nil {
 		return ErrNotLoggedIn
 	}
-	pub, err := keys.MarshalPublic(&c.identity.Key.PublicKey)
+	msg, err := c.publicKey()
 	if err != nil {
 		return err
 	}
-	msg := codec.PublicKey{Name: []byte(c.identity.Name), Key: pub[:]}.Append(nil, c.identity.ID)
 	return c.ask(ctx, codec.CodePublicKey, func(cn *conn) error {
 		r, err := c.exchange(ctx, cn, codec.CodePublicKey, msg)
 		if err != nil {
@@ -118,6 +134,15 @@ func (c *Client) ExchangeKey(ctx context.Context) error {
 		}
 		return c.takeKey(r, codec.CodeAESKey)
 	})
+}
+
+// publicKey makes the 1026 of the client.
+func (c *Client) publicKey() ([]byte, error) {
+	pub, err := keys.MarshalPublic(&c.identity.Key.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	return codec.PublicKey{Name: []byte(c.identity.Name), Key: pub[:]}.Append(nil, c.identity.ID), nil
 }
 
 // Reconnect comes back as id (1027) and takes the AES key of the answer. A
@@ -138,18 +163,25 @@ func (c *Client) Reconnect(ctx context.Context, id Identity) error {
 			return err
 		}
 		if r.code == codec.CodeReconnectRejected {
+			c.peer.answered()
 			c.rejected(r)
 			return ErrRejected
 		}
-		return c.takeKey(r, codec.CodeReconnected)
+		if err := c.takeKey(r, codec.CodeReconnected); err != nil {
+			return err
+		}
+		c.peer.answered()
+		return nil
 	})
 }
 
-// rejected looks at a 1606. Servers in the field put another id than ours into
-// it, or none; nothing depends on that.
+// rejected looks at a 1606. Some servers put another id than ours into it, or
+// none.
 func (c *Client) rejected(r reply) {
+	c.offered = codec.ClientID{}
 	if r.payload != nil && codec.ClientID(r.payload) != c.identity.ID {
-		c.log.Debug("the server rejects another id than ours", "id", fmt.Sprintf("%x", r.payload))
+		c.offered = codec.ClientID(r.payload)
+		c.log.Debug("the server rejects us under another id than ours", "id", c.offered)
 	}
 	if r.odd != "" {
 		c.drop()
@@ -186,37 +218,101 @@ type Login struct {
 // Login brings the client to where it can send files. An identity in
 // Options.Identity reconnects; where there is none, or the server rejects it,
 // the client registers, under the name of the rejected one or Options.Name, and
-// exchanges a key.
+// exchanges a key. A server that has rejected it with a new id has registered
+// the name under that: the client takes the id, and registers only if the
+// server then wants no key for it.
 func (c *Client) Login(ctx context.Context) (Login, error) {
-	store := c.opts.Identity
-	if store == nil {
-		store = noIdentity{}
-	}
-	name := c.opts.Name
-	var l Login
+	store := c.identities()
 	kept, err := store.Load()
 	if err != nil {
+		return Login{}, err
+	}
+	if kept == nil {
+		return c.register(ctx, c.opts.Name)
+	}
+	if err := c.Reconnect(ctx, *kept); !errors.Is(err, ErrRejected) {
+		return Login{Identity: *kept}, err
+	}
+	return c.registerAnew(ctx, *kept)
+}
+
+func (c *Client) identities() IdentityStore {
+	if c.opts.Identity == nil {
+		return noIdentity{}
+	}
+	return c.opts.Identity
+}
+
+// register registers under name, keeps who we are, and exchanges a key.
+func (c *Client) register(ctx context.Context, name string) (Login, error) {
+	id, err := c.Register(ctx, name)
+	if err != nil {
+		return Login{Identity: id}, err
+	}
+	l := Login{Identity: id, Registered: true}
+	if err := c.keep(id); err != nil {
 		return l, err
-	}
-	if kept != nil {
-		l.Identity = *kept
-		if err := c.Reconnect(ctx, *kept); !errors.Is(err, ErrRejected) {
-			return l, err
-		}
-		c.log.Warn("the server rejected the reconnect (1606): registering again", "name", kept.Name, "id", kept.ID)
-		if err := store.Delete(); err != nil {
-			return l, err
-		}
-		name, l.Rejected = kept.Name, true
-	}
-	if l.Identity, err = c.Register(ctx, name); err != nil {
-		return l, err
-	}
-	l.Registered = true
-	if err := store.Save(l.Identity); err != nil {
-		return l, fmt.Errorf("%q is registered as %v, but that could not be kept: %w", name, l.Identity.ID, err)
 	}
 	return l, c.ExchangeKey(ctx)
+}
+
+func (c *Client) keep(id Identity) error {
+	if err := c.identities().Save(id); err != nil {
+		return fmt.Errorf("%q is registered as %v, but that could not be kept: %w", id.Name, id.ID, err)
+	}
+	return nil
+}
+
+// registerAnew is for an identity that the server has just rejected.
+func (c *Client) registerAnew(ctx context.Context, old Identity) (Login, error) {
+	c.log.Warn("the server rejected the reconnect (1606): registering again", "name", old.Name, "id", old.ID)
+	if err := c.identities().Delete(); err != nil {
+		return Login{Identity: old, Rejected: true}, err
+	}
+	l, err := Login{}, error(nil)
+	adopted := false
+	if !c.offered.IsZero() && c.conn != nil {
+		l, adopted, err = c.adopt(ctx, old.Name, c.offered)
+	}
+	if err == nil && !adopted {
+		l, err = c.register(ctx, old.Name)
+	}
+	l.Rejected = true
+	return l, err
+}
+
+// adopt takes an id that came in a 1606: it sends a new public key under it, on
+// the same connection and once. ok is false if the server does not take that.
+func (c *Client) adopt(ctx context.Context, name string, offered codec.ClientID) (l Login, ok bool, err error) {
+	key, err := keys.Generate()
+	if err != nil {
+		return l, false, err
+	}
+	id := Identity{Name: name, ID: offered, Key: key}
+	if err := c.keep(id); err != nil {
+		return l, false, err
+	}
+	c.identity, c.hasKey = id, false
+	msg, err := c.publicKey()
+	if err != nil {
+		return l, false, err
+	}
+	r, err := c.exchange(ctx, c.conn, codec.CodePublicKey, msg)
+	if err == nil {
+		err = c.takeKey(r, codec.CodeAESKey)
+	}
+	if err == nil {
+		return Login{Identity: id, Registered: true}, true, nil
+	}
+	if ctx.Err() != nil {
+		c.drop()
+		return l, false, &Error{Code: codec.CodePublicKey, Attempts: 1, Err: context.Cause(ctx)}
+	}
+	c.log.Warn("the server takes no key under the id of its 1606", "id", offered, "because", err)
+	if !errors.Is(err, ErrServer) && (r.code != codec.CodeReconnectRejected || r.odd != "") {
+		c.drop() // it is uncertain who we are there
+	}
+	return l, false, c.identities().Delete()
 }
 
 // drop ends the connection, if there is one.
@@ -239,9 +335,10 @@ func (c *Client) connect(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.opts.DialTimeout)
 	defer cancel()
+	defer c.notice("a connection to "+c.address, c.opts.DialTimeout).Stop()
 	nc, err := c.opts.DialContext(ctx, "tcp", c.address)
 	if err != nil {
-		return lost(err)
+		return unreachable{lost(err)}
 	}
 	c.log.Debug("connected", "server", nc.RemoteAddr())
 	c.conn = newConn(nc)
@@ -255,6 +352,7 @@ func (c *Client) retry(ctx context.Context, code codec.Code, try func(*conn) err
 	for attempt := 1; ; attempt++ {
 		err := c.connect(ctx)
 		if err == nil {
+			c.attempt = attempt
 			err = try(c.conn)
 		}
 		if err == nil {
@@ -266,6 +364,10 @@ func (c *Client) retry(ctx context.Context, code codec.Code, try func(*conn) err
 		}
 		if e := (*Error)(nil); errors.As(err, &e) {
 			return e // of a message that try needed first, with its own retries
+		}
+		if isFirst(code) && c.otherCodes(ctx, err, attempt) {
+			attempt = 0
+			continue
 		}
 		if errors.Is(err, ErrConnection) {
 			c.drop()
@@ -284,6 +386,21 @@ func (c *Client) retry(ctx context.Context, code codec.Code, try func(*conn) err
 	}
 }
 
+// otherCodes finds out, if it is time for that, whether a first message has
+// failed because the server numbers its requests otherwise.
+func (c *Client) otherCodes(ctx context.Context, err error, attempt int) bool {
+	last := attempt > c.opts.Retries
+	if errors.Is(err, errOtherCodes) {
+		c.drop()
+		return true
+	}
+	if errors.As(err, new(unreachable)) || !errors.Is(err, ErrServer) && !errors.Is(err, ErrConnection) || !c.peer.mayFindCodes(last || isSilence(err) && attempt > 1) {
+		return false
+	}
+	c.drop() // the server may serve one connection at a time
+	return c.findCodes(ctx, errors.Is(err, ErrServer), false)
+}
+
 // ask is retry for a message that one reply answers.
 func (c *Client) ask(ctx context.Context, code codec.Code, try func(*conn) error) error {
 	return c.retry(ctx, code, func(cn *conn) error {
@@ -295,17 +412,21 @@ func (c *Client) ask(ctx context.Context, code codec.Code, try func(*conn) error
 // exchange sends msg and returns the reply to it. A 1607 is an ErrServer.
 func (c *Client) exchange(ctx context.Context, cn *conn, code codec.Code, msg []byte) (reply, error) {
 	defer context.AfterFunc(ctx, cn.close)()
+	codes := c.peer.number()
+	codes.put(msg, code)
 	c.log.Debug("sent", "message", code, "bytes", len(msg))
 	var r reply
-	err := cn.write(msg, c.opts.WriteTimeout)
+	began := time.Now()
+	err := c.write(cn, msg)
 	if err == nil {
-		r, err = cn.await(ctx, c.opts.ReplyTimeout)
+		r, err = c.await(ctx, cn, code, c.opts.ReplyTimeout)
 	} else {
 		r, err = cn.afterFailedWrite(ctx, err)
 	}
 	if err != nil {
 		return reply{}, err
 	}
+	c.slowest = max(c.slowest, time.Since(began))
 	return r, c.heard(r)
 }
 

@@ -3,6 +3,7 @@ package client
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -40,7 +41,7 @@ func newConn(nc net.Conn) *conn {
 func (c *conn) read() {
 	r := bufio.NewReaderSize(c.nc, 1024)
 	for {
-		rep, err := readReply(r)
+		rep, err := readReply(r, c.nc)
 		select {
 		case c.replies <- received{rep, err}:
 		case <-c.done:
@@ -83,9 +84,19 @@ func (c *conn) await(ctx context.Context, timeout time.Duration) (reply, error) 
 	case <-ctx.Done():
 		return reply{}, ctx.Err()
 	case <-t.C:
-		return reply{}, lost(fmt.Errorf("no reply within %v", timeout))
+		return reply{}, lost(silence(timeout))
 	}
 }
+
+// silence is an error: there was no reply for so long.
+type silence time.Duration
+
+func (s silence) Error() string { return fmt.Sprintf("no reply within %v", time.Duration(s)) }
+
+// unreachable says that a connection could not be made.
+type unreachable struct{ error }
+
+func (u unreachable) Unwrap() error { return u.error }
 
 // lastWords is how long a failed write waits for what the reader still finds:
 // a server that refuses a message may reply and close without reading on.
@@ -118,3 +129,6 @@ func (c *conn) usable() error {
 		return nil
 	}
 }
+
+// isSilence reports whether err says that no reply came in time.
+func isSilence(err error) bool { return errors.As(err, new(silence)) }

@@ -46,10 +46,17 @@ type chunk struct {
 	last      bool // it ends the file
 }
 
+// header is what all packets of a file have in common.
+type header struct {
+	id    codec.ClientID
+	name  string
+	codes Codes
+}
+
 // produce starts a producer. Who calls it reads chunks until they are closed,
 // or calls abort. The content is encrypted beside that of other transfers if
 // there is a mixer.
-func produce(l layout, r io.ReaderAt, id codec.ClientID, name string, key *[aescbc.KeySize]byte, m *mixer) *producer {
+func produce(l layout, r io.ReaderAt, h header, key *[aescbc.KeySize]byte, m *mixer) *producer {
 	p := &producer{
 		chunks: make(chan chunk, chunkBuffers),
 		free:   make(chan []byte, chunkBuffers),
@@ -66,7 +73,7 @@ func produce(l layout, r io.ReaderAt, id codec.ClientID, name string, key *[aesc
 		if m != nil {
 			encrypt = m.stream(enc)
 		}
-		p.err = p.run(l, r, id, []byte(name), enc, encrypt)
+		p.err = p.run(l, r, h, enc, encrypt)
 	}()
 	return p
 }
@@ -78,7 +85,7 @@ func (p *producer) abort() {
 	}
 }
 
-func (p *producer) run(l layout, r io.ReaderAt, id codec.ClientID, name []byte, enc *aescbc.Encrypter, encrypt func([]byte)) error {
+func (p *producer) run(l layout, r io.ReaderAt, h header, enc *aescbc.Encrypter, encrypt func([]byte)) error {
 	sum := cksum.New()
 	src := encryptingReader{r: r, end: l.size, enc: enc, encrypt: encrypt, sum: sum}
 	for i := range l.total {
@@ -87,9 +94,9 @@ func (p *producer) run(l layout, r io.ReaderAt, id codec.ClientID, name []byte, 
 			enc.Reset()
 			src = encryptingReader{r: r, offset: pkt.offset, end: pkt.offset + pkt.plain, enc: enc, encrypt: encrypt, sum: sum}
 		}
-		pkt.fields.FileName = name
-		header := true
-		for sent := int64(0); sent < pkt.body; header = false {
+		pkt.fields.FileName = []byte(h.name)
+		begin := true
+		for sent := int64(0); sent < pkt.body; begin = false {
 			var buf []byte
 			select {
 			case buf = <-p.free:
@@ -97,8 +104,9 @@ func (p *producer) run(l layout, r io.ReaderAt, id codec.ClientID, name []byte, 
 				return errAborted
 			}
 			b := buf[:0]
-			if header {
-				b = pkt.fields.Append(b, id, uint32(pkt.body))
+			if begin {
+				b = pkt.fields.Append(b, h.id, uint32(pkt.body))
+				h.codes.put(b, codec.CodeSendFile)
 			}
 			n := min(pkt.body-sent, maxChunk, int64(cap(b)-len(b)))
 			ciphertext := max(0, min(n, pkt.content-sent))
@@ -194,7 +202,8 @@ func (e *encryptingReader) blocks(p []byte) (int, error) {
 
 // Packets returns the messages (1028, header and payload) in which a Client
 // would send content: for tools that test servers and have a use for single
-// packets. It is all in memory.
+// packets. [Auto] is [Spec] here, and the packets are numbered 1028. It is all in
+// memory.
 func Packets(d Dialect, packetSize int, id codec.ClientID, name string, key *[aescbc.KeySize]byte, content []byte) ([][]byte, error) {
 	if err := CheckFileName(name); err != nil {
 		return nil, err
@@ -203,7 +212,7 @@ func Packets(d Dialect, packetSize int, id codec.ClientID, name string, key *[ae
 	if err != nil {
 		return nil, err
 	}
-	p := produce(l, bytes.NewReader(content), id, name, key, nil)
+	p := produce(l, bytes.NewReader(content), header{id: id, name: name}, key, nil)
 	var messages [][]byte
 	begin := true
 	for c := range p.chunks {

@@ -30,11 +30,14 @@ const (
 	PacketSize
 	// ZeroBasedShort is Spec with the packets numbered 0…N-1, the last one short.
 	ZeroBasedShort
+	// Auto is the dialect that Options.Known remembers, or else Spec; and if that
+	// fails, it finds out which one the server takes. Only Options have it.
+	Auto
 )
 
-var dialectNames = [...]string{"spec", "single", "padded", "zero-based", "per-packet", "packet-size", "zero-based-short"}
+var dialectNames = [...]string{"spec", "single", "padded", "zero-based", "per-packet", "packet-size", "zero-based-short", "auto"}
 
-// Dialects returns all dialects.
+// Dialects returns all dialects, without Auto.
 func Dialects() []Dialect {
 	return []Dialect{Spec, Single, Padded, ZeroBased, ZeroBasedShort, PerPacket, PacketSize}
 }

@@ -22,6 +22,14 @@
 // its packets. A server's checksum that differs gives 1030 and the file again,
 // up to 3 times, then 1031 and an [Error] with [ErrChecksum].
 //
+// # Servers that differ
+//
+// A server may number requests otherwise, lay out packets otherwise, or be too
+// slow for packets that follow at once. With [AutoCodes] and [Auto] the client
+// finds that out when a message has failed, and keeps it in Options.Known; a
+// server that works gets the same messages as without. docs/PROTOCOL.md, section
+// 12, says what is met and what is done about it.
+//
 // # Memory and goroutines
 //
 // A file is read once per attempt and streams through a few buffers of at most

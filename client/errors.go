@@ -27,6 +27,9 @@ var (
 	ErrKey = errors.New("the server's AES key does not open with our private key")
 	// ErrChecksum: the server's checksum was wrong four times.
 	ErrChecksum = errors.New("the server's checksum is wrong")
+	// ErrNoDialect: the server takes a file in none of the dialects, as far as they
+	// could be tried.
+	ErrNoDialect = errors.New("the server takes files in none of the dialects that were tried")
 	// ErrChanged: the file's size changed while it was read.
 	ErrChanged = errors.New("the file changed its size while it was read")
 	// ErrTooLarge: the file does not fit the protocol, or not the dialect and

@@ -28,6 +28,24 @@ func ExampleRun() {
 	}
 }
 
+// To servers of which nothing is known: what they want is found out, and kept
+// for the next run.
+func ExampleOptions_known() {
+	_, err := client.Run(context.Background(), client.Options{
+		Server:   "files.example.org:1256",
+		Name:     "Michael Jackson",
+		Identity: client.IdentityFile("me.info"),
+		Codes:    client.AutoCodes,
+		Dialect:  client.Auto,
+		Known:    client.KnownServersFile("known_servers"),
+	}, []client.File{{Path: "specs/New_product_spec.docx"}}, nil)
+	if errors.Is(err, client.ErrNoDialect) {
+		log.Fatal("sealift conform shows what this server does")
+	} else if err != nil {
+		log.Fatal(err)
+	}
+}
+
 // Step by step, with content that is in memory.
 func ExampleClient_Send() {
 	ctx := context.Background()

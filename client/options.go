@@ -38,8 +38,31 @@ type Options struct {
 	// Identity keeps who we are between runs; default: it is forgotten.
 	Identity IdentityStore
 
-	// Dialect is how the server wants its packets; default: [Spec].
+	// Codes says how the server numbers requests; default: [Codes1025]. With
+	// [AutoCodes] a server that does not answer the first message is asked under
+	// the name of nobody, which changes nothing on it.
+	Codes Codes
+
+	// Dialect is how the server wants its packets; default: [Spec]. With [Auto],
+	// a file that has failed twice by a 1607, the end of the connection or a wrong
+	// checksum, or once by silence, makes the client find out what the server
+	// takes: it sends small files of other names, in one dialect after the other,
+	// and aborts each with a 1031. A server that has stored a file before gets all
+	// tries of the protocol first. For codes and dialects there are at most 20
+	// probes and 2 minutes in a Run; a failure after them is an ErrNoDialect.
 	Dialect Dialect
+
+	// NoProbes keeps [Auto] from probing: it uses what Known remembers, or Spec.
+	NoProbes bool
+
+	// Known keeps what was found out about servers; default: it is forgotten. It
+	// is about the codes and the dialect, where Codes and Dialect leave them open,
+	// and about a pause after each packet. Servers that read once and take what
+	// comes for a message need that: after a failure of a file, packets go out one
+	// by one, each when the peer's TCP has acknowledged the last (on Linux; on
+	// other systems only the pause keeps them apart), with a pause that grows from
+	// 0.3 to 20 ms with each failure.
+	Known KnownServers
 
 	// PacketSize is the content of a packet in bytes, or, in the [PerPacket]
 	// dialect, of the file in it. Default: 64 KiB, 1024 for [Padded] and
@@ -79,8 +102,9 @@ type Options struct {
 	Progress func(Progress)
 
 	// Logger gets each message sent and received at level debug, what a server
-	// does otherwise than the protocol says too, and each retry at level warn;
-	// default: nobody.
+	// does otherwise than the protocol says too, and at level warn each retry, what
+	// is found out about the server, and what is waited for when a reply takes more
+	// than 3 s; default: nobody.
 	Logger *slog.Logger
 }
 
@@ -103,6 +127,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.DialContext == nil {
 		o.DialContext = new(net.Dialer).DialContext
+	}
+	if o.Known == nil {
+		o.Known = nothingKnown{}
 	}
 	if o.Progress == nil {
 		o.Progress = func(Progress) {}

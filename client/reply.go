@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"time"
 
 	"sealift/codec"
 )
@@ -17,7 +19,7 @@ const maxOddPayload = 1024
 // reply is what a server sent: a whole message.
 type reply struct {
 	code    codec.Code
-	payload []byte // the size that the code implies; nil for a 1606 without
+	payload []byte // the size that the code implies; nil for a 1604 or 1606 without
 	raw     []byte // header and payload as they came
 
 	// odd says in what the header was wrong. Then it is a little uncertain
@@ -26,8 +28,9 @@ type reply struct {
 }
 
 // readReply reads one reply. It goes by the payload size that the code implies:
-// there are servers whose headers say 0 or 255 while 16 bytes follow.
-func readReply(r *bufio.Reader) (reply, error) {
+// there are servers whose headers say 0 or 255 while 16 bytes follow. nc is the
+// connection under r; nil: what r has is all there is.
+func readReply(r *bufio.Reader, nc net.Conn) (reply, error) {
 	raw := make([]byte, codec.ResponseHeaderSize, 64)
 	if n, err := io.ReadFull(r, raw); err != nil {
 		return reply{}, lost(readError(err, raw[:n]))
@@ -45,6 +48,9 @@ func readReply(r *bufio.Reader) (reply, error) {
 		return rep, outOfStep(raw, "its payload size is %d, a %v has %d", h.PayloadSize, h.Code, want)
 	case h.Code == codec.CodeReconnectRejected:
 		// Whether an id follows cannot be known, and it is not needed.
+		want = 0
+		fallthrough
+	case h.Code == codec.CodeAck && h.PayloadSize == 0 && !followed(r, nc):
 		want = 0
 		fallthrough
 	default:
@@ -68,6 +74,25 @@ func readReply(r *bufio.Reader) (reply, error) {
 		rep.payload = raw[codec.ResponseHeaderSize:]
 	}
 	return rep, nil
+}
+
+// bareGrace is how long the id of a 1604 that announces none may take.
+const bareGrace = 250 * time.Millisecond
+
+// followed reports whether a payload follows a header that says there is none.
+// What follows may also be the next reply.
+func followed(r *bufio.Reader, nc net.Conn) bool {
+	if nc != nil && r.Buffered() < codec.ResponseHeaderSize {
+		_ = nc.SetReadDeadline(time.Now().Add(bareGrace))
+		defer nc.SetReadDeadline(time.Time{})
+	}
+	next, _ := r.Peek(codec.ResponseHeaderSize)
+	if len(next) < codec.ResponseHeaderSize {
+		return len(next) > 0
+	}
+	h, _ := codec.ParseResponseHeader(next)
+	want, known := codec.ResponsePayloadSize(h.Code)
+	return h.Version != codec.Version || !known || h.PayloadSize != want
 }
 
 // mayBeOdd reports whether a wrong payload size leaves no doubt about what the

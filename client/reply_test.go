@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -143,6 +144,7 @@ func TestToleratedReplies(t *testing.T) {
 			return append(size(255)(right), make([]byte, 255-16)...)
 		}, "conn 1025 1026 1028 1029"},
 		{"1604 says 0", 1029, size(0), "conn 1025 1026 1028 1029"},
+		{"1604 is empty", 1029, func(right []byte) []byte { return size(0)(right[:7]) }, "conn 1025 1026 1028 1029"},
 		{"1603 has the size of the ciphertext", 1028, func(right []byte) []byte {
 			right[23] = 112
 			return right
@@ -155,7 +157,7 @@ func TestToleratedReplies(t *testing.T) {
 		{"1606 has another id", 1027, func(right []byte) []byte {
 			right[7] ^= 0xff
 			return right
-		}, "conn 1027 1025 1026 1028 1029"},
+		}, "conn 1027 1026 1025 1026 1028 1029"},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
 			s := fakeserver.New(t)
@@ -182,6 +184,58 @@ func TestToleratedReplies(t *testing.T) {
 				t.Error("stored something else")
 			}
 		})
+	}
+}
+
+// A 1604 without an id may come for a 1030, too, and then the next reply is not
+// far behind it.
+func TestEmptyAcks(t *testing.T) {
+	s := fakeserver.New(t)
+	s.Ack1030 = true
+	s.Answer = func(m fakeserver.Message, right []byte) []byte {
+		switch {
+		case m.Code == codec.CodeCRCOK, m.Code == codec.CodeCRCBad:
+			return []byte{3, 0x44, 6, 0, 0, 0, 0}
+		case m.Code == codec.CodeSendFile && m.N == 1:
+			right[len(right)-1] ^= 1
+		}
+		return right
+	}
+	c := login(t, options(s))
+	for _, name := range []string{"a", "b"} {
+		if _, err := send(c, name, pattern(1000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := s.Sequence(), "conn 1025 1026 1028 1030 1028 1029 1028 1029"; got != want {
+		t.Errorf("sequence %q, want %q", got, want)
+	}
+}
+
+// A server that rejects a client with a new id has registered the name under
+// that: the name is not free, and the id wants a key.
+func TestA1606WithANewID(t *testing.T) {
+	s := fakeserver.New(t)
+	s.RegisterAt1606 = true
+	store := &memory{id: register(t, fakeserver.New(t))} // of another server
+	store.id.ID = codec.ClientID{9}
+	old := *store.id
+	o := options(s)
+	o.Identity = store
+	if err := sendAll(o, pattern(100)); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := s.Sequence(), "conn 1027 1026 1028 1029"; got != want {
+		t.Errorf("sequence %q, want %q", got, want)
+	}
+	if fmt.Sprint(store.did) != "[delete save]" || store.id.ID == old.ID || store.id.Name != old.Name || store.id.Key.Equal(old.Key) {
+		t.Errorf("did %v, now %q %v; want the name under the new id, with a new key", store.did, store.id.Name, store.id.ID)
+	}
+	if err := sendAll(o, pattern(100)); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := s.Sequence(), "conn 1027 1026 1028 1029 conn 1027 1028 1029"; got != want {
+		t.Errorf("the next run: sequence %q, want %q", got, want)
 	}
 }
 

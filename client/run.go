@@ -154,10 +154,10 @@ func (r *run) parallel(ctx context.Context, o Options, c *Client, n int) error {
 	defer c.mix.close()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return r.send(ctx, c) })
-	identity, mix := c.Identity(), c.mix
+	identity, mix, known := c.Identity(), c.mix, c.peer
 	for range n - 1 {
 		group.Go(func() error {
-			c, err := Dial(ctx, o)
+			c, err := dial(ctx, o, known)
 			if err != nil {
 				return err
 			}

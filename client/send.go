@@ -34,13 +34,9 @@ func (c *Client) Send(ctx context.Context, name string, r io.ReaderAt, size int6
 	if !c.hasKey {
 		return Result{}, ErrNotLoggedIn
 	}
-	l, err := plan(c.opts.Dialect, c.opts.PacketSize, size)
-	if err != nil {
-		return Result{}, fmt.Errorf("%q: %w", name, err)
-	}
-	t := &transfer{c: c, name: name, file: r, layout: l}
+	t := &transfer{c: c, name: name, file: r, size: size}
 	start := time.Now()
-	if err := t.run(ctx); err != nil {
+	if err := t.deliver(ctx); err != nil {
 		var e *Error
 		if errors.As(err, &e) {
 			e.File = name
@@ -49,7 +45,7 @@ func (c *Client) Send(ctx context.Context, name string, r io.ReaderAt, size int6
 		return Result{}, err
 	}
 	return Result{
-		Name: name, Size: size, Cksum: t.sum, Packets: l.total, Attempts: t.attempts, Elapsed: time.Since(start),
+		Name: name, Size: size, Cksum: t.sum, Packets: t.layout.total, Attempts: t.attempts, Elapsed: time.Since(start),
 	}, nil
 }
 
@@ -58,12 +54,55 @@ type transfer struct {
 	c        *Client
 	name     string
 	file     io.ReaderAt
-	layout   layout
+	size     int64  // bytes of the file
 	attempts int    // that sent the file or began to
 	sum      uint32 // our checksum of what was sent last
+
+	// What follows is about the form that the file is sent in now.
+	layout layout
+	form   form
+	trust  trust
+	worked bool // the server has stored a file of several packets before
+	turn   int  // of the peer's forms
+	// failures counts 1607s, ends of the connection, silences and wrong checksums
+	// after a 1028, and silences those among them.
+	failures, silences int
+	pause              time.Duration // after each packet of the last attempt
 }
 
-// run sends the file until the checksums agree or have differed too often.
+// deliver sends the file in the form that the server is believed to want, and
+// in another if that is found out to be wrong.
+func (t *transfer) deliver(ctx context.Context) error {
+	for {
+		if err := t.shape(); err != nil {
+			return fmt.Errorf("%q: %w", t.name, err)
+		}
+		err := t.run(ctx)
+		if err == nil {
+			used := t.form
+			used.pause = t.pause
+			t.c.peer.stored(used, t.layout.total)
+			return nil
+		}
+		if again, err := t.adapt(ctx, err); !again {
+			return err
+		}
+	}
+}
+
+// shape lays the file out in the form that the server is believed to want.
+func (t *transfer) shape() (err error) {
+	t.form, t.trust, t.turn = t.c.peer.current()
+	t.failures, t.silences, t.pause = 0, 0, 0
+	t.layout, err = t.form.plan(t.size)
+	several, one := t.c.peer.served()
+	if t.worked = several; t.trust == guessed && t.layout.total == 1 && one {
+		t.trust = remembered
+	}
+	return err
+}
+
+// run sends the file until the checksums agree, or have differed too often.
 func (t *transfer) run(ctx context.Context) error {
 	for wrong := 0; ; wrong++ {
 		theirs, err := t.send(ctx, wrong > 0)
@@ -73,7 +112,8 @@ func (t *transfer) run(ctx context.Context) error {
 		if theirs == t.sum {
 			return t.verdict(ctx, codec.CodeCRCOK)
 		}
-		if wrong == maxChecksumRetries {
+		t.failures++
+		if wrong == maxChecksumRetries || t.hopeless() {
 			err := fmt.Errorf("%w: %d, ours is %d", ErrChecksum, theirs, t.sum)
 			if abortErr := t.verdict(ctx, codec.CodeAbort); abortErr != nil {
 				err = fmt.Errorf("%w; and the abort failed too: %w", err, abortErr)
@@ -103,6 +143,9 @@ func (t *transfer) verdict(ctx context.Context, code codec.Code) error {
 }
 
 func checkAck(r reply, ours codec.ClientID) error {
+	if r.payload == nil {
+		return nil
+	}
 	ack, err := codec.ParseIDReply(r.code, r.payload)
 	if err != nil {
 		return err
@@ -132,7 +175,7 @@ func (t *transfer) send(ctx context.Context, afterWrong bool) (theirs uint32, er
 		if err != nil {
 			// Lost at the first message after a 1604: the server had closed it.
 			reconnect = closed && errors.Is(err, ErrConnection)
-			return err
+			return t.failed(err)
 		}
 		theirs, err = t.received(r)
 		return err
@@ -155,10 +198,10 @@ func (t *transfer) received(r reply) (cksum uint32, err error) {
 	if string(m.FileName) != t.name {
 		return 0, r.surprise("a %v for file %q, we sent %q", r.code, m.FileName, t.name)
 	}
-	if int64(m.ContentSize) != t.layout.size {
+	if int64(m.ContentSize) != t.size {
 		// Some servers give the size of the ciphertext or of the last packet.
 		// The checksum covers the size of the file.
-		t.c.log.Debug("the server's content size is not that of the file", "size", m.ContentSize, "file", t.layout.size)
+		t.c.log.Debug("the server's content size is not that of the file", "size", m.ContentSize, "file", t.size)
 	}
 	return m.Cksum, nil
 }
@@ -170,17 +213,21 @@ func (t *transfer) exchange(ctx context.Context, cn *conn, afterWrong bool) (rep
 	defer context.AfterFunc(ctx, cn.close)()
 	c := t.c
 	acks := 0
+	codes := c.peer.number()
+	t.pause = t.pauseNow()
 	if afterWrong {
 		msg := codec.Verdict{Code: codec.CodeCRCBad, FileName: []byte(t.name)}.Append(nil, c.identity.ID)
+		codes.put(msg, codec.CodeCRCBad)
 		c.log.Debug("sent", "message", codec.CodeCRCBad, "bytes", len(msg))
-		if err := cn.write(msg, c.opts.WriteTimeout); err != nil {
+		if err := c.write(cn, msg); err != nil {
 			return reply{}, err
 		}
 		acks = 1
+		cn.pace(t.pause)
 	}
 	t.attempts++
-	c.log.Debug("sent", "message", codec.CodeSendFile, "packets", t.layout.total, "file", t.name, "size", t.layout.size)
-	p := produce(t.layout, t.file, c.identity.ID, t.name, &c.aesKey, c.mix)
+	c.log.Debug("sent", "message", codec.CodeSendFile, "packets", t.layout.total, "file", t.name, "size", t.size)
+	p := produce(t.layout, t.file, header{c.identity.ID, t.name, codes}, &c.aesKey, c.mix)
 	w := &writer{t: t, cn: cn, done: make(chan struct{})}
 	go w.run(p)
 
@@ -220,7 +267,7 @@ func (t *transfer) exchange(ctx context.Context, cn *conn, afterWrong bool) (rep
 // await waits for the reply to a file that is all sent.
 func (t *transfer) await(ctx context.Context, cn *conn, acks *int) (reply, error) {
 	for {
-		r, err := cn.await(ctx, t.c.opts.replyTimeout(t.layout.size))
+		r, err := t.c.await(ctx, cn, codec.CodeSendFile, t.replyTimeout())
 		if err != nil || !t.skip(r, acks) {
 			return r, err
 		}
@@ -268,11 +315,14 @@ func (w *writer) run(p *producer) {
 		if ck.last {
 			w.last.Store(true)
 		}
-		if w.err = w.cn.write(ck.b, c.opts.WriteTimeout); w.err != nil {
+		if w.err = c.write(w.cn, ck.b); w.err != nil {
 			return
 		}
-		c.opts.Progress(Progress{File: w.t.name, Sent: ck.plain, Size: w.t.layout.size, Attempt: w.t.attempts})
+		c.opts.Progress(Progress{File: w.t.name, Sent: ck.plain, Size: w.t.size, Attempt: w.t.attempts})
 		p.free <- ck.b
+		if ck.packetEnd && !ck.last {
+			w.cn.pace(w.t.pause)
+		}
 	}
 	w.err = p.err
 }

@@ -1,7 +1,7 @@
 // Package conform tries the rules of the protocol on a server: one short
 // session per rule, with correct and with wrong messages, each reply compared
 // byte by byte with what docs/PROTOCOL.md says. It needs nothing but the
-// server's address, and leaves clients named "conform-…" and some small files
+// server's address, and leaves clients named "conform…" and some small files
 // with it.
 package conform
 
@@ -14,7 +14,10 @@ import (
 	"net"
 	"time"
 
+	"github.com/google/uuid"
+
 	"sealift/client"
+	"sealift/codec"
 	"sealift/crypto/keys"
 )
 
@@ -72,10 +75,18 @@ type Report struct {
 	Server   string          `json:"server"`
 	Results  []Result        `json:"rules"`
 	Dialects []DialectResult `json:"dialects"`
+	// Codes is how the server numbers requests: 1025 or 825.
+	Codes string `json:"codes"`
 	// Use is the first dialect that the server takes; empty if there is none.
 	Use string `json:"use"`
 	// UsePacketSize goes with it; 0: the dialect's default.
 	UsePacketSize int `json:"use_packet_size"`
+	// Slowly says that the server takes files only if there is a pause after each
+	// packet.
+	Slowly bool `json:"slowly,omitempty"`
+	// GoneSince is the rule, or the dialect, since which the server cannot be
+	// reached or does not answer any more; empty if all rules were tried.
+	GoneSince string `json:"gone_since,omitempty"`
 }
 
 // Count returns how many rules have that status.
@@ -91,6 +102,9 @@ func (r *Report) Count(s Status) (n int) {
 // Options say which server, and how.
 type Options struct {
 	Server string // host:port, as for package client
+	// Codes says how the server numbers requests; with [client.AutoCodes] that is
+	// found out if the first rule fails.
+	Codes client.Codes
 	// Timeout is how long the server may take for a reply; default: 5 s.
 	Timeout time.Duration
 	// DialContext makes the connections; default: that of a net.Dialer.
@@ -101,13 +115,21 @@ type Options struct {
 
 // Rules returns all rules, in the order in which they are tried: those that
 // others build on come first, so that what happens only once is found by the
-// rule that names it.
+// rule that names it, and so that the dialects are tried on a server that no
+// strange message has reached yet.
 func Rules() []Rule {
-	var all []Rule
+	var basic, others []Rule
 	for _, group := range [][]Rule{registerRules, headerRules, keyRules, transferRules, packetRules, verdictRules, reconnectRules, orderRules, sizeRules} {
-		all = append(all, group...)
+		for _, rule := range group {
+			switch rule.Name {
+			case basicRegister, basicKey, basicTransfer, basicReconnect:
+				basic = append(basic, rule)
+			default:
+				others = append(others, rule)
+			}
+		}
 	}
-	return all
+	return append(basic, others...)
 }
 
 const defaultTimeout = 5 * time.Second
@@ -125,14 +147,17 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if o.DialContext == nil {
 		o.DialContext = new(net.Dialer).DialContext
 	}
-	s := &subject{o: o, address: address, broken: map[string]bool{}}
+	s := &subject{o: o, address: address, codes: o.Codes, broken: map[string]bool{}}
+	if s.codes == client.AutoCodes {
+		s.codes = client.Codes1025
+	}
 	if s.key, err = keys.Generate(); err != nil {
 		return nil, err
 	}
 	if s.otherKey, err = keys.Generate(); err != nil {
 		return nil, err
 	}
-	s.prefix = "conform-" + rand.Text()[:8]
+	s.prefix = "conform" + rand.Text()[:8] + "n"
 
 	nc, err := s.dial(ctx)
 	if err != nil {
@@ -142,11 +167,18 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	report := &Report{Server: address}
 	for _, rule := range Rules() {
 		var result Result
-		if rule.Name == basicTransfer {
+		switch {
+		case s.gone != "":
+			result = s.untried(rule)
+		case rule.Name == basicRegister:
+			result = s.first(ctx, rule)
+			report.Codes = s.codes.String()
+		case rule.Name == basicTransfer:
 			result = s.survey(ctx, rule, report)
-		} else {
+		default:
 			result = s.try(ctx, rule)
 		}
+		report.GoneSince = s.gone
 		s.broken[rule.Name] = result.Status != Pass
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -163,6 +195,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 type subject struct {
 	o        Options
 	address  string
+	codes    client.Codes
 	prefix   string // of all names: another run has another
 	names    int
 	key      *rsa.PrivateKey // of the clients: making one takes longer than a rule
@@ -170,6 +203,14 @@ type subject struct {
 
 	dialect    client.Dialect // the first that the server takes
 	packetSize int
+	pause      time.Duration // after each packet
+
+	trying  string // the rule, or the dialect, that is tried now
+	before  string // and the one before
+	reached bool   // there was a connection while it is tried
+	mute    int    // registrations in a row that got no reply
+	muted   string // what was tried when the first of them got none
+	gone    string // since when the server is gone
 
 	broken map[string]bool // rules that do not pass
 }
@@ -191,11 +232,67 @@ func (s *subject) failure(basic string, err error) error {
 	return err
 }
 
+// redials are the pauses before a connection is tried again: a server that a
+// probe has killed may be started anew.
+var redials = []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second}
+
 func (s *subject) dial(ctx context.Context) (net.Conn, error) {
+	for i := 0; ; i++ {
+		nc, err := s.dialOnce(ctx)
+		if err == nil {
+			s.reached = true
+			return nc, nil
+		}
+		if s.trying == "" || i == len(redials) || ctx.Err() != nil {
+			if s.trying != "" && ctx.Err() == nil {
+				s.gone = s.trying
+				if !s.reached {
+					s.gone = s.before
+				}
+			}
+			return nil, err
+		}
+		select {
+		case <-time.After(redials[i]):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (s *subject) dialOnce(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.sendTimeout())
 	defer cancel()
 	return s.o.DialContext(ctx, "tcp", s.address)
 }
+
+// maxMute is how many registrations in a row may get no reply, from a server
+// that has answered one, before it is taken for dead.
+const maxMute = 3
+
+// heard notes whether a registration got a reply.
+func (s *subject) heard(silent bool) {
+	if !silent {
+		s.mute = 0
+		return
+	}
+	if s.mute++; s.mute == 1 {
+		s.muted = s.trying
+	}
+	if passed, tried := s.broken[basicRegister]; tried && !passed && s.mute >= maxMute {
+		s.gone = s.muted
+	}
+}
+
+// begin notes what is tried from now on.
+func (s *subject) begin(what string) {
+	s.before, s.trying, s.reached = s.trying, what, false
+}
+
+func (s *subject) untried(rule Rule) Result {
+	return Result{Rule: rule.Name, Section: rule.Section, Text: rule.Text, Status: NotTried, Problem: s.goneText()}
+}
+
+func (s *subject) goneText() string { return fmt.Sprintf("the server is gone since rule %s", s.gone) }
 
 // sendTimeout is for what depends on the network rather than on the server's
 // thinking: making a connection, and writing.
@@ -204,14 +301,61 @@ func (s *subject) sendTimeout() time.Duration { return max(s.o.Timeout, defaultT
 // freshName returns a user name that nobody has yet.
 func (s *subject) freshName() string {
 	s.names++
-	return fmt.Sprintf("%s-%d", s.prefix, s.names)
+	return fmt.Sprintf("%s%d", s.prefix, s.names)
 }
 
 func (s *subject) try(ctx context.Context, rule Rule) Result {
+	s.begin(rule.Name)
+	return s.tryAs(ctx, rule)
+}
+
+func (s *subject) tryAs(ctx context.Context, rule Rule) Result {
 	p := &probe{subject: s, ctx: ctx}
 	defer p.close()
 	defer context.AfterFunc(ctx, p.close)()
-	return p.result(rule, rule.try(p))
+	result := p.result(rule, rule.try(p))
+	if s.gone != "" && !s.reached {
+		return s.untried(rule)
+	}
+	return result
+}
+
+// first tries the first rule, with the other numbers of the requests if it fails
+// and the numbers are to be found out.
+func (s *subject) first(ctx context.Context, rule Rule) Result {
+	result := s.try(ctx, rule)
+	if result.Status == Pass || s.o.Codes != client.AutoCodes || s.gone != "" {
+		return result
+	}
+	for _, codes := range []client.Codes{client.Codes1025, client.Codes825} {
+		if s.knows(ctx, codes) {
+			if codes == client.Codes1025 {
+				break
+			}
+			s.codes = codes
+			return s.try(ctx, rule)
+		}
+	}
+	return result
+}
+
+// knows reports whether the server answers a 1027, or 827, of nobody with 1606.
+func (s *subject) knows(ctx context.Context, codes client.Codes) bool {
+	p := &probe{subject: s, ctx: ctx}
+	defer p.close()
+	defer context.AfterFunc(ctx, p.close)()
+	l, err := p.dial()
+	if err != nil {
+		return false
+	}
+	old := s.codes
+	s.codes = codes
+	defer func() { s.codes = old }()
+	if err := l.send("1027 reconnect, as nobody", codec.Reconnect{Name: []byte(s.freshName())}.Append(nil, codec.ClientID(uuid.New()))); err != nil {
+		return false
+	}
+	r, err := l.read()
+	return err == nil && r.code == codec.CodeReconnectRejected
 }
 
 func (p *probe) result(rule Rule, err error) Result {
@@ -233,6 +377,7 @@ type candidate struct {
 // candidates are the dialects and packet sizes that servers in the field want.
 var candidates = []candidate{
 	{client.Spec, 0},
+	{client.Spec, 1024},
 	{client.Padded, 1024},
 	{client.Padded, 65269},
 	{client.ZeroBased, 1024},
@@ -248,24 +393,32 @@ var candidates = []candidate{
 // and no multiple of anything.
 const surveySize = 150_001
 
+// slowly is the pause after each packet for a server that takes no dialect
+// without: it may read once and take what comes for a message.
+const slowly = 20 * time.Millisecond
+
+// slowSize is the size of the file then, in bytes: some packets are enough.
+const slowSize = 10_001
+
 // survey tries the dialects, chooses the one for the rules to come, and then
 // tries rule, the basic transfer. A server that fails in the first dialect and
 // takes it later fails rule, with what happened the first time.
 func (s *subject) survey(ctx context.Context, rule Rule, report *Report) Result {
-	var first Result
-	chosen := -1
-	for i, c := range candidates {
-		result := s.tryDialect(ctx, rule, c)
-		if i == 0 {
-			first = result
+	first, chosen := s.tryDialects(ctx, rule, report, surveySize)
+	if chosen < 0 && s.gone == "" && !s.broken[basicRegister] && !s.broken[basicKey] {
+		s.pause = slowly
+		if _, chosen = s.tryDialects(ctx, rule, report, slowSize); chosen < 0 {
+			s.pause = 0
 		}
-		taken := result.Status == Pass
-		if taken && chosen < 0 {
-			chosen = i
-		}
-		report.Dialects = append(report.Dialects, DialectResult{c.dialect.String(), c.packetSize, taken, result.Problem})
+		report.Slowly = chosen >= 0
 	}
-	if chosen != 0 && s.tryDialect(ctx, rule, candidates[0]).Status == Pass {
+	if s.gone != "" {
+		if chosen >= 0 {
+			s.choose(chosen, report)
+		}
+		return first
+	}
+	if chosen != 0 && s.tryDialect(ctx, rule, candidates[0], surveySize).Status == Pass {
 		report.Dialects[0].Taken, report.Dialects[0].Problem = true, ""
 		s.choose(0, report)
 		return first
@@ -277,22 +430,46 @@ func (s *subject) survey(ctx context.Context, rule Rule, report *Report) Result 
 	return s.try(ctx, rule)
 }
 
+// tryDialects tries all dialects, and returns what became of the first and which
+// one is the first that is taken, -1 if none is.
+func (s *subject) tryDialects(ctx context.Context, rule Rule, report *Report, size int) (first Result, chosen int) {
+	chosen, report.Dialects = -1, nil
+	for i, c := range candidates {
+		var result Result
+		if s.gone != "" {
+			result = s.untried(rule)
+		} else {
+			result = s.tryDialect(ctx, rule, c, size)
+		}
+		if i == 0 {
+			first = result
+		}
+		taken := result.Status == Pass
+		if taken && chosen < 0 {
+			chosen = i
+		}
+		report.Dialects = append(report.Dialects, DialectResult{c.dialect.String(), c.packetSize, taken, result.Problem})
+	}
+	return first, chosen
+}
+
 func (s *subject) choose(i int, report *Report) {
 	s.dialect, s.packetSize = candidates[i].dialect, candidates[i].packetSize
 	report.Use, report.UsePacketSize = s.dialect.String(), s.packetSize
 }
 
-// tryDialect sends a file in a dialect. It is taken if the server gets the
-// checksum right.
-func (s *subject) tryDialect(ctx context.Context, rule Rule, c candidate) Result {
+// tryDialect sends a file of that size in a dialect. It is taken if the server
+// gets the checksum right.
+func (s *subject) tryDialect(ctx context.Context, rule Rule, c candidate, size int) Result {
+	s.begin(fmt.Sprintf("%s, in the dialect %v", rule.Name, c.dialect))
 	rule.try = func(p *probe) error {
 		l, id, err := p.ready()
 		if err != nil {
 			return err
 		}
-		return l.transfer(id, c.dialect, c.packetSize, "dialect.bin", content(surveySize))
+		return l.transfer(id, c.dialect, c.packetSize, "dialect", content(size))
 	}
-	return s.try(ctx, rule)
+	return s.tryAs(ctx, rule)
 }
 
 // content makes a file of n bytes.

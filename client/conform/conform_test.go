@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"sealift/client"
 	"sealift/client/conform"
 	"sealift/codec"
 )
@@ -226,7 +227,7 @@ func TestFaultsAreFound(t *testing.T) {
 			return m, [][]byte{codec.IDReply{Code: codec.CodeAck, ID: codec.ClientID(m)}.Append(nil)}, false
 		}), "mismatch"},
 		{"no second file of a name", onRequest(1028, func(c *proxied, m []byte) ([]byte, [][]byte, bool) {
-			if bytes.HasPrefix(m[fileName:], []byte("twice.bin")) && c.requests[0] == codec.CodeReconnect {
+			if bytes.HasPrefix(m[fileName:], []byte("twice\x00")) && c.requests[0] == codec.CodeReconnect {
 				return instead(generalError)
 			}
 			return m, nil, false
@@ -383,6 +384,111 @@ func TestAServerOfOneDialect(t *testing.T) {
 	}
 }
 
+// A server of the later edition is tried in it, without being told.
+func TestTheLaterEdition(t *testing.T) {
+	later := fault{request: func(_ *proxied, m []byte) ([]byte, [][]byte, bool) {
+		if requestCode(m) >= codec.CodeRegister && requestCode(m) <= codec.CodeAbort {
+			return instead(generalError)
+		}
+		return m, nil, false
+	}}
+	o := conform.Options{Server: startProxy(t, startServer(t), later), Timeout: patient, Codes: client.AutoCodes}
+	o.Progress = func(r conform.Result) {
+		if r.Status != conform.Pass {
+			t.Errorf("%s: %s", r.Rule, r.Problem)
+		}
+	}
+	r, err := conform.Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Codes != "825" || r.Use != "spec" {
+		t.Errorf("codes %q, use %q", r.Codes, r.Use)
+	}
+}
+
+// A server that a message has killed is named so, and not tried any further.
+func TestAServerThatDies(t *testing.T) {
+	server := startServer(t)
+	dies := onRequest(1099, func(c *proxied, m []byte) ([]byte, [][]byte, bool) {
+		c.shared.die()
+		return nil, nil, true
+	})
+	r, failed, notTried := run(t, startProxy(t, server, dies), patient)
+	if r.GoneSince != "unknown-code" || failed != "unknown-code" {
+		t.Errorf("gone since %q, failed: %s", r.GoneSince, failed)
+	}
+	var after []string
+	seen := false
+	for _, rule := range conform.Rules() {
+		if seen {
+			after = append(after, rule.Name)
+		}
+		seen = seen || rule.Name == "unknown-code"
+	}
+	if want := strings.Join(after, " "); notTried != want || len(after) == 0 {
+		t.Errorf("not tried: %q, want %q", notTried, want)
+	}
+	for _, res := range r.Results {
+		if res.Status == conform.NotTried && res.Problem != "the server is gone since rule unknown-code" {
+			t.Errorf("%s: %s", res.Rule, res.Problem)
+		}
+	}
+	if r.Use != "spec" || !r.Dialects[len(r.Dialects)-1].Taken {
+		t.Errorf("use %q: the dialects were not tried before", r.Use)
+	}
+}
+
+// A server may hang instead, and then nobody gets a reply.
+func TestAServerThatHangs(t *testing.T) {
+	server := startServer(t)
+	hung := false
+	hangs := fault{request: func(c *proxied, m []byte) ([]byte, [][]byte, bool) {
+		c.shared.mu.Lock()
+		defer c.shared.mu.Unlock()
+		if hung = hung || requestCode(m) == 1099; hung {
+			return nil, nil, false
+		}
+		return m, nil, false
+	}}
+	r, _, _ := run(t, startProxy(t, server, hangs), 2*time.Second)
+	if r.GoneSince == "" || r.Count(conform.NotTried) < 30 || r.Use != "spec" {
+		t.Errorf("gone since %q, %d not tried, use %q", r.GoneSince, r.Count(conform.NotTried), r.Use)
+	}
+}
+
+// Names are such that every server takes them, where they are not what the rule
+// is about.
+func TestNamesAreLettersAndDigits(t *testing.T) {
+	server := startServer(t)
+	var names map[string]bool
+	watch := fault{request: func(c *proxied, m []byte) ([]byte, [][]byte, bool) {
+		c.shared.mu.Lock()
+		defer c.shared.mu.Unlock()
+		names = c.shared.names
+		at := payload
+		if requestCode(m) == codec.CodeSendFile {
+			at = fileName
+		}
+		if len(m) > at {
+			name, _, _ := bytes.Cut(m[at:], []byte{0})
+			names[string(name)] = true
+		}
+		return m, nil, false
+	}}
+	run(t, startProxy(t, server, watch), patient)
+	odd := 0
+	for name := range names {
+		if !regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]*$`).MatchString(name) {
+			odd++
+		}
+	}
+	// name-malformed has four names, name-escape four.
+	if odd > 8 || len(names) < 50 {
+		t.Errorf("%d of %d names are odd: %v", odd, len(names), names)
+	}
+}
+
 // A server that never answers ends in a report, not in a hang.
 func TestASilentServer(t *testing.T) {
 	server := startServer(t)
@@ -433,7 +539,7 @@ func TestAFailureShowsTheBytes(t *testing.T) {
 				received = e.Hex
 			}
 		}
-		if !regexp.MustCompile(`^00\*16 03 01 04 ff 00 00 00 63 6f 6e 66 6f 72 6d 2d( [0-9a-f]{2})+ 00\*\d+$`).MatchString(sent) {
+		if !regexp.MustCompile(`^00\*16 03 01 04 ff 00 00 00 63 6f 6e 66 6f 72 6d( [0-9a-f]{2})+ 00\*\d+$`).MatchString(sent) {
 			t.Errorf("sent %q", sent)
 		}
 		if received != "03 47 06 00*4" {

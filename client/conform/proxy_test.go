@@ -62,12 +62,25 @@ type shared struct {
 	mu       sync.Mutex
 	verified map[string]bool
 	wrapped  map[codec.ClientID][]byte
+	names    map[string]bool // of users and files, in requests
+	die      func()          // nobody is accepted any more
 }
 
 func code(m []byte, at int) codec.Code { return codec.Code(binary.LittleEndian.Uint16(m[at:])) }
 
 func requestCode(m []byte) codec.Code { return code(m, 17) }
-func replyCode(r []byte) codec.Code   { return code(r, 1) }
+
+// firstEdition is the number that a request of either edition has in the first.
+func firstEdition(c codec.Code) codec.Code {
+	for first := codec.CodeRegister; first <= codec.CodeAbort; first++ {
+		if first.Later() == c {
+			return first
+		}
+	}
+	return c
+}
+
+func replyCode(r []byte) codec.Code { return code(r, 1) }
 
 var generalError = codec.EmptyReply{Code: codec.CodeError}.Append(nil)
 
@@ -78,7 +91,7 @@ func startProxy(t *testing.T, server string, f fault) (addr string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sh := &shared{verified: map[string]bool{}, wrapped: map[codec.ClientID][]byte{}}
+	sh := &shared{verified: map[string]bool{}, wrapped: map[codec.ClientID][]byte{}, names: map[string]bool{}, die: func() { ln.Close() }}
 	var wg sync.WaitGroup
 	wg.Add(1)
 	go func() {
@@ -124,7 +137,8 @@ func (c *proxied) requestsOf(down, up net.Conn, f fault) {
 			return
 		}
 		size := binary.LittleEndian.Uint32(m[19:])
-		if want, ok := codec.RequestPayloadSize(requestCode(m)); ok && size != want && requestCode(m) != codec.CodeSendFile {
+		first := firstEdition(requestCode(m))
+		if want, ok := codec.RequestPayloadSize(first); ok && size != want && first != codec.CodeSendFile {
 			size = 0 // the server is not going to wait for it
 		}
 		m = append(m, make([]byte, size)...)

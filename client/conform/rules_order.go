@@ -39,62 +39,62 @@ var verdictRules = []Rule{
 			return err
 		}
 		for range 3 {
-			if err := l.upload(id, "mismatch.bin"); err != nil {
+			if err := l.upload(id, "mismatch"); err != nil {
 				return err
 			}
-			if err := l.sendVerdict(codec.CodeCRCBad, id, "mismatch.bin"); err != nil {
+			if err := l.sendVerdict(codec.CodeCRCBad, id, "mismatch"); err != nil {
 				return err
 			}
 		}
-		return l.simple(id, "mismatch.bin")
+		return l.simple(id, "mismatch")
 	}},
 	{"abort", "4.7", "1031 gets 1604", func(p *probe) error {
 		l, id, err := p.ready()
 		if err != nil {
 			return err
 		}
-		if err := l.upload(id, "abort.bin"); err != nil {
+		if err := l.upload(id, "abort"); err != nil {
 			return prerequisite{err}
 		}
-		return l.verdict(codec.CodeAbort, id, "abort.bin")
+		return l.verdict(codec.CodeAbort, id, "abort")
 	}},
 	{"abort-removes", "4.7", "what was aborted is gone: a 1029 for it gets 1607", func(p *probe) error {
 		l, id, err := p.ready()
 		if err != nil {
 			return err
 		}
-		if err := l.upload(id, "abort.bin"); err != nil {
+		if err := l.upload(id, "abort"); err != nil {
 			return prerequisite{err}
 		}
-		if err := l.verdict(codec.CodeAbort, id, "abort.bin"); err != nil {
+		if err := l.verdict(codec.CodeAbort, id, "abort"); err != nil {
 			return prerequisite{err}
 		}
 		l.close()
 		if l, err = p.dial(); err != nil {
 			return err
 		}
-		return l.refused("1029 checksum verified, of an aborted file", codec.Verdict{Code: codec.CodeCRCOK, FileName: []byte("abort.bin")}.Append(nil, id.id))
+		return l.refused("1029 checksum verified, of an aborted file", codec.Verdict{Code: codec.CodeCRCOK, FileName: []byte("abort")}.Append(nil, id.id))
 	}},
 	{"verified-again", "4.5", "a 1029 that comes again for a verified file gets 1604 again", func(p *probe) error {
 		l, id, err := p.ready()
 		if err != nil {
 			return err
 		}
-		if err := l.simple(id, "verified.bin"); err != nil {
+		if err := l.simple(id, "verified"); err != nil {
 			return prerequisite{err}
 		}
 		l.close()
 		if l, err = p.dial(); err != nil {
 			return err
 		}
-		return l.verdict(codec.CodeCRCOK, id, "verified.bin")
+		return l.verdict(codec.CodeCRCOK, id, "verified")
 	}},
 	{"verified-unknown", "4.5", "a 1029 for a file that was never sent gets 1607, and the connection stays open", func(p *probe) error {
 		l, id, err := p.ready()
 		if err != nil {
 			return err
 		}
-		if err := l.refused("1029 checksum verified, of no file", codec.Verdict{Code: codec.CodeCRCOK, FileName: []byte("never.bin")}.Append(nil, id.id)); err != nil {
+		if err := l.refused("1029 checksum verified, of no file", codec.Verdict{Code: codec.CodeCRCOK, FileName: []byte("never")}.Append(nil, id.id)); err != nil {
 			return err
 		}
 		return l.works(id)
@@ -104,10 +104,10 @@ var verdictRules = []Rule{
 		if err != nil {
 			return err
 		}
-		if err := l.simple(id, "first.bin"); err != nil {
+		if err := l.simple(id, "first"); err != nil {
 			return prerequisite{err}
 		}
-		return l.simple(id, "second.bin")
+		return l.simple(id, "second")
 	}},
 }
 
@@ -117,7 +117,7 @@ var orderRules = []Rule{
 		if err != nil {
 			return err
 		}
-		packet, err := p.one(id, "early.bin")
+		packet, err := p.one(id, "early")
 		if err != nil {
 			return err
 		}
@@ -136,7 +136,7 @@ var orderRules = []Rule{
 		}
 		l.close()
 		id.id[3] ^= 0xff
-		packet, err := p.one(id, "stranger.bin")
+		packet, err := p.one(id, "stranger")
 		if err != nil {
 			return err
 		}
@@ -164,16 +164,16 @@ var orderRules = []Rule{
 		if err != nil {
 			return err
 		}
-		if err := l.upload(id, "mine.bin"); err != nil {
+		if err := l.upload(id, "mine"); err != nil {
 			return prerequisite{err}
 		}
-		theirs, err := p.one(other, "other.bin")
+		theirs, err := p.one(other, "other")
 		if err != nil {
 			return err
 		}
 		mixed := *id
 		mixed.id = other.id
-		ours, err := p.one(&mixed, "other.bin")
+		ours, err := p.one(&mixed, "other")
 		if err != nil {
 			return err
 		}
@@ -188,12 +188,12 @@ var orderRules = []Rule{
 			{"1028 send file, under its AES key", theirs},
 			{"1028 send file, under our AES key", ours},
 			{"1026 public key", publicKey(other, pub[:])},
-			{"1029 checksum verified, of our file", codec.Verdict{Code: codec.CodeCRCOK, FileName: []byte("mine.bin")}.Append(nil, other.id)},
+			{"1029 checksum verified, of our file", codec.Verdict{Code: codec.CodeCRCOK, FileName: []byte("mine")}.Append(nil, other.id)},
 		} {
 			if err := l.refused(message.what+", with the other id", message.b); err != nil {
 				return fmt.Errorf("%s: %w", message.what, err)
 			}
 		}
-		return l.verdict(codec.CodeCRCOK, id, "mine.bin")
+		return l.verdict(codec.CodeCRCOK, id, "mine")
 	}},
 }

@@ -20,14 +20,14 @@ var reconnectRules = []Rule{
 		if err := l.reconnect(id); err != nil {
 			return err
 		}
-		return l.simple(id, "again.bin")
+		return l.simple(id, "again")
 	}},
 	{"transfer-again", "4.5", "a file of a name that is stored may be sent again, with another content", func(p *probe) error {
 		l, id, err := p.ready()
 		if err != nil {
 			return err
 		}
-		if err := l.simple(id, "twice.bin"); err != nil {
+		if err := l.simple(id, "twice"); err != nil {
 			return prerequisite{err}
 		}
 		l.close()
@@ -37,7 +37,7 @@ var reconnectRules = []Rule{
 		if err := l.reconnect(id); err != nil {
 			return prerequisite{err}
 		}
-		return l.transfer(id, p.dialect, p.packetSize, "twice.bin", content(5000))
+		return l.transfer(id, p.dialect, p.packetSize, "twice", content(5000))
 	}},
 	{"key-fresh", "6.2", "every 1602 and 1605 has a new AES key", func(p *probe) error {
 		l, id, err := p.ready()
@@ -109,14 +109,14 @@ var reconnectRules = []Rule{
 		if err != nil {
 			return err
 		}
-		if err := l.upload(id, "resume.bin"); err != nil {
+		if err := l.upload(id, "resume"); err != nil {
 			return prerequisite{err}
 		}
 		l.close()
 		if l, err = p.dial(); err != nil {
 			return err
 		}
-		return l.verdict(codec.CodeCRCOK, id, "resume.bin")
+		return l.verdict(codec.CodeCRCOK, id, "resume")
 	}},
 	{"resume-1028", "8", "a 1028 on a new connection is under the last AES key", func(p *probe) error {
 		l, id, err := p.ready()
@@ -127,14 +127,14 @@ var reconnectRules = []Rule{
 		if l, err = p.dial(); err != nil {
 			return err
 		}
-		return l.simple(id, "resume.bin")
+		return l.simple(id, "resume")
 	}},
 	{"cut-off", "9.2", "a file that was cut off in the middle of a packet can be sent again", func(p *probe) error {
 		l, id, err := p.ready()
 		if err != nil {
 			return err
 		}
-		packets, err := p.packets(id, 1024, "cut.bin", content(3000))
+		packets, err := p.packets(id, 1024, "cut", content(3000))
 		if err != nil {
 			return prerequisite{err}
 		}
@@ -150,7 +150,7 @@ var reconnectRules = []Rule{
 		if err := l.reconnect(id); err != nil {
 			return prerequisite{err}
 		}
-		return l.transfer(id, p.dialect, p.packetSize, "cut.bin", content(3000))
+		return l.transfer(id, p.dialect, p.packetSize, "cut", content(3000))
 	}},
 }
 

@@ -31,8 +31,8 @@ var headerRules = []Rule{
 		if err != nil {
 			return err
 		}
-		message := registration(p.freshName())
-		l.note(">", "1025 register, one byte at a time", message)
+		what, message := l.numbered("1025 register, one byte at a time", registration(p.freshName()))
+		l.note(">", what, message)
 		for i := range message {
 			if _, err := l.nc.Write(message[i : i+1]); err != nil {
 				return err
@@ -92,7 +92,7 @@ var sizeRules = []Rule{
 		if err != nil {
 			return err
 		}
-		if err := l.simple(id, "sizes.bin"); err != nil {
+		if err := l.simple(id, "sizes"); err != nil {
 			return prerequisite{err}
 		}
 		again, err := p.dial()

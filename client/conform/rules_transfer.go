@@ -47,7 +47,7 @@ var transferRules = []Rule{
 		if err != nil {
 			return err
 		}
-		return l.simple(id, "transfer.bin")
+		return l.simple(id, "transfer")
 	}},
 	{"transfer-size", "5.4", "Content Size in the 1603 is that of the decrypted file", func(p *probe) error {
 		l, id, err := p.ready()
@@ -55,7 +55,7 @@ var transferRules = []Rule{
 			return err
 		}
 		file := content(10_001)
-		packets, err := p.packets(id, 1024, "size.bin", file)
+		packets, err := p.packets(id, 1024, "size", file)
 		if err != nil {
 			return prerequisite{err}
 		}
@@ -77,7 +77,7 @@ var transferRules = []Rule{
 			if err != nil {
 				return err
 			}
-			if err := l.transfer(id, client.Spec, packetSize, "spec.bin", content(70_001)); err != nil {
+			if err := l.transfer(id, client.Spec, packetSize, "spec", content(70_001)); err != nil {
 				return fmt.Errorf("packets of %d bytes: %w", packetSize, err)
 			}
 		}
@@ -89,7 +89,7 @@ var transferRules = []Rule{
 			if err != nil {
 				return err
 			}
-			if err := l.transfer(id, p.dialect, p.packetSize, "file.bin", content(size)); err != nil {
+			if err := l.transfer(id, p.dialect, p.packetSize, "file", content(size)); err != nil {
 				return fmt.Errorf("%d bytes: %w", size, err)
 			}
 		}
@@ -101,15 +101,15 @@ var transferRules = []Rule{
 			return err
 		}
 		file := content(5000)
-		packets, err := p.packets(id, 1024, "pipelined.bin", file)
+		packets, err := p.packets(id, 1024, "pipelined", file)
 		if err != nil {
 			return prerequisite{err}
 		}
-		all := append(slices.Concat(packets...), codec.Verdict{Code: codec.CodeCRCOK, FileName: []byte("pipelined.bin")}.Append(nil, id.id)...)
+		all := append(slices.Concat(packets...), codec.Verdict{Code: codec.CodeCRCOK, FileName: []byte("pipelined")}.Append(nil, id.id)...)
 		if err := l.send("all 1028s and the 1029 in one write", all); err != nil {
 			return err
 		}
-		if err := l.expectFile(id, "pipelined.bin", file); err != nil {
+		if err := l.expectFile(id, "pipelined", file); err != nil {
 			return err
 		}
 		return l.expectID(codec.CodeAck, id.id)
@@ -139,7 +139,7 @@ const manyPackets = 200_003
 var packetRules = []Rule{
 	{"packets-reversed", "9.2", "packets may come in reverse order", func(p *probe) error {
 		file := content(manyPackets)
-		l, id, packets, err := p.several("reversed.bin", file)
+		l, id, packets, err := p.several("reversed", file)
 		if err != nil {
 			return err
 		}
@@ -150,14 +150,14 @@ var packetRules = []Rule{
 		if err := l.sendPackets(packets); err != nil {
 			return err
 		}
-		if err := l.expectFile(id, "reversed.bin", file); err != nil {
+		if err := l.expectFile(id, "reversed", file); err != nil {
 			return err
 		}
-		return l.verdict(codec.CodeCRCOK, id, "reversed.bin")
+		return l.verdict(codec.CodeCRCOK, id, "reversed")
 	}},
 	{"packets-repeated", "9.2", "a packet that comes again is ignored", func(p *probe) error {
 		file := content(manyPackets)
-		l, id, packets, err := p.several("repeated.bin", file)
+		l, id, packets, err := p.several("repeated", file)
 		if err != nil {
 			return err
 		}
@@ -165,14 +165,14 @@ var packetRules = []Rule{
 		if err := l.sendPackets(packets); err != nil {
 			return err
 		}
-		if err := l.expectFile(id, "repeated.bin", file); err != nil {
+		if err := l.expectFile(id, "repeated", file); err != nil {
 			return err
 		}
-		return l.verdict(codec.CodeCRCOK, id, "repeated.bin")
+		return l.verdict(codec.CodeCRCOK, id, "repeated")
 	}},
 	{"packets-anew", "9.2", "the first packet again begins the transfer anew", func(p *probe) error {
 		file := content(manyPackets)
-		l, id, packets, err := p.several("anew.bin", file)
+		l, id, packets, err := p.several("anew", file)
 		if err != nil {
 			return err
 		}
@@ -182,14 +182,14 @@ var packetRules = []Rule{
 		if err := l.sendPackets(packets); err != nil {
 			return err
 		}
-		if err := l.expectFile(id, "anew.bin", file); err != nil {
+		if err := l.expectFile(id, "anew", file); err != nil {
 			return err
 		}
-		return l.verdict(codec.CodeCRCOK, id, "anew.bin")
+		return l.verdict(codec.CodeCRCOK, id, "anew")
 	}},
 	{"packets-extra", "9.2", "one packet more than Total Packets is ignored once the others are in", func(p *probe) error {
 		file := content(manyPackets)
-		l, id, packets, err := p.several("extra.bin", file)
+		l, id, packets, err := p.several("extra", file)
 		if err != nil {
 			return err
 		}
@@ -198,18 +198,18 @@ var packetRules = []Rule{
 		if err := l.sendPackets(append(packets, extra)); err != nil {
 			return err
 		}
-		if err := l.expectFile(id, "extra.bin", file); err != nil {
+		if err := l.expectFile(id, "extra", file); err != nil {
 			return err
 		}
-		return l.verdict(codec.CodeCRCOK, id, "extra.bin")
+		return l.verdict(codec.CodeCRCOK, id, "extra")
 	}},
 	{"packets-interleaved", "9.2", "two files may be under way on one connection", func(p *probe) error {
 		file := content(manyPackets)
-		l, id, a, err := p.several("a.bin", file)
+		l, id, a, err := p.several("a", file)
 		if err != nil {
 			return err
 		}
-		b, err := p.packets(id, 1024, "b.bin", file[:manyPackets-1])
+		b, err := p.packets(id, 1024, "b", file[:manyPackets-1])
 		if err != nil {
 			return prerequisite{err}
 		}
@@ -225,13 +225,13 @@ var packetRules = []Rule{
 		if err := l.sendPackets(mixed); err != nil {
 			return err
 		}
-		if err := l.expectFile(id, "b.bin", file[:manyPackets-1]); err != nil {
+		if err := l.expectFile(id, "b", file[:manyPackets-1]); err != nil {
 			return err
 		}
 		if err := l.sendPackets(a[len(a)-1:]); err != nil {
 			return err
 		}
-		return l.expectFile(id, "a.bin", file)
+		return l.expectFile(id, "a", file)
 	}},
 	{"packets-impossible", "9.3", "a packet whose numbers contradict each other gets 1607, and the connection stays open", func(p *probe) error {
 		l, id, err := p.ready()
@@ -247,7 +247,7 @@ var packetRules = []Rule{
 			{"packet 3 of 1", packetAt, []byte{3, 0}},
 			{"Content Size 0", contentSizeAt, []byte{0, 0, 0, 0}},
 		} {
-			good, err := p.one(id, fmt.Sprintf("impossible-%d.bin", i))
+			good, err := p.one(id, fmt.Sprintf("impossible%d", i))
 			if err != nil {
 				return err
 			}
@@ -262,7 +262,7 @@ var packetRules = []Rule{
 		if err != nil {
 			return err
 		}
-		packet, err := p.badlyPadded(id, "padding.bin")
+		packet, err := p.badlyPadded(id, "padding")
 		if err != nil {
 			return err
 		}
@@ -276,7 +276,7 @@ var packetRules = []Rule{
 		if err != nil {
 			return err
 		}
-		packet, err := p.one(id, "orig.bin")
+		packet, err := p.one(id, "orig")
 		if err != nil {
 			return err
 		}

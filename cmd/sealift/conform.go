@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"sealift/client"
 	"sealift/client/conform"
 
 	"github.com/spf13/cobra"
@@ -21,7 +22,11 @@ func (a *app) conformCommand() *cobra.Command {
 and which dialects it takes. Where a rule fails, what was sent and what came
 back is shown in hex. The exit status is 1 if a rule fails.
 
-It leaves clients named "conform-…" and some small files with the server.`,
+It begins with what every client does, tries the dialects, and then goes on to
+messages that are wrong. A server that one of those ends is named so, and the
+rest is not tried. At the end stands the sealift send that works for the server.
+
+It leaves clients named "conform…" and some small files with the server.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usageError{fmt.Errorf("want one server address, got %d", len(args))}
@@ -34,7 +39,7 @@ It leaves clients named "conform-…" and some small files with the server.`,
 }
 
 func (a *app) conform(ctx context.Context, server string) error {
-	report, err := conform.Run(ctx, conform.Options{Server: server, Timeout: a.timeout})
+	report, err := conform.Run(ctx, conform.Options{Server: server, Codes: a.options.Codes, Timeout: a.timeout})
 	if err != nil {
 		return err
 	}
@@ -47,6 +52,9 @@ func (a *app) conform(ctx context.Context, server string) error {
 		}
 	} else {
 		fmt.Fprint(a.stdout, table(report))
+	}
+	if report.GoneSince != "" {
+		return fmt.Errorf("%s is gone since rule %s", report.Server, report.GoneSince)
 	}
 	if n := report.Count(conform.Fail); n > 0 {
 		return fmt.Errorf("%s breaks %d of %d rules", report.Server, n, len(report.Results))
@@ -93,13 +101,30 @@ func table(r *conform.Report) string {
 		}
 		fmt.Fprintf(&b, "%-20s  %-11s  %s\n", d.Dialect, size, taken)
 	}
-	switch {
-	case r.Use == "":
-		b.WriteString("\nThis server takes none of the dialects.\n")
-	case r.UsePacketSize > 0:
-		fmt.Fprintf(&b, "\nUse: sealift send --dialect %s --packet-size %d\n", r.Use, r.UsePacketSize)
-	default:
-		fmt.Fprintf(&b, "\nUse: sealift send --dialect %s\n", r.Use)
+	b.WriteString("\n" + advice(r) + "\n")
+	return b.String()
+}
+
+// advice says how to send files to the server.
+func advice(r *conform.Report) string {
+	var b strings.Builder
+	if r.GoneSince != "" {
+		fmt.Fprintf(&b, "The server is gone since rule %s: it cannot be reached, or does not answer any more.\n", r.GoneSince)
 	}
+	if r.Use == "" {
+		return b.String() + "This server takes none of the dialects."
+	}
+	if r.Slowly {
+		b.WriteString("This server takes files only slowly, with a pause after each packet: sealift pauses after a failure.\n")
+	}
+	fmt.Fprintf(&b, "Use: sealift send --server %s", r.Server)
+	if r.Codes != client.Codes1025.String() {
+		fmt.Fprintf(&b, " --codes %s", r.Codes)
+	}
+	fmt.Fprintf(&b, " --dialect %s", r.Use)
+	if r.UsePacketSize > 0 {
+		fmt.Fprintf(&b, " --packet-size %d", r.UsePacketSize)
+	}
+	b.WriteString(" --name NAME FILE")
 	return b.String()
 }

@@ -40,7 +40,7 @@ func TestConform(t *testing.T) {
 		"register-taken        5.2      pass       a name that is taken gets 1601, and another may follow\n",
 		fmt.Sprintf("\n%d passed, 0 failed, 0 not tried\n", len(conform.Rules())),
 		"zero-based            1024         yes\n",
-		"\nUse: sealift send --dialect spec\n",
+		"\nUse: sealift send --server " + addr + " --dialect spec --name NAME FILE\n",
 	} {
 		if !strings.Contains(got.stdout, want) {
 			t.Errorf("%q is missing in\n%s", want, got.stdout)
@@ -51,7 +51,7 @@ func TestConform(t *testing.T) {
 	if err := json.Unmarshal([]byte(got.stdout), &r); err != nil {
 		t.Fatal(err)
 	}
-	if r.Server != addr || r.Use != "spec" || len(r.Results) != len(conform.Rules()) || r.Results[0].Status != conform.Pass || len(r.Dialects) != 9 {
+	if r.Server != addr || r.Use != "spec" || r.Codes != "1025" || len(r.Results) != len(conform.Rules()) || r.Results[0].Status != conform.Pass || len(r.Dialects) != 10 {
 		t.Errorf("%+v", r)
 	}
 }

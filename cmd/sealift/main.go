@@ -98,8 +98,10 @@ The exit status is 0, or 1 with a line "Fatal error: …" on standard error.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
 	f := root.PersistentFlags()
-	f.StringVar(&a.dialect, "dialect", "spec", "how the server wants its packets: spec, single, padded, zero-based, zero-based-short, per-packet or packet-size")
+	f.StringVar(&a.codes, "codes", "auto", "how the server numbers requests: 1025, 825 (the later edition), or auto, which finds out")
+	f.StringVar(&a.dialect, "dialect", "auto", "how the server wants its packets: spec, single, padded, zero-based, zero-based-short, per-packet, packet-size, or auto: what is known of the server, else spec; send finds out if that fails")
 	f.IntVar(&a.packetSize, "packet-size", 0, "bytes of content per packet (0: what the dialect usually has)")
+	f.StringVar(&a.knownServers, "known-servers", "", "file that keeps what was found out about servers (default sealift/known_servers in the user's configuration directory; without one, beside me.info)")
 	f.BoolVar(&a.json, "json", false, "write one JSON object per file to standard output")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "show each message sent and received: short for --log-level debug")
 	f.StringVar(&a.logLevel, "log-level", "warn", "what to show on standard error: debug, info, warn or error")
@@ -110,7 +112,12 @@ The exit status is 0, or 1 with a line "Fatal error: …" on standard error.`,
 		Short: "Send files without a transfer.info",
 		Long: `Send files over one connection, without a transfer.info. The first time sealift
 registers under --name and keeps who it is in me.info, or the file that
---identity names; from then on it reconnects and needs no --name.`,
+--identity names; from then on it reconnects and needs no --name.
+
+A server that wants its messages otherwise than the protocol says is found out
+about when a file has failed: with small files of other names that are aborted.
+What is found out is kept in known_servers. With --dialect spec, and without
+the send command, no dialects are tried.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usageError{errors.New("there is no file to send")}

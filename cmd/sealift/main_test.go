@@ -48,6 +48,10 @@ type result struct {
 	status         int
 }
 
+// knownServers is the known_servers of runs in dir: beside it, and not in the
+// home of whoever runs the test.
+func knownServers(dir string) string { return filepath.Clean(dir) + ".known_servers" }
+
 func command(t *testing.T, dir string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(t.Context(), binary, args...)
 	cmd.Dir = dir
@@ -56,6 +60,7 @@ func command(t *testing.T, dir string, args ...string) *exec.Cmd {
 			cmd.Env = append(cmd.Env, e)
 		}
 	}
+	cmd.Env = append(cmd.Env, "SEALIFT_KNOWN_SERVERS="+knownServers(dir))
 	return cmd
 }
 
@@ -298,7 +303,7 @@ func TestFatalErrors(t *testing.T) {
 			return right
 		}
 		put(t, dir, "file", "content")
-		got := run(t, dir, "send", "--server", s.Addr, "--name", "n", "file").failed(t, tc.why)
+		got := run(t, dir, "send", "--dialect", "spec", "--server", s.Addr, "--name", "n", "file").failed(t, tc.why)
 		if n := strings.Count(got.stderr, "trying again"); n != 3 {
 			t.Errorf("%d retries shown: %q", n, got.stderr)
 		}
@@ -358,6 +363,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"--packet-size=5", "--dialect=single"}, "single"},
 		{[]string{"--log-level=loud"}, "loud"},
 		{[]string{"--timeout=-1s"}, "negative"},
+		{[]string{"--codes=925"}, "there are auto, 1025 and 825"},
 		{[]string{"version", "x"}, "x"},
 	} {
 		got := run(t, dir, tc.args...).failed(t, tc.why)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"sealift/client"
@@ -25,12 +26,14 @@ type app struct {
 	stderr *os.File
 	bar    *progress.Bar // nil where standard error is no terminal
 
-	dialect    string
-	packetSize int
-	json       bool
-	verbose    bool
-	logLevel   string
-	timeout    time.Duration
+	codes        string
+	dialect      string
+	packetSize   int
+	knownServers string
+	json         bool
+	verbose      bool
+	logLevel     string
+	timeout      time.Duration
 
 	server   string
 	name     string
@@ -43,6 +46,10 @@ type app struct {
 // setUp turns the flags and their environment variables into options.
 func (a *app) setUp(cmd *cobra.Command) error {
 	if err := flagenv.Apply(cmd.Flags()); err != nil {
+		return usageError{err}
+	}
+	codes, err := client.ParseCodes(a.codes)
+	if err != nil {
 		return usageError{err}
 	}
 	dialect, err := client.ParseDialect(a.dialect)
@@ -70,6 +77,7 @@ func (a *app) setUp(cmd *cobra.Command) error {
 		w = a.bar
 	}
 	a.options = client.Options{
+		Codes:        codes,
 		Dialect:      dialect,
 		PacketSize:   a.packetSize,
 		ReplyTimeout: a.timeout,
@@ -118,7 +126,7 @@ func (a *app) batch(ctx context.Context) error {
 		return usageError{err}
 	}
 	o := a.options
-	o.Server, o.Name = t.Server, t.Name
+	o.Server, o.Name, o.NoProbes = t.Server, t.Name, true
 	return a.transfer(ctx, o, infofile.MeName, []string{t.Path})
 }
 
@@ -154,6 +162,11 @@ func (a *app) transfer(ctx context.Context, o client.Options, identity string, p
 		return usageError{err}
 	}
 	o.Identity = client.IdentityFile(identity)
+	known := a.knownServers
+	if known == "" {
+		known = infofile.KnownPath(filepath.Dir(identity))
+	}
+	o.Known = client.KnownServersFile(known)
 	if _, err := os.Stat(identity); errors.Is(err, fs.ErrNotExist) {
 		if err := client.CheckUserName(o.Name); err != nil {
 			return usageError{err}

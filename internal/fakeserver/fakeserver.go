@@ -34,6 +34,8 @@ type Server struct {
 	ByteWise bool
 	// CloseAfterAck ends the connection after each 1604.
 	CloseAfterAck bool
+	// RegisterAt1606 puts a new id into a 1606, and registers the name under it.
+	RegisterAt1606 bool
 	// Ack1030 answers a 1030, to which the protocol has no reply, with 1604.
 	Ack1030 bool
 
@@ -351,16 +353,18 @@ func (s *Server) right(m Message, file []byte) ([]byte, error) {
 		if s.names[m.Name] {
 			return codec.EmptyReply{Code: codec.CodeRegisterFailed}.Append(nil), nil
 		}
-		id := codec.ClientID{0: 0xc1, 15: byte(len(s.clients) + 1)}
-		s.names[m.Name], s.clients[id] = true, &account{}
-		return codec.IDReply{Code: codec.CodeRegistered, ID: id}.Append(nil), nil
+		return codec.IDReply{Code: codec.CodeRegistered, ID: s.register(m.Name)}.Append(nil), nil
 	case codec.CodePublicKey, codec.CodeReconnect:
 		code := codec.CodeAESKey
 		if m.Code == codec.CodeReconnect {
 			code = codec.CodeReconnected
 		}
 		if a == nil || a.pub == nil {
-			return codec.IDReply{Code: codec.CodeReconnectRejected, ID: m.ID}.Append(nil), nil
+			id := m.ID
+			if s.RegisterAt1606 && m.Code == codec.CodeReconnect {
+				id = s.register(m.Name)
+			}
+			return codec.IDReply{Code: codec.CodeReconnectRejected, ID: id}.Append(nil), nil
 		}
 		pub, err := keys.ParsePublic(a.pub)
 		if err != nil {
@@ -380,6 +384,13 @@ func (s *Server) right(m Message, file []byte) ([]byte, error) {
 		}.Append(nil), nil
 	}
 	return codec.IDReply{Code: codec.CodeAck, ID: m.ID}.Append(nil), nil
+}
+
+// register makes a client. The caller holds mu.
+func (s *Server) register(name string) codec.ClientID {
+	id := codec.ClientID{0: 0xc1, 15: byte(len(s.clients) + 1)}
+	s.names[name], s.clients[id] = true, &account{}
+	return id
 }
 
 // GeneralError is a 1607, whole.

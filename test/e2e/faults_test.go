@@ -136,7 +136,7 @@ func TestServerThatFails(t *testing.T) {
 						return nil
 					})
 
-					got := b.run()
+					got := run(t, b.dir, sealift, "--codes", "1025")
 					script.set(nil)
 
 					want := []string{"conn"}

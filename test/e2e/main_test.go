@@ -104,7 +104,8 @@ func start(t testing.TB, dir string, env []string, program string, args ...strin
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	p := &process{t: t, ctx: ctx, cmd: exec.CommandContext(ctx, program, args...)}
-	p.cmd.Dir, p.cmd.Env = dir, environment(env...)
+	known := "SEALIFT_KNOWN_SERVERS=" + filepath.Clean(dir) + ".known_servers" // and not the user's
+	p.cmd.Dir, p.cmd.Env = dir, environment(append([]string{known}, env...)...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	if err := p.cmd.Start(); err != nil {
 		cancel()

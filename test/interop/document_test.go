@@ -107,7 +107,8 @@ func runScript(t *testing.T, programs *Programs, script string) string {
 	bash := exec.CommandContext(ctx, "bash", "-c", script)
 	bash.WaitDelay = 5 * time.Second
 	bash.Dir = dir
-	bash.Env = append(os.Environ(), "PATH="+tools+":"+os.Getenv("PATH"), "PYTHONDONTWRITEBYTECODE=1")
+	bash.Env = append(os.Environ(), "PATH="+tools+":"+os.Getenv("PATH"), "PYTHONDONTWRITEBYTECODE=1",
+		"SEALIFT_KNOWN_SERVERS="+filepath.Join(dir, "known_servers"))
 	var output bytes.Buffer
 	bash.Stdout, bash.Stderr = &output, &output
 	if err := bash.Run(); err != nil {

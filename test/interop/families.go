@@ -44,6 +44,9 @@ func (d Dialect) String() string {
 
 // args are the options that choose the dialect in a program whose option for the packet's size is sizeOption.
 func (d Dialect) args(sizeOption string) []string {
+	if d.Name == "" { // sealift is to find out
+		return nil
+	}
 	args := []string{"--dialect", d.Name}
 	if d.Packet != 0 {
 		args = append(args, sizeOption, strconv.Itoa(d.Packet))

@@ -28,6 +28,12 @@ func (p *Programs) Matrix(ctx context.Context, sizes []int, scratch string) ([]T
 		Title: "From sealift", Corner: "server",
 		Note: "`sealift` with the `--dialect` and `--packet-size` of the server, to every server.",
 	}
+	unaided := Table{
+		Title: "From sealift, without options", Corner: "server",
+		Note: "`sealift` without a word about the server: it finds out what the server wants, and remembers it for the next\n" +
+			"file. `fresh`: a new client and nothing remembered with each file. `rejected`: the server does not know the client.\n" +
+			"`transfer.info`: the batch client, which tries no dialects.",
+	}
 	meInfo := Table{
 		Title: "me.info", Corner: "written by, read by",
 		Note: "A client takes over the identity that another one has registered at `sealiftd`.",
@@ -39,6 +45,7 @@ func (p *Programs) Matrix(ctx context.Context, sizes []int, scratch string) ([]T
 	}{
 		{toSealift, toSealiftPlans()},
 		{fromSealift, fromSealiftPlans()},
+		{unaided, fieldPlans()},
 		{meInfo, meInfoPlans()},
 	} {
 		table, err := p.fill(ctx, section.Table, section.plans, sizes, scratch)
@@ -188,7 +195,7 @@ func (p *Programs) fill(ctx context.Context, t Table, plans []plan, sizes []int,
 	defer os.RemoveAll(scratch)
 	t.Rows = make([]Row, len(plans))
 	var group sync.WaitGroup
-	slots := make(chan struct{}, 8)
+	slots := make(chan struct{}, 16)
 	for i, plan := range plans {
 		group.Go(func() {
 			slots <- struct{}{}

@@ -95,10 +95,12 @@ func TestGlossary(t *testing.T) {
 	for _, style := range MeInfoStyles {
 		used["--me-info "+style] = true
 	}
-	for _, server := range QuirkyServers(Cpp) {
+	for _, server := range append(QuirkyServers(Cpp), FieldServers(Cpp)...) {
 		for _, quirk := range server.Quirks {
 			name, value, counted := strings.Cut(quirk, "=")
 			switch {
+			case name == "busy":
+				name += "=MS"
 			case counted && strings.Contains(value, ":"):
 				name += "=CODE:N"
 			case counted:

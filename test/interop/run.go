@@ -206,6 +206,7 @@ func (p *Programs) Send(ctx context.Context, client Client, addr, user, dir stri
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, command, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr
+	cmd.Env = append(os.Environ(), "SEALIFT_KNOWN_SERVERS="+filepath.Join(dir, "known_servers")) // and not the user's
 	err := cmd.Run()
 	transcript := Transcript{Output: stdout.String(), Errors: stderr.String()}
 	var exit *exec.ExitError

@@ -7,6 +7,7 @@ work=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; wait; rm -rf "$work"' EXIT
 git -C "$top" ls-files -z | (cd "$top" && xargs -0 cp --parents -t "$work")
 cd "$work"
+export SEALIFT_KNOWN_SERVERS="$work/known_servers" # and not the user's
 awk '/^```sh$/ { on = 1; next } /^```$/ { on = 0 } on' README.md | grep -v -x 'go test ./...' > commands
 while IFS= read -r line; do
 	printf '\n$ %s\n' "$line"

@@ -287,6 +287,7 @@ func (r *run) until(what string, ok func() bool) {
 // standard output and its exit status.
 func program(path string, args ...string) (stdout, stderr string, status int, err error) {
 	cmd := exec.Command(path, args...)
+	cmd.Env = append(os.Environ(), "SEALIFT_KNOWN_SERVERS="+os.DevNull) // and not the user's
 	var out, complaint bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	err = cmd.Run()

@@ -10,6 +10,7 @@
 #include <cryptopp/rsa.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -40,6 +41,14 @@ constexpr const char *USAGE =
     "    new-id-1606                     1606 with a fresh id, under which the client may send 1026\n"
     "    needs-one-write                 1607 and the end if the first bytes received do not hold more than the header\n"
     "    later-codes                     the requests are numbered 825 to 902, and not otherwise\n"
+    "    unknown-silent, unknown-close   a request with an unknown number gets no reply, or ends the connection\n"
+    "    registers-at-1606               1606 with a fresh id, under which the name is registered from then on\n"
+    "    empty-1604                      1604 without a payload\n"
+    "    reads-once                      header and payload are what one recv each gives\n"
+    "    one-message-a-read              a message is what one recv of 65,536 bytes gives, no more and no less\n"
+    "    busy=MS                         it does something else for so long after each 1028\n"
+    "    serial                          one connection after the other\n"
+    "    fixed-read                      the body of a 1028 has --packet bytes, whatever its header says\n"
     "    reject=N                        the first N 1027s are rejected and their clients forgotten\n"
     "    error=CODE:N                    the first N requests of this code get 1607 (1028: the first N files)\n"
     "    spoil-crc=N                     the first N checksums are wrong\n"
@@ -48,7 +57,9 @@ constexpr const char *USAGE =
 
 const std::set<std::string> QUIRKS{"header-size-0", "header-size-255", "ack-1030", "close-after-1604",
                                    "crc-size-ciphertext", "crc-size-last-packet", "empty-1606", "new-id-1606",
-                                   "needs-one-write", "later-codes"};
+                                   "needs-one-write", "later-codes", "unknown-silent", "unknown-close",
+                                   "registers-at-1606", "empty-1604", "reads-once", "one-message-a-read",
+                                   "serial", "fixed-read"};
 
 // The request gets 1607; the text goes to the log.
 struct Refused : std::runtime_error {
@@ -87,12 +98,15 @@ public:
     std::string dialect = "spec", directory = ".";
     size_t packet = 1024;
     std::set<std::string> quirks;
+    std::chrono::milliseconds busy{0}; // after each 1028
 
     void add_quirk(const std::string &quirk) {
         const size_t equals = quirk.find('='), colon = quirk.find(':');
         const std::string fault = quirk.substr(0, equals);
         if (QUIRKS.count(quirk))
             quirks.insert(quirk);
+        else if (fault == "busy" && equals != std::string::npos)
+            busy = std::chrono::milliseconds(std::stoi(quirk.substr(equals + 1)));
         else if ((fault == "reject" || fault == "spoil-crc") && equals != std::string::npos)
             faults[fault] = std::stoi(quirk.substr(equals + 1));
         else if ((fault == "error" || fault == "drop") && equals < colon && colon != std::string::npos)
@@ -240,7 +254,14 @@ public:
     }
 
 private:
+    bool has(const char *quirk) const { return server.quirks.count(quirk) > 0; }
+
     Bytes take(size_t size) {
+        if (has("reads-once")) return size > 0 ? socket.read_some(size) : Bytes();
+        if (has("one-message-a-read") && buffer.empty()) {
+            buffer = socket.read_some(65536);
+            size = std::min(size, buffer.size());
+        }
         while (buffer.size() < size) {
             const Bytes part = socket.read_some();
             if (replied && buffer.empty() && part.size() <= REQUEST_HEADER_SIZE && server.quirks.count("needs-one-write")) {
@@ -256,11 +277,16 @@ private:
     }
 
     uint16_t receive(Bytes &payload) {
-        Reader header(take(REQUEST_HEADER_SIZE));
+        const Bytes first = take(REQUEST_HEADER_SIZE);
+        if (first.size() < REQUEST_HEADER_SIZE) { // read once
+            reply(ERROR, "");
+            throw Disconnected();
+        }
+        Reader header(first);
         client_id = header.bytes(ID_SIZE);
         const uint32_t version = header.number(1);
         auto code = static_cast<uint16_t>(header.number(2));
-        const uint32_t size = header.number(4);
+        uint32_t size = header.number(4);
         server.log("received " + std::to_string(code));
         if (version != VERSION || size > MAX_PAYLOAD) {
             reply(ERROR, "");
@@ -270,7 +296,13 @@ private:
             const auto later = std::find_if(LATER_CODES.begin(), LATER_CODES.end(), [&](auto pair) { return pair.second == code; });
             code = later == LATER_CODES.end() ? 0 : later->first;
         }
-        payload = take(size);
+        if (has("fixed-read") && code == PACKET) size = PACKET_FIELDS_SIZE + server.packet;
+        if (has("one-message-a-read")) { // what does not belong to it is lost
+            payload = buffer.substr(0, size);
+            buffer.clear();
+        } else {
+            payload = take(size);
+        }
         return code;
     }
 
@@ -297,7 +329,7 @@ private:
             const std::string name = fields.name();
             return public_key(name, fields.bytes(PUBLIC_KEY_SIZE));
         }
-        case RECONNECT: return reconnect();
+        case RECONNECT: return reconnect(fields.name());
         case PACKET: return packet(fields);
         case CRC_OK: return acknowledge();
         case CRC_BAD:
@@ -307,7 +339,10 @@ private:
         case ABORT:
             std::filesystem::remove(server.path(client_id, fields.name()));
             return acknowledge();
-        default: throw Refused("unknown code");
+        default:
+            if (has("unknown-silent")) return;
+            if (has("unknown-close")) throw Disconnected();
+            throw Refused("unknown code");
         }
     }
 
@@ -325,13 +360,14 @@ private:
         send_aes_key(AES_KEY, client);
     }
 
-    void reconnect() {
+    void reconnect(const std::string &name) {
         if (server.strikes("reject")) server.forget(client_id);
         if (server.knows(client_id)) {
             Client client = server.client(client_id);
             if (!client.public_key.empty()) return send_aes_key(RECONNECTED, client);
         }
-        offered_id = server.quirks.count("new-id-1606") ? new_id() : client_id;
+        offered_id = has("new-id-1606") || has("registers-at-1606") ? new_id() : client_id;
+        if (has("registers-at-1606")) server.add(offered_id, name);
         reply_with_id(REJECTED, server.quirks.count("empty-1606") ? "" : offered_id);
     }
 
@@ -350,6 +386,7 @@ private:
     }
 
     void packet(Reader &fields) {
+        std::this_thread::sleep_for(server.busy);
         const uint32_t content = fields.number(4), orig = fields.number(4);
         const uint32_t packet_number = fields.number(2), total = fields.number(2);
         const std::string name = fields.name();
@@ -382,7 +419,7 @@ private:
     }
 
     void acknowledge() {
-        reply(ACK, client_id);
+        reply(ACK, has("empty-1604") ? Bytes() : client_id);
         if (server.quirks.count("close-after-1604")) throw Disconnected();
     }
 
@@ -433,6 +470,10 @@ int main(int argc, char **argv) {
         for (;;) {
             Socket socket(::accept(listener.fd, nullptr, nullptr));
             if (socket.fd < 0) continue;
+            if (server.quirks.count("serial")) {
+                Connection(server, std::move(socket)).run();
+                continue;
+            }
             std::thread([&server, socket = std::move(socket)]() mutable {
                 Connection(server, std::move(socket)).run();
             }).detach();

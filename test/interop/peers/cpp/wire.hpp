@@ -179,9 +179,9 @@ public:
     }
     void write(const Bytes &data) const { write(data.data(), data.size()); }
 
-    // What has come, at most 64 KiB; waits for the first byte.
-    Bytes read_some() const {
-        Bytes data(65536, '\0');
+    // What has come, at most so many bytes; waits for the first one.
+    Bytes read_some(size_t size = 65536) const {
+        Bytes data(size, '\0');
         const ssize_t n = ::recv(fd, data.data(), data.size(), 0);
         if (n <= 0) throw Disconnected();
         data.resize(static_cast<size_t>(n));

@@ -14,6 +14,14 @@ DIR/files/CLIENT-ID/NAME. Quirks are habits of servers in the field, faults play
   new-id-1606                     1606 with a fresh id, under which the client may send 1026
   needs-one-write                 1607 and the end if the first bytes received do not hold more than the header
   later-codes                     the requests are numbered 825 to 902, and not otherwise
+  unknown-silent, unknown-close   a request with an unknown number gets no reply, or ends the connection
+  registers-at-1606               1606 with a fresh id, under which the name is registered from then on
+  empty-1604                      1604 without a payload
+  reads-once                      header and payload are what one recv each gives
+  one-message-a-read              a message is what one recv of 65,536 bytes gives, no more and no less
+  busy=MS                         it does something else for so long after each 1028
+  serial                          one connection after the other
+  fixed-read                      the body of a 1028 has --packet bytes, whatever its header says
   reject=N                        the first N 1027s are rejected and their clients forgotten
   error=CODE:N                    the first N requests of this code get 1607 (1028: the first N files)
   spoil-crc=N                     the first N checksums are wrong
@@ -26,18 +34,24 @@ import socket
 import struct
 import sys
 import threading
+import time
 import uuid
 
 import wire
 
 QUIRKS = ("header-size-0", "header-size-255", "ack-1030", "close-after-1604", "crc-size-ciphertext",
-          "crc-size-last-packet", "empty-1606", "new-id-1606", "needs-one-write", "later-codes")
+          "crc-size-last-packet", "empty-1606", "new-id-1606", "needs-one-write", "later-codes", "unknown-silent",
+          "unknown-close", "registers-at-1606", "empty-1604", "reads-once", "one-message-a-read", "serial", "fixed-read")
 FAULTS = ("reject", "error", "spoil-crc", "drop")
 MAX_PAYLOAD = 64 << 20
 
 
 class Disconnected(Exception):
     """This connection is over."""
+
+
+class Ignored(Exception):
+    """The request gets no reply."""
 
 
 class Refused(Exception):
@@ -62,6 +76,7 @@ class Server:
         self.clients = {}  # by id
         self.log_file = open(options.log, "a", encoding="ascii") if options.log else sys.stderr
         self.quirks = set()
+        self.busy = 0  # seconds after each 1028
         self.faults = {}  # "reject" or "error 1028" -> how many are left
         for quirk in options.quirk:
             self.add_quirk(quirk)
@@ -70,6 +85,8 @@ class Server:
         name, _, value = quirk.partition("=")
         if quirk in QUIRKS:
             self.quirks.add(quirk)
+        elif name == "busy" and value:
+            self.busy = int(value) / 1000
         elif name in ("reject", "spoil-crc") and value:
             self.faults[name] = int(value)
         elif name in ("error", "drop") and ":" in value:
@@ -172,6 +189,8 @@ class Connection:
                 code, payload = self.receive()
                 try:
                     self.serve(code, payload)
+                except Ignored:
+                    pass
                 except (Refused, ValueError, KeyError, OSError, struct.error) as error:
                     self.server.log("#", error)
                     self.reply(wire.ERROR)
@@ -195,13 +214,28 @@ class Connection:
             self.buffer += part
 
     def take(self, size):
-        self.fill(size)
+        if "reads-once" in self.server.quirks:
+            return self.read_once(size)
+        if "one-message-a-read" in self.server.quirks and not self.buffer:
+            self.buffer += self.read_once(65536)
+        else:
+            self.fill(size)
         data = bytes(self.buffer[:size])
         del self.buffer[:size]
         return data
 
+    def read_once(self, size):
+        """What comes next, at most so many bytes."""
+        data = self.socket.recv(size) if size else b""
+        if size and not data:
+            raise Disconnected
+        return data
+
     def receive(self):
         header = self.take(wire.REQUEST_HEADER.size)
+        if len(header) < wire.REQUEST_HEADER.size:  # read once
+            self.reply(wire.ERROR)
+            raise Disconnected
         self.client_id, version, code, size = wire.REQUEST_HEADER.unpack(header)
         self.server.log("received", code)
         if version != wire.VERSION or size > MAX_PAYLOAD:
@@ -209,6 +243,11 @@ class Connection:
             raise Disconnected
         if "later-codes" in self.server.quirks:
             code = {later: code for code, later in wire.LATER_CODES.items()}.get(code)
+        if "fixed-read" in self.server.quirks and code == wire.PACKET:
+            size = wire.PACKET_FIELDS.size + self.server.packet
+        if "one-message-a-read" in self.server.quirks:  # what does not belong to it is lost
+            payload, self.buffer = bytes(self.buffer[:size]), bytearray()
+            return code, payload
         return code, self.take(size)
 
     def reply(self, code, payload=b"", announced=None):
@@ -230,6 +269,10 @@ class Connection:
         handlers = {wire.REGISTER: self.register, wire.PUBLIC_KEY: self.public_key, wire.RECONNECT: self.reconnect,
                     wire.PACKET: self.packet, wire.CRC_OK: self.crc_ok, wire.CRC_BAD: self.crc_bad,
                     wire.ABORT: self.abort}
+        if code not in handlers and "unknown-silent" in self.server.quirks:
+            raise Ignored
+        if code not in handlers and "unknown-close" in self.server.quirks:
+            raise Disconnected
         handlers[code](payload)
 
     # Requests
@@ -252,7 +295,7 @@ class Connection:
         self.send_aes_key(wire.AES_KEY, client)
 
     def reconnect(self, payload):
-        wire.NAME.unpack(payload)
+        name = wire.text(wire.NAME.unpack(payload)[0])
         if self.server.strikes("reject"):
             with self.server.lock:
                 self.server.clients.pop(self.client_id, None)
@@ -260,7 +303,10 @@ class Connection:
         if client and client.public_key:
             self.send_aes_key(wire.RECONNECTED, client)
             return
-        self.offered_id = uuid.uuid4().bytes if "new-id-1606" in self.server.quirks else self.client_id
+        new_id = "new-id-1606" in self.server.quirks or "registers-at-1606" in self.server.quirks
+        self.offered_id = uuid.uuid4().bytes if new_id else self.client_id
+        if "registers-at-1606" in self.server.quirks:
+            self.server.register(self.offered_id, name)
         self.reply_with_id(wire.REJECTED, b"" if "empty-1606" in self.server.quirks else self.offered_id)
 
     def send_aes_key(self, code, client):
@@ -269,6 +315,7 @@ class Connection:
         self.reply(code, self.client_id + wire.PKCS1_OAEP.new(public_key).encrypt(client.aes_key))
 
     def packet(self, payload):
+        time.sleep(self.server.busy)
         content, orig, number, total, field = wire.PACKET_FIELDS.unpack_from(payload)
         name = wire.text(field)
         client = self.server.clients[self.client_id]
@@ -319,7 +366,7 @@ class Connection:
             os.remove(path)
 
     def acknowledge(self):
-        self.reply(wire.ACK, self.client_id)
+        self.reply(wire.ACK, b"" if "empty-1604" in self.server.quirks else self.client_id)
         if "close-after-1604" in self.server.quirks:
             raise Disconnected
 
@@ -342,7 +389,10 @@ def main():
     print("listening %s:%d" % listener.getsockname(), flush=True)
     while True:
         sock, _ = listener.accept()
-        threading.Thread(target=Connection(server, sock).run, daemon=True).start()
+        if "serial" in server.quirks:
+            Connection(server, sock).run()
+        else:
+            threading.Thread(target=Connection(server, sock).run, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,123 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sealift/codec"
+)
+
+// firstSilence is how long a server may think about a small file before its
+// silence is taken for an answer: one of which nothing is known, and one that
+// may have lost a packet. A variable for tests.
+var firstSilence = 20 * time.Second
+
+// smallFile is the largest file that is small in this sense, in bytes.
+const smallFile = 1 << 20
+
+// hopeless is an error after which a file is not sent again as it was.
+type hopeless struct{ err error }
+
+func (h hopeless) Error() string { return h.err.Error() }
+
+// failed counts err, of an attempt to send the file, and makes it hopeless where
+// it is time to find out what is wrong.
+func (t *transfer) failed(err error) error {
+	if errors.As(err, new(*Error)) || !errors.Is(err, ErrServer) && !errors.Is(err, ErrConnection) {
+		return err
+	}
+	t.failures++
+	if isSilence(err) {
+		t.silences++
+	}
+	if !t.hopeless() {
+		return err
+	}
+	if errors.Is(err, ErrConnection) {
+		t.c.drop()
+	}
+	return hopeless{err}
+}
+
+// hopeless reports whether the file has failed so often that the form is more
+// likely to be wrong than the server to be in trouble.
+func (t *transfer) hopeless() bool {
+	switch {
+	case !t.c.peer.mayAdapt():
+		return false
+	case t.trust == remembered:
+		return t.silences >= 2
+	}
+	return t.failures >= 2 || t.silences >= 1
+}
+
+// replyTimeout is how long the server may think about the file.
+func (t *transfer) replyTimeout() time.Duration {
+	d := t.c.opts.replyTimeout(t.size)
+	if t.size <= smallFile && (t.trust == guessed && t.c.peer.mayAdapt() || t.pause > 0 && t.layout.total > 1) {
+		d = min(d, firstSilence)
+	}
+	return d
+}
+
+// pauseNow is the pause after each packet of the next attempt: it grows with
+// each failure. A server that has stored files without one may fail once before
+// it gets one.
+func (t *transfer) pauseNow() time.Duration {
+	n := t.failures
+	if n == 1 && t.worked && t.form.pause == 0 {
+		n = 0
+	}
+	return longer(t.form.pause, n)
+}
+
+// adapt looks for another form after err. again reports whether there is one;
+// otherwise the file has failed for good, with the error that it returns.
+func (t *transfer) adapt(ctx context.Context, err error) (again bool, _ error) {
+	c := t.c
+	var e *Error
+	if !errors.As(err, &e) {
+		return false, err
+	}
+	if h := (hopeless{}); errors.As(e.Err, &h) {
+		e.Err = h.err
+	}
+	why := e.Err
+	if ctx.Err() != nil || e.Code != codec.CodeSendFile || t.failures == 0 || !c.peer.mayAdapt() {
+		return false, e
+	}
+	done, err := c.peer.alone(ctx)
+	if err != nil {
+		return false, &Error{Code: e.Code, Attempts: e.Attempts, Err: context.Cause(ctx)}
+	}
+	defer done()
+	if _, _, turn := c.peer.current(); turn != t.turn {
+		return true, nil // another Client has found one
+	}
+	if !c.peer.probes {
+		c.log.Warn("what is remembered of the server does not work: trying the usual way", "because", why)
+		c.peer.change(form{dialect: Spec, packetSize: c.opts.PacketSize}, guessed)
+		return true, nil
+	}
+	c.log.Warn("finding out which dialect the server takes", "at_most", maxProbeTime, "because", why)
+	f, err := c.survey(ctx, t)
+	if f != t.form {
+		c.peer.endSurvey()
+	}
+	switch {
+	case ctx.Err() != nil:
+		return false, &Error{Code: e.Code, Attempts: e.Attempts, Err: context.Cause(ctx)}
+	case err != nil:
+		probes, spent := c.peer.budget.used()
+		e.Err = fmt.Errorf("%w; %w, with %d probes in %v; sealift conform %s shows what it does",
+			why, err, probes, spent.Round(100*time.Millisecond), c.address)
+		return false, e
+	case f == t.form:
+		return false, e // it is not the form
+	}
+	c.log.Warn("the server takes this dialect", "dialect", f.dialect, "packet_size", f.packetSize, "pause", f.pause)
+	c.peer.change(f, found)
+	return true, nil
+}

@@ -1,0 +1,209 @@
+package infofile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// KnownName is the file that keeps what a client has found out about servers.
+// Each line is a server, host:port, and words of the form key=value behind it,
+// with spaces between. Empty lines, lines that begin with # and lines that make
+// no sense are passed over, and stay when the file is written.
+const KnownName = "known_servers"
+
+// maxKnown bounds a known_servers, in bytes: some ten thousand servers.
+const maxKnown = 1 << 20
+
+// ErrBusy says that another process holds the lock of a file for too long.
+var ErrBusy = errors.New("another process is writing it")
+
+// KnownPath returns where the known_servers of this user is: in the folder
+// sealift of the user's configuration directory, or in the folder beside where
+// the system has no such directory.
+func KnownPath(beside string) string {
+	if dir, err := os.UserConfigDir(); err == nil {
+		return filepath.Join(dir, "sealift", KnownName)
+	}
+	return filepath.Join(beside, KnownName)
+}
+
+// A Word is what a known_servers says about a server.
+type Word struct{ Key, Value string }
+
+// ReadKnown returns what the file at path says about server, host:port; nothing
+// if there is no such file. Of several lines for a server the first counts.
+func ReadKnown(path, server string) ([]Word, error) {
+	text, err := readKnown(path)
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(text) {
+		if s, words, ok := parseKnown(line); ok && strings.EqualFold(s, server) {
+			return words, nil
+		}
+	}
+	return nil, nil
+}
+
+func readKnown(path string) (string, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxKnown+1))
+	if err != nil {
+		return "", err
+	}
+	if len(b) > maxKnown {
+		return "", malformed(path, "more than %d bytes", maxKnown)
+	}
+	return string(b), nil
+}
+
+// parseKnown takes a line apart. ok is false for one that is no server's.
+func parseKnown(line string) (server string, words []Word, ok bool) {
+	line = strings.TrimRight(strings.TrimPrefix(line, "\ufeff"), "\r\n")
+	if strings.ContainsFunc(line, func(r rune) bool { return r != '\t' && (unicode.IsControl(r) || r == unicode.ReplacementChar) }) {
+		return "", nil, false
+	}
+	fields := strings.Fields(line)
+	if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
+		return "", nil, false
+	}
+	if _, _, err := net.SplitHostPort(fields[0]); err != nil {
+		return "", nil, false
+	}
+	for _, field := range fields[1:] {
+		key, value, found := strings.Cut(field, "=")
+		if !found || key == "" {
+			return "", nil, false
+		}
+		words = append(words, Word{key, value})
+	}
+	return fields[0], words, true
+}
+
+// WriteKnown sets words in the line of server, host:port, and makes the file
+// and the line where there are none. A word with an empty value is taken out.
+// Everything else in the file stays. Processes that write at the same time wait
+// for each other, so that none loses what another has written; the file is
+// replaced as a whole. A path that is there and is no regular file, such as
+// /dev/null, is left alone.
+func WriteKnown(path, server string, words ...Word) error {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real // the link is to stay
+	}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	unlock, err := lockFile(path + ".lock")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	old, err := readKnown(path)
+	if err != nil {
+		return err
+	}
+	text := mergeKnown(old, server, words)
+	if text == old {
+		return nil
+	}
+	if len(text) > maxKnown {
+		return fmt.Errorf("%s: it would have more than %d bytes", path, maxKnown)
+	}
+	return replace(path, []byte(text))
+}
+
+// mergeKnown returns text with the words in the first line of server.
+func mergeKnown(text, server string, words []Word) string {
+	var out strings.Builder
+	done := false
+	for line := range strings.Lines(text) {
+		s, have, ok := parseKnown(line)
+		if done || !ok || !strings.EqualFold(s, server) {
+			out.WriteString(line)
+			continue
+		}
+		done = true
+		out.WriteString(knownLine(s, mergeWords(have, words)))
+	}
+	if !done {
+		if text != "" && !strings.HasSuffix(text, "\n") {
+			out.WriteByte('\n')
+		}
+		out.WriteString(knownLine(server, mergeWords(nil, words)))
+	}
+	return out.String()
+}
+
+func mergeWords(have, set []Word) []Word {
+	var all []Word
+	seen := map[string]bool{}
+	for _, w := range have {
+		for _, s := range set {
+			if s.Key == w.Key {
+				w.Value = s.Value
+			}
+		}
+		if !seen[w.Key] && w.Value != "" {
+			all = append(all, w)
+		}
+		seen[w.Key] = true
+	}
+	for _, s := range set {
+		if !seen[s.Key] && s.Value != "" {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+func knownLine(server string, words []Word) string {
+	line := server
+	for _, w := range words {
+		line += " " + w.Key + "=" + w.Value
+	}
+	return line + "\n"
+}
+
+// How long a process waits for others that write the file, and how often it
+// looks.
+const (
+	lockPatience = 5 * time.Second
+	lockInterval = 5 * time.Millisecond
+)
+
+// lockFile takes the lock of path, a file of its own that stays. The system
+// takes the lock back when the process ends, however it ends.
+func lockFile(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for began := time.Now(); ; time.Sleep(lockInterval) {
+		err := tryLock(f)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, ErrBusy) || time.Since(began) > lockPatience {
+			f.Close()
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+}
