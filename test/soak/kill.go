@@ -35,7 +35,11 @@ func kill(r *run) {
 		if round%25 == 0 || round == rounds {
 			k.check()
 		}
-		k.restart()
+		if round%5 == 0 { // the next one lives on a disk whose syncs fail
+			k.server.Store(k.startFaulty(role{Serve: k.dir, FailSyncs: 8}))
+		} else {
+			k.restart()
+		}
 	}
 	k.stop.Store(true)
 	wg.Wait()

@@ -7,10 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -20,6 +22,7 @@ import (
 
 	"sealift/internal/daemon"
 	"sealift/session"
+	"sealift/storage/files"
 )
 
 // roleVariable makes this program, or the test of it, play another part in a
@@ -37,6 +40,7 @@ type role struct {
 
 	BytesPerSecond int64  // the speed of the storage, 0: its own
 	FullWhile      string // nothing can be written while there is a file of that name
+	FailSyncs      int    // one of so many syncs fails, 0: none
 }
 
 // playRole does what the environment asks of this process. done is false if it
@@ -86,15 +90,29 @@ func (r *run) startFaulty(p role) *server {
 func (p role) serve() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	signal.Ignore(syscall.SIGHUP) // as sealiftd does
 	enc := zap.NewProductionEncoderConfig()
 	enc.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(enc), zapcore.Lock(os.Stderr), zap.InfoLevel))
 	return daemon.Run(ctx, daemon.Config{
 		Dir: p.Serve, Listen: "127.0.0.1:0", Log: log, MemoryBudget: p.MemoryBudget, Loops: 1,
+		Fsync: p.FailSyncs > 0, DiskFaults: p.diskFaults(),
 		WrapFiles: func(f session.Files) session.Files {
 			return &faultyFiles{Files: f, pace: pace{perSecond: p.BytesPerSecond}, fullWhile: p.FullWhile}
 		},
 	}, func(a *net.TCPAddr) { log.Info("listening", zap.Stringer("address", a)) })
+}
+
+func (p role) diskFaults() *files.Faults {
+	if p.FailSyncs == 0 {
+		return nil
+	}
+	return &files.Faults{Before: func(s files.Step) error {
+		if (s.Op == files.SyncFile || s.Op == files.SyncFolder) && strings.Count(s.Path, "/") > 0 && rand.IntN(p.FailSyncs) == 0 {
+			return syscall.EIO
+		}
+		return nil
+	}}
 }
 
 // faultyFiles is a store on a disk that is slow, or full.
