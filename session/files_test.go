@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -47,6 +48,13 @@ func (f *faults) call(what string) error {
 // and the client has to send it again.
 func (f *faults) lost() bool {
 	return f.fail == nil && (f.hit == "Commit, the sync" || f.hit == "Commit, after the rename")
+}
+
+// leftRow reports whether content was lost by a sync, and the registry failed when
+// it was to forget the file: the next verdict or recovery does so.
+func (f *faults) leftRow() bool {
+	return slices.Contains(f.hits, "Commit, the sync") &&
+		slices.ContainsFunc(f.hits, func(call string) bool { return strings.Contains(call, "session.DropFile") })
 }
 
 // registry is a real registry whose batches can be made to fail.

@@ -416,7 +416,7 @@ func (w *world) clean() {
 		if ok {
 			content = in.b.Bytes()
 		}
-		if received("", content) != fmt.Sprintf("1603  %d %08x", f.Size, f.Cksum) {
+		if received("", content) != fmt.Sprintf("1603  %d %08x", f.Size, f.Cksum) && !w.reg.faults.leftRow() {
 			w.t.Errorf("%s: the registry has it, and its content is not there", f.Path)
 		}
 	}
