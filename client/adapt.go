@@ -45,7 +45,7 @@ func (t *transfer) failed(err error) error {
 // likely to be wrong than the server to be in trouble.
 func (t *transfer) hopeless() bool {
 	switch {
-	case !t.c.peer.mayAdapt():
+	case t.agreed || !t.c.peer.mayAdapt():
 		return false
 	case t.trust == remembered:
 		return t.silences >= 2
@@ -85,7 +85,7 @@ func (t *transfer) adapt(ctx context.Context, err error) (again bool, _ error) {
 		e.Err = h.err
 	}
 	why := e.Err
-	if ctx.Err() != nil || e.Code != codec.CodeSendFile || t.failures == 0 || !c.peer.mayAdapt() {
+	if ctx.Err() != nil || e.Code != codec.CodeSendFile || t.failures == 0 || t.agreed || !c.peer.mayAdapt() {
 		return false, e
 	}
 	done, err := c.peer.alone(ctx)

@@ -132,7 +132,7 @@ func (c *Client) ExchangeKey(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return c.takeKey(r, codec.CodeAESKey)
+		return c.takeKey(cn, r, codec.CodeAESKey)
 	})
 }
 
@@ -167,7 +167,7 @@ func (c *Client) Reconnect(ctx context.Context, id Identity) error {
 			c.rejected(r)
 			return ErrRejected
 		}
-		if err := c.takeKey(r, codec.CodeReconnected); err != nil {
+		if err := c.takeKey(cn, r, codec.CodeReconnected); err != nil {
 			return err
 		}
 		c.peer.answered()
@@ -188,8 +188,8 @@ func (c *Client) rejected(r reply) {
 	}
 }
 
-// takeKey reads a 1602 or 1605, whichever is due.
-func (c *Client) takeKey(r reply, due codec.Code) error {
+// takeKey reads a 1602 or 1605, whichever is due, that came over cn.
+func (c *Client) takeKey(cn *conn, r reply, due codec.Code) error {
 	if r.code != due {
 		return c.wrong(r, due)
 	}
@@ -204,7 +204,7 @@ func (c *Client) takeKey(r reply, due codec.Code) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrKey, err)
 	}
-	c.aesKey, c.hasKey = key, true
+	c.aesKey, c.hasKey, cn.keyed = key, true, true
 	return nil
 }
 
@@ -299,7 +299,7 @@ func (c *Client) adopt(ctx context.Context, name string, offered codec.ClientID)
 	}
 	r, err := c.exchange(ctx, c.conn, codec.CodePublicKey, msg)
 	if err == nil {
-		err = c.takeKey(r, codec.CodeAESKey)
+		err = c.takeKey(c.conn, r, codec.CodeAESKey)
 	}
 	if err == nil {
 		return Login{Identity: id, Registered: true}, true, nil
@@ -314,6 +314,11 @@ func (c *Client) adopt(ctx context.Context, name string, offered codec.ClientID)
 	}
 	return l, false, c.identities().Delete()
 }
+
+// sharesIdentity reports whether other Clients of a Run may get an AES key for
+// the identity at any time. A connection of this one that only resumes then goes
+// on with another key than its own.
+func (c *Client) sharesIdentity() bool { return c.mix != nil }
 
 // drop ends the connection, if there is one.
 func (c *Client) drop() {

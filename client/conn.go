@@ -21,6 +21,9 @@ type conn struct {
 	// acked: the last message was answered with a 1604. Some servers close the
 	// connection then.
 	acked bool
+	// keyed: the client's AES key came over it. Without, the connection can only
+	// resume, with the key that the server sent last, be it over another one.
+	keyed bool
 }
 
 type received struct {

@@ -68,6 +68,9 @@ type transfer struct {
 	// after a 1028, and silences those among them.
 	failures, silences int
 	pause              time.Duration // after each packet of the last attempt
+	wrong              int           // checksums of the server
+	agreed             bool          // a checksum was right: the server takes this form
+	receipt            *conn         // that brought the last 1603
 }
 
 // deliver sends the file in the form that the server is believed to want, and
@@ -93,7 +96,7 @@ func (t *transfer) deliver(ctx context.Context) error {
 // shape lays the file out in the form that the server is believed to want.
 func (t *transfer) shape() (err error) {
 	t.form, t.trust, t.turn = t.c.peer.current()
-	t.failures, t.silences, t.pause = 0, 0, 0
+	t.failures, t.silences, t.pause, t.wrong, t.agreed = 0, 0, 0, 0, false
 	t.layout, err = t.form.plan(t.size)
 	several, one := t.c.peer.served()
 	if t.worked = several; t.trust == guessed && t.layout.total == 1 && one {
@@ -102,35 +105,69 @@ func (t *transfer) shape() (err error) {
 	return err
 }
 
-// run sends the file until the checksums agree, or have differed too often.
+// run sends the file and confirms it.
 func (t *transfer) run(ctx context.Context) error {
-	for wrong := 0; ; wrong++ {
-		theirs, err := t.send(ctx, wrong > 0)
+	err := t.agree(ctx, func(afterWrong bool) (uint32, error) { return t.send(ctx, afterWrong) })
+	if err != nil {
+		return err
+	}
+	return t.verdict(ctx, codec.CodeCRCOK)
+}
+
+// agree sends the file until the checksums agree, or have differed too often.
+// send sends it, with a 1030 ahead of it when the last checksum was wrong, and
+// returns the server's.
+func (t *transfer) agree(ctx context.Context, send func(afterWrong bool) (uint32, error)) error {
+	for afterWrong := false; ; afterWrong = true {
+		theirs, err := send(afterWrong)
 		if err != nil {
 			return err
 		}
 		if theirs == t.sum {
-			return t.verdict(ctx, codec.CodeCRCOK)
+			t.agreed = true
+			return nil
 		}
 		t.failures++
-		if wrong == maxChecksumRetries || t.hopeless() {
+		if t.wrong == maxChecksumRetries || t.hopeless() {
 			err := fmt.Errorf("%w: %d, ours is %d", ErrChecksum, theirs, t.sum)
 			if abortErr := t.verdict(ctx, codec.CodeAbort); abortErr != nil {
 				err = fmt.Errorf("%w; and the abort failed too: %w", err, abortErr)
 			}
 			return &Error{Code: codec.CodeSendFile, Attempts: t.attempts, Err: err}
 		}
+		t.wrong++
 		t.c.log.Warn("the server's checksum is wrong", "file", t.name, "ours", t.sum, "theirs", theirs,
-			"retry", wrong+1, "of", maxChecksumRetries)
+			"retry", t.wrong, "of", maxChecksumRetries)
 	}
 }
 
 // verdict sends 1029 or 1031 and waits for the 1604.
+//
+// A 1029 that gets 1607 on another connection than its 1603 came on is not sent
+// again alone: the server may not know which version of the file is meant. The
+// next try is the whole file and its 1029. The tries of both are counted as one.
 func (t *transfer) verdict(ctx context.Context, code codec.Code) error {
 	c := t.c
 	msg := codec.Verdict{Code: code, FileName: []byte(t.name)}.Append(nil, c.identity.ID)
+	reconnect, whole := false, false
 	return c.ask(ctx, code, func(cn *conn) error {
+		if reconnect || whole && !cn.keyed {
+			if err := c.Reconnect(ctx, c.identity); err != nil {
+				return err
+			}
+			cn, reconnect = c.conn, false
+		}
+		if whole {
+			if err := t.sendAgain(ctx, cn); err != nil {
+				return err
+			}
+			whole = false
+		}
 		r, err := c.exchange(ctx, cn, code, msg)
+		if errors.Is(err, ErrServer) {
+			reconnect = !cn.keyed
+			whole = code == codec.CodeCRCOK && cn != t.receipt
+		}
 		if err != nil {
 			return err
 		}
@@ -140,6 +177,17 @@ func (t *transfer) verdict(ctx context.Context, code codec.Code) error {
 		cn.acked = true
 		return checkAck(r, c.identity.ID)
 	})
+}
+
+// sendAgain sends over cn the whole file that the server had before, until the
+// checksums agree. A 1607 or the end of the connection is for the caller's
+// retry; other errors are about the 1028.
+func (t *transfer) sendAgain(ctx context.Context, cn *conn) error {
+	err := t.agree(ctx, func(afterWrong bool) (uint32, error) { return t.sendOnce(ctx, cn, afterWrong) })
+	if err == nil || errors.As(err, new(*Error)) || errors.Is(err, ErrServer) || errors.Is(err, ErrConnection) || ctx.Err() != nil {
+		return err
+	}
+	return &Error{Code: codec.CodeSendFile, Attempts: t.attempts, Err: err}
 }
 
 func checkAck(r reply, ours codec.ClientID) error {
@@ -155,13 +203,14 @@ func checkAck(r reply, ours codec.ClientID) error {
 
 // send sends the file, with a 1030 ahead of it when the checksum of the one
 // before was wrong, and returns the server's checksum.
+//
+// A try after a 1607 on a connection that only resumed begins with a 1027: the
+// server may have no AES key for that connection, or another.
 func (t *transfer) send(ctx context.Context, afterWrong bool) (theirs uint32, err error) {
 	c := t.c
 	reconnect := c.conn == nil || c.conn.acked && c.conn.usable() != nil
 	err = c.retry(ctx, codec.CodeSendFile, func(cn *conn) error {
-		if reconnect {
-			// No message is waiting for its answer: the regular way to open a
-			// connection.
+		if reconnect || c.sharesIdentity() && !cn.keyed {
 			reconnect = false
 			if err := c.Reconnect(ctx, c.identity); err != nil {
 				return err
@@ -169,17 +218,26 @@ func (t *transfer) send(ctx context.Context, afterWrong bool) (theirs uint32, er
 			cn = c.conn
 		}
 		closed := cn.acked
-		cn.acked = false
-		r, err := t.exchange(ctx, cn, afterWrong)
+		theirs, err = t.sendOnce(ctx, cn, afterWrong)
 		afterWrong = false // a retry is about the 1028
-		if err != nil {
-			// Lost at the first message after a 1604: the server had closed it.
-			reconnect = closed && errors.Is(err, ErrConnection)
-			return t.failed(err)
-		}
-		theirs, err = t.received(r)
+		// Lost at the first message after a 1604: the server had closed it, and no
+		// message was waiting for its answer.
+		reconnect = closed && errors.Is(err, ErrConnection) || !cn.keyed && errors.Is(err, ErrServer)
 		return err
 	})
+	return theirs, err
+}
+
+// sendOnce is send over cn, without a retry.
+func (t *transfer) sendOnce(ctx context.Context, cn *conn, afterWrong bool) (theirs uint32, err error) {
+	cn.acked = false
+	r, err := t.exchange(ctx, cn, afterWrong)
+	if err != nil {
+		return 0, t.failed(err)
+	}
+	if theirs, err = t.received(r); err == nil {
+		t.receipt = cn
+	}
 	return theirs, err
 }
 
