@@ -327,16 +327,12 @@ func (s *subject) first(ctx context.Context, rule Rule) Result {
 	if result.Status == Pass || s.o.Codes != client.AutoCodes || s.gone != "" {
 		return result
 	}
-	for _, codes := range []client.Codes{client.Codes1025, client.Codes825} {
-		if s.knows(ctx, codes) {
-			if codes == client.Codes1025 {
-				break
-			}
-			s.codes = codes
-			return s.try(ctx, rule)
-		}
+	// The 1027 comes twice: a server of both editions may be in trouble with one.
+	if s.knows(ctx, client.Codes1025) || !s.knows(ctx, client.Codes825) || s.knows(ctx, client.Codes1025) {
+		return result
 	}
-	return result
+	s.codes = client.Codes825
+	return s.try(ctx, rule)
 }
 
 // knows reports whether the server answers a 1027, or 827, of nobody with 1606.

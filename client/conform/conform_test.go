@@ -407,6 +407,40 @@ func TestTheLaterEdition(t *testing.T) {
 	}
 }
 
+// A server of both editions that is in trouble twice at the start is tried in the
+// first: what has failed there is found by the rule that names it.
+func TestAServerOfBothEditionsInTrouble(t *testing.T) {
+	for _, first := range []string{"1607", "the end"} {
+		struck := map[codec.Code]bool{}
+		f := fault{request: func(c *proxied, m []byte) ([]byte, [][]byte, bool) {
+			code := requestCode(m)
+			c.shared.mu.Lock()
+			defer c.shared.mu.Unlock()
+			if (code == codec.CodeRegister || code == codec.CodeReconnect) && !struck[code] {
+				struck[code] = true
+				if first == "1607" {
+					return instead(generalError)
+				}
+				return nil, nil, true
+			}
+			return m, nil, false
+		}}
+		addr := startProxy(t, startServer(t), f)
+		r, err := conform.Run(t.Context(), conform.Options{Server: addr, Timeout: patient, Codes: client.AutoCodes})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Codes != "1025" {
+			t.Errorf("%s: tried with the codes %s", first, r.Codes)
+		}
+		for _, res := range r.Results {
+			if fails := res.Rule == "register"; fails != (res.Status == conform.Fail) {
+				t.Errorf("%s: %s: %s %s", first, res.Rule, res.Status, res.Problem)
+			}
+		}
+	}
+}
+
 // A server that a message has killed is named so, and not tried any further.
 func TestAServerThatDies(t *testing.T) {
 	server := startServer(t)

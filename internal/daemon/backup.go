@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -150,7 +149,7 @@ func copySetting(dir, to, name string) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(f, string(content))
+	_, err = f.Write(content)
 	return errors.Join(err, f.Sync(), f.Close())
 }
 

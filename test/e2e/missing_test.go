@@ -247,7 +247,7 @@ func TestMemoryRegistryOnAUsedDirectory(t *testing.T) {
 	p.conn.Close()
 	d.stop()
 	serveInVain(t, d.dir, "want a directory without a database", "Give a registry in memory another --dir.", "--registry", "memory")
-	d = d.again(p)
+	d.again(p)
 	p.confirm("file")
 
 	m := serve(t, "--registry", "memory")

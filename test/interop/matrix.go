@@ -17,6 +17,23 @@ type plan struct {
 	trials []Trial
 }
 
+// calm reports whether the plan needs a machine that is not busy with others, or leaves it to them: its servers read once
+// and have to do so before the next packet comes, or they are silent where others answer.
+func (p plan) calm() bool {
+	return slices.ContainsFunc(p.trials, func(t Trial) bool {
+		return slices.ContainsFunc(t.Server.Quirks, func(quirk string) bool {
+			return readsOnce(quirk) || quirk == "unknown-silent" || quirk == "fixed-read"
+		})
+	})
+}
+
+// A section is a table that is yet to be filled.
+type section struct {
+	Table
+	plans []plan
+	sizes []int
+}
+
 // Matrix tries who can send files of these sizes to whom, and returns the tables of docs/INTEROP.md. Scratch files go to scratch, which must
 // exist. It needs BuildSealift. The error is for what kept it from trying; see [Table.Failures] for the failures.
 func (p *Programs) Matrix(ctx context.Context, sizes []int, scratch string) ([]Table, error) {
@@ -38,32 +55,22 @@ func (p *Programs) Matrix(ctx context.Context, sizes []int, scratch string) ([]T
 		Title: "me.info", Corner: "written by, read by",
 		Note: "A client takes over the identity that another one has registered at `sealiftd`.",
 	}
-	tables := []Table{}
-	for _, section := range []struct {
-		Table
-		plans []plan
-	}{
-		{toSealift, toSealiftPlans()},
-		{fromSealift, fromSealiftPlans()},
-		{unaided, fieldPlans()},
-		{meInfo, meInfoPlans()},
-	} {
-		table, err := p.fill(ctx, section.Table, section.plans, sizes, scratch)
-		if err != nil {
-			return nil, err
-		}
-		tables = append(tables, table)
+	peers := Table{
+		Title: "Between the peers", Corner: "client, server",
+		Note: "The peers of one dialect among themselves: the proof that they are right.",
 	}
-	peers, err := p.peerTable(ctx, sizes, scratch)
-	if err != nil {
-		return nil, err
-	}
-	survey, err := p.survey(ctx, scratch)
-	return append(tables, peers, survey), err
+	return p.fill(ctx, []section{
+		{toSealift, toSealiftPlans(), sizes},
+		{fromSealift, fromSealiftPlans(), sizes},
+		{unaided, fieldPlans(), sizes},
+		{meInfo, meInfoPlans(), sizes},
+		{peers, peerPlans(), sizes},
+		survey(),
+	}, scratch)
 }
 
-// peerTable tries the peers' clients with the peers' servers of the same dialect. A failure is a fault of the peers.
-func (p *Programs) peerTable(ctx context.Context, sizes []int, scratch string) (Table, error) {
+// peerPlans try the peers' clients with the peers' servers of the same dialect. A failure is a fault of the peers.
+func peerPlans() []plan {
 	var plans []plan
 	for _, dialect := range Dialects {
 		for _, from := range Peers {
@@ -73,11 +80,7 @@ func (p *Programs) peerTable(ctx context.Context, sizes []int, scratch string) (
 			}
 		}
 	}
-	peers := Table{
-		Title: "Between the peers", Corner: "client, server",
-		Note: "The peers of one dialect among themselves: the proof that they are right.",
-	}
-	return p.fill(ctx, peers, plans, sizes, scratch)
+	return plans
 }
 
 func toSealiftPlans() []plan {
@@ -152,7 +155,7 @@ func meInfoPlans() []plan {
 }
 
 // survey has a client of each dialect try a server of each other.
-func (p *Programs) survey(ctx context.Context, scratch string) (Table, error) {
+func survey() section {
 	survey := Table{
 		Title: "Everybody to everybody", Corner: "client \\ server", Survey: true,
 		Note: fmt.Sprintf("The C++ clients, which speak one dialect, and the Python servers, which take one, with a file of %s\n"+
@@ -177,35 +180,55 @@ func (p *Programs) survey(ctx context.Context, scratch string) (Table, error) {
 		}
 		plans = append(plans, row)
 	}
-	return p.fill(ctx, survey, plans, []int{surveySize}, scratch)
+	return section{survey, plans, []int{surveySize}}
 }
 
-// fill runs the plans, several at a time because clients wait before they try again, and adds them as rows. A table
-// without columns gets one for each size.
-func (p *Programs) fill(ctx context.Context, t Table, plans []plan, sizes []int, scratch string) (Table, error) {
-	if t.Columns == nil {
-		for _, size := range sizes {
-			t.Columns = append(t.Columns, withCommas(size))
-		}
-	}
-	scratch, err := os.MkdirTemp(scratch, "table-")
+// slots is how many plans are run at a time: more than there are processors, because clients wait before they try again.
+const slots = 16
+
+// fill runs the plans and makes them the rows of the tables. A table without columns gets one for each size. The calm plans
+// come first, by themselves.
+func (p *Programs) fill(ctx context.Context, sections []section, scratch string) ([]Table, error) {
+	scratch, err := os.MkdirTemp(scratch, "tables-")
 	if err != nil {
-		return t, err
+		return nil, err
 	}
 	defer os.RemoveAll(scratch)
-	t.Rows = make([]Row, len(plans))
-	var group sync.WaitGroup
-	slots := make(chan struct{}, 16)
-	for i, plan := range plans {
-		group.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			t.Rows[i].Name = plan.name
-			for _, trial := range plan.trials {
-				t.Rows[i].Results = append(t.Rows[i].Results, p.Run(ctx, trial, sizes, scratch)...)
+	tables := make([]Table, len(sections))
+	for i, s := range sections {
+		tables[i] = s.Table
+		if s.Columns == nil {
+			for _, size := range s.sizes {
+				tables[i].Columns = append(tables[i].Columns, withCommas(size))
 			}
-		})
+		}
+		tables[i].Rows = make([]Row, len(s.plans))
 	}
-	group.Wait()
-	return t, ctx.Err()
+	for _, calm := range []bool{true, false} {
+		var group sync.WaitGroup
+		free := make(chan struct{}, slots)
+		for i, s := range sections {
+			for j, plan := range s.plans {
+				if plan.calm() != calm {
+					continue
+				}
+				free <- struct{}{}
+				group.Go(func() {
+					defer func() { <-free }()
+					tables[i].Rows[j] = p.row(ctx, plan, s.sizes, scratch)
+				})
+			}
+		}
+		group.Wait()
+	}
+	return tables, ctx.Err()
+}
+
+// row runs a plan.
+func (p *Programs) row(ctx context.Context, plan plan, sizes []int, scratch string) Row {
+	row := Row{Name: plan.name}
+	for _, trial := range plan.trials {
+		row.Results = append(row.Results, p.Run(ctx, trial, sizes, scratch)...)
+	}
+	return row
 }
