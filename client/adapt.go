@@ -29,8 +29,11 @@ func (t *transfer) failed(err error) error {
 		return err
 	}
 	t.failures++
-	if isSilence(err) {
+	switch {
+	case isSilence(err):
 		t.silences++
+	case errors.Is(err, ErrConnection):
+		t.lost++
 	}
 	if !t.hopeless() {
 		return err
@@ -52,6 +55,10 @@ func (t *transfer) hopeless() bool {
 	}
 	return t.failures >= 2 || t.silences >= 1
 }
+
+// onlyLost reports whether the connection was lost each time: the server may have
+// closed it for the form, or the line is bad.
+func (t *transfer) onlyLost() bool { return t.lost > 0 && t.lost == t.failures }
 
 // replyTimeout is how long the server may think about the file.
 func (t *transfer) replyTimeout() time.Duration {
@@ -103,7 +110,7 @@ func (t *transfer) adapt(ctx context.Context, err error) (again bool, _ error) {
 	}
 	c.log.Warn("finding out which dialect the server takes", "at_most", maxProbeTime, "because", why)
 	f, err := c.survey(ctx, t)
-	if f != t.form {
+	if f != t.form || t.onlyLost() {
 		c.peer.endSurvey()
 	}
 	switch {
@@ -114,6 +121,9 @@ func (t *transfer) adapt(ctx context.Context, err error) (again bool, _ error) {
 		e.Err = fmt.Errorf("%w; %w, with %d probes in %v; sealift conform %s shows what it does",
 			why, err, probes, spent.Round(100*time.Millisecond), c.address)
 		return false, e
+	case f == t.form && t.onlyLost():
+		c.log.Warn("the server takes this dialect; the connection is bad", "dialect", f.dialect)
+		return true, nil // with all its tries
 	case f == t.form:
 		return false, e // it is not the form
 	}

@@ -65,8 +65,9 @@ type transfer struct {
 	worked bool // the server has stored a file of several packets before
 	turn   int  // of the peer's forms
 	// failures counts 1607s, ends of the connection, silences and wrong checksums
-	// after a 1028, and silences those among them.
-	failures, silences int
+	// after a 1028; silences and lost count those among them that were silences
+	// and ends of the connection.
+	failures, silences, lost int
 	pause              time.Duration // after each packet of the last attempt
 	wrong              int           // checksums of the server
 	agreed             bool          // a checksum was right: the server takes this form
@@ -96,7 +97,7 @@ func (t *transfer) deliver(ctx context.Context) error {
 // shape lays the file out in the form that the server is believed to want.
 func (t *transfer) shape() (err error) {
 	t.form, t.trust, t.turn = t.c.peer.current()
-	t.failures, t.silences, t.pause, t.wrong, t.agreed = 0, 0, 0, 0, false
+	t.failures, t.silences, t.lost, t.pause, t.wrong, t.agreed = 0, 0, 0, 0, 0, false
 	t.layout, err = t.form.plan(t.size)
 	several, one := t.c.peer.served()
 	if t.worked = several; t.trust == guessed && t.layout.total == 1 && one {

@@ -83,7 +83,7 @@ func (c *Client) survey(ctx context.Context, t *transfer) (form, error) {
 	defer func() { // what it knows of us now
 		c.identity, c.aesKey, c.hasKey, c.conn = s.identity, s.aesKey, s.hasKey, s.conn
 	}()
-	if t.trust == remembered {
+	if t.trust == remembered || t.onlyLost() {
 		size := pauseProbe
 		if t.layout.total == 1 {
 			size = onePacketProbe
