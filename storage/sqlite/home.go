@@ -18,7 +18,7 @@ var ErrMoved = errors.New("the database was moved or removed while it is in use"
 
 // home says which files a connection has open, so that it can be told whether
 // the paths still lead there.
-type home struct{ db, wal os.FileInfo }
+type home struct{ db, wal, shm os.FileInfo }
 
 // findHome looks at the files of a connection that has just been opened.
 func findHome(path string) (home, error) {
@@ -27,24 +27,46 @@ func findHome(path string) (home, error) {
 	if h.db, err = os.Stat(path); err != nil {
 		return h, err
 	}
-	// Without a WAL the database is open for reading only, on a read-only medium.
-	if h.wal, err = os.Stat(path + "-wal"); errors.Is(err, fs.ErrNotExist) {
+	// Without a WAL, and the index of it that all processes share (-shm), the
+	// database is open for reading only, on a read-only medium.
+	if h.wal, err = os.Stat(path + "-wal"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return h, err
+	}
+	if h.shm, err = os.Stat(path + "-shm"); errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
 	return h, err
 }
 
 // atHome returns ErrMoved unless the paths of the database lead to what c has
-// open. It costs two stats.
+// open. It costs three stats.
 func (r *Registry) atHome(c *conn) error {
 	if err := leadsTo(r.path, c.home.db); err != nil || c.home.wal == nil {
 		return err
 	}
-	err := leadsTo(r.path+"-wal", c.home.wal)
-	if err != nil && r.writes {
-		// The WAL that is open is lost when the last connection closes it. Until
-		// then its batches can be saved into the database.
-		err = errors.Join(err, c.foldWAL(background))
+	if err := leadsTo(r.path+"-wal", c.home.wal); err != nil {
+		if r.writes {
+			// The WAL that is open is lost when the last connection closes it. Until
+			// then its batches can be saved into the database.
+			err = errors.Join(err, c.foldWAL(background))
+		}
+		return err
+	}
+	if c.home.shm == nil {
+		return nil
+	}
+	// Locks and the index of the WAL are in the -shm. A process that opens the
+	// database beside another one writes over what this one appended to the WAL.
+	return leadsTo(r.path+"-shm", c.home.shm)
+}
+
+// mayClose returns ErrMoved if SQLite would harm another's database when it
+// closes the last connection c: it removes a WAL by its path, and folds it by an
+// index that another process may have overtaken.
+func (r *Registry) mayClose(c *conn) error {
+	err := leadsTo(r.path, c.home.db)
+	if err == nil && c.home.shm != nil {
+		err = leadsTo(r.path+"-shm", c.home.shm)
 	}
 	return err
 }

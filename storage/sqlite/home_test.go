@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -90,8 +91,13 @@ func TestMoved(t *testing.T) {
 			},
 			func(path, aside string) error { return both(aside, path) },
 		},
-		"deleted":         {func(path, _ string) error { return os.Remove(path) }, nil},
-		"its WAL deleted": {func(path, _ string) error { return os.Remove(path + "-wal") }, nil},
+		"its index renamed": {
+			func(path, aside string) error { return os.Rename(path+"-shm", aside) },
+			func(path, aside string) error { return os.Rename(aside, path+"-shm") },
+		},
+		"deleted":           {func(path, _ string) error { return os.Remove(path) }, nil},
+		"its WAL deleted":   {func(path, _ string) error { return os.Remove(path + "-wal") }, nil},
+		"its index deleted": {func(path, _ string) error { return os.Remove(path + "-shm") }, nil},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -120,7 +126,7 @@ func TestMoved(t *testing.T) {
 			}
 			if tt.back == nil {
 				_ = r.Close()
-				if name == "its WAL deleted" {
+				if name != "deleted" {
 					wantNames(t, open(t, path), "anna")
 				}
 				return
@@ -135,6 +141,51 @@ func TestMoved(t *testing.T) {
 			}
 			wantNames(t, open(t, path), "anna carl")
 		})
+	}
+}
+
+// Another process that opens the database after its index was deleted makes a
+// new one, and the two know nothing of each other. Each batch is in the database
+// afterwards, or failed.
+func TestIndexDeletedBesideAnother(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "defensive.db")
+	r := open(t, path)
+	apply(t, r, add(1, "anna"))
+	if err := os.Remove(path + "-shm"); err != nil {
+		t.Fatal(err)
+	}
+	another := exec.Command(os.Args[0], "-test.run=^TestAnotherProcess$")
+	another.Env = append(os.Environ(), anotherDatabase+"="+path)
+	if out, err := another.CombinedOutput(); err != nil {
+		t.Fatalf("the other process: %v\n%s", err, out)
+	}
+	if err := r.Apply(t.Context(), []session.Operation{add(3, "carl")}); !errors.Is(err, ErrMoved) {
+		t.Errorf("a batch gets %v, want ErrMoved", err)
+	}
+	if err := r.Close(); !errors.Is(err, ErrMoved) {
+		t.Errorf("Close: %v, want ErrMoved", err)
+	}
+	wantNames(t, open(t, path), "anna ben")
+}
+
+// anotherDatabase names, in the environment of a process that is started for it,
+// the database for TestAnotherProcess.
+const anotherDatabase = "SEALIFT_TEST_DATABASE"
+
+// TestAnotherProcess is the other process of TestIndexDeletedBesideAnother. By
+// itself it does its work on a database of its own.
+func TestAnotherProcess(t *testing.T) {
+	path := os.Getenv(anotherDatabase)
+	if path == "" {
+		path = filepath.Join(t.TempDir(), "defensive.db")
+	}
+	r, err := Open(t.Context(), path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, r, add(2, "ben"))
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 

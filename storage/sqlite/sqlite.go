@@ -245,9 +245,7 @@ func (r *Registry) Close() error {
 			if c == nil {
 				continue
 			}
-			// SQLite would remove a WAL by its path, which may be another
-			// database's now.
-			if moved := leadsTo(r.path, c.home.db); moved != nil {
+			if moved := r.mayClose(c); moved != nil {
 				err = errors.Join(err, r.failure("close", moved))
 				continue
 			}
