@@ -65,13 +65,6 @@ func Recover(ctx context.Context, reg session.Registry, files Files, o Options) 
 	if err := r.reportStrays(ctx); err != nil {
 		return r.report, err
 	}
-	// Where files are missing, an empty folder may be the place of a disk that is
-	// not mounted.
-	if r.report[Missing] == 0 {
-		if err := r.files.RemoveEmptyFolders(ctx); err != nil {
-			return r.report, err
-		}
-	}
 	return r.report, r.dropKeyless(ctx)
 }
 

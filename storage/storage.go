@@ -46,8 +46,6 @@ type Files interface {
 
 	// EachStored calls yield with each file in a client's folder.
 	EachStored(ctx context.Context, yield func(id codec.ClientID, path string) error) error
-	// RemoveEmptyFolders removes clients' folders in which no file is.
-	RemoveEmptyFolders(ctx context.Context) error
 }
 
 // What is wrong with a file whose row says otherwise.

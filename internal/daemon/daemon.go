@@ -58,6 +58,8 @@ type Config struct {
 	// may make it fail.
 	DiskFaults *files.Faults
 
+	filesMissing bool // recovery did not find all files
+
 	// WrapFiles, if not nil, puts something between the sessions and the store:
 	// a disk that is slow, or fails.
 	WrapFiles func(session.Files) session.Files
@@ -134,7 +136,7 @@ func Run(ctx context.Context, cfg Config, started func(addr *net.TCPAddr)) (err 
 	if err := recoverStorage(ctx, &cfg, service, registry, store); err != nil {
 		return errors.Join(err, srv.Close())
 	}
-	return serve(ctx, srv, started, func(ctx context.Context) { expire(ctx, &cfg, service, registry, store) })
+	return serve(ctx, srv, started, func(ctx context.Context) { maintain(ctx, &cfg, service, registry, store) })
 }
 
 // addressFromFile is where port.info says to listen. A server must start

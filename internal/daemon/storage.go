@@ -157,6 +157,7 @@ func recoverStorage(ctx context.Context, cfg *Config, service *session.Service, 
 	for _, f := range waiting {
 		service.Waiting(f.ID, session.Occupies(f.Size))
 	}
+	cfg.filesMissing = report[storage.Missing] > 0
 	if n := report[storage.Missing]; n > 0 {
 		cfg.Log.Error("stored files were not found; they are marked as missing", zap.Int("count", n))
 	}
@@ -178,7 +179,15 @@ func storageOptions(cfg *Config, service *session.Service, now time.Time) storag
 // expireEvery is how often files that stay unverified are looked for.
 const expireEvery = 10 * time.Minute
 
-func expire(ctx context.Context, cfg *Config, service *session.Service, reg session.Registry, store *files.Store) {
+// maintain removes what nobody needs any more, beside the server, until ctx ends.
+func maintain(ctx context.Context, cfg *Config, service *session.Service, reg session.Registry, store *files.Store) {
+	// Where files are missing, an empty folder may be the place of a disk that is
+	// not mounted.
+	if !cfg.filesMissing {
+		if err := store.RemoveEmptyFolders(ctx); err != nil && ctx.Err() == nil {
+			cfg.Log.Error("removing empty folders failed", zap.Error(err))
+		}
+	}
 	ticker := time.NewTicker(expireEvery)
 	defer ticker.Stop()
 	for {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 
 	"sealift/codec"
@@ -79,6 +80,12 @@ func (s *Store) enterAll(id codec.ClientID, path string, create bool) (*target, 
 	elements := strings.Split(path, "/")
 	t := &target{store: s, dir: s.root, name: elements[len(elements)-1]}
 	elements = append([]string{id.String()}, elements[:len(elements)-1]...)
+	if create && s.fsync && !s.isDurable(strings.Join(elements, "/")) {
+		if err := s.makeMissing(t, elements); err != nil {
+			t.abandon()
+			return nil, err
+		}
+	}
 	for _, element := range elements {
 		next, err := s.enterNext(t, element, create)
 		if err != nil {
@@ -92,6 +99,58 @@ func (s *Store) enterAll(id codec.ClientID, path string, create bool) (*target, 
 		t.folder = join(t.folder, element)
 	}
 	return t, nil
+}
+
+// makeMissing makes the folders that are missing, the outermost first, before any
+// of them is synced: a file system with a journal writes them all with the first
+// sync, and each of the others finds its work done. Made and synced one by one, 16
+// folders cost 16 writes of the journal.
+func (s *Store) makeMissing(t *target, elements []string) error {
+	dir, whole := s.root, ""
+	defer func() {
+		if dir != s.root {
+			_ = dir.Close()
+		}
+	}()
+	for _, element := range elements {
+		whole = join(whole, element)
+		if s.isDoubtful(whole) {
+			return nil // it has to be empty to be made anew, see makeFolder
+		}
+		next, err := enter(dir, element)
+		if errors.Is(err, fs.ErrNotExist) {
+			if err = s.mkdir(t, dir, element, whole); err == nil {
+				next, err = enter(dir, element)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if dir != s.root {
+			_ = dir.Close()
+		}
+		dir = next
+	}
+	return nil
+}
+
+// mkdir makes the folder name in dir, whole below files/, unless it is there.
+func (s *Store) mkdir(t *target, dir *os.Root, name, whole string) error {
+	defer s.locks.lock(whole)()
+	return s.mkdirLocked(t, dir, name, whole)
+}
+
+// mkdirLocked is mkdir for who has the lock of the folder's path.
+func (s *Store) mkdirLocked(t *target, dir *os.Root, name, whole string) error {
+	err := s.step(Mkdir, s.below(whole), "", func() error { return dir.Mkdir(name, dirMode) })
+	switch {
+	case err == nil:
+		s.forgetFolder(whole) // somebody removed the one that was
+		t.made = append(t.made, whole)
+	case errors.Is(err, fs.ErrExist):
+		err = nil
+	}
+	return err
 }
 
 // enterNext opens the folder name in that of t.
@@ -130,13 +189,10 @@ func (s *Store) makeFolder(t *target, name, whole string) (*os.Root, error) {
 			return nil, fmt.Errorf("%w: the folder %q, and it cannot be made anew: %w", errFolderNotDurable, whole, err)
 		}
 	}
-	err := s.step(Mkdir, s.below(whole), "", func() error { return t.dir.Mkdir(name, dirMode) })
-	switch {
-	case err == nil:
-		s.forgetFolder(whole) // somebody removed the one that was
-		t.made = append(t.made, whole)
-	case !errors.Is(err, fs.ErrExist):
-		return nil, err
+	if !slices.Contains(t.made, whole) {
+		if err := s.mkdirLocked(t, t.dir, name, whole); err != nil {
+			return nil, err
+		}
 	}
 	next, err := enter(t.dir, name)
 	if err != nil || !s.fsync || s.isDurable(whole) {
