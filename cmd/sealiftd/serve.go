@@ -8,6 +8,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 
 	"sealift/codec"
@@ -59,6 +60,9 @@ func serveCommand() *cobra.Command {
 				return err
 			}
 			defer func() { _ = cfg.Log.Sync() }()
+			if err := notNegative(cmd.Flags(), &cfg); err != nil {
+				return err
+			}
 			ignoreHangups(cmd.Context(), cfg.Log)
 			cfg.MemoryBudget, cfg.MaxFileSize, cfg.MaxUnverified = int64(budget), int64(maxFile), int64(unjudged)
 			cfg.MinFree = int64(minFree)
@@ -117,6 +121,23 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&format, "log-format", "auto", "console, json, or auto: console on a terminal")
 	return cmd
+}
+
+// notNegative refuses numbers and times below zero, which no setting has a meaning
+// for.
+func notNegative(flags *pflag.FlagSet, cfg *daemon.Config) error {
+	for flag, negative := range map[string]bool{
+		"max-connections": cfg.MaxConnections < 0, "max-connections-per-ip": cfg.MaxPerIP < 0,
+		"register-rate": !(cfg.RegisterRate >= 0), "max-uploads-per-connection": cfg.MaxUploads < 0,
+		"handshake-timeout": cfg.HandshakeTimeout < 0, "idle-timeout": cfg.IdleTimeout < 0,
+		"drain-timeout": cfg.DrainTimeout < 0, "unverified-ttl": cfg.UnverifiedTTL < 0,
+		"workers": cfg.Workers < 0, "loops": cfg.Loops < 0,
+	} {
+		if negative {
+			return fmt.Errorf("--%s %v: want 0 or more", flag, flags.Lookup(flag).Value)
+		}
+	}
+	return nil
 }
 
 // choice reads a flag of two values: false for the first, true for the second.

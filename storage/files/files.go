@@ -314,6 +314,11 @@ func (s *Store) Size(ctx context.Context, key string, id codec.ClientID, path st
 		}
 		return info.Size(), nil
 	}
+	if s.incoming != nil { // a 1604 may be given again by what Size says
+		if err := s.atHome(); err != nil {
+			return 0, err
+		}
+	}
 	at, err := s.find(id, path)
 	if err != nil {
 		return 0, err

@@ -27,6 +27,8 @@ func TestMovedStore(t *testing.T) {
 			}
 			s := open(t, dir, Options{Fsync: true})
 			before := waiting(receive(t, s, newer), "a", newer)
+			stored := waiting(receive(t, s, newer), "stored", newer)
+			commit(t, s, stored)
 			in, err := s.Create(t.Context(), -1)
 			if err != nil {
 				t.Fatal(err)
@@ -48,6 +50,9 @@ func TestMovedStore(t *testing.T) {
 				t.Errorf("%v, replaced %v: Close: %v, want ErrMoved", what, replaced, err)
 			}
 			wantCommit(t, s, before, ErrMoved)
+			if _, err := s.Size(t.Context(), "", stored.ID, stored.Path); !errors.Is(err, ErrMoved) {
+				t.Errorf("%v, replaced %v: Size: %v, want ErrMoved", what, replaced, err)
+			}
 			if err := back(dir); err != nil {
 				t.Fatal(err)
 			}

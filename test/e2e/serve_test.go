@@ -282,3 +282,14 @@ func TestMemoryRegistry(t *testing.T) {
 	p.exchange()
 	p.upload("file", []byte(fmt.Sprint("as ", p.id)))
 }
+
+// A number or a time below zero is no setting.
+func TestNegativeSettings(t *testing.T) {
+	for _, flag := range []string{
+		"max-connections=-1", "max-connections-per-ip=-1", "register-rate=-1", "register-rate=NaN", "workers=-1",
+		"max-uploads-per-connection=-1", "idle-timeout=-1s", "handshake-timeout=-1s", "drain-timeout=-1s", "unverified-ttl=-1s",
+	} {
+		name, _, _ := strings.Cut(flag, "=")
+		run(t, t.TempDir(), sealiftd, "serve", "--"+flag).failed(t, "--"+name, "want 0 or more")
+	}
+}
