@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// sendTimeout ends a client that hangs. The slowest transfer, a million writes of one byte, takes seconds.
-const sendTimeout = 2 * time.Minute
+// sendTimeout ends a client that hangs. A client may spend two minutes on probes alone.
+const sendTimeout = 5 * time.Minute
 
 // A RunningServer is a server process. Its owner calls Stop.
 type RunningServer struct {

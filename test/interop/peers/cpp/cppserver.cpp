@@ -9,6 +9,8 @@
 #include <cryptopp/osrng.h>
 #include <cryptopp/rsa.h>
 
+#include <sched.h>
+
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
@@ -433,6 +435,14 @@ private:
     std::set<std::string> finished;            // file names
 };
 
+// For servers that take for a message what one read gives: that is to depend on the pauses of the client, and not on how
+// busy the machine is. Not every system allows it, and it is needed on a busy one only. New threads inherit it.
+void read_promptly() {
+    sched_param priority{};
+    priority.sched_priority = 1;
+    (void)sched_setscheduler(0, SCHED_RR, &priority);
+}
+
 Socket listen(const std::string &host_port) {
     Socket listener(::socket(AF_INET, SOCK_STREAM, 0));
     const int on = 1;
@@ -466,6 +476,7 @@ int main(int argc, char **argv) {
             else if (option == "--quirk") server.add_quirk(value);
             else throw std::runtime_error("unknown option " + option + " " + value + "\n" + USAGE);
         }
+        if (server.quirks.count("reads-once") || server.quirks.count("one-message-a-read")) read_promptly();
         const Socket listener = listen(address);
         for (;;) {
             Socket socket(::accept(listener.fd, nullptr, nullptr));
