@@ -289,7 +289,7 @@ func TestNegativeSettings(t *testing.T) {
 		"max-connections=-1", "max-connections-per-ip=-1", "register-rate=-1", "register-rate=NaN", "workers=-1",
 		"max-uploads-per-connection=-1", "idle-timeout=-1s", "handshake-timeout=-1s", "drain-timeout=-1s", "unverified-ttl=-1s",
 	} {
-		name, _, _ := strings.Cut(flag, "=")
-		run(t, t.TempDir(), sealiftd, "serve", "--"+flag).failed(t, "--"+name, "want 0 or more")
+		name, value, _ := strings.Cut(flag, "=")
+		run(t, t.TempDir(), sealiftd, "serve", "--"+flag).failed(t, "--"+name+" "+value+": want 0 or more")
 	}
 }
