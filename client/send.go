@@ -68,10 +68,10 @@ type transfer struct {
 	// after a 1028; silences and lost count those among them that were silences
 	// and ends of the connection.
 	failures, silences, lost int
-	pause              time.Duration // after each packet of the last attempt
-	wrong              int           // checksums of the server
-	agreed             bool          // a checksum was right: the server takes this form
-	receipt            *conn         // that brought the last 1603
+	pause                    time.Duration // after each packet of the last attempt
+	wrong                    int           // checksums of the server
+	agreed                   bool          // a checksum was right: the server takes this form
+	receipt                  *conn         // that brought the last 1603
 }
 
 // deliver sends the file in the form that the server is believed to want, and
