@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"sealift/codec"
+	"sealift/crypto/aescbc"
 )
 
 // KeyPolicy says what becomes of a 1026 that brings another public key for a
@@ -33,8 +34,8 @@ type Config struct {
 	MaxFileSize int64
 	// MaxUnverified is how many bytes one client may have in the store that are
 	// not verified, in files that await their verdict and in transfers under way,
-	// each as Occupies counts it. Beyond that content gets 1607. Default: four
-	// times MaxFileSize.
+	// each as Occupies counts it. Beyond that content gets 1607. Default: room for
+	// four files of MaxFileSize.
 	MaxUnverified int64
 	// MaxUploads is how many transfers one connection may have under way.
 	// Default 16.
@@ -74,7 +75,8 @@ func NewService(cfg Config) *Service {
 		cfg.MaxFileSize = codec.MaxFileSize
 	}
 	if cfg.MaxUnverified <= 0 {
-		cfg.MaxUnverified = 4 * cfg.MaxFileSize
+		// Room for four of the largest files, as what they are counted for.
+		cfg.MaxUnverified = 4 * Occupies(aescbc.CiphertextSize(cfg.MaxFileSize))
 	}
 	if cfg.MaxUploads <= 0 {
 		cfg.MaxUploads = DefaultMaxUploads

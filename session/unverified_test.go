@@ -108,6 +108,23 @@ func TestManyEmptyFiles(t *testing.T) {
 	w.counted()
 }
 
+// TestRoomForFourFiles: unless told otherwise, four of the largest files may
+// await their verdict, however small the largest is.
+func TestRoomForFourFiles(t *testing.T) {
+	for _, largest := range []int{1, 1000, 4096, 5000} {
+		w := newWorld(t, session.Config{MaxFileSize: int64(largest)})
+		p, c := w.known("alice"), w.dial()
+		content := random(1, largest)
+		for i := range 4 {
+			name := fmt.Sprint("f", i)
+			if got := c.ask(p.packets(single, name, content, 0)...); got != received(name, content) {
+				t.Errorf("at most %d bytes: file %d gets %q", largest, i, got)
+			}
+		}
+		w.hangUp()
+	}
+}
+
 // TestUnverifiedIsCountedRight: whatever fails while files are uploaded, replaced
 // and thrown away, what counts is what is there.
 func TestUnverifiedIsCountedRight(t *testing.T) {

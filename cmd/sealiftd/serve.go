@@ -108,7 +108,7 @@ func serveCommand() *cobra.Command {
 	f.Float64Var(&cfg.RegisterRate, "register-rate", 50, "clients that may register from one address, a second, after a burst of 20 times as many; the next gets 1607; 0 is no limit")
 	f.IntVar(&cfg.MaxUploads, "max-uploads-per-connection", session.DefaultMaxUploads, "transfers under way on one connection; the next gets 1607")
 	f.Var(&maxFile, "max-file-size", "largest file taken; 1607 for a larger one")
-	f.Var(&unjudged, "max-unverified", "what one client may have in the store without a verdict, in files and transfers under way, 4 KiB at least for each; 1607 for more (default: four times --max-file-size)")
+	f.Var(&unjudged, "max-unverified", "what one client may have in the store without a verdict, in files and transfers under way, 4 KiB at least for each; 1607 for more (default: room for four files of --max-file-size)")
 	f.Var(&minFree, "min-free", "room on the disk that content leaves free, so that verdicts and expiry can still be recorded; 1607 to content beyond; 0 is none")
 	f.Var(&budget, "memory-budget", "memory for content on its way from the network to the disk; connections wait for it")
 	f.DurationVar(&cfg.HandshakeTimeout, "handshake-timeout", eventloop.DefaultHandshakeTimeout, "time for a connection to say whose it is, and for a message to be whole")
