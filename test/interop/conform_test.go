@@ -67,7 +67,7 @@ func (f plantedFault) andMore() plantedFault {
 
 // lenient are the rules that the peers break without any quirk, for they trust their clients as most of the field does.
 var lenient = []string{
-	"name-malformed", "version", "wrong-size", "orig-size", "name-escape", "abort-removes", "verified-unknown",
+	"name-malformed", "version", "wrong-size", "orig-size", "abort-removes", "verified-unknown",
 	"key-pinned", "reconnect-name", "order-register-twice", "order-other-id",
 }
 

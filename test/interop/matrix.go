@@ -49,7 +49,8 @@ func (p *Programs) Matrix(ctx context.Context, sizes []int, scratch string) ([]T
 		Title: "From sealift, without options", Corner: "server",
 		Note: "`sealift` without a word about the server: it finds out what the server wants, and remembers it for the next\n" +
 			"file. `fresh`: a new client and nothing remembered with each file. `rejected`: the server does not know the client.\n" +
-			"`transfer.info`: the batch client, which tries no dialects.",
+			"`transfer.info`: the batch client, which tries no dialects. Servers that read once, or are silent where others answer, are\n" +
+			"tried with `-calm`, which wants a machine that does nothing else.",
 	}
 	meInfo := Table{
 		Title: "me.info", Corner: "written by, read by",
@@ -62,11 +63,19 @@ func (p *Programs) Matrix(ctx context.Context, sizes []int, scratch string) ([]T
 	return p.fill(ctx, []section{
 		{toSealift, toSealiftPlans(), sizes},
 		{fromSealift, fromSealiftPlans(), sizes},
-		{unaided, fieldPlans(), sizes},
+		{unaided, p.unaidedPlans(), sizes},
 		{meInfo, meInfoPlans(), sizes},
 		{peers, peerPlans(), sizes},
 		survey(),
 	}, scratch)
+}
+
+// unaidedPlans are the fieldPlans, without the calm ones unless Calm is set.
+func (p *Programs) unaidedPlans() []plan {
+	if p.Calm {
+		return fieldPlans()
+	}
+	return slices.DeleteFunc(fieldPlans(), plan.calm)
 }
 
 // peerPlans try the peers' clients with the peers' servers of the same dialect. A failure is a fault of the peers.

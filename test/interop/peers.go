@@ -32,6 +32,10 @@ type Programs struct {
 	pyClient, pyServer   string
 	python               string
 	sealift, sealiftd    string // empty until BuildSealift
+
+	// Calm has Matrix try also the servers that read once or are silent where others answer. What they do depends on how
+	// soon the machine lets them run.
+	Calm bool
 }
 
 // BuildPeers compiles the C++ peers and finds a Python with PyCryptodome. What it builds stays in [os.TempDir], under a

@@ -17,10 +17,11 @@ import (
 
 func main() {
 	output := flag.String("o", "", "write the page to this `file` instead of standard output")
+	calm := flag.Bool("calm", false, "try also the servers that need a machine that is not busy with others")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	failed, err := run(ctx, *output)
+	failed, err := run(ctx, *output, *calm)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "matrix:", err)
 	}
@@ -30,7 +31,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, output string) (failed bool, err error) {
+func run(ctx context.Context, output string, calm bool) (failed bool, err error) {
 	scratch, err := os.MkdirTemp("", "sealift-matrix-")
 	if err != nil {
 		return false, err
@@ -43,6 +44,7 @@ func run(ctx context.Context, output string) (failed bool, err error) {
 	if err := programs.BuildSealift(ctx, scratch); err != nil {
 		return false, err
 	}
+	programs.Calm = calm
 	tables, err := programs.Matrix(ctx, interop.Sizes, scratch)
 	if err != nil {
 		return false, err
