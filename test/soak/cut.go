@@ -210,7 +210,7 @@ func (t *trials) programs(rng *rand.Rand) {
 		}
 		defer p.close()
 		me := filepath.Join(dir, name+".info")
-		_, complaint, status, err := program(sealift, "send", "--server", p.addr(), "--name", "program "+name, "--identity", me, path)
+		_, complaint, status, err := program(sealift, "send", "--dialect", "spec", "--server", p.addr(), "--name", "program "+name, "--identity", me, path)
 		switch {
 		case err == nil && status == 0:
 			id, err := client.IdentityFile(me).Load()
