@@ -156,7 +156,7 @@ func addressFromFile(dir string, log *zap.Logger) string {
 }
 
 // serve runs the loops and, beside them, the removal of what stays unverified.
-func serve(ctx context.Context, srv *eventloop.Server, started func(*net.TCPAddr), expire func(context.Context)) error {
+func serve(ctx context.Context, srv *eventloop.Server, started func(*net.TCPAddr), maintain func(context.Context)) error {
 	beside, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -164,7 +164,7 @@ func serve(ctx context.Context, srv *eventloop.Server, started func(*net.TCPAddr
 		select {
 		case <-srv.Ready():
 			started(srv.Addr())
-			expire(beside)
+			maintain(beside)
 		case <-beside.Done():
 		}
 	}()
