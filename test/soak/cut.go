@@ -245,14 +245,20 @@ func (t *trials) check() {
 // calm waits until the server has put away what its clients have left.
 func (r *run) calm(s *server) {
 	r.Helper()
-	rest := r.atRest()
 	r.until("the server to have nothing to do", func() bool {
-		awaited := 0
-		for _, f := range r.records(s.dir) {
-			if !f.Verified {
-				awaited++
-			}
-		}
-		return s.descriptors() <= rest.descriptors && r.incoming(s.dir) == awaited
+		awaited := r.awaited(s.dir)
+		return s.descriptors() <= r.atRest().descriptors+awaited && r.incoming(s.dir) == awaited
 	})
+}
+
+// awaited is how many files wait for their verdict in that store. The server may
+// hold a descriptor of each.
+func (r *run) awaited(dir string) (n int) {
+	r.Helper()
+	for _, f := range r.records(dir) {
+		if !f.Verified {
+			n++
+		}
+	}
+	return n
 }

@@ -31,7 +31,7 @@ func disk(r *run) {
 		r.figures("no file system of 8 MiB can be mounted here: %v", err)
 	} else {
 		r.Cleanup(func() { _ = unix.Unmount(small, unix.MNT_DETACH) })
-		s := r.start(small)
+		s := r.start(small, "--min-free", "1MiB")
 		r.fill("a file system of 8 MiB", s, 1<<20, func() {}, func() {
 			if err := unix.Mount("tmpfs", small, "tmpfs", unix.MS_REMOUNT, "size=64m"); err != nil {
 				r.Fatalf("%v", err)
@@ -103,13 +103,7 @@ func (r *run) fill(what string, s *server, size int, begin, end func()) {
 	// not verified and has no incoming file is of a commit for which the registry
 	// had no room: the file is in its place.
 	r.until("what was refused to be removed", func() bool {
-		awaited := 0
-		for _, f := range r.records(s.dir) {
-			if !f.Verified {
-				awaited++
-			}
-		}
-		return r.incoming(s.dir) <= awaited
+		return r.incoming(s.dir) <= r.awaited(s.dir)
 	})
 	r.checkStore(s.dir, want)
 	end()

@@ -35,7 +35,7 @@ var finishing = map[string]int{
 func (s *server) finish() {
 	s.r.Helper()
 	want := s.r.atRest()
-	s.r.until("descriptors to be closed", func() bool { return s.descriptors() <= want.descriptors })
+	s.r.until("descriptors to be closed", func() bool { return s.descriptors() <= want.descriptors+s.r.awaited(s.dir) })
 	for by, n := range s.goroutines() {
 		if n > want.goroutines[by]+finishing[by] {
 			s.r.Errorf("%d goroutines begun by %s are left, a server at rest has %d", n, by, want.goroutines[by])
