@@ -65,7 +65,7 @@ func TestTheDialectIsFoundOutOnce(t *testing.T) {
 					t.Error("stored something else")
 				}
 				probes := 0
-				for i, name := range p.files {
+				for i, name := range p.sent() {
 					if name == "f" {
 						continue
 					}
@@ -87,7 +87,7 @@ func TestTheDialectIsFoundOutOnce(t *testing.T) {
 
 				// The next run knows it, the batch client too.
 				for _, batch := range []bool{false, true} {
-					p.files = nil
+					p.sent()
 					o.NoProbes = batch
 					if err := sendAll(o, content); err != nil {
 						t.Fatal(err)
@@ -165,7 +165,7 @@ func TestAServerThatTakesNoDialect(t *testing.T) {
 		}
 	}
 	probes := 0
-	for _, name := range p.files {
+	for _, name := range p.sent() {
 		if name != "f" {
 			probes++
 		}
@@ -189,8 +189,8 @@ func TestAServerThatAProbeEnds(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "the server is gone") || !strings.Contains(err.Error(), "dialect") {
 		t.Errorf("got %v", err)
 	}
-	if len(p.files) != 3 {
-		t.Errorf("files %q: more than one probe", p.files)
+	if names := p.sent(); len(names) != 3 {
+		t.Errorf("files %q: more than one probe", names)
 	}
 }
 
@@ -329,7 +329,7 @@ func TestSeveralAtOnceFindOutOnce(t *testing.T) {
 		t.Fatalf("%d stored, %v", len(results), err)
 	}
 	probes := 0
-	for _, name := range p.files {
+	for _, name := range p.sent() {
 		if strings.HasPrefix(name, "probe") {
 			probes++
 		}

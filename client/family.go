@@ -36,19 +36,22 @@ func isFirst(code codec.Code) bool { return code == codec.CodeRegister || code =
 func (c *Client) findCodes(ctx context.Context, refused, beside bool) (changed bool) {
 	before := c.peer.number()
 	c.log.Warn("finding out how the server numbers requests", "codes", "1025 or 825")
-	got := [...]codec.Code{Codes1025: 0, Codes825: 0}
-	for i := range got {
+	var got [2]codec.Code // by Codes
+	// If it knows both, 1025 is used. Where that got a 1607 and 825 a 1606, 1025 is
+	// asked again: the 1607 may have been about something else.
+	for _, codes := range []Codes{Codes1025, Codes825, Codes1025} {
 		probe, end, ok := c.peer.budget.take(ctx)
 		if !ok {
 			break
 		}
-		got[i] = c.askStranger(probe, Codes(i))
+		got[codes] = c.askStranger(probe, codes)
 		end()
 		if ctx.Err() != nil {
 			return false
 		}
-		if got[i] == codec.CodeReconnectRejected {
-			break // if it knows both, 1025 is used
+		if got[Codes1025] == codec.CodeReconnectRejected ||
+			codes == Codes825 && (got[Codes825] != codec.CodeReconnectRejected || got[Codes1025] != codec.CodeError) {
+			break
 		}
 	}
 	if beside && got[Codes1025] == 0 && got[Codes825] == 0 {

@@ -10,8 +10,9 @@ import (
 	"sealift/codec"
 )
 
-// Sizes of probe files, in bytes: one packet; several packets in most dialects;
-// and enough of them for a server that is too slow for the pause between them.
+// Sizes of probe files, in bytes: the smallest of one packet; several packets in
+// most dialects; and enough of them for a server that is too slow for the pause
+// between them.
 const (
 	onePacketProbe = 501
 	dialectProbe   = 5_001
@@ -85,8 +86,8 @@ func (c *Client) survey(ctx context.Context, t *transfer) (form, error) {
 	}()
 	if t.trust == remembered || t.onlyLost() {
 		size := pauseProbe
-		if t.layout.total == 1 {
-			size = onePacketProbe
+		if t.layout.total == 1 { // as large a packet
+			size = int(min(max(onePacketProbe, t.size), pauseProbe))
 		}
 		if err := s.probe(ctx, t.form, size); err == nil {
 			return t.form, nil

@@ -81,6 +81,11 @@ func New(t testing.TB) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return On(t, ln)
+}
+
+// On is New on a listener of the caller's. The server closes it.
+func On(t testing.TB, ln net.Listener) *Server {
 	s := &Server{
 		Addr:  ln.Addr().String(),
 		count: map[codec.Code]int{}, clients: map[codec.ClientID]*account{},
