@@ -62,7 +62,7 @@ var (
 
 type handle struct {
 	real    *sqlite3.Tsqlite3_io_methods
-	methods sqlite3.Tsqlite3_io_methods // ours, which SQLite points to
+	methods uintptr // ours, which SQLite points to: in C's memory, as it expects
 	db      *Database
 	name    string
 }
@@ -178,17 +178,22 @@ func xOpen(tls *libc.TLS, v, name, file uintptr, flags int32, out uintptr) int32
 	if d == nil {
 		return rc
 	}
+	methods := libc.Xmalloc(tls, libc.Tsize_t(unsafe.Sizeof(sqlite3.Tsqlite3_io_methods{})))
+	if methods == 0 {
+		panic("no memory")
+	}
 	f := (*sqlite3.Tsqlite3_file)(pointer(file))
-	h := &handle{real: (*sqlite3.Tsqlite3_io_methods)(pointer(f.FpMethods)), db: d, name: base}
-	h.methods = *h.real
-	h.methods.FxWrite, h.methods.FxTruncate, h.methods.FxSync, h.methods.FxClose = code(xWrite), code(xTruncate), code(xSync), code(xClose)
+	h := &handle{real: (*sqlite3.Tsqlite3_io_methods)(pointer(f.FpMethods)), methods: methods, db: d, name: base}
+	ours := (*sqlite3.Tsqlite3_io_methods)(pointer(methods))
+	*ours = *h.real
+	ours.FxWrite, ours.FxTruncate, ours.FxSync, ours.FxClose = code(xWrite), code(xTruncate), code(xSync), code(xClose)
 	d.mu.Lock()
 	d.file(base)
 	d.mu.Unlock()
 	mu.Lock()
 	open[file] = h
 	mu.Unlock()
-	f.FpMethods = uintptr(unsafe.Pointer(&h.methods)) // open keeps h, and Go's heap does not move
+	f.FpMethods = methods
 	return rc
 }
 
@@ -239,6 +244,7 @@ func xClose(tls *libc.TLS, file uintptr) int32 {
 	h := handleOf(file)
 	f := (*sqlite3.Tsqlite3_file)(pointer(file))
 	f.FpMethods = uintptr(unsafe.Pointer(h.real))
+	libc.Xfree(tls, h.methods)
 	mu.Lock()
 	delete(open, file)
 	mu.Unlock()
