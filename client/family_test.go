@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -219,18 +220,21 @@ func TestCodesThatWereAskedFor(t *testing.T) {
 	}
 }
 
-// A server of both editions, and one that is merely in trouble, stay with 1025.
+// A server of both editions, and one that is merely in trouble, stay with 1025,
+// also when the first 1027 fails as the first 1025 did.
 func TestCodesStay(t *testing.T) {
 	for _, tc := range []struct {
 		takes func([]byte) bool
+		fails []codec.Code // the first of each
 		want  string
 	}{
-		{both, "conn 1025 conn 1027 conn 1025 1026 1028 1029"},
-		{first, "conn 1025 conn 1027 conn 1025 1026 1028 1029"},
+		{both, []codec.Code{codec.CodeRegister}, "conn 1025 conn 1027 conn 1025 1026 1028 1029"},
+		{first, []codec.Code{codec.CodeRegister}, "conn 1025 conn 1027 conn 1025 1026 1028 1029"},
+		{both, []codec.Code{codec.CodeRegister, codec.CodeReconnect}, "conn 1025 conn 1027 conn 827 conn 1027 conn 1025 1026 1028 1029"},
 	} {
 		s := fakeserver.New(t)
 		s.Answer = func(m fakeserver.Message, right []byte) []byte {
-			if m.Code == codec.CodeRegister && m.N == 1 {
+			if m.N == 1 && slices.Contains(tc.fails, m.Code) {
 				s.ForgetName(m.Name)
 				return fakeserver.GeneralError
 			}
@@ -245,28 +249,6 @@ func TestCodesStay(t *testing.T) {
 		if got := f.take(); got != tc.want {
 			t.Errorf("sequence %q, want %q", got, tc.want)
 		}
-	}
-}
-
-// A server of both editions that fails the first 1025 and the first 1027 stays
-// with 1025.
-func TestCodesStayAfterTwoFailures(t *testing.T) {
-	s := fakeserver.New(t)
-	s.Answer = func(m fakeserver.Message, right []byte) []byte {
-		if m.N == 1 && (m.Code == codec.CodeRegister || m.Code == codec.CodeReconnect) {
-			s.ForgetName(m.Name)
-			return fakeserver.GeneralError
-		}
-		return right
-	}
-	f := newPicky(t, s, both, closeIt)
-	o := options(s)
-	o.Server, o.Codes = f.addr, client.AutoCodes
-	if err := sendAll(o, pattern(100)); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := f.take(), "conn 1025 conn 1027 conn 827 conn 1027 conn 1025 1026 1028 1029"; got != want {
-		t.Errorf("sequence %q, want %q", got, want)
 	}
 }
 

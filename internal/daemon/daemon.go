@@ -58,8 +58,6 @@ type Config struct {
 	// may make it fail.
 	DiskFaults *files.Faults
 
-	filesMissing bool // recovery did not find all files
-
 	// WrapFiles, if not nil, puts something between the sessions and the store:
 	// a disk that is slow, or fails.
 	WrapFiles func(session.Files) session.Files
@@ -133,10 +131,11 @@ func Run(ctx context.Context, cfg Config, started func(addr *net.TCPAddr)) (err 
 	if err != nil {
 		return err
 	}
-	if err := recoverStorage(ctx, &cfg, service, registry, store); err != nil {
+	missing, err := recoverStorage(ctx, &cfg, service, registry, store)
+	if err != nil {
 		return errors.Join(err, srv.Close())
 	}
-	return serve(ctx, srv, started, func(ctx context.Context) { maintain(ctx, &cfg, service, registry, store) })
+	return serve(ctx, srv, started, func(ctx context.Context) { maintain(ctx, &cfg, missing, service, registry, store) })
 }
 
 // addressFromFile is where port.info says to listen. A server must start
@@ -155,7 +154,7 @@ func addressFromFile(dir string, log *zap.Logger) string {
 	return net.JoinHostPort("", strconv.Itoa(int(port)))
 }
 
-// serve runs the loops and, beside them, the removal of what stays unverified.
+// serve runs the loops and, beside them, maintain.
 func serve(ctx context.Context, srv *eventloop.Server, started func(*net.TCPAddr), maintain func(context.Context)) error {
 	beside, stop := context.WithCancel(ctx)
 	done := make(chan struct{})

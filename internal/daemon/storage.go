@@ -142,27 +142,29 @@ func explainNoDatabase(ctx context.Context, dir string, err error) error {
 	return err
 }
 
-func recoverStorage(ctx context.Context, cfg *Config, service *session.Service, reg session.Registry, store *files.Store) error {
+// recoverStorage puts the storage in order. missing is how many stored files were
+// not found.
+func recoverStorage(ctx context.Context, cfg *Config, service *session.Service, reg session.Registry, store *files.Store) (missing int, err error) {
 	o := storageOptions(cfg, service, time.Now())
 	var waiting []session.File
 	o.Waiting = func(f *session.File) { waiting = append(waiting, *f) }
 	report, err := storage.Recover(ctx, reg, store, o)
 	var gone *storage.FilesGoneError
 	if errors.As(err, &gone) {
-		return &Hinted{Err: err, Hint: "Is the right disk mounted? To start without them: sealiftd forget-missing --dir " + cfg.Dir}
+		return 0, &Hinted{Err: err, Hint: "Is the right disk mounted? To start without them: sealiftd forget-missing --dir " + cfg.Dir}
 	}
 	if err != nil {
-		return fmt.Errorf("putting the storage in order: %w", err)
+		return 0, fmt.Errorf("putting the storage in order: %w", err)
 	}
 	for _, f := range waiting {
 		service.Waiting(f.ID, session.Occupies(f.Size))
 	}
-	cfg.filesMissing = report[storage.Missing] > 0
-	if n := report[storage.Missing]; n > 0 {
-		cfg.Log.Error("stored files were not found; they are marked as missing", zap.Int("count", n))
+	missing = report[storage.Missing]
+	if missing > 0 {
+		cfg.Log.Error("stored files were not found; they are marked as missing", zap.Int("count", missing))
 	}
 	cfg.Log.Debug("storage is in order", zap.Any("findings", report))
-	return nil
+	return missing, nil
 }
 
 func storageOptions(cfg *Config, service *session.Service, now time.Time) storage.Options {
@@ -180,10 +182,11 @@ func storageOptions(cfg *Config, service *session.Service, now time.Time) storag
 const expireEvery = 10 * time.Minute
 
 // maintain removes what nobody needs any more, beside the server, until ctx ends.
-func maintain(ctx context.Context, cfg *Config, service *session.Service, reg session.Registry, store *files.Store) {
+// missing is how many stored files were not found at the start.
+func maintain(ctx context.Context, cfg *Config, missing int, service *session.Service, reg session.Registry, store *files.Store) {
 	// Where files are missing, an empty folder may be the place of a disk that is
 	// not mounted.
-	if !cfg.filesMissing {
+	if missing == 0 {
 		if err := store.RemoveEmptyFolders(ctx); err != nil && ctx.Err() == nil {
 			cfg.Log.Error("removing empty folders failed", zap.Error(err))
 		}

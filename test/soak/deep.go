@@ -67,6 +67,6 @@ func deep(r *run) {
 	close(stop)
 	wg.Wait()
 	r.checkStore(s.dir, append(want, theirs...))
-	r.figures("%d files in %d folders each; another client's small file takes %.0f ms, at most %.0f; alone %.0f, at most %.0f",
-		len(theirs), 16, ms(beside[uploads/2]), ms(beside[uploads-1]), ms(alone[uploads/2]), ms(alone[uploads-1]))
+	r.figures("%d files in 16 folders each; another client's small file takes %.0f ms, at most %.0f; alone %.0f, at most %.0f",
+		len(theirs), ms(beside[uploads/2]), ms(beside[uploads-1]), ms(alone[uploads/2]), ms(alone[uploads-1]))
 }
