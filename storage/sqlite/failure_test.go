@@ -429,7 +429,7 @@ func TestOpenOfAReadOnlyFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.writes = true
-	if _, err := r.connect(t.Context(), prepareSchema); !errors.Is(err, ErrReadOnly) {
+	if _, err := r.connect(t.Context(), r.prepareSchema); !errors.Is(err, ErrReadOnly) {
 		t.Errorf("connect: %v, want ErrReadOnly", err)
 	}
 }

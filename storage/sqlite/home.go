@@ -82,12 +82,13 @@ func leadsTo(path string, open os.FileInfo) error {
 	return nil
 }
 
-// foldWALWhenFree is foldWAL, which does not wait while another process is at
-// the same.
-func (r *Registry) foldWALWhenFree(ctx context.Context, c *conn) error {
+// whenFree does again what found the database locked, until it is not, or until
+// the busy timeout is over. SQLite itself does not wait where two processes turn a
+// database to WAL mode, or fold its WAL, at the same moment.
+func (r *Registry) whenFree(ctx context.Context, do func() error) error {
 	for end := time.Now().Add(r.busyTimeout); ; {
-		err := c.foldWAL(ctx)
-		if !errors.Is(err, ErrLocked) || time.Now().After(end) {
+		err := do()
+		if !errors.Is(err, ErrLocked) && !isBusy(err) || time.Now().After(end) {
 			return err
 		}
 		select {

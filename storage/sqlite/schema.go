@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql/driver"
 	"fmt"
 )
 
@@ -86,7 +87,7 @@ func (c *conn) schemaVersion(ctx context.Context) (int64, error) {
 
 // prepareSchema makes the tables in an empty database, and brings an older one up
 // to date.
-func prepareSchema(ctx context.Context, c *conn) error {
+func (r *Registry) prepareSchema(ctx context.Context, c *conn) error {
 	// Look before touching: a database of somebody else's stays as it is.
 	empty, err := c.isEmpty(ctx)
 	if err != nil {
@@ -97,8 +98,11 @@ func prepareSchema(ctx context.Context, c *conn) error {
 			return err
 		}
 	}
-	mode, err := c.value(ctx, "PRAGMA journal_mode = WAL")
-	if err != nil {
+	var mode driver.Value
+	if err := r.whenFree(ctx, func() (err error) {
+		mode, err = c.value(ctx, "PRAGMA journal_mode = WAL")
+		return err
+	}); err != nil {
 		return err
 	}
 	if mode != "wal" {

@@ -103,7 +103,7 @@ func Open(ctx context.Context, path string, o Options) (*Registry, error) {
 		"PRAGMA wal_autocheckpoint = 4000",     // pages: 16 MiB of WAL, so that pages written often are copied seldom
 		"PRAGMA journal_size_limit = 16777216", // and no more of it stays
 	)
-	c, err := r.connect(ctx, prepareSchema)
+	c, err := r.connect(ctx, r.prepareSchema)
 	if err != nil {
 		return nil, r.failure("open", err)
 	}
@@ -111,7 +111,7 @@ func Open(ctx context.Context, path string, o Options) (*Registry, error) {
 	// failed: they can be read from the page cache, but the disk does not have
 	// them, and all that is appended behind them would be lost in a power cut.
 	// In the database itself they are written and synced anew.
-	if err := r.foldWALWhenFree(ctx, c); err != nil {
+	if err := r.whenFree(ctx, func() error { return c.foldWAL(ctx) }); err != nil {
 		return nil, errors.Join(r.failure("open", err), c.close())
 	}
 	r.writer = newSlot(c)
