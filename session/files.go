@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 
@@ -89,20 +90,19 @@ type Scratch interface {
 
 // CleanPath makes a slash-separated path below a client's folder of the name
 // that the client gave its file. Backslashes count as slashes; a drive letter
-// and leading slashes are dropped, as are "." and empty elements. A ".." removes
-// the element before it, and where there is none it is dropped like a leading
-// slash: so clients whose names are relative to a folder of their own are
-// served, and no name leads out of the client's folder. Different names may
-// have the same path. Names with control characters, and names of which nothing
-// is left, are refused with ErrPath.
+// (one letter, a colon and a slash) and leading slashes are dropped, as are "."
+// and empty elements. A ".." removes the element before it, and where there is
+// none it is dropped like a leading slash: so clients whose names are relative
+// to a folder of their own are served, and no name leads out of the client's
+// folder. Different names may have the same path. What CleanPath returns, it
+// returns as it is. Names that [codec.CheckText] does not take, and names of
+// which nothing is left, are refused with ErrPath.
 func CleanPath(name string) (string, error) {
-	for i := range len(name) {
-		if name[i] < 0x20 || name[i] > 0x7e {
-			return "", ErrPath
-		}
+	if err := codec.CheckText(name); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrPath, err)
 	}
 	s := strings.ReplaceAll(name, `\`, "/")
-	if len(s) >= 2 && s[1] == ':' && (s[0]|0x20 >= 'a' && s[0]|0x20 <= 'z') {
+	if len(s) >= 3 && isDrive(s[:2]) && s[2] == '/' {
 		s = s[2:]
 	}
 	var elements []string
@@ -115,8 +115,16 @@ func CleanPath(name string) (string, error) {
 			elements = append(elements, e)
 		}
 	}
+	for len(elements) > 1 && isDrive(elements[0]) { // brought to the front by what was dropped
+		elements = elements[1:]
+	}
 	if len(elements) == 0 {
 		return "", ErrPath
 	}
 	return strings.Join(elements, "/"), nil
+}
+
+// isDrive reports whether s is a letter and a colon.
+func isDrive(s string) bool {
+	return len(s) == 2 && s[1] == ':' && s[0]|0x20 >= 'a' && s[0]|0x20 <= 'z'
 }

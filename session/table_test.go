@@ -256,9 +256,9 @@ func TestBadMessages(t *testing.T) {
 			"empty":     {0},
 			"unended":   bytes.Repeat([]byte{'a'}, 255),
 			"control":   []byte("a\nb\x00"),
-			"not ASCII": []byte("caf\xc3\xa9\x00"),
+			"not UTF-8": []byte("caf\xe9\x00"),
 		} {
-			if i > 0 && i < 3 && what == "not ASCII" {
+			if i > 0 && i < 3 && what == "not UTF-8" {
 				continue
 			}
 			cases = append(cases, struct {

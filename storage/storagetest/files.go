@@ -254,7 +254,7 @@ func testPathsAreChecked(t *testing.T, s session.Files) {
 	data := content(1, 10)
 	key := receive(t, s, data, -1, 100)
 	paths := []string{
-		"", ".", "..", "../a", "a/..", "a/../b", "/a", "a/", "a//b", "./a", `a\b`, "a\x00b", "a\nb", "ä",
+		"", ".", "..", "../a", "a/..", "a/../b", "/a", "a/", "a//b", "./a", `a\b`, "a\x00b", "a\nb", "\xe4", "a\u202eb",
 		"../" + clientID(2).String() + "/a", "../../defensive.db",
 	}
 	for _, path := range paths {
@@ -264,7 +264,7 @@ func testPathsAreChecked(t *testing.T, s session.Files) {
 		}
 	}
 	for _, path := range []string{".lock", ".incoming/a", "defensive.db", "...", "a b", "-rf", strings.Repeat("n", 254),
-		strings.Repeat("d/", 126) + "d"} {
+		strings.Repeat("d/", 126) + "d", "ä", "a\u0308", "r\u00e9sum\u00e9/\u5c65\u6b74\u66f8 \U0001f600", strings.Repeat("\u00e4", 127)} {
 		commit(t, s, waiting(key, 1, path, data))
 		wantContent(t, s, "", clientID(1), path, data)
 		key = receive(t, s, data, -1, 100)
