@@ -74,6 +74,9 @@ func Run(ctx context.Context, cfg Config, started func(addr *net.TCPAddr)) (err 
 	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
 		return err
 	}
+	if err = checkDir(cfg.Dir); err != nil {
+		return err
+	}
 	asked := cfg.MaxConnections
 	if asked <= 0 {
 		cfg.MaxConnections = eventloop.DefaultMaxConnections

@@ -121,6 +121,9 @@ func isEmpty(ctx context.Context, reg session.Registry) (bool, error) {
 // OpenReadOnly opens the database of the server in dir for reading, which is
 // possible beside it.
 func OpenReadOnly(ctx context.Context, dir string) (*sqlite.Registry, error) {
+	if err := checkDir(dir); err != nil {
+		return nil, err
+	}
 	reg, err := sqlite.OpenReadOnly(ctx, filepath.Join(dir, DatabaseName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, explainNoDatabase(ctx, dir, err)
