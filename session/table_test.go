@@ -86,7 +86,7 @@ var settings = map[string]func(t *testing.T) (*world, *conn, *peer){
 // unverified stores a file of which the client was told the checksum.
 func (w *world) unverified(p *peer, name string, content []byte) {
 	w.t.Helper()
-	in, err := w.files.Create(context.Background(), int64(len(content)))
+	in, err := w.files.Create(context.Background(), p.id, name, int64(len(content)))
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -45,6 +45,7 @@ type upload struct {
 	dropped  bool    // nobody wants it any more
 	sink     *sink
 	began    uint64 // where in the stream, see Session.begins
+	leave    func() // for leaveAlike; nil if there is nothing to leave
 
 	// Of the packet that came last, which completes the transfer in the end:
 	// whether it is of the later edition, and its Content Size.
@@ -128,7 +129,12 @@ func (s *Session) receive(later bool, payload []byte, content uint32) bool {
 		u = nil
 	}
 	if u == nil {
-		if u, err = s.begin(name, raw, content); err != nil {
+		f := s.apart(name)
+		if f == nil {
+			return false
+		}
+		if u, err = s.begin(name, raw, content, f); err != nil {
+			f.forget()
 			s.turnDown(s.id, raw, content, err)
 			return true
 		}
@@ -186,7 +192,7 @@ const maxFolders = 16
 // begin makes the upload of a packet that is the first to arrive. Whether the
 // client counts from 0 or from 1 shows in the packets 0 and Total, and is taken
 // for granted in packet 1; until then all packets count as early.
-func (s *Session) begin(name string, m codec.SendFile, content uint32) (*upload, error) {
+func (s *Session) begin(name string, m codec.SendFile, content uint32, f *found) (*upload, error) {
 	if s.draining {
 		return nil, errGoingDown
 	}
@@ -209,12 +215,17 @@ func (s *Session) begin(name string, m codec.SendFile, content uint32) (*upload,
 	if r := s.refused.find(s.id, name); r != nil && r.zero && m.Packet < m.Total {
 		plan.First, based = 0, true
 	}
+	if f.err != nil {
+		return nil, f.err
+	}
 	if !s.makeRoom() {
 		return nil, errTooMany
 	}
 	delete(s.received, name)
 	s.refused.forget(s.host, s.id, name)
-	return s.enter(&upload{name: name, path: path, plan: plan, based: based}), nil
+	u := s.enter(&upload{name: name, path: path, plan: plan, based: based})
+	u.leave = f.leave
+	return u, nil
 }
 
 // enter puts u among the transfers under way.
@@ -223,7 +234,7 @@ func (s *Session) enter(u *upload) *upload {
 	s.begun++
 	u.serial = s.begun
 	u.sink = &sink{
-		files: s.svc.Files, hint: u.plan.OrigSize, limit: s.svc.MaxFileSize,
+		files: s.svc.Files, id: s.id, path: u.path, hint: u.plan.OrigSize, limit: s.svc.MaxFileSize,
 		dec: aescbc.NewDecrypter(&s.key),
 	}
 	if s.guarded {
@@ -441,6 +452,7 @@ func (s *Session) putFailed(u *upload, lock pathKey, err error) {
 }
 
 func (s *Session) stored(u *upload, f *File) {
+	u.leaveAlike()
 	s.forgetEarly(u)
 	if u.dropped { // the connection is gone; the file awaits its verdict on another one
 		return
@@ -543,7 +555,8 @@ func (s *Session) turned(f refusal, remember bool, began uint64, number uint32, 
 func refusedFor(err error) bool {
 	var f fault
 	e := (*codec.Error)(nil)
-	return errors.As(err, &e) || errors.As(err, &f) || errors.Is(err, ErrPath)
+	return errors.As(err, &e) || errors.As(err, &f) || errors.Is(err, ErrPath) ||
+		errors.Is(err, ErrObstructed) || errors.Is(err, ErrAlike)
 }
 
 // drop ends a transfer without a word and removes what it left.
@@ -571,6 +584,7 @@ func (s *Session) drop(u *upload) {
 
 // cleanup removes what a dropped transfer left. No job of it runs.
 func (s *Session) cleanup(u *upload) {
+	u.leaveAlike()
 	s.forgetEarly(u)
 	if u.sink.out == nil && u.sink.scratch == nil {
 		return

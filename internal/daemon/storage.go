@@ -154,6 +154,11 @@ func recoverStorage(ctx context.Context, cfg *Config, service *session.Service, 
 	if errors.As(err, &gone) {
 		return &Hinted{Err: err, Hint: "Is the right disk mounted? To start without them: sealiftd forget-missing --dir " + cfg.Dir}
 	}
+	var alike *storage.AlikeError
+	if errors.As(err, &alike) {
+		return &Hinted{Err: err, Hint: "Move " + cfg.Dir + " to a disk that tells them apart: one of each two was lost when it came here. " +
+			"Put the files back from a backup, then start the server there."}
+	}
 	if err != nil {
 		return fmt.Errorf("putting the storage in order: %w", err)
 	}

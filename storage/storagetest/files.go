@@ -57,7 +57,7 @@ func content(seed uint64, size int) []byte {
 // returns its key.
 func receive(t testing.TB, s session.Files, data []byte, size int64, chunk int) string {
 	t.Helper()
-	in, err := s.Create(t.Context(), size)
+	in, err := s.Create(t.Context(), clientID(1), "new", size)
 	if err != nil {
 		t.Fatalf("Create: %v", err)
 	}
@@ -205,7 +205,7 @@ func testDiscard(t *testing.T, s session.Files) {
 	keep := receive(t, s, data, -1, 10)
 	for _, size := range []int64{-1, 0, 10, 1 << 20} {
 		// Unfinished, and never written.
-		in, err := s.Create(t.Context(), size)
+		in, err := s.Create(t.Context(), clientID(1), "new", size)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -348,7 +348,7 @@ func testManyUnderWay(t *testing.T, s session.Files) {
 	uploads := make([]upload, n)
 	for i := range uploads {
 		var err error
-		if uploads[i].in, err = s.Create(t.Context(), 300_000); err != nil {
+		if uploads[i].in, err = s.Create(t.Context(), clientID(1), "new", 300_000); err != nil {
 			t.Fatal(err)
 		}
 		if uploads[i].scratch, err = s.Scratch(t.Context()); err != nil {
@@ -420,7 +420,7 @@ func testFilesEndedContext(t *testing.T, s session.Files) {
 	key := receive(t, s, data, -1, 10)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Create(ctx, 1); !errors.Is(err, context.Canceled) {
+	if _, err := s.Create(ctx, clientID(1), "new", 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("Create: %v, want context.Canceled", err)
 	}
 	if err := s.Commit(ctx, waiting(key, 1, "a", data)); !errors.Is(err, context.Canceled) {

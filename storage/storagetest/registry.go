@@ -53,6 +53,7 @@ func TestRegistry(t *testing.T, open func(t *testing.T) session.Registry) {
 		{"Lapsed", testLapsed},
 		{"Missing", testMissing},
 		{"DropKeyless", testDropKeyless},
+		{"FindAlike", testFindAlike},
 		{"FilesNeedAClient", testFilesNeedAClient},
 		{"RefusalsDoNotStopABatch", testRefusalsDoNotStopABatch},
 		{"OperationsOfABatchSeeEachOther", testOperationsOfABatchSeeEachOther},
