@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -551,14 +550,6 @@ func (s *Session) turned(f refusal, remember bool, began uint64, number uint32, 
 	s.sayFailed(f.id, f.name, began, number, err)
 }
 
-// refusedFor tells what the client did wrong from what failed in the server.
-func refusedFor(err error) bool {
-	var f fault
-	e := (*codec.Error)(nil)
-	return errors.As(err, &e) || errors.As(err, &f) || errors.Is(err, ErrPath) ||
-		errors.Is(err, ErrObstructed) || errors.Is(err, ErrAlike)
-}
-
 // drop ends a transfer without a word and removes what it left.
 func (s *Session) drop(u *upload) {
 	delete(s.uploads, u.name)
@@ -603,12 +594,4 @@ func (s *Session) discard(key string) {
 			s.log().Error("removing an incoming file", zap.String("key", key), zap.Error(err))
 		}
 	}, nil)
-}
-
-// lock runs then on the session's goroutine when the session has the path. The
-// session is not busy meanwhile; the caller unlocks.
-func (s *Session) lock(k pathKey, then func()) {
-	if s.svc.locks.lock(k, func() { s.host.Do(Compute, nil, then) }) {
-		then()
-	}
 }
