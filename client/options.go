@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"sealift/codec"
 	"sealift/internal/infofile"
@@ -180,20 +181,22 @@ func ServerAddress(server string) (string, error) {
 }
 
 // CheckUserName returns an error, an ErrName, unless a client can register
-// under name: 1 to MaxUserName characters of printable ASCII.
+// under name: 1 to MaxUserName characters of UTF-8, 254 bytes at most. Control
+// characters are none, nor are the others that PROTOCOL.md section 2 leaves out.
+// Servers that go by the letter of the documents take ASCII only.
 func CheckUserName(name string) error {
 	if err := codec.CheckName(name); err != nil {
 		return nameError("user", name, err)
 	}
-	if len(name) > MaxUserName {
+	if n := utf8.RuneCountInString(name); n > MaxUserName {
 		return fmt.Errorf("user name %q: %w: it has %d characters, at most %d are allowed",
-			name, ErrName, len(name), MaxUserName)
+			name, ErrName, n, MaxUserName)
 	}
 	return nil
 }
 
 // CheckFileName returns an error, an ErrName, unless name can be sent as the
-// name of a file: 1 to 254 characters of printable ASCII.
+// name of a file: 1 to 254 bytes of UTF-8 with the same characters as a user name.
 func CheckFileName(name string) error {
 	if err := codec.CheckName(name); err != nil {
 		return nameError("file", name, err)

@@ -221,21 +221,26 @@ func TestAFileThatCannotBeRead(t *testing.T) {
 func TestNamesAreChecked(t *testing.T) {
 	s := fakeserver.New(t)
 	c := login(t, options(s))
-	for _, name := range []string{"", "naïve.txt", "a\nb", "a\x00b", strings.Repeat("x", 255)} {
+	for _, name := range []string{"", "na\xefve.txt", "a\nb", "a\x00b", "a\u0085b", "a\u202egpj.exe", "\ufeffa",
+		strings.Repeat("x", 255), strings.Repeat("\u00e9", 128)} {
 		if _, err := send(c, name, nil); !errors.Is(err, client.ErrName) {
 			t.Errorf("file name %q: %v", name, err)
 		}
 	}
-	if _, err := send(c, strings.Repeat("x", 254), nil); err != nil {
-		t.Error(err)
+	for _, name := range []string{strings.Repeat("x", 254), strings.Repeat("\u00e9", 127), "r\u00e9sum\u00e9.pdf", "\u5c65\u6b74\u66f8 \U0001f600"} {
+		if _, err := send(c, name, nil); err != nil {
+			t.Errorf("file name %q: %v", name, err)
+		}
 	}
-	for _, name := range []string{"", "Jürgen", "a\rb", strings.Repeat("x", 101)} {
+	for _, name := range []string{"", "J\xfcrgen", "a\rb", "a\u2028b", strings.Repeat("x", 101), strings.Repeat("\u00e9", 101), strings.Repeat("\U0001f600", 64)} {
 		if _, err := c.Register(t.Context(), name); !errors.Is(err, client.ErrName) {
 			t.Errorf("user name %q: %v", name, err)
 		}
 	}
-	if _, err := c.Register(t.Context(), strings.Repeat("x", 100)); err != nil {
-		t.Error(err)
+	for _, name := range []string{strings.Repeat("x", 100), strings.Repeat("\u00e9", 100), "J\u00fcrgen", "\u674e"} {
+		if _, err := c.Register(t.Context(), name); err != nil {
+			t.Errorf("user name %q: %v", name, err)
+		}
 	}
 }
 

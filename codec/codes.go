@@ -85,7 +85,7 @@ const (
 	// SendFileFieldsSize is the part of a 1028 payload before the content.
 	SendFileFieldsSize = 4 + 4 + 2 + 2 + NameSize
 
-	// MaxName is the longest name that fits its field.
+	// MaxName is the longest name that fits its field, in bytes.
 	MaxName = NameSize - 1
 
 	// MaxCiphertext is the largest ciphertext that Content Size can state: the

@@ -278,7 +278,7 @@ func TestErrorText(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	err = codec.CheckName("")
-	if got, want := err.Error(), "the name is not null-terminated printable ASCII: it is empty"; got != want {
+	if got, want := err.Error(), "the name cannot be taken: it is empty"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -13,7 +13,7 @@ var (
 	// ErrByteOrder is a header that would be one with its numbers in big-endian.
 	ErrByteOrder = errors.New("the header is big-endian, which is not served")
 	ErrSize      = errors.New("the payload size is wrong for the code")
-	ErrName      = errors.New("the name is not null-terminated printable ASCII")
+	ErrName      = errors.New("the name cannot be taken")
 	ErrPacket    = errors.New("the sizes and numbers of the packet contradict each other")
 )
 

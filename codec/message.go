@@ -1,9 +1,6 @@
 package codec
 
-import (
-	"bytes"
-	"encoding/binary"
-)
+import "encoding/binary"
 
 var le = binary.LittleEndian
 
@@ -67,54 +64,6 @@ func appendRequest(b []byte, id ClientID, code Code, payload uint32) []byte {
 func appendResponse(b []byte, code Code) []byte {
 	size, _ := ResponsePayloadSize(code)
 	return ResponseHeader{Version: Version, Code: code, PayloadSize: size}.Append(b)
-}
-
-// CheckName returns an error unless name can be sent in a name field: 1 to
-// MaxName characters of printable ASCII. The error wraps ErrName.
-func CheckName(name string) error {
-	if detail := nameFault([]byte(name)); detail != "" {
-		return &Error{Err: ErrName, Detail: detail, InStep: true}
-	}
-	return nil
-}
-
-func nameFault(name []byte) string {
-	if len(name) == 0 {
-		return "it is empty"
-	}
-	if len(name) > MaxName {
-		return "it is longer than 254 characters"
-	}
-	for _, c := range name {
-		if c < 0x20 || c > 0x7e {
-			return "it has a character outside printable ASCII"
-		}
-	}
-	return ""
-}
-
-// parseName reads a name field of NameSize bytes. What follows the null is
-// ignored: the clients that do not clear their buffers send leftovers there.
-func parseName(field []byte, code Code) ([]byte, error) {
-	end := bytes.IndexByte(field, 0)
-	if end < 0 {
-		return nil, &Error{Code: code, Err: ErrName, Detail: "the null is missing", InStep: true}
-	}
-	if detail := nameFault(field[:end]); detail != "" {
-		return nil, &Error{Code: code, Err: ErrName, Detail: detail, InStep: true}
-	}
-	return field[:end:end], nil
-}
-
-var zeros [NameSize]byte
-
-// appendName writes name and as many nulls as fill its field. A name that does
-// not fit is cut: callers check it with CheckName, and a cut name is still a
-// well-formed field.
-func appendName(b []byte, name []byte) []byte {
-	name = name[:min(len(name), MaxName)]
-	b = append(b, name...)
-	return append(b, zeros[:NameSize-len(name)]...)
 }
 
 // checkSize guards the Parse functions against a payload that is not whole.

@@ -283,7 +283,9 @@ func TestTimers(t *testing.T) {
 // panics is a store that does not do what it should.
 type panics struct{ session.Files }
 
-func (panics) Create(context.Context, int64) (session.Incoming, error) { panic("create") }
+func (panics) Create(context.Context, codec.ClientID, string, int64) (session.Incoming, error) {
+	panic("create")
+}
 
 func TestAPanicIsNoSuccessAndHarmsNobodyElse(t *testing.T) {
 	r := start(t, func(_ *Options, cfg *session.Config) { cfg.Files = panics{cfg.Files} })
@@ -310,8 +312,8 @@ type gatedIncoming struct {
 	g *gate
 }
 
-func (g *gate) Create(ctx context.Context, size int64) (session.Incoming, error) {
-	in, err := g.Files.Create(ctx, size)
+func (g *gate) Create(ctx context.Context, id codec.ClientID, path string, size int64) (session.Incoming, error) {
+	in, err := g.Files.Create(ctx, id, path, size)
 	return gatedIncoming{in, g}, err
 }
 

@@ -44,6 +44,7 @@ func randomReading(r *rand.Rand) reading {
 		padding:    one("short", "zeros"),
 		order:      one("in order", "in order", "reversed", "shuffled"),
 		name: one("f", "f", `client.cpp\..\..\x64\debug\a.txt`, "../up", "/abs/f", `C:\dir\f`, "dir/./f", "f\x00leftovers",
+			"r\u00e9sum\u00e9/\u5c65.pdf", "b:x",
 			"a/..", "..", "caf\xe9", "", strings.Repeat("n", 255)),
 		begin:  one("registers", "reconnects", "resumes", "is rejected and registers", "is rejected and sends a 1026"),
 		check:  one("nothing", "size"),
@@ -94,7 +95,7 @@ func (r reading) words() []string {
 	case r.name == "a/.." || r.name == "..":
 		words = append(words, "not a path")
 	case r.name == "caf\xe9":
-		words = append(words, "printable ASCII")
+		words = append(words, "not UTF-8")
 	case r.name == "":
 		words = append(words, "empty")
 	case len(r.name) == 255:

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 
@@ -13,18 +14,21 @@ import (
 var ErrPath = errors.New("the file name is not a path below the client's folder")
 
 // ErrObstructed is a place for a file that cannot be used, because something
-// that is no folder is on the way, or something that is no file is in it.
+// that is no folder, or a folder of another file system, is on the way, or
+// something that is no file is in it.
 var ErrObstructed = errors.New("something else is in the file's place")
 
 // Files keeps the content of files. An upload is written to an incoming file,
 // which has a key of its own; once verified it moves to its client's folder.
 // Implementations are safe for concurrent use.
 type Files interface {
-	// Create begins an incoming file. size is what the client announced, in
-	// bytes, or -1 if it announced nothing. It is an unverified hint: a store
-	// reserves room step by step as content arrives, never size at once.
-	// ErrFull, from Create or a Write, if the content would take the reserve.
-	Create(ctx context.Context, size int64) (Incoming, error)
+	// Create begins an incoming file that is meant for the place of client id at
+	// path. size is what the client announced, in bytes, or -1 if it announced
+	// nothing. It is an unverified hint: a store reserves room step by step as
+	// content arrives, never size at once. ErrFull, from Create or a Write, if the
+	// content would take the reserve. ErrPath or ErrObstructed if it is seen already
+	// that no Commit can put a file there.
+	Create(ctx context.Context, id codec.ClientID, path string, size int64) (Incoming, error)
 
 	// Commit puts the complete incoming file f.Incoming into its place, that of
 	// client f.ID at f.Path, instead of the one that was. When it returns nil the
@@ -54,6 +58,12 @@ type Files interface {
 	// Open opens a stored file for reading: the incoming one with that key, or,
 	// if key is empty, that of client id at path. ErrNotStored if there is none.
 	Open(ctx context.Context, key string, id codec.ClientID, path string) (io.ReadCloser, error)
+
+	// Folds returns a function that makes the same of two paths of a client which
+	// are one place in this store, as where the disk does not tell upper from lower
+	// case. It may make the same of others, too. It returns nil if each path is a
+	// place of its own. The answer does not change.
+	Folds() func(path string) string
 
 	// Scratch makes temporary room for packets that came before their turn. What
 	// a process that was killed left of it goes at the next start.
@@ -89,20 +99,19 @@ type Scratch interface {
 
 // CleanPath makes a slash-separated path below a client's folder of the name
 // that the client gave its file. Backslashes count as slashes; a drive letter
-// and leading slashes are dropped, as are "." and empty elements. A ".." removes
-// the element before it, and where there is none it is dropped like a leading
-// slash: so clients whose names are relative to a folder of their own are
-// served, and no name leads out of the client's folder. Different names may
-// have the same path. Names with control characters, and names of which nothing
-// is left, are refused with ErrPath.
+// (one letter, a colon and a slash) and leading slashes are dropped, as are "."
+// and empty elements. A ".." removes the element before it, and where there is
+// none it is dropped like a leading slash: so clients whose names are relative
+// to a folder of their own are served, and no name leads out of the client's
+// folder. Different names may have the same path. What CleanPath returns, it
+// returns as it is. Names that [codec.CheckText] does not take, and names of
+// which nothing is left, are refused with ErrPath.
 func CleanPath(name string) (string, error) {
-	for i := range len(name) {
-		if name[i] < 0x20 || name[i] > 0x7e {
-			return "", ErrPath
-		}
+	if err := codec.CheckText(name); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrPath, err)
 	}
 	s := strings.ReplaceAll(name, `\`, "/")
-	if len(s) >= 2 && s[1] == ':' && (s[0]|0x20 >= 'a' && s[0]|0x20 <= 'z') {
+	if len(s) >= 3 && isDrive(s[:2]) && s[2] == '/' {
 		s = s[2:]
 	}
 	var elements []string
@@ -115,8 +124,16 @@ func CleanPath(name string) (string, error) {
 			elements = append(elements, e)
 		}
 	}
+	for len(elements) > 1 && isDrive(elements[0]) { // brought to the front by what was dropped
+		elements = elements[1:]
+	}
 	if len(elements) == 0 {
 		return "", ErrPath
 	}
 	return strings.Join(elements, "/"), nil
+}
+
+// isDrive reports whether s is a letter and a colon.
+func isDrive(s string) bool {
+	return len(s) == 2 && s[1] == ':' && s[0]|0x20 >= 'a' && s[0]|0x20 <= 'z'
 }

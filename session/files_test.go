@@ -83,15 +83,18 @@ type contents struct {
 	mu        sync.Mutex
 	last      int
 	incoming  map[string]*incoming
-	stored    map[string][]byte // by client and path
-	open      int               // incoming files that are not closed
-	scratches int               // scratch rooms that are not closed
-	scratched int64             // bytes, the largest scratch room there was
+	stored    map[string][]byte   // by client and path
+	folds     func(string) string // what Folds returns
+	open      int                 // incoming files that are not closed
+	scratches int                 // scratch rooms that are not closed
+	scratched int64               // bytes, the largest scratch room there was
 }
 
 func newContents(f *faults) *contents {
 	return &contents{faults: f, incoming: make(map[string]*incoming), stored: make(map[string][]byte)}
 }
+
+func (c *contents) Folds() func(string) string { return c.folds }
 
 func place(id codec.ClientID, path string) string { return id.String() + "/" + path }
 
@@ -102,7 +105,7 @@ type incoming struct {
 	closed bool
 }
 
-func (c *contents) Create(_ context.Context, size int64) (session.Incoming, error) {
+func (c *contents) Create(context.Context, codec.ClientID, string, int64) (session.Incoming, error) {
 	if err := c.faults.call("Create"); err != nil {
 		return nil, err
 	}

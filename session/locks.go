@@ -49,3 +49,11 @@ func (l *pathLocks) unlock(k pathKey) {
 	l.mu.Unlock()
 	queue[0]()
 }
+
+// lock runs then on the session's goroutine when the session has the path. The
+// session is not busy meanwhile; the caller unlocks.
+func (s *Session) lock(k pathKey, then func()) {
+	if s.svc.locks.lock(k, func() { s.host.Do(Compute, nil, then) }) {
+		then()
+	}
+}

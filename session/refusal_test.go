@@ -94,7 +94,7 @@ func TestRefusals(t *testing.T) {
 			return append(p.packets(spec, "f", content, 1000)[:10], p.packets(spec, "f", content[:19_998], 1000)[10:]...)
 		}},
 	}
-	for _, name := range []string{"..", `..\..`, "a/..", `C:\..`, "/", `\`, "C:", ".", "./", "/../etc/.."} {
+	for _, name := range []string{"..", `..\..`, "a/..", `C:\..`, "/", `\`, "C:/", ".", "./", "/../etc/.."} {
 		cases = append(cases, struct {
 			what string
 			cfg  session.Config

@@ -1,6 +1,10 @@
 package session
 
-import "sealift/codec"
+import (
+	"errors"
+
+	"sealift/codec"
+)
 
 // refusal remembers a transfer that was answered with 1607. The rest of its
 // packets, which the client sent before it could know, is passed over without
@@ -122,4 +126,12 @@ func (r *refusals) clear(host Host) {
 		(*r)[i].came.free(host)
 	}
 	*r = nil
+}
+
+// refusedFor tells what the client did wrong from what failed in the server.
+func refusedFor(err error) bool {
+	var f fault
+	e := (*codec.Error)(nil)
+	return errors.As(err, &e) || errors.As(err, &f) || errors.Is(err, ErrPath) ||
+		errors.Is(err, ErrObstructed) || errors.Is(err, ErrAlike)
 }

@@ -107,12 +107,12 @@ type Operation interface {
 	operation()
 }
 
-// Reads reports whether op changes nothing: a GetClient or a GetFile without a
-// time. A batch of such can be answered without a commit, beside one that is
+// Reads reports whether op changes nothing: a GetClient, GetFile or FindAlike
+// without a time. A batch of such can be answered without a commit, beside one that is
 // under way.
 func Reads(op Operation) bool {
 	switch op.(type) {
-	case *GetClient, *GetFile:
+	case *GetClient, *GetFile, *FindAlike:
 		return op.Result().At.IsZero()
 	}
 	return false
@@ -189,6 +189,17 @@ type (
 		Path       string
 		Unverified *File // result, nil if there is none
 		Verified   *File // result, nil if there is none
+	}
+
+	// FindAlike looks for a file of a client under another path than Path of which
+	// Folds makes the same. It looks at all paths of the client. Err: ErrNoFile if
+	// there is none.
+	FindAlike struct {
+		Outcome
+		ID    codec.ClientID
+		Path  string
+		Folds func(path string) string
+		Found string // result: the path of one, "" if there is none
 	}
 
 	// VerifyFile makes the unverified file under client and path the verified

@@ -60,6 +60,7 @@ const (
 // be called from any goroutine.
 type Service struct {
 	Config
+	alike      alike
 	locks      pathLocks
 	unrecorded unrecorded
 	awaiting   awaiting

@@ -37,6 +37,7 @@ type Session struct {
 	pkt      packet             // the 1028 whose content is coming in
 	touched  *upload            // the transfer that content came for last
 	pending  *message           // decoded, but to be done later
+	found    *found             // for the pending 1028, see apart
 	held     int                // bytes of buffers that no worker has finished with
 	aside    int                // bytes held for packets that came before their turn
 	opened   time.Time
@@ -181,7 +182,11 @@ func (s *Session) dispatch(h codec.RequestHeader, payload []byte, content uint32
 	case recall:
 		s.recall(h, payload, content)
 	case receive:
-		return s.receive(h.Later, payload, content)
+		taken := s.receive(h.Later, payload, content)
+		if taken {
+			s.forgetFound()
+		}
+		return taken
 	case confirm, again, abort:
 		s.judged(h.Code, payload)
 		return s.verdict(h.Code, payload)
@@ -256,6 +261,7 @@ func (s *Session) Done() bool {
 func (s *Session) Closed() {
 	s.closed, s.hungUp = true, true
 	s.pending = nil
+	s.forgetFound()
 	s.abandon()
 	s.leaveResumption()
 	if s.state != fresh && s.last.After(s.recorded) {

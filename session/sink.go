@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"sealift/codec"
 	"sealift/crypto/aescbc"
 	"sealift/crypto/cksum"
 )
@@ -70,7 +71,9 @@ type span struct {
 // a time owns it.
 type sink struct {
 	files Files
-	hint  int64 // for Files.Create
+	id    codec.ClientID // for Files.Create, as path and hint
+	path  string
+	hint  int64
 	limit int64 // bytes, the largest file
 
 	dec     *aescbc.Decrypter
@@ -179,7 +182,7 @@ func (k *sink) write(ctx context.Context, p []byte) error {
 
 func (k *sink) open(ctx context.Context) (err error) {
 	if k.out == nil {
-		k.out, err = k.files.Create(ctx, k.hint)
+		k.out, err = k.files.Create(ctx, k.id, k.path, k.hint)
 	}
 	return err
 }

@@ -86,7 +86,7 @@ var settings = map[string]func(t *testing.T) (*world, *conn, *peer){
 // unverified stores a file of which the client was told the checksum.
 func (w *world) unverified(p *peer, name string, content []byte) {
 	w.t.Helper()
-	in, err := w.files.Create(context.Background(), int64(len(content)))
+	in, err := w.files.Create(context.Background(), p.id, name, int64(len(content)))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -256,9 +256,9 @@ func TestBadMessages(t *testing.T) {
 			"empty":     {0},
 			"unended":   bytes.Repeat([]byte{'a'}, 255),
 			"control":   []byte("a\nb\x00"),
-			"not ASCII": []byte("caf\xc3\xa9\x00"),
+			"not UTF-8": []byte("caf\xe9\x00"),
 		} {
-			if i > 0 && i < 3 && what == "not ASCII" {
+			if i > 0 && i < 3 && what == "not UTF-8" {
 				continue
 			}
 			cases = append(cases, struct {

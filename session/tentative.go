@@ -16,7 +16,11 @@ func (s *Session) suppose(name string, plan codec.Plan) *upload {
 	if err != nil || s.draining || !s.makeRoom() {
 		return nil
 	}
-	return s.enter(&upload{name: name, path: path, plan: plan, based: true, tentative: true})
+	leave, err := s.enterAlike(path)
+	if err != nil {
+		return nil
+	}
+	return s.enter(&upload{name: name, path: path, plan: plan, based: true, tentative: true, leave: leave})
 }
 
 // affirm makes a tentative transfer a true one: its first packet is here.

@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -45,6 +44,7 @@ type upload struct {
 	dropped  bool    // nobody wants it any more
 	sink     *sink
 	began    uint64 // where in the stream, see Session.begins
+	leave    func() // for leaveAlike; nil if there is nothing to leave
 
 	// Of the packet that came last, which completes the transfer in the end:
 	// whether it is of the later edition, and its Content Size.
@@ -128,7 +128,12 @@ func (s *Session) receive(later bool, payload []byte, content uint32) bool {
 		u = nil
 	}
 	if u == nil {
-		if u, err = s.begin(name, raw, content); err != nil {
+		f := s.apart(name)
+		if f == nil {
+			return false
+		}
+		if u, err = s.begin(name, raw, content, f); err != nil {
+			f.forget()
 			s.turnDown(s.id, raw, content, err)
 			return true
 		}
@@ -186,7 +191,7 @@ const maxFolders = 16
 // begin makes the upload of a packet that is the first to arrive. Whether the
 // client counts from 0 or from 1 shows in the packets 0 and Total, and is taken
 // for granted in packet 1; until then all packets count as early.
-func (s *Session) begin(name string, m codec.SendFile, content uint32) (*upload, error) {
+func (s *Session) begin(name string, m codec.SendFile, content uint32, f *found) (*upload, error) {
 	if s.draining {
 		return nil, errGoingDown
 	}
@@ -209,12 +214,17 @@ func (s *Session) begin(name string, m codec.SendFile, content uint32) (*upload,
 	if r := s.refused.find(s.id, name); r != nil && r.zero && m.Packet < m.Total {
 		plan.First, based = 0, true
 	}
+	if f.err != nil {
+		return nil, f.err
+	}
 	if !s.makeRoom() {
 		return nil, errTooMany
 	}
 	delete(s.received, name)
 	s.refused.forget(s.host, s.id, name)
-	return s.enter(&upload{name: name, path: path, plan: plan, based: based}), nil
+	u := s.enter(&upload{name: name, path: path, plan: plan, based: based})
+	u.leave = f.leave
+	return u, nil
 }
 
 // enter puts u among the transfers under way.
@@ -223,7 +233,7 @@ func (s *Session) enter(u *upload) *upload {
 	s.begun++
 	u.serial = s.begun
 	u.sink = &sink{
-		files: s.svc.Files, hint: u.plan.OrigSize, limit: s.svc.MaxFileSize,
+		files: s.svc.Files, id: s.id, path: u.path, hint: u.plan.OrigSize, limit: s.svc.MaxFileSize,
 		dec: aescbc.NewDecrypter(&s.key),
 	}
 	if s.guarded {
@@ -441,6 +451,7 @@ func (s *Session) putFailed(u *upload, lock pathKey, err error) {
 }
 
 func (s *Session) stored(u *upload, f *File) {
+	u.leaveAlike()
 	s.forgetEarly(u)
 	if u.dropped { // the connection is gone; the file awaits its verdict on another one
 		return
@@ -539,13 +550,6 @@ func (s *Session) turned(f refusal, remember bool, began uint64, number uint32, 
 	s.sayFailed(f.id, f.name, began, number, err)
 }
 
-// refusedFor tells what the client did wrong from what failed in the server.
-func refusedFor(err error) bool {
-	var f fault
-	e := (*codec.Error)(nil)
-	return errors.As(err, &e) || errors.As(err, &f) || errors.Is(err, ErrPath)
-}
-
 // drop ends a transfer without a word and removes what it left.
 func (s *Session) drop(u *upload) {
 	delete(s.uploads, u.name)
@@ -571,6 +575,7 @@ func (s *Session) drop(u *upload) {
 
 // cleanup removes what a dropped transfer left. No job of it runs.
 func (s *Session) cleanup(u *upload) {
+	u.leaveAlike()
 	s.forgetEarly(u)
 	if u.sink.out == nil && u.sink.scratch == nil {
 		return
@@ -589,12 +594,4 @@ func (s *Session) discard(key string) {
 			s.log().Error("removing an incoming file", zap.String("key", key), zap.Error(err))
 		}
 	}, nil)
-}
-
-// lock runs then on the session's goroutine when the session has the path. The
-// session is not busy meanwhile; the caller unlocks.
-func (s *Session) lock(k pathKey, then func()) {
-	if s.svc.locks.lock(k, func() { s.host.Do(Compute, nil, then) }) {
-		then()
-	}
 }

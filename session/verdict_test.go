@@ -61,7 +61,7 @@ func TestVerdicts(t *testing.T) {
 	step("upload with three mismatches", received("f", two)+", "+received("f", two)+", "+received("f", two)+", 1604",
 		join(p.packets(spec, "f", two, 100), again, p.packets(spec, "f", two, 100), again, p.packets(spec, "f", two, 100), p.ok("f"))...)
 	w.verified(p, "f", two)
-	for _, bad := range []string{"..", `a\..`, "/", "C:", `a\..\..`} {
+	for _, bad := range []string{"..", `a\..`, "/", "C:/", `a\..\..`} {
 		for _, code := range []codec.Code{codec.CodeCRCOK, codec.CodeCRCBad, codec.CodeAbort} {
 			step("verdict on "+bad, "1607", p.verdict(code, bad))
 		}

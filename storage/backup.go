@@ -18,10 +18,13 @@ import (
 // as [Verify] has it: it is marked as missing in to. copied is called with the
 // bytes of each file that is done, for a progress bar.
 //
-// The error is one of the registries or of the files, or wraps
-// [session.ErrBadRows]; then all that can be understood was copied.
+// The error is one of the registries or of the files, an *AlikeError if toFiles has
+// one place for two of the files, or wraps [session.ErrBadRows]; then all that can be understood was copied.
 func Backup(ctx context.Context, reg session.Registry, files session.Files, to session.Registry, toFiles session.Files,
 	copied func(bytes int64), wrong func(session.File, error)) error {
+	if err := checkAlike(ctx, to, toFiles); err != nil {
+		return err
+	}
 	b := &backup{checker: newChecker(files), reg: reg, to: to, toFiles: toFiles, wrong: wrong}
 	listing := to.Files(ctx, func(f session.File) error {
 		if !f.Verified {

@@ -149,9 +149,9 @@ func (c *crashing) step() {
 	}
 }
 
-func (c *crashing) Create(ctx context.Context, size int64) (session.Incoming, error) {
+func (c *crashing) Create(ctx context.Context, id codec.ClientID, path string, size int64) (session.Incoming, error) {
 	c.step()
-	return c.Files.Create(ctx, size)
+	return c.Files.Create(ctx, id, path, size)
 }
 
 func (c *crashing) Commit(ctx context.Context, f *session.File) error {

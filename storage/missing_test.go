@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"sealift/codec"
 	"sealift/session"
 	"sealift/storage"
 	"sealift/storage/files"
@@ -138,7 +139,9 @@ func TestRecoverWithoutRoomForWhatComesBack(t *testing.T) {
 // full is a store on a full disk.
 type full struct{ *files.Store }
 
-func (*full) Create(context.Context, int64) (session.Incoming, error) { return nil, session.ErrFull }
+func (*full) Create(context.Context, codec.ClientID, string, int64) (session.Incoming, error) {
+	return nil, session.ErrFull
+}
 
 // What a Commit says that recovery repeats, and what becomes of the row.
 func TestRecoverWhereCommitFails(t *testing.T) {

@@ -28,11 +28,14 @@ const batchSize = 256
 // there without a row, so somebody else did. Where rows cannot be understood,
 // incoming files without a row stay: those rows may be about them.
 //
-// The error is a *FilesGoneError, and then nothing was changed, or says what
+// The error is a *FilesGoneError or an *AlikeError, and then nothing was changed, or says what
 // failed in the registry or the files; then part of the work may be done, and
 // Recover may be called again.
 func Recover(ctx context.Context, reg session.Registry, files Files, o Options) (Report, error) {
 	r := newRecovery(reg, files, o)
+	if err := checkAlike(ctx, reg, files); err != nil {
+		return r.report, err
+	}
 	waiting, odd, err := r.survey(ctx)
 	if err != nil {
 		return r.report, err
@@ -387,7 +390,14 @@ func (r *recovery) reportStrays(ctx context.Context) error {
 			case get.Err != nil && !errors.Is(get.Err, session.ErrNoFile):
 				r.found(Finding{Failed, file, get.Err})
 			case get.Verified == nil:
-				r.found(Finding{Event: Stray, File: file})
+				// On record a folder may be spelt otherwise than on the disk.
+				like, err := findAlike(ctx, r.reg, r.files, get.ID, get.Path)
+				if err != nil {
+					return err
+				}
+				if like == "" {
+					r.found(Finding{Event: Stray, File: file})
+				}
 			}
 		}
 		r.batch = r.batch[:0]

@@ -66,7 +66,7 @@ func (w *world) apply(op session.Operation) {
 
 func (w *world) receive(content string) (key string) {
 	w.t.Helper()
-	in, err := w.Create(w.t.Context(), int64(len(content)))
+	in, err := w.Create(w.t.Context(), alice, "new", int64(len(content)))
 	if err != nil {
 		w.t.Fatal(err)
 	}

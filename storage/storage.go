@@ -197,9 +197,9 @@ func (c *checker) writeAnew(ctx context.Context, to session.Files, f *session.Fi
 		return g, err
 	}
 	defer r.Close()
-	in, err := to.Create(ctx, f.Size)
+	in, err := to.Create(ctx, f.ID, f.Path, f.Size)
 	if err != nil {
-		return g, &writeError{err}
+		return g, &writeError{fmt.Errorf("%s: %w", f.PathName(), err)}
 	}
 	g.Incoming = in.Key()
 	g.Size, g.Cksum, err = c.copy(ctx, in, r, want)

@@ -51,12 +51,24 @@ func findStrays(ctx context.Context, reg session.Registry, files Files) ([]sessi
 		}
 		for _, op := range batch {
 			get := op.(*session.GetFile)
+			if get.Verified == nil {
+				// On record a folder may be spelt otherwise than on the disk.
+				like, err := findAlike(ctx, reg, files, get.ID, get.Path)
+				if err != nil {
+					return err
+				}
+				if like != "" {
+					if get, err = getFile(ctx, reg, &session.File{ID: get.ID, Path: like}); err != nil {
+						return err
+					}
+				}
+			}
 			stray, err := isStray(ctx, files, get)
 			if err != nil {
 				return err
 			}
 			if stray {
-				strays = append(strays, session.File{ID: get.ID, Path: get.Path})
+				strays = append(strays, session.File{ID: get.ID, Path: op.(*session.GetFile).Path})
 			}
 		}
 		batch = batch[:0]
@@ -141,6 +153,13 @@ func (c *checker) mayTake(ctx context.Context, reg session.Registry, f *session.
 		return file.Err
 	case file.Unverified != nil:
 		return errAwaited
+	}
+	like, err := findAlike(ctx, reg, c.files, f.ID, f.Path)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errStore, err)
+	}
+	if like != "" {
+		return fmt.Errorf("%w: %q", session.ErrAlike, like)
 	}
 	return nil
 }

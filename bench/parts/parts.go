@@ -212,7 +212,7 @@ func (b *bench) smallFiles() error {
 		}
 		n := 0
 		err = b.add(name, "files", about, 1, func() error {
-			in, err := store.Create(ctx, int64(len(content)))
+			in, err := store.Create(ctx, codec.ClientID{1}, fmt.Sprint("file-", n+1), int64(len(content)))
 			if err != nil {
 				return err
 			}

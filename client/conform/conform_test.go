@@ -167,7 +167,11 @@ func TestFaultsAreFound(t *testing.T) {
 		{"upper case is lower case", fault{request: func(_ *proxied, m []byte) ([]byte, [][]byte, bool) {
 			if c := requestCode(m); c == codec.CodeRegister || c == codec.CodePublicKey || c == codec.CodeReconnect {
 				name := m[payload:min(len(m), payload+codec.NameSize)]
-				copy(name, bytes.ToLower(name))
+				for i, b := range name { // ToLower would make UTF-8 of what is none
+					if b >= 'A' && b <= 'Z' {
+						name[i] = b | 0x20
+					}
+				}
 			}
 			return m, nil, false
 		}}, "register-case"},

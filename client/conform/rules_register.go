@@ -217,7 +217,7 @@ var registerRules = []Rule{
 		_, err = l.expect(codec.CodeRegisterFailed)
 		return err
 	}},
-	{"name-malformed", "2", "a name without a null, an empty one and one that is not printable ASCII get 1607", func(p *probe) error {
+	{"name-malformed", "2", "a name without a null, an empty one, and one with a line end or with what is no UTF-8 get 1607", func(p *probe) error {
 		l, err := p.dial()
 		if err != nil {
 			return err

@@ -193,15 +193,15 @@ func TestBatchMistakes(t *testing.T) {
 		{":1\nname\nfile", "", "no host"},
 		{"127.0.0.1:99999\nname\nfile", "", "port"},
 		{s.Addr + "\n" + strings.Repeat("x", 101) + "\nfile", "", "101 characters"},
-		{s.Addr + "\nJürgen\nfile", "", "printable ASCII"},
+		{s.Addr + "\nJ\xfcrgen\nfile", "", "not UTF-8"},
 		{s.Addr + "\nname\nmissing", "", "missing"},
 		{s.Addr + "\nname\n.", "", "not a regular file"},
-		{s.Addr + "\nname\nnaïve", "", "printable ASCII"},
+		{s.Addr + "\nname\nna\u202eive", "", "turns text around"},
 		{s.Addr + "\nname\nfile", "rubbish", "me.info: malformed"},
 	} {
 		dir := t.TempDir()
 		put(t, dir, "file", "content")
-		put(t, dir, "naïve", "content")
+		put(t, dir, "na\u202eive", "content")
 		if tc.transfer != "" {
 			put(t, dir, "transfer.info", tc.transfer)
 		}

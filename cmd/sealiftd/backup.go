@@ -38,7 +38,7 @@ the copy without them, and ends with 1.`,
 			}, func(f session.File, err error) {
 				bar.Clear()
 				bad++
-				fmt.Fprintf(w, "%s: %v\n", f.PathName(), err)
+				fmt.Fprintf(w, "%s: %v\n", shown(f.PathName()), err)
 			})
 			bar.Clear()
 			if err != nil {

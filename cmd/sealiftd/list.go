@@ -3,9 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
+	"strconv"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -43,23 +44,20 @@ func (l *listing) command(use, short string, run func(ctx context.Context, w io.
 	return cmd
 }
 
-// table prints rows in columns, or each as JSON: what line gets is the row's
-// cells and the object.
-func (l *listing) table(w io.Writer, header string, each func(line func(cells string, object any) error) error) error {
+// print prints rows in columns, or each as JSON: what line gets is the object and
+// the row's cells.
+func (l *listing) print(w io.Writer, header []string, each func(line func(object any, cells ...string) error) error) error {
 	if l.json {
 		out := json.NewEncoder(w)
-		return each(func(_ string, object any) error { return out.Encode(object) })
+		return each(func(object any, _ ...string) error { return out.Encode(object) })
 	}
-	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(out, header)
-	err := each(func(cells string, _ any) error {
-		_, err := fmt.Fprintln(out, cells)
-		return err
+	var t table
+	t.add(header...)
+	err := each(func(_ any, cells ...string) error {
+		t.add(cells...)
+		return nil
 	})
-	if err != nil {
-		return err
-	}
-	return out.Flush()
+	return errors.Join(t.print(w), err)
 }
 
 type clientRow struct {
@@ -72,14 +70,14 @@ type clientRow struct {
 func clientsCommand() *cobra.Command {
 	l := new(listing)
 	return l.command("clients", "List the clients that the registry holds", func(ctx context.Context, w io.Writer, reg session.Registry) error {
-		return l.table(w, "ID\tNAME\tKEY\tLAST SEEN", func(line func(string, any) error) error {
+		return l.print(w, []string{"ID", "NAME", "KEY", "LAST SEEN"}, func(line func(any, ...string) error) error {
 			return reg.Clients(ctx, func(c session.Client) error {
 				row := clientRow{ID: c.ID.String(), Name: c.Name, Key: c.PublicKey != nil}
 				seen := "-"
 				if !c.LastSeen.IsZero() {
 					row.LastSeen, seen = &c.LastSeen, c.LastSeen.Local().Format(time.DateTime)
 				}
-				return line(fmt.Sprintf("%s\t%s\t%s\t%s", row.ID, row.Name, yes(row.Key), seen), row)
+				return line(row, row.ID, shown(row.Name), yes(row.Key), seen)
 			})
 		})
 	})
@@ -106,11 +104,11 @@ type fileRow struct {
 func filesCommand() *cobra.Command {
 	l := new(listing)
 	return l.command("files", "List the files that the registry holds", func(ctx context.Context, w io.Writer, reg session.Registry) error {
-		return l.table(w, "PATH\tSIZE\tCKSUM\tVERIFIED\tMISSING\tRECEIVED", func(line func(string, any) error) error {
+		return l.print(w, []string{"PATH", "SIZE", "CKSUM", "VERIFIED", "MISSING", "RECEIVED"}, func(line func(any, ...string) error) error {
 			return reg.Files(ctx, func(f session.File) error {
 				row := rowOf(f)
-				return line(fmt.Sprintf("%s\t%d\t%d\t%s\t%s\t%s", row.Path, row.Size, row.Cksum, yes(row.Verified), yes(row.Missing),
-					row.Received.Local().Format(time.DateTime)), row)
+				return line(row, shown(row.Path), strconv.FormatInt(row.Size, 10), strconv.FormatUint(uint64(row.Cksum), 10),
+					yes(row.Verified), yes(row.Missing), row.Received.Local().Format(time.DateTime))
 			})
 		})
 	})
@@ -141,6 +139,8 @@ func verifyCommand() *cobra.Command {
 		var bytes int64
 		began := time.Now()
 		encode := json.NewEncoder(w)
+		ctx, stop := context.WithCancelCause(ctx)
+		defer stop(nil)
 		err = storage.Verify(ctx, reg, store, func(f session.File, err error) {
 			row := verifyRow{fileRow: rowOf(f), OK: err == nil}
 			if err == nil {
@@ -154,9 +154,15 @@ func verifyCommand() *cobra.Command {
 			case l.json:
 				_ = encode.Encode(row)
 			case err != nil:
-				fmt.Fprintf(w, "%s: %v\n", row.Path, err)
+				fmt.Fprintf(w, "%s: %v\n", shown(row.Path), err)
+			}
+			if lost := stdout.failed(); lost != nil {
+				stop(lost) // nobody hears what else is found
 			}
 		})
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		if err != nil {
 			return err
 		}

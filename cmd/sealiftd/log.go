@@ -17,8 +17,7 @@ import (
 )
 
 // newLog makes the log of a server, which goes to standard error. Whatever
-// becomes of that, the server goes on: see [logqueue.Writer]. From here on a
-// reader that has gone does not end the process by SIGPIPE.
+// becomes of that, the server goes on: see [logqueue.Writer].
 func newLog(level, format string) (*zap.Logger, error) {
 	lv, err := zapcore.ParseLevel(level)
 	if err != nil {
@@ -37,7 +36,6 @@ func newLog(level, format string) (*zap.Logger, error) {
 	default:
 		return nil, fmt.Errorf("--log-format is %q: console, json or auto", format)
 	}
-	signal.Ignore(syscall.SIGPIPE)
 	out := logqueue.New(os.Stderr, logqueue.DefaultBytes, func(lost int) []byte {
 		line, err := enc.EncodeEntry(zapcore.Entry{Level: zapcore.WarnLevel, Time: time.Now(), Message: "lines of the log were lost"},
 			[]zapcore.Field{zap.Int("count", lost)})

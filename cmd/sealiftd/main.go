@@ -3,6 +3,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -23,7 +25,20 @@ func main() {
 		signal.Reset(os.Interrupt, syscall.SIGTERM)
 		drain()
 	}()
-	if err := root().ExecuteContext(ctx); err != nil {
+	// A reader that has gone is an error of a write, not the end of the process:
+	// a backup is not to stop in its middle.
+	signal.Ignore(syscall.SIGPIPE)
+	cmd := root()
+	cmd.SetOut(stdout)
+	err := cmd.ExecuteContext(ctx)
+	switch lost := stdout.close(); {
+	case lost == nil || errors.Is(err, lost):
+	case err == nil:
+		err = lost
+	default:
+		err = fmt.Errorf("%w; %w", err, lost)
+	}
+	if err != nil {
 		complain(err)
 		os.Exit(1)
 	}

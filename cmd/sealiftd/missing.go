@@ -72,7 +72,7 @@ again. It works beside a running server.`,
 			n := 0
 			err = storage.ForgetMissing(ctx, reg, store, k.dryRun, func(f session.File) {
 				n++
-				fmt.Fprintln(w, f.PathName())
+				fmt.Fprintln(w, shown(f.PathName()))
 			})
 			fmt.Fprintf(w, "%s %s\n", count(n, "missing file"), k.outcome("forgotten"))
 			return err
@@ -99,11 +99,11 @@ The server must be stopped.`,
 			err = storage.TakeStrays(ctx, reg, store, time.Now(), k.dryRun, func(f session.File, err error) {
 				if err != nil {
 					left++
-					fmt.Fprintf(w, "%s: %v\n", f.PathName(), err)
+					fmt.Fprintf(w, "%s: %v\n", shown(f.PathName()), err)
 					return
 				}
 				taken++
-				fmt.Fprintf(w, "%s  %d bytes, cksum %d\n", f.PathName(), f.Size, f.Cksum)
+				fmt.Fprintf(w, "%s  %d bytes, cksum %d\n", shown(f.PathName()), f.Size, f.Cksum)
 			})
 			fmt.Fprintf(w, "%s %s\n", count(taken, "file"), k.outcome("taken"))
 			if err == nil && left > 0 {

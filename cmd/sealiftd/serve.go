@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -34,6 +36,33 @@ func (b *byteSize) Set(s string) error {
 		return fmt.Errorf("%q is no size in bytes, such as 64MiB", s)
 	}
 	*b = byteSize(n)
+	return nil
+}
+
+// fileMode is a flag for the permissions of files or folders, in octal.
+type fileMode struct {
+	mode  *fs.FileMode
+	owner fs.FileMode // what the server needs for itself
+	def   fs.FileMode
+}
+
+func (m *fileMode) String() string {
+	if m.mode == nil || *m.mode == 0 {
+		return fmt.Sprintf("%04o", m.def)
+	}
+	return fmt.Sprintf("%04o", *m.mode)
+}
+func (*fileMode) Type() string { return "mode" }
+func (m *fileMode) Set(s string) error {
+	n, err := strconv.ParseUint(s, 8, 32)
+	mode := fs.FileMode(n)
+	switch {
+	case err != nil || n > 0o777:
+		return fmt.Errorf("want permissions in octal, such as %04o", m.def)
+	case mode&m.owner != m.owner:
+		return fmt.Errorf("want %04o in it, or the server could not use them itself", m.owner)
+	}
+	*m.mode = mode
 	return nil
 }
 
@@ -98,6 +127,8 @@ func serveCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&cfg.Dir, "dir", ".", "directory that holds port.info, defensive.db and files/")
+	f.Var(&fileMode{&cfg.FileMode, 0o600, files.DefaultFileMode}, "file-mode", "permissions of stored files, in octal, whatever the umask is; those that are there stay as they are")
+	f.Var(&fileMode{&cfg.DirMode, 0o700, files.DefaultDirMode}, "dir-mode", "the same for the folders that are made for them; files/ itself gets it without write for others")
 	f.StringVar(&cfg.Listen, "listen", "", "address to listen on, host:port; port 0 takes a free one (default: the port in port.info, else 1256)")
 	f.StringVar(&addrFile, "addr-file", "", "write the address to this file once connections are accepted")
 	f.StringVar(&cfg.Registry, "registry", "sqlite", "where clients and files are recorded: sqlite, or memory, which forgets them at the end")

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -37,6 +38,8 @@ type Config struct {
 	MaxFileSize    int64
 	MaxUnverified  int64 // of one client
 	MinFree        int64 // bytes that content leaves on the disk; 0: none
+	FileMode       fs.FileMode
+	DirMode        fs.FileMode
 	MaxUploads     int
 	KeyPolicy      session.KeyPolicy
 	RegisterRate   float64 // a second and address; 0: no bound
@@ -54,6 +57,10 @@ type Config struct {
 
 	Log *zap.Logger
 
+	// Folding, if not nil, is what the store takes its disk to do with names. For
+	// tests.
+	Folding *files.Folding
+
 	// DiskFaults, if not nil, see each step that the store takes on its disk, and
 	// may make it fail.
 	DiskFaults *files.Faults
@@ -70,6 +77,9 @@ func Run(ctx context.Context, cfg Config, started func(addr *net.TCPAddr)) (err 
 		return fmt.Errorf("files without a verdict cannot be removed after %v already, only after %v or more, or with 0 never", cfg.UnverifiedTTL, session.MinUnverifiedTTL)
 	}
 	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
+		return err
+	}
+	if err = checkDir(cfg.Dir); err != nil {
 		return err
 	}
 	asked := cfg.MaxConnections
@@ -95,7 +105,10 @@ func Run(ctx context.Context, cfg Config, started func(addr *net.TCPAddr)) (err 
 		listen = addressFromFile(cfg.Dir, cfg.Log)
 	}
 
-	store, err := files.Open(cfg.Dir, files.Options{Fsync: cfg.Fsync, MaxOpen: share.Files, MinFree: cfg.MinFree, Faults: cfg.DiskFaults})
+	store, err := files.Open(cfg.Dir, files.Options{
+		Fsync: cfg.Fsync, MaxOpen: share.Files, MinFree: cfg.MinFree, FileMode: cfg.FileMode, DirMode: cfg.DirMode,
+		Folding: cfg.Folding, Faults: cfg.DiskFaults,
+	})
 	if err != nil {
 		return err
 	}

@@ -121,6 +121,9 @@ func isEmpty(ctx context.Context, reg session.Registry) (bool, error) {
 // OpenReadOnly opens the database of the server in dir for reading, which is
 // possible beside it.
 func OpenReadOnly(ctx context.Context, dir string) (*sqlite.Registry, error) {
+	if err := checkDir(dir); err != nil {
+		return nil, err
+	}
 	reg, err := sqlite.OpenReadOnly(ctx, filepath.Join(dir, DatabaseName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, explainNoDatabase(ctx, dir, err)
@@ -152,6 +155,11 @@ func recoverStorage(ctx context.Context, cfg *Config, service *session.Service, 
 	var gone *storage.FilesGoneError
 	if errors.As(err, &gone) {
 		return 0, &Hinted{Err: err, Hint: "Is the right disk mounted? To start without them: sealiftd forget-missing --dir " + cfg.Dir}
+	}
+	var alike *storage.AlikeError
+	if errors.As(err, &alike) {
+		return &Hinted{Err: err, Hint: "Move " + cfg.Dir + " to a disk that tells them apart: one of each two was lost when it came here. " +
+			"Put the files back from a backup, then start the server there."}
 	}
 	if err != nil {
 		return 0, fmt.Errorf("putting the storage in order: %w", err)

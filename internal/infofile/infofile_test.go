@@ -180,7 +180,7 @@ func TestRubbishMeStays(t *testing.T) {
 	for _, text := range []string{
 		"", "\n\n\n", name, name + "\n" + id, name + "\n" + id + "\nAAAA", name + "\n" + id + "\n!!!", name + "\n" + id + "\n" + key[:100],
 		name + "\n" + id[1:] + "\n" + key, name + "\n" + id + "00\n" + key, name + "\nx" + id[1:] + "\n" + key,
-		"Jürgen\n" + id + "\n" + key, strings.Repeat("x", 255) + "\n" + id + "\n" + key, strings.Repeat("A", 1<<20),
+		"J\xfcrgen\n" + id + "\n" + key, strings.Repeat("x", 255) + "\n" + id + "\n" + key, strings.Repeat("A", 1<<20),
 	} {
 		path := write(t, MeName, text)
 		if _, err := ReadMe(path); !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), path) {

@@ -94,6 +94,12 @@ func (s *Store) moveInto(at *target, f *session.File, info fs.FileInfo, synced *
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
+	if isElsewhere(err) {
+		if why := s.mayHold(f.ID, f.Path); why != nil {
+			return false, why
+		}
+		return false, fmt.Errorf("%w: %w", ErrObstructed, err)
+	}
 	if err != nil {
 		return false, err
 	}

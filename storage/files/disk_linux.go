@@ -2,6 +2,7 @@ package files
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -67,6 +68,33 @@ func startFlush(f *os.File, off, n int64) error {
 // does not.
 func dropCache(f *os.File) {
 	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+}
+
+// lookAt says what stands at a path below files/, with one call whatever the depth.
+func (s *Store) lookAt(path string) (standing, error) {
+	var st unix.Statx_t
+	for {
+		err := unix.Statx(int(s.here.Fd()), path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, &st)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.ENOSYS || err == unix.EPERM: // an old kernel, or a filter of system calls
+			return look(s.root, path)
+		case err != nil:
+			return standing{}, &os.PathError{Op: "statx", Path: path, Err: err}
+		}
+		found := standing{device: unix.Mkdev(st.Dev_major, st.Dev_minor), mount: st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0}
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFREG:
+		case unix.S_IFDIR:
+			found.mode = fs.ModeDir
+		case unix.S_IFLNK:
+			found.mode = fs.ModeSymlink
+		default:
+			found.mode = fs.ModeIrregular
+		}
+		return found, nil
+	}
 }
 
 // diskSpace returns how many bytes of f's file system are free for this process,

@@ -11,6 +11,7 @@
 package files
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -43,9 +44,16 @@ const (
 	scratchSuffix  = ".scratch"
 	keySize        = 16 // random bytes in a key
 
-	// What clients send is nobody else's business.
-	fileMode = 0o600
-	dirMode  = 0o700
+	// What is under way is nobody else's business.
+	privateFile   = 0o600
+	privateFolder = 0o700
+)
+
+// DefaultFileMode and DefaultDirMode are the modes of stored files and of the
+// folders that they are in: what clients send is nobody else's business.
+const (
+	DefaultFileMode fs.FileMode = privateFile
+	DefaultDirMode  fs.FileMode = privateFolder
 )
 
 // DefaultMaxOpen is how many files stay open between two writes, unless Options
@@ -65,19 +73,28 @@ type Options struct {
 	// with session.ErrFull that would take them. Zero is none. A file system that
 	// does not say how large it is is not checked.
 	MinFree int64
+	// FileMode and DirMode are the permissions of stored files, and of the folders
+	// that are made for them: these bits exactly, whatever the umask is. files/
+	// itself gets DirMode without write for others than its owner. What exists stays
+	// as it is. Zero is DefaultFileMode and DefaultDirMode. Open fails on a disk that
+	// does not take a mode that was asked for.
+	FileMode, DirMode fs.FileMode
+	// Folding, if not nil, is what the disk does; else Open finds it out. For tests.
+	Folding *Folding
 	// Faults is for tests; see there.
 	Faults *Faults
 }
 
 // Store is a session.Files in a directory. It is safe for concurrent use; an
 // Incoming or a Scratch of it belongs to one goroutine at a time. Besides the
-// files that MaxOpen allows, it holds 3 descriptors, and up to 4 in each call
+// files that MaxOpen allows, it holds 4 descriptors, and up to 4 in each call
 // under way.
 type Store struct {
 	fsync    bool
 	faults   *Faults // nil but in tests
 	lock     *os.File
 	root     *os.Root // files/
+	here     *os.File // the same; nil in a Store for reading
 	incoming *os.Root // files/.incoming/; nil in a Store for reading
 	slots    chan struct{}
 	kept     kept
@@ -85,6 +102,11 @@ type Store struct {
 	space    space
 
 	rootHome, incomingHome home
+
+	fileMode, dirMode     fs.FileMode
+	chmodFiles, chmodDirs bool // the umask takes some of these modes away
+	folding               Folding
+	device                uint64 // of files/, as in standing
 
 	mu       sync.Mutex
 	durable  map[string]struct{} // folders whose entries are on the disk; see makeFolder
@@ -97,17 +119,25 @@ var _ session.Files = (*Store)(nil)
 // Open opens the store in dir/files, and makes it first if there is none. It
 // fails with ErrLocked if another process has it open.
 func Open(dir string, o Options) (*Store, error) {
-	err := os.Mkdir(filepath.Join(dir, folder), dirMode)
+	fileMode, dirMode := cmp.Or(o.FileMode, DefaultFileMode), cmp.Or(o.DirMode, DefaultDirMode)
+	top := dirMode &^ 0o022
+	err := os.Mkdir(filepath.Join(dir, folder), top)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	made := err == nil
+	if made && o.DirMode != 0 {
+		if err := os.Chmod(filepath.Join(dir, folder), top); err != nil {
+			return nil, err
+		}
+	}
 	root, err := os.OpenRoot(filepath.Join(dir, folder))
 	if err != nil {
 		return nil, err
 	}
 	s := &Store{
 		fsync: o.Fsync, faults: o.Faults, root: root, kept: kept{files: make(map[string]*keptFile)},
+		fileMode: fileMode, dirMode: dirMode,
 		durable: make(map[string]struct{}), doubtful: make(map[string]struct{}), spoilt: make(map[string]error),
 	}
 	s.space.reserve, s.space.ask = o.MinFree, s.askSpace
@@ -117,7 +147,7 @@ func Open(dir string, o Options) (*Store, error) {
 	case o.MaxOpen > 0:
 		s.slots = make(chan struct{}, o.MaxOpen)
 	}
-	if err := s.setUp(dir, made); err != nil {
+	if err := s.setUp(dir, made, o); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
@@ -140,16 +170,16 @@ var errReadOnly = errors.New("the store is open for reading only")
 
 // setUp takes the lock and makes what is missing, durably. made says that files/
 // did not exist before.
-func (s *Store) setUp(dir string, made bool) error {
+func (s *Store) setUp(dir string, made bool, o Options) error {
 	var err error
-	if s.lock, err = s.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, fileMode); err != nil {
+	if s.lock, err = s.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, privateFile); err != nil {
 		return err
 	}
 	if err := lockFile(s.lock); err != nil {
 		return fmt.Errorf("%s: %w", s.lock.Name(), err)
 	}
 	madeIncoming := false
-	if err := s.root.Mkdir(incomingFolder, dirMode); err == nil {
+	if err := s.root.Mkdir(incomingFolder, privateFolder); err == nil {
 		madeIncoming = true
 	} else if !errors.Is(err, fs.ErrExist) {
 		return err
@@ -162,6 +192,9 @@ func (s *Store) setUp(dir string, made bool) error {
 		return err
 	}
 	if s.incomingHome, err = findHome(filepath.Join(home, incomingFolder), s.incoming); err != nil {
+		return err
+	}
+	if err := s.survey(o); err != nil {
 		return err
 	}
 	SpreadFolders(s.incoming)
@@ -193,6 +226,33 @@ func (s *Store) setUp(dir string, made bool) error {
 	return err
 }
 
+// survey finds out about the disk.
+func (s *Store) survey(o Options) error {
+	var err error
+	if s.here, err = s.root.Open("."); err != nil {
+		return err
+	}
+	home, err := s.lookAt(".")
+	if err != nil {
+		return err
+	}
+	s.device = home.device
+	incoming, err := s.lookAt(incomingFolder)
+	if err != nil {
+		return err
+	}
+	if incoming.mount || incoming.device != home.device {
+		return fmt.Errorf("%w: %q is another file system, and files move from there to files/", ErrObstructed, folder+"/"+incomingFolder)
+	}
+	if err := s.probe(o); err != nil {
+		return fmt.Errorf("trying out the disk: %w", err)
+	}
+	if o.Folding != nil {
+		s.folding = *o.Folding
+	}
+	return nil
+}
+
 // Close releases the directory. Nothing of the store may be in use any more.
 func (s *Store) Close() error {
 	var errs []error
@@ -201,6 +261,9 @@ func (s *Store) Close() error {
 	}
 	if s.incoming != nil {
 		errs = append(errs, s.incoming.Close())
+	}
+	if s.here != nil {
+		errs = append(errs, s.here.Close())
 	}
 	errs = append(errs, s.root.Close())
 	if s.lock != nil {
@@ -211,7 +274,7 @@ func (s *Store) Close() error {
 
 // Create begins an incoming file. It implements session.Files. The file comes
 // into being with its first Write, or with Close if there is none.
-func (s *Store) Create(ctx context.Context, size int64) (session.Incoming, error) {
+func (s *Store) Create(ctx context.Context, id codec.ClientID, path string, size int64) (session.Incoming, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -221,8 +284,13 @@ func (s *Store) Create(ctx context.Context, size int64) (session.Incoming, error
 	if err := s.space.take(0, true); err != nil {
 		return nil, err
 	}
+	if err := s.mayHold(id, path); err != nil {
+		return nil, err
+	}
 	key := newKey()
-	return &incoming{file: newFile(s, inFolder(key)), key: key, hint: size}, nil
+	in := &incoming{file: newFile(s, inFolder(key)), key: key, hint: size}
+	in.mode = s.fileMode
+	return in, nil
 }
 
 // Scratch implements session.Files. The room is a file beside the incoming

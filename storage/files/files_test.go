@@ -40,7 +40,7 @@ func waiting(key, path, data string) *session.File {
 // receive makes an incoming file and returns its key.
 func receive(t testing.TB, s *Store, data string) string {
 	t.Helper()
-	in, err := s.Create(t.Context(), int64(len(data)))
+	in, err := s.Create(t.Context(), alice, "new", int64(len(data)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestReadOnly(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	_ = f.Close()
-	_, create := r.Create(t.Context(), 1)
+	_, create := r.Create(t.Context(), alice, "new", 1)
 	_, scratch := r.Scratch(t.Context())
 	for i, err := range []error{create, scratch, r.Commit(t.Context(), waiting(key, "b", "content")), r.Discard(t.Context(), key)} {
 		if err == nil {
@@ -188,11 +188,13 @@ func TestPlantedSymlinks(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			key := receive(t, s, "mine") // before the link is there: later no file begins
 			if err := plant(dir); err != nil {
 				t.Fatal(err)
 			}
-
-			key := receive(t, s, "mine")
+			if _, err := s.Create(t.Context(), alice, "sub/f", 4); !errors.Is(err, ErrObstructed) {
+				t.Errorf("Create: %v, want ErrObstructed", err)
+			}
 			if err := s.Commit(t.Context(), waiting(key, "sub/f", "mine")); !errors.Is(err, ErrObstructed) {
 				t.Errorf("Commit: %v, want ErrObstructed", err)
 			}
@@ -357,7 +359,7 @@ func TestEachStored(t *testing.T) {
 // file.
 func TestNoWriteAfterAFailure(t *testing.T) {
 	s := open(t, t.TempDir(), Options{MaxOpen: -1})
-	in, err := s.Create(t.Context(), -1)
+	in, err := s.Create(t.Context(), alice, "new", -1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -387,7 +389,7 @@ func BenchmarkSmallFile(b *testing.B) {
 			f := waiting("", "a", string(data))
 			b.SetBytes(int64(len(data)))
 			for b.Loop() {
-				in, err := s.Create(b.Context(), int64(len(data)))
+				in, err := s.Create(b.Context(), alice, "new", int64(len(data)))
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -417,7 +419,7 @@ func BenchmarkLargeFile(b *testing.B) {
 			f := waiting("", "a", strings.Repeat("x", size))
 			b.SetBytes(size)
 			for b.Loop() {
-				in, err := s.Create(b.Context(), announced)
+				in, err := s.Create(b.Context(), alice, "new", announced)
 				if err != nil {
 					b.Fatal(err)
 				}

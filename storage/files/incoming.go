@@ -16,13 +16,14 @@ type file struct {
 	store *Store
 	name  string // in the incoming folder
 	path  string // for a Step
-	made  bool   // it exists
+	mode  fs.FileMode
+	made  bool // it exists
 	f     *os.File
 	slot  bool // f is open and has a slot
 }
 
 func newFile(s *Store, name string) file {
-	return file{store: s, name: name, path: s.below(incomingFolder + "/" + name)}
+	return file{store: s, name: name, path: s.below(incomingFolder + "/" + name), mode: privateFile}
 }
 
 // use returns the open file, which it makes first if it is new. Each use ends
@@ -46,7 +47,15 @@ func (f *file) use() (*os.File, error) {
 
 func (f *file) create() error {
 	open := func() (err error) {
-		f.f, err = f.store.incoming.OpenFile(f.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
+		f.f, err = f.store.incoming.OpenFile(f.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, f.mode)
+		if err != nil || !f.store.chmodFiles || f.mode == privateFile {
+			return err
+		}
+		// It has its mode before it has a place. Nothing is in it yet.
+		if err = f.f.Chmod(f.mode); err != nil {
+			err = errors.Join(err, f.f.Close(), f.store.incoming.Remove(f.name))
+			f.f = nil
+		}
 		return err
 	}
 	err := open()
@@ -62,7 +71,7 @@ func (f *file) create() error {
 // not be durable: what is in it may go in a power cut.
 func (s *Store) makeIncomingFolder(name string) error {
 	dir := path.Dir(name)
-	err := s.step(Mkdir, s.below(incomingFolder+"/"+dir), "", func() error { return s.incoming.Mkdir(dir, dirMode) })
+	err := s.step(Mkdir, s.below(incomingFolder+"/"+dir), "", func() error { return s.incoming.Mkdir(dir, privateFolder) })
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}

@@ -32,7 +32,7 @@ func TestDescriptorBudget(t *testing.T) {
 	var incoming []session.Incoming
 	var scratch []session.Scratch
 	for range 50 {
-		in, err := s.Create(t.Context(), 1<<20)
+		in, err := s.Create(t.Context(), alice, "new", 1<<20)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,7 +91,7 @@ func TestFileSizeLimit(t *testing.T) {
 	s := open(t, dir, Options{Fsync: true})
 	chunk := bytes.Repeat([]byte("x"), 100_000)
 	for _, size := range []int64{-1, 2 * limit} {
-		in, err := s.Create(t.Context(), size)
+		in, err := s.Create(t.Context(), alice, "new", size)
 		if in != nil {
 			for err == nil {
 				_, err = in.Write(chunk)
@@ -122,7 +122,7 @@ func TestAnnouncedSizeTakesNoRoom(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{})
 	const announced = 4 << 30
-	in, err := s.Create(t.Context(), announced)
+	in, err := s.Create(t.Context(), alice, "new", announced)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func TestReserveEndsAtTheAnnouncedSize(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{})
 	for _, announced := range []int64{600_000, 1_000_000} {
-		in, err := s.Create(t.Context(), announced)
+		in, err := s.Create(t.Context(), alice, "new", announced)
 		if err != nil {
 			t.Fatal(err)
 		}

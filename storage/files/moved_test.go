@@ -29,7 +29,7 @@ func TestMovedStore(t *testing.T) {
 			before := waiting(receive(t, s, newer), "a", newer)
 			stored := waiting(receive(t, s, newer), "stored", newer)
 			commit(t, s, stored)
-			in, err := s.Create(t.Context(), -1)
+			in, err := s.Create(t.Context(), alice, "new", -1)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -74,7 +73,7 @@ func (s *Store) find(id codec.ClientID, path string) (*target, error) {
 // fs.ErrNotExist says that somebody removed a folder meanwhile. The caller closes
 // or abandons the target.
 func (s *Store) enterAll(id codec.ClientID, path string, create bool) (*target, error) {
-	if clean, err := session.CleanPath(path); err != nil || clean != path || !portable(path) {
+	if !storable(path) {
 		return nil, session.ErrPath
 	}
 	elements := strings.Split(path, "/")
@@ -142,7 +141,7 @@ func (s *Store) mkdir(t *target, dir *os.Root, name, whole string) error {
 
 // mkdirLocked is mkdir for who has the lock of the folder's path.
 func (s *Store) mkdirLocked(t *target, dir *os.Root, name, whole string) error {
-	err := s.step(Mkdir, s.below(whole), "", func() error { return dir.Mkdir(name, dirMode) })
+	err := s.step(Mkdir, s.below(whole), "", func() error { return s.mkdirMode(dir, name) })
 	switch {
 	case err == nil:
 		s.forgetFolder(whole) // somebody removed the one that was
@@ -151,6 +150,22 @@ func (s *Store) mkdirLocked(t *target, dir *os.Root, name, whole string) error {
 		err = nil
 	}
 	return err
+}
+
+// mkdirMode makes a folder with the mode of all folders, whatever the umask is.
+func (s *Store) mkdirMode(dir *os.Root, name string) error {
+	err := dir.Mkdir(name, s.dirMode)
+	if err != nil || !s.chmodDirs {
+		return err
+	}
+	info, err := dir.Lstat(name)
+	if err == nil {
+		err = dir.Chmod(name, s.dirMode|special(info))
+	}
+	if err != nil {
+		return errors.Join(err, rmdir(dir, name))
+	}
+	return nil
 }
 
 // enterNext opens the folder name in that of t.
@@ -303,10 +318,4 @@ func join(folder, name string) string {
 		return name
 	}
 	return folder + "/" + name
-}
-
-// portable reports whether path means on this system what it says: on Windows,
-// a colon begins the name of a stream within a file.
-func portable(path string) bool {
-	return runtime.GOOS != "windows" || !strings.Contains(path, ":")
 }

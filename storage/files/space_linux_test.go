@@ -34,7 +34,7 @@ func TestReserveOfSpace(t *testing.T) {
 	var written atomic.Int64
 	var wg sync.WaitGroup
 	for range 8 {
-		in, err := s.Create(t.Context(), -1)
+		in, err := s.Create(t.Context(), alice, "new", -1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +80,7 @@ func TestCreateWithoutSpace(t *testing.T) {
 		{999, 1000, session.ErrFull}, {1000, 1000, nil}, {0, 0, nil}, {-5, 0, nil}, {math.MaxInt64, 1, nil},
 	} {
 		s := small(t, tt.free, Options{MinFree: tt.reserve})
-		if _, err := s.Create(t.Context(), 5<<30); !errors.Is(err, tt.want) {
+		if _, err := s.Create(t.Context(), alice, "new", 5<<30); !errors.Is(err, tt.want) {
 			t.Errorf("%d free, %d reserved: %v, want %v", tt.free, tt.reserve, err, tt.want)
 		}
 	}
@@ -91,7 +91,7 @@ func TestCreateWithoutSpace(t *testing.T) {
 func TestOthersFillTheDisk(t *testing.T) {
 	free := int64(1 << 30)
 	s := open(t, t.TempDir(), Options{MinFree: 1 << 20, Faults: &Faults{Free: func(int64) int64 { return free }}})
-	in, err := s.Create(t.Context(), -1)
+	in, err := s.Create(t.Context(), alice, "new", -1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,11 +109,11 @@ func TestOthersFillTheDisk(t *testing.T) {
 		t.Errorf("%v after %d bytes, want ErrFull after %d", err, n, askEvery)
 	}
 	for range 2 {
-		if _, err := s.Create(t.Context(), -1); !errors.Is(err, session.ErrFull) {
+		if _, err := s.Create(t.Context(), alice, "new", -1); !errors.Is(err, session.ErrFull) {
 			t.Errorf("Create: %v, want ErrFull", err)
 		}
 		free = 1 << 30
-		if _, err := s.Create(t.Context(), -1); err != nil {
+		if _, err := s.Create(t.Context(), alice, "new", -1); err != nil {
 			t.Errorf("Create when there is room again: %v", err)
 		}
 		free = 1<<20 - 1
@@ -156,7 +156,7 @@ func TestDiskFull(t *testing.T) {
 			}
 			return nil
 		})
-		in, err := s.Create(t.Context(), 4<<20)
+		in, err := s.Create(t.Context(), alice, "new", 4<<20)
 		for i := 0; i < 10 && err == nil; i++ {
 			_, err = in.Write(make([]byte, 100_000))
 		}

@@ -4,7 +4,9 @@ package files
 
 import (
 	"errors"
+	"io/fs"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,6 +41,18 @@ func rmdir(dir *os.Root, name string) error {
 		}
 	}
 }
+
+// deviceOf tells the file system of a file from others.
+func deviceOf(info fs.FileInfo) uint64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return uint64(st.Dev)
+	}
+	return 0
+}
+
+// isElsewhere reports whether err says that a file cannot be renamed into another
+// file system.
+func isElsewhere(err error) bool { return errors.Is(err, unix.EXDEV) }
 
 // lacksSpace reports whether err says that the disk, or the share of it that the
 // user may have, is full.

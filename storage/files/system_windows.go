@@ -2,6 +2,7 @@ package files
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/windows"
@@ -28,6 +29,14 @@ func rmdir(dir *os.Root, name string) error {
 	}
 	return dir.Remove(name)
 }
+
+// deviceOf would tell the file system of a file from others. What is mounted in a
+// folder is no folder here.
+func deviceOf(fs.FileInfo) uint64 { return 0 }
+
+// isElsewhere reports whether err says that a file cannot be renamed into another
+// file system.
+func isElsewhere(err error) bool { return errors.Is(err, windows.ERROR_NOT_SAME_DEVICE) }
 
 // lacksSpace reports whether err says that the disk, or the share of it that the
 // user may have, is full.

@@ -104,6 +104,8 @@ func (r *Registry) apply(op session.Operation) (codec.ClientID, error) {
 		return op.File.ID, r.putFile(op)
 	case *session.GetFile:
 		return op.ID, r.getFile(op)
+	case *session.FindAlike:
+		return op.ID, r.findAlike(op)
 	case *session.VerifyFile:
 		return op.ID, r.verifyFile(op)
 	case *session.DropFile:
@@ -196,6 +198,18 @@ func (r *Registry) getFile(op *session.GetFile) error {
 	}
 	op.Verified, op.Unverified = copyFile(e.verified), copyFile(e.unverified)
 	return nil
+}
+
+func (r *Registry) findAlike(op *session.FindAlike) error {
+	op.Found = ""
+	key := op.Folds(op.Path)
+	for at := range r.files {
+		if at.id == op.ID && at.path != op.Path && op.Folds(at.path) == key {
+			op.Found = at.path
+			return nil
+		}
+	}
+	return session.ErrNoFile
 }
 
 // unverified returns the entry whose unverified file has that key, or nil.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"sealift/codec"
@@ -14,7 +15,7 @@ import (
 
 // Apply does batch in one transaction. It implements session.Registry.
 //
-// A batch that only reads (GetClient and GetFile without At) goes over the
+// A batch that only reads (see session.Reads) goes over the
 // reading connection and waits for no writer.
 func (r *Registry) Apply(ctx context.Context, batch []session.Operation) error {
 	if err := ctx.Err(); err != nil || len(batch) == 0 {
@@ -123,6 +124,9 @@ func (t *transaction) apply(op session.Operation) error {
 	case *session.GetFile:
 		id = op.ID
 		refused, failed = t.getFile(op)
+	case *session.FindAlike:
+		id = op.ID
+		refused, failed = t.findAlike(op)
 	case *session.VerifyFile:
 		id = op.ID
 		refused, failed = t.change(session.ErrNoFile, verifyFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing)
@@ -258,6 +262,23 @@ func (t *transaction) getFile(op *session.GetFile) (refused, failed error) {
 			return err
 		})
 	if err == nil && op.Verified == nil && op.Unverified == nil {
+		refused = session.ErrNoFile
+	}
+	return refused, err
+}
+
+func (t *transaction) findAlike(op *session.FindAlike) (refused, failed error) {
+	op.Found = ""
+	key, below := op.Folds(op.Path), pathName(op.ID, "")
+	err := t.c.rows(background, selectPaths, []any{op.ID[:]}, 1, func(row []driver.Value) error {
+		name, _ := row[0].(string) // one that was edited is of no place
+		path, ok := strings.CutPrefix(name, below)
+		if ok && op.Found == "" && path != op.Path && op.Folds(path) == key {
+			op.Found = path
+		}
+		return nil
+	})
+	if err == nil && op.Found == "" {
 		refused = session.ErrNoFile
 	}
 	return refused, err

@@ -171,6 +171,7 @@ const (
 	hasClient
 	selectFile
 	selectUnverified
+	selectPaths
 	putFile
 	verifyFile
 	dropFile
@@ -206,6 +207,7 @@ var statements = [statementCount]string{
 
 	selectFile:       "SELECT " + fileColumns + " FROM files WHERE ID = ?1 AND PathName = ?2",
 	selectUnverified: "SELECT " + fileColumns + " FROM files WHERE ID = ?1 AND PathName = ?2 AND Verified = 0",
+	selectPaths:      "SELECT DISTINCT PathName FROM files WHERE ID = ?1",
 	putFile: "INSERT OR REPLACE INTO files (" + fileColumns + ")" +
 		" SELECT ?1, ?2, ?3, 0, ?4, ?5, ?6, ?7, 0, ?8 WHERE EXISTS (SELECT 1 FROM clients WHERE ID = ?1)",
 	// REPLACE takes away the verified row that was.

@@ -57,7 +57,7 @@ func content(seed uint64, size int) []byte {
 // returns its key.
 func receive(t testing.TB, s session.Files, data []byte, size int64, chunk int) string {
 	t.Helper()
-	in, err := s.Create(t.Context(), size)
+	in, err := s.Create(t.Context(), clientID(1), "new", size)
 	if err != nil {
 		t.Fatalf("Create: %v", err)
 	}
@@ -205,7 +205,7 @@ func testDiscard(t *testing.T, s session.Files) {
 	keep := receive(t, s, data, -1, 10)
 	for _, size := range []int64{-1, 0, 10, 1 << 20} {
 		// Unfinished, and never written.
-		in, err := s.Create(t.Context(), size)
+		in, err := s.Create(t.Context(), clientID(1), "new", size)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -254,7 +254,7 @@ func testPathsAreChecked(t *testing.T, s session.Files) {
 	data := content(1, 10)
 	key := receive(t, s, data, -1, 100)
 	paths := []string{
-		"", ".", "..", "../a", "a/..", "a/../b", "/a", "a/", "a//b", "./a", `a\b`, "a\x00b", "a\nb", "ä",
+		"", ".", "..", "../a", "a/..", "a/../b", "/a", "a/", "a//b", "./a", `a\b`, "a\x00b", "a\nb", "\xe4", "a\u202eb",
 		"../" + clientID(2).String() + "/a", "../../defensive.db",
 	}
 	for _, path := range paths {
@@ -264,7 +264,7 @@ func testPathsAreChecked(t *testing.T, s session.Files) {
 		}
 	}
 	for _, path := range []string{".lock", ".incoming/a", "defensive.db", "...", "a b", "-rf", strings.Repeat("n", 254),
-		strings.Repeat("d/", 126) + "d"} {
+		strings.Repeat("d/", 126) + "d", "ä", "a\u0308", "r\u00e9sum\u00e9/\u5c65\u6b74\u66f8 \U0001f600", strings.Repeat("\u00e4", 127)} {
 		commit(t, s, waiting(key, 1, path, data))
 		wantContent(t, s, "", clientID(1), path, data)
 		key = receive(t, s, data, -1, 100)
@@ -348,7 +348,7 @@ func testManyUnderWay(t *testing.T, s session.Files) {
 	uploads := make([]upload, n)
 	for i := range uploads {
 		var err error
-		if uploads[i].in, err = s.Create(t.Context(), 300_000); err != nil {
+		if uploads[i].in, err = s.Create(t.Context(), clientID(1), "new", 300_000); err != nil {
 			t.Fatal(err)
 		}
 		if uploads[i].scratch, err = s.Scratch(t.Context()); err != nil {
@@ -420,7 +420,7 @@ func testFilesEndedContext(t *testing.T, s session.Files) {
 	key := receive(t, s, data, -1, 10)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Create(ctx, 1); !errors.Is(err, context.Canceled) {
+	if _, err := s.Create(ctx, clientID(1), "new", 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("Create: %v, want context.Canceled", err)
 	}
 	if err := s.Commit(ctx, waiting(key, 1, "a", data)); !errors.Is(err, context.Canceled) {

@@ -53,6 +53,7 @@ func TestRegistry(t *testing.T, open func(t *testing.T) session.Registry) {
 		{"Lapsed", testLapsed},
 		{"Missing", testMissing},
 		{"DropKeyless", testDropKeyless},
+		{"FindAlike", testFindAlike},
 		{"FilesNeedAClient", testFilesNeedAClient},
 		{"RefusalsDoNotStopABatch", testRefusalsDoNotStopABatch},
 		{"OperationsOfABatchSeeEachOther", testOperationsOfABatchSeeEachOther},
@@ -129,7 +130,7 @@ func testAddClient(t *testing.T, r session.Registry) {
 }
 
 func testNamesAreBytes(t *testing.T, r session.Registry) {
-	names := []string{"anna", "Anna", "ANNA", "anna ", " anna", "anna'; DROP TABLE clients; --", "%", `"`}
+	names := []string{"anna", "Anna", "ANNA", "anna ", " anna", "anna'; DROP TABLE clients; --", "%", `"`, "\u00e9", "e\u0301", "\u00c9", "\u5c65\u6b74", "\U0001f600", "anna\u200d"}
 	for i, name := range names {
 		apply(t, r, addClient(i, name))
 	}

@@ -3,6 +3,7 @@ package storagetest
 import (
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 
 	"sealift/session"
@@ -235,4 +236,39 @@ func testFilesNeedAClient(t *testing.T, r session.Registry) {
 	tryApply(t, r, put)
 	wantErr(t, put, session.ErrNoClient)
 	wantFiles(t, r, 1, "a", nil, nil)
+}
+
+// FindAlike finds what Folds takes for the path: files that are verified and such
+// that wait, of this client, under other paths.
+func testFindAlike(t *testing.T, r session.Registry) {
+	apply(t, r, addClient(1, "anna"), addClient(2, "ben"))
+	a, b, other := upload(1, "Docs/A", "k1", 1), upload(1, "docs/b", "k2", 1), upload(2, "DOCS/C", "k3", 1)
+	apply(t, r, &session.PutFile{File: a}, &session.PutFile{File: b}, &session.PutFile{File: other},
+		&session.VerifyFile{ID: a.ID, Path: a.Path, Incoming: a.Incoming})
+	want := func(n int, path, found string) {
+		t.Helper()
+		op := &session.FindAlike{ID: clientID(n), Path: path, Folds: strings.ToLower, Found: "left over"}
+		tryApply(t, r, op)
+		if found == "" {
+			wantErr(t, op, session.ErrNoFile)
+		} else {
+			wantErr(t, op, nil)
+		}
+		if op.Found != found {
+			t.Errorf("client %d, %q: %q, want %q", n, path, op.Found, found)
+		}
+	}
+	want(1, "docs/a", "Docs/A")
+	want(1, "DOCS/B", "docs/b")
+	want(1, "Docs/A", "")
+	want(1, "docs/b", "")
+	want(1, "docs/c", "")
+	want(1, "docs", "")
+	want(2, "docs/a", "")
+	want(2, "docs/c", "DOCS/C")
+	want(3, "docs/c", "")
+	apply(t, r, &session.DropFile{ID: b.ID, Path: b.Path, Incoming: b.Incoming})
+	want(1, "DOCS/B", "")
+	apply(t, r, &session.PutFile{File: upload(1, "docs/\u00e9 \u5c65", "k4", 1)})
+	want(1, "DOCS/\u00c9 \u5c65", "docs/\u00e9 \u5c65")
 }

@@ -100,10 +100,11 @@ func TestFileNames(t *testing.T) {
 		{`\\server\share\x`, "server/share/x"},
 		{`C:\Windows\win.ini`, "Windows/win.ini"},
 		{"c:/x", "x"},
-		{"c:x", "x"},
-		{"C:", refused},
+		{"c:x", "c:x"}, // no slash behind the colon: a name
+		{"C:", "C:"},
 		{`C:\`, refused},
-		{`C:..\x`, "x"},
+		{`C:..\x`, "C:../x"},
+		{`./C:\x`, "x"},
 		{`C:\..\x`, "x"},
 		{"defensive.db", "defensive.db"},
 		{"/defensive.db", "defensive.db"},
@@ -130,6 +131,12 @@ func TestFileNames(t *testing.T) {
 		{"x;rm -rf *", "x;rm -rf *"},
 		{"%2e%2e/x", "%2e%2e/x"},
 		{"CON", "CON"},
+		{"r\u00e9sum\u00e9.pdf", "r\u00e9sum\u00e9.pdf"},
+		{"re\u0301sume\u0301.pdf", "re\u0301sume\u0301.pdf"},
+		{"\u5c65\u6b74\u66f8/\U0001f600.pdf", "\u5c65\u6b74\u66f8/\U0001f600.pdf"},
+		{"\u05e9\u05dc\u05d5\u05dd \u0645\u06cc\u200c\u062e", "\u05e9\u05dc\u05d5\u05dd \u0645\u06cc\u200c\u062e"},
+		{strings.Repeat("\u00e9", 127), strings.Repeat("\u00e9", 127)},
+		{"trailing ", "trailing "},
 		{long, long},
 		{strings.Repeat("d/", 17) + "f", refused},
 		{strings.Repeat("d/", 126) + "ab", refused},
@@ -139,7 +146,7 @@ func TestFileNames(t *testing.T) {
 		names = append(names, struct{ name, path string }{"a" + string(rune(c)) + "b", refused})
 	}
 	names[len(names)-0x20].path = "a" // what follows a null is no part of the name
-	for _, odd := range []string{"\x7f", "a\x7f", "caf\xe9", "caf\u00e9", "\xff\xfe", "\x1b[2J", "..\x00/x", "\r\n", "x\n../../x"} {
+	for _, odd := range []string{"\x7f", "a\x7f", "caf\xe9", "\xff\xfe", "a\xc0\xafb", "a\xed\xa0\x80b", "a\u0085b", "a\u202egpj.exe", "a\u2028b", "\ufeffa", "a\U000e0041", "\x1b[2J", "..\x00/x", "\r\n", "x\n../../x"} {
 		names = append(names, struct{ name, path string }{odd, refused})
 	}
 

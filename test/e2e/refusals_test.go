@@ -159,7 +159,7 @@ func malformed() []refusal {
 		}
 		for what, name := range map[string]string{
 			"empty": "", "without an end": string(bytes.Repeat([]byte("n"), 255)),
-			"not printable": "a\nb", "not ASCII": "caf\xc3\xa9",
+			"not printable": "a\nb", "not UTF-8": "caf\xe9",
 		} {
 			all = append(all, refusal{
 				what: fmt.Sprintf("%d with a name that is %s", code, what), in: everywhere,

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"sealift/codec"
 	"sealift/internal/daemon"
 	"sealift/session"
 	"sealift/storage/files"
@@ -127,8 +128,8 @@ type faultyIncoming struct {
 	f *faultyFiles
 }
 
-func (f *faultyFiles) Create(ctx context.Context, size int64) (session.Incoming, error) {
-	in, err := f.Files.Create(ctx, size)
+func (f *faultyFiles) Create(ctx context.Context, id codec.ClientID, path string, size int64) (session.Incoming, error) {
+	in, err := f.Files.Create(ctx, id, path, size)
 	if err != nil {
 		return nil, err
 	}

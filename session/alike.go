@@ -1,0 +1,136 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// ErrAlike is a name that is not that of another file of the client, and is on the
+// server's disk: the disk does not tell upper from lower case, or an accented
+// letter from the letter and its accent. The file would take the other's place.
+var ErrAlike = errors.New("the server's disk takes the name for that of another file")
+
+// alikeError is ErrAlike about the file at that path.
+func alikeError(other string) error { return fmt.Errorf("%w: %q", ErrAlike, other) }
+
+// alike keeps apart the transfers under way on such a disk. What is stored or
+// waits for its verdict is in the registry, see [FindAlike]: a transfer is entered
+// here before the registry is asked, and leaves when it is recorded there or gone.
+// So no two are missed.
+type alike struct {
+	mu    sync.Mutex
+	under map[pathKey]*underWay // by client, and by what Files.Folds makes of the path
+}
+
+type underWay struct {
+	path      string
+	transfers int
+}
+
+// enter notes a transfer to a path. It returns the path of another file that is
+// under way to the same place on the disk, and notes nothing then. The caller calls
+// leave once.
+func (a *alike) enter(key pathKey, path string) (other string, leave func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	u := a.under[key]
+	switch {
+	case u == nil:
+		if a.under == nil {
+			a.under = make(map[pathKey]*underWay)
+		}
+		u = &underWay{path: path}
+		a.under[key] = u
+	case u.path != path:
+		return u.path, nil
+	}
+	u.transfers++
+	return "", func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if u.transfers--; u.transfers == 0 {
+			delete(a.under, key)
+		}
+	}
+}
+
+// found is what was found out about the name of a file before its transfer begins.
+type found struct {
+	name  string
+	leave func() // nil if the transfer is not entered
+	err   error  // why it cannot begin
+}
+
+// apart finds out whether a transfer under a name would take the place of another
+// file on the disk. If it returns nil, the registry is being asked: the request is
+// to be done again when the session is no longer busy.
+func (s *Session) apart(name string) *found {
+	folds := s.svc.Files.Folds()
+	if folds == nil {
+		return &found{}
+	}
+	if f := s.found; f != nil && f.name == name {
+		s.found = nil
+		return f
+	}
+	path, err := CleanPath(name)
+	if err != nil {
+		return &found{err: err}
+	}
+	f := &found{name: name}
+	if f.leave, err = s.enterAlike(path); err != nil {
+		return &found{err: err}
+	}
+	op := &FindAlike{ID: s.id, Path: path, Folds: folds}
+	s.ask(op, func(err error) {
+		switch {
+		case err == nil:
+			f.err = alikeError(op.Found)
+		case !errors.Is(err, ErrNoFile):
+			f.err = fmt.Errorf("registry: %w", err)
+		}
+		if s.closed {
+			f.forget()
+			return
+		}
+		s.found = f
+	})
+	return nil
+}
+
+// enterAlike enters a transfer of the session's client in Service.alike. leave is
+// nil where the disk tells all names apart.
+func (s *Session) enterAlike(path string) (leave func(), err error) {
+	folds := s.svc.Files.Folds()
+	if folds == nil {
+		return nil, nil
+	}
+	other, leave := s.svc.alike.enter(pathKey{s.id, folds(path)}, path)
+	if leave == nil {
+		return nil, alikeError(other)
+	}
+	return leave, nil
+}
+
+// forget ends what no transfer took over.
+func (f *found) forget() {
+	if f != nil && f.leave != nil {
+		f.leave()
+		f.leave = nil
+	}
+}
+
+// forgetFound drops what was found out for a transfer that did not begin.
+func (s *Session) forgetFound() {
+	s.found.forget()
+	s.found = nil
+}
+
+// leaveAlike ends the part of u in Service.alike: it is recorded, or gone.
+func (u *upload) leaveAlike() {
+	if u.leave != nil {
+		u.leave()
+		u.leave = nil
+	}
+}
