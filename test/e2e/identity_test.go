@@ -199,8 +199,10 @@ func TestSeveralRejectedRuns(t *testing.T) {
 	o.send(first, "--name", "Ada").succeeded(t)
 	old := readMe(t, o.path("me.info")).id
 	var all []*process
-	for range 4 {
-		all = append(all, start(t, o.dir, nil, sealift, "send", "--server", second.addr, "file"))
+	for i := range 4 {
+		name := fmt.Sprint("file", i)
+		put(t, o.path(name), []byte(name))
+		all = append(all, start(t, o.dir, nil, sealift, "send", "--server", second.addr, name))
 	}
 	for _, p := range all {
 		p.wait().succeeded(t)
