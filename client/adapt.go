@@ -29,11 +29,13 @@ func (t *transfer) failed(err error) error {
 		return err
 	}
 	t.failures++
+	t.outages = 0
 	switch {
 	case isSilence(err):
 		t.silences++
 	case errors.Is(err, ErrConnection):
 		t.lost++
+		t.outages = t.c.line.outages + 1
 	}
 	if !t.hopeless() {
 		return err
@@ -42,6 +44,32 @@ func (t *transfer) failed(err error) error {
 		t.c.drop()
 	}
 	return hopeless{err}
+}
+
+// forgive takes back the last failure, if a connection was lost and then the
+// server could not be reached: it says nothing about the form.
+func (t *transfer) forgive() {
+	if t.outages > 0 && t.c.line.outages >= t.outages {
+		t.failures, t.lost, t.outages = t.failures-1, t.lost-1, 0
+	}
+}
+
+// maxRestarts is how many restarts of the server may explain that a file is
+// lost again and again, before that is taken for the file's doing.
+const maxRestarts = 3
+
+// restarted waits for a server that may be down, and reports whether it was.
+func (t *transfer) restarted(ctx context.Context) bool {
+	c := t.c
+	if c.opts.RetryFor <= 0 || t.restarts == maxRestarts {
+		return false
+	}
+	before := c.line.outages
+	if c.retry(ctx, 0, func(*conn) error { return nil }) != nil || c.line.outages == before {
+		return false
+	}
+	t.restarts++
+	return true
 }
 
 // hopeless reports whether the file has failed so often that the form is more
@@ -95,6 +123,9 @@ func (t *transfer) adapt(ctx context.Context, err error) (again bool, _ error) {
 	if ctx.Err() != nil || e.Code != codec.CodeSendFile || t.failures == 0 || t.agreed || !c.peer.mayAdapt() {
 		return false, e
 	}
+	if t.outages > 0 && t.restarted(ctx) {
+		return true, nil
+	}
 	done, err := c.peer.alone(ctx)
 	if err != nil {
 		return false, &Error{Code: e.Code, Attempts: e.Attempts, Err: context.Cause(ctx)}
@@ -110,6 +141,9 @@ func (t *transfer) adapt(ctx context.Context, err error) (again bool, _ error) {
 	}
 	c.log.Warn("finding out which dialect the server takes", "at_most", maxProbeTime, "because", why)
 	f, err := c.survey(ctx, t)
+	if errors.Is(err, errGone) && t.restarted(ctx) {
+		return true, nil
+	}
 	if f != t.form || t.onlyLost() {
 		c.peer.endSurvey()
 	}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,6 +28,7 @@ type Client struct {
 	slowest time.Duration  // the longest that a reply to anything but a file took
 	attempt int            // of the message under way: 1, 2, …
 	offered codec.ClientID // in the last 1606; zero if there was none, or it was ours
+	line    line           // what the last connections came to
 }
 
 // Dial returns a Client with a connection to o.Server. It tries as often as
@@ -88,9 +90,14 @@ func (c *Client) Register(ctx context.Context, name string) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
+	return c.registerKey(ctx, name, key)
+}
+
+// registerKey is Register for a key that is there already.
+func (c *Client) registerKey(ctx context.Context, name string, key *rsa.PrivateKey) (Identity, error) {
 	tries := 0
 	var id codec.ClientID
-	err = c.ask(ctx, codec.CodeRegister, func(cn *conn) error {
+	err := c.retry(ctx, codec.CodeRegister, func(cn *conn) error {
 		tries++
 		r, err := c.exchange(ctx, cn, codec.CodeRegister, codec.Register{Name: []byte(name)}.Append(nil))
 		if err != nil {
@@ -114,7 +121,7 @@ func (c *Client) Register(ctx context.Context, name string) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	c.identity, c.hasKey = Identity{Name: name, ID: id, Key: key}, false
+	c.identity, c.hasKey = Identity{Name: name, ID: id, Key: key, KeyPending: true}, false
 	return c.identity, nil
 }
 
@@ -127,12 +134,16 @@ func (c *Client) ExchangeKey(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.ask(ctx, codec.CodePublicKey, func(cn *conn) error {
+	return c.retry(ctx, codec.CodePublicKey, func(cn *conn) error {
 		r, err := c.exchange(ctx, cn, codec.CodePublicKey, msg)
 		if err != nil {
 			return err
 		}
-		return c.takeKey(cn, r, codec.CodeAESKey)
+		if err := c.takeKey(cn, r, codec.CodeAESKey); err != nil {
+			return err
+		}
+		c.peer.answered()
+		return nil
 	})
 }
 
@@ -157,7 +168,7 @@ func (c *Client) Reconnect(ctx context.Context, id Identity) error {
 	}
 	c.identity, c.hasKey = id, false
 	msg := codec.Reconnect{Name: []byte(id.Name)}.Append(nil, id.ID)
-	return c.ask(ctx, codec.CodeReconnect, func(cn *conn) error {
+	return c.retry(ctx, codec.CodeReconnect, func(cn *conn) error {
 		r, err := c.exchange(ctx, cn, codec.CodeReconnect, msg)
 		if err != nil {
 			return err
@@ -205,120 +216,21 @@ func (c *Client) takeKey(cn *conn, r reply, due codec.Code) error {
 		return fmt.Errorf("%w: %w", ErrKey, err)
 	}
 	c.aesKey, c.hasKey, cn.keyed = key, true, true
+	c.confirmed()
 	return nil
 }
 
-// Login is what [Client.Login] did.
-type Login struct {
-	Identity   Identity
-	Registered bool // now, and not earlier
-	Rejected   bool // the identity that was kept, with 1606; implies Registered
+// confirmed notes that the server has our public key.
+func (c *Client) confirmed() {
+	if !c.identity.KeyPending {
+		return
+	}
+	c.identity.KeyPending = false
+	if err := c.identities().Confirm(c.identity); err != nil {
+		// The next run begins with a 1026 once more, which does no harm.
+		c.log.Debug("that the server has our public key could not be noted", "because", err)
+	}
 }
-
-// Login brings the client to where it can send files. An identity in
-// Options.Identity reconnects; where there is none, or the server rejects it,
-// the client registers, under the name of the rejected one or Options.Name, and
-// exchanges a key. A server that has rejected it with a new id has registered
-// the name under that: the client takes the id, and registers only if the
-// server then wants no key for it.
-func (c *Client) Login(ctx context.Context) (Login, error) {
-	store := c.identities()
-	kept, err := store.Load()
-	if err != nil {
-		return Login{}, err
-	}
-	if kept == nil {
-		return c.register(ctx, c.opts.Name)
-	}
-	if err := c.Reconnect(ctx, *kept); !errors.Is(err, ErrRejected) {
-		return Login{Identity: *kept}, err
-	}
-	return c.registerAnew(ctx, *kept)
-}
-
-func (c *Client) identities() IdentityStore {
-	if c.opts.Identity == nil {
-		return noIdentity{}
-	}
-	return c.opts.Identity
-}
-
-// register registers under name, keeps who we are, and exchanges a key.
-func (c *Client) register(ctx context.Context, name string) (Login, error) {
-	id, err := c.Register(ctx, name)
-	if err != nil {
-		return Login{Identity: id}, err
-	}
-	l := Login{Identity: id, Registered: true}
-	if err := c.keep(id); err != nil {
-		return l, err
-	}
-	return l, c.ExchangeKey(ctx)
-}
-
-func (c *Client) keep(id Identity) error {
-	if err := c.identities().Save(id); err != nil {
-		return fmt.Errorf("%q is registered as %v, but that could not be kept: %w", id.Name, id.ID, err)
-	}
-	return nil
-}
-
-// registerAnew is for an identity that the server has just rejected.
-func (c *Client) registerAnew(ctx context.Context, old Identity) (Login, error) {
-	c.log.Warn("the server rejected the reconnect (1606): registering again", "name", old.Name, "id", old.ID)
-	if err := c.identities().Delete(); err != nil {
-		return Login{Identity: old, Rejected: true}, err
-	}
-	l, err := Login{}, error(nil)
-	adopted := false
-	if !c.offered.IsZero() && c.conn != nil {
-		l, adopted, err = c.adopt(ctx, old.Name, c.offered)
-	}
-	if err == nil && !adopted {
-		l, err = c.register(ctx, old.Name)
-	}
-	l.Rejected = true
-	return l, err
-}
-
-// adopt takes an id that came in a 1606: it sends a new public key under it, on
-// the same connection and once. ok is false if the server does not take that.
-func (c *Client) adopt(ctx context.Context, name string, offered codec.ClientID) (l Login, ok bool, err error) {
-	key, err := keys.Generate()
-	if err != nil {
-		return l, false, err
-	}
-	id := Identity{Name: name, ID: offered, Key: key}
-	if err := c.keep(id); err != nil {
-		return l, false, err
-	}
-	c.identity, c.hasKey = id, false
-	msg, err := c.publicKey()
-	if err != nil {
-		return l, false, err
-	}
-	r, err := c.exchange(ctx, c.conn, codec.CodePublicKey, msg)
-	if err == nil {
-		err = c.takeKey(c.conn, r, codec.CodeAESKey)
-	}
-	if err == nil {
-		return Login{Identity: id, Registered: true}, true, nil
-	}
-	if ctx.Err() != nil {
-		c.drop()
-		return l, false, &Error{Code: codec.CodePublicKey, Attempts: 1, Err: context.Cause(ctx)}
-	}
-	c.log.Warn("the server takes no key under the id of its 1606", "id", offered, "because", err)
-	if !errors.Is(err, ErrServer) && (r.code != codec.CodeReconnectRejected || r.odd != "") {
-		c.drop() // it is uncertain who we are there
-	}
-	return l, false, c.identities().Delete()
-}
-
-// sharesIdentity reports whether other Clients of a Run may get an AES key for
-// the identity at any time. A connection of this one that only resumes then goes
-// on with another key than its own.
-func (c *Client) sharesIdentity() bool { return c.mix != nil }
 
 // drop ends the connection, if there is one.
 func (c *Client) drop() {
@@ -326,92 +238,6 @@ func (c *Client) drop() {
 		c.conn.close()
 		c.conn = nil
 	}
-}
-
-// connect makes a connection if there is none that can be used.
-func (c *Client) connect(ctx context.Context) error {
-	if c.conn != nil {
-		err := c.conn.usable()
-		if err == nil {
-			return nil
-		}
-		c.log.Debug("new connection", "because", err)
-		c.drop()
-	}
-	ctx, cancel := context.WithTimeout(ctx, c.opts.DialTimeout)
-	defer cancel()
-	defer c.notice("a connection to "+c.address, c.opts.DialTimeout).Stop()
-	nc, err := c.opts.DialContext(ctx, "tcp", c.address)
-	if err != nil {
-		return unreachable{lost(err)}
-	}
-	c.log.Debug("connected", "server", nc.RemoteAddr())
-	c.conn = newConn(nc)
-	return nil
-}
-
-// retry runs try on a usable connection until it succeeds or has failed too
-// often, as the protocol wants it after a 1607 and a lost connection. Other
-// errors end it at once. code is the message that try sends.
-func (c *Client) retry(ctx context.Context, code codec.Code, try func(*conn) error) error {
-	for attempt := 1; ; attempt++ {
-		err := c.connect(ctx)
-		if err == nil {
-			c.attempt = attempt
-			err = try(c.conn)
-		}
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() != nil {
-			c.drop()
-			return &Error{Code: code, Attempts: attempt, Err: context.Cause(ctx)}
-		}
-		if e := (*Error)(nil); errors.As(err, &e) {
-			return e // of a message that try needed first, with its own retries
-		}
-		if isFirst(code) && c.otherCodes(ctx, err, attempt) {
-			attempt = 0
-			continue
-		}
-		if errors.Is(err, ErrConnection) {
-			c.drop()
-		} else if !errors.Is(err, ErrServer) {
-			return &Error{Code: code, Attempts: attempt, Err: err}
-		}
-		if attempt > c.opts.Retries {
-			return &Error{Code: code, Attempts: attempt, Err: err}
-		}
-		wait := c.opts.Backoff(attempt)
-		c.log.Warn("trying again", "message", code, "retry", attempt, "of", c.opts.Retries, "because", err)
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-		}
-	}
-}
-
-// otherCodes finds out, if it is time for that, whether a first message has
-// failed because the server numbers its requests otherwise.
-func (c *Client) otherCodes(ctx context.Context, err error, attempt int) bool {
-	last := attempt > c.opts.Retries
-	if errors.Is(err, errOtherCodes) {
-		c.drop()
-		return true
-	}
-	if errors.As(err, new(unreachable)) || !errors.Is(err, ErrServer) && !errors.Is(err, ErrConnection) || !c.peer.mayFindCodes(last || isSilence(err) && attempt > 1) {
-		return false
-	}
-	c.drop() // the server may serve one connection at a time
-	return c.findCodes(ctx, errors.Is(err, ErrServer), false)
-}
-
-// ask is retry for a message that one reply answers.
-func (c *Client) ask(ctx context.Context, code codec.Code, try func(*conn) error) error {
-	return c.retry(ctx, code, func(cn *conn) error {
-		cn.acked = false
-		return try(cn)
-	})
 }
 
 // exchange sends msg and returns the reply to it. A 1607 is an ErrServer.
@@ -428,6 +254,7 @@ func (c *Client) exchange(ctx context.Context, cn *conn, code codec.Code, msg []
 	} else {
 		r, err = cn.afterFailedWrite(ctx, err)
 	}
+	c.noted(cn, r, err)
 	if err != nil {
 		return reply{}, err
 	}

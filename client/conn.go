@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"sealift/codec"
 )
 
 // conn is one connection. A goroutine of its own reads the replies, so that one
@@ -18,12 +20,11 @@ type conn struct {
 	done    chan struct{}
 	once    sync.Once
 
-	// acked: the last message was answered with a 1604. Some servers close the
-	// connection then.
-	acked bool
 	// keyed: the client's AES key came over it. Without, the connection can only
 	// resume, with the key that the server sent last, be it over another one.
 	keyed bool
+	// answered: a request has got its reply over it, and not only a 1607.
+	answered bool
 }
 
 type received struct {
@@ -129,6 +130,27 @@ func (c *conn) usable() error {
 	case <-c.done:
 		return ErrConnection
 	default:
+		return nil
+	}
+}
+
+// unasked waits for what the server says before it is asked anything. An error
+// says that it has ended the connection, or does not speak the protocol.
+func (c *conn) unasked(wait time.Duration) error {
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case r := <-c.replies:
+		switch {
+		case r.err != nil:
+			return r.err
+		case r.code == codec.CodeError:
+			return fmt.Errorf("%w before it was asked anything", ErrServer)
+		}
+		return r.surprise("nothing was asked")
+	case <-c.done:
+		return ErrConnection
+	case <-t.C:
 		return nil
 	}
 }

@@ -17,10 +17,19 @@
 //
 // A message that is answered with a general error (1607), or not answered
 // because the connection is lost, is sent again, up to 3 times, over a new
-// connection where the old one is gone or out of step. On a new connection it
-// goes out directly under the client's id; to send a file again means all of
-// its packets. A server's checksum that differs gives 1030 and the file again,
-// up to 3 times, then 1031 and an [Error] with [ErrChecksum].
+// connection where the old one is gone or out of step. With Options.RetryFor the
+// client waits for a server that is away, for that time. To send a file again
+// means all of its packets; on a new connection a reconnect (1027) goes ahead, for
+// a key of its own. A server's checksum that differs gives 1030 and the file
+// again, up to 3 times, then 1031 and an [Error] with [ErrChecksum]. [Temporary]
+// tells errors that may pass by themselves.
+//
+// # Identity
+//
+// A server that does not know the client (1606) has it register again, at the
+// login or in the middle of a job. The old identity stays until the new one is
+// kept, and afterwards beside it; [Client.Login] has the details. Any number of
+// Clients and processes may use one [IdentityFile] at once.
 //
 // # Servers that differ
 //

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -40,6 +41,28 @@ var (
 	// ErrNotLoggedIn: there is no identity or no AES key yet.
 	ErrNotLoggedIn = errors.New("not logged in")
 )
+
+// Temporary reports whether err may pass by itself: the same call may succeed
+// later, with nothing changed on this side. So it is where the connection could
+// not be made or was lost, where the server failed (1607) after all retries, and
+// at a limit of the server, which answers with the same 1607. It is not so where
+// the name is taken, the server does not know the client, the checksum or the
+// dialect is wrong, an option, a name or a file is at fault, or the context ended.
+func Temporary(err error) bool {
+	if !errors.Is(err, ErrConnection) && !errors.Is(err, ErrServer) {
+		return false
+	}
+	// An error may have several reasons. One that stays decides.
+	for _, stays := range []error{
+		ErrNameTaken, ErrRejected, ErrReply, ErrKey, ErrChecksum, ErrNoDialect, ErrChanged, ErrTooLarge, ErrName, ErrNotLoggedIn,
+		context.Canceled,
+	} {
+		if errors.Is(err, stays) {
+			return false
+		}
+	}
+	return true
+}
 
 // Error says at which message a client gave up, and why.
 type Error struct {

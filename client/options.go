@@ -90,8 +90,15 @@ type Options struct {
 	// Retries is how often a message is sent again after a 1607 or a lost
 	// connection; default: 3, negative: never.
 	Retries int
+	// RetryFor is how long the client tries to reach a server: one that cannot be
+	// connected to, that ends the connection, or that turns it away with a 1607
+	// before it was asked anything. So a restart of the server ends nothing. The
+	// time begins anew with each answer. A message whose connection is lost is sent
+	// again for that time, and at least Retries times; Retries alone is for a 1607
+	// that answers it. Default: 0, where Retries is for all of these.
+	RetryFor time.Duration
 	// Backoff returns how long to wait before retry 1, 2, …; default: about
-	// 0.25 s, twice that, and so on, each randomised by half.
+	// 0.25 s, twice that, and so on up to 4 s, each randomised by half.
 	Backoff func(retry int) time.Duration
 
 	// DialContext makes the connections; default: that of a net.Dialer.
@@ -149,7 +156,7 @@ func setDefault[T comparable](v *T, def T) {
 
 func backoff(retry int) time.Duration {
 	const first = 250 * time.Millisecond
-	d := first << min(retry-1, 5)
+	d := first << min(retry-1, 4)
 	return d/2 + rand.N(d)
 }
 

@@ -260,6 +260,13 @@ func (b *budget) take(ctx context.Context) (probe context.Context, end func(), o
 	}, true
 }
 
+// giveBack makes up for a probe that did not reach the server.
+func (b *budget) giveBack() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.probes--
+}
+
 func (b *budget) used() (probes int, spent time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

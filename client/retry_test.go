@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,20 +19,43 @@ import (
 
 // memory is an IdentityStore that writes down what is done to it.
 type memory struct {
-	id  *client.Identity
-	did []string
-	err error
+	id   *client.Identity
+	kept []client.Identity // that were replaced
+	did  []string
+	full error // of Reserve
+	err  error // of Save
+	lock sync.Mutex
+}
+
+func (m *memory) Lock(context.Context) (func(), error) {
+	m.lock.Lock()
+	return m.lock.Unlock, nil
 }
 
 func (m *memory) Load() (*client.Identity, error) { return m.id, nil }
 
-func (m *memory) Save(id client.Identity) error {
-	m.id, m.did = &id, append(m.did, "save")
-	return m.err
+func (m *memory) Reserve(client.Identity, *client.Identity) error {
+	m.did = append(m.did, "reserve")
+	return m.full
 }
 
-func (m *memory) Delete() error {
-	m.id, m.did = nil, append(m.did, "delete")
+func (m *memory) Save(id client.Identity, old *client.Identity) error {
+	m.did = append(m.did, "save")
+	if m.err != nil {
+		return m.err
+	}
+	if old != nil {
+		m.kept = append(m.kept, *old)
+	}
+	m.id = &id
+	return nil
+}
+
+func (m *memory) Confirm(client.Identity) error {
+	m.did = append(m.did, "confirm")
+	confirmed := *m.id
+	confirmed.KeyPending = false
+	m.id = &confirmed
 	return nil
 }
 
@@ -83,12 +107,12 @@ func TestRetries(t *testing.T) {
 							if code != fails {
 								continue
 							}
-							for retry := range min(times, 3) {
+							for range min(times, 3) {
 								if newConn {
 									want = append(want, "conn")
 								}
-								if newConn && fault == "1607" && retry == 1 {
-									want = append(want, "1027") // the connection before had only resumed
+								if newConn && code == codec.CodeSendFile {
+									want = append(want, "1027") // for a key of its own
 								}
 								want = append(want, fmt.Sprint(uint16(code)))
 							}
@@ -227,7 +251,7 @@ func TestLostAfterA1030(t *testing.T) {
 	if _, err := send(login(t, options(s)), "f", pattern(1000)); err != nil {
 		t.Error(err)
 	}
-	if got, want := s.Sequence(), "conn 1025 1026 1028 1030 1028 conn 1028 1029"; got != want {
+	if got, want := s.Sequence(), "conn 1025 1026 1028 1030 1028 conn 1027 1028 1029"; got != want {
 		t.Errorf("sequence %q, want %q", got, want)
 	}
 }
@@ -258,21 +282,128 @@ func TestARejectedClientRegistersAnew(t *testing.T) {
 			}
 			continue
 		}
-		if fmt.Sprint(store.did) != "[delete save]" || store.id.Name != old.Name || store.id.Key.Equal(old.Key) {
+		if fmt.Sprint(store.did) != "[reserve save confirm]" || store.id.Name != old.Name || store.id.Key.Equal(old.Key) {
 			t.Errorf("did %v, now %q; want the old name with a new key", store.did, store.id.Name)
+		}
+		if len(store.kept) != 1 || store.kept[0] != *old {
+			t.Errorf("kept %v, want the old identity", store.kept)
 		}
 	}
 }
 
+// Nothing leads on, and nothing is lost.
 func TestARejectedClientWhoseNameIsTaken(t *testing.T) {
 	s := fakeserver.New(t)
-	store := &memory{id: register(t, s)}
+	old := register(t, s)
+	store := &memory{id: old}
 	s.ForgetClients()
+	before := len(s.Sequence())
 	o := options(s)
 	o.Identity = store
 	err := sendAll(o, nil)
-	if !errors.Is(err, client.ErrNameTaken) || strings.Contains(err.Error(), "earlier try") || fmt.Sprint(store.did) != "[delete]" {
-		t.Errorf("%v, store %v", err, store.did)
+	if !errors.Is(err, client.ErrNameTaken) || !errors.Is(err, client.ErrRejected) || client.Temporary(err) || strings.Contains(err.Error(), "earlier try") {
+		t.Errorf("got %v", err)
+	}
+	if fmt.Sprint(store.did) != "[reserve]" || store.id != old {
+		t.Errorf("did %v", store.did)
+	}
+	if got, want := strings.TrimSpace(s.Sequence()[before:]), "conn 1027 1025 1026"; got != want {
+		t.Errorf("sequence %q, want %q", got, want)
+	}
+}
+
+// A server that knows the id and lacks the key rejects the reconnect, and has the
+// name taken: the key leads on, and who we are stays.
+func TestARejectedClientWhoseKeyIsMissing(t *testing.T) {
+	s := fakeserver.New(t)
+	c, err := client.Dial(t.Context(), options(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := c.Register(t.Context(), "Michael Jackson")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	for _, pending := range []bool{false, true} {
+		s.ForgetKeys()
+		id.KeyPending = pending
+		store := &memory{id: &id}
+		before := len(s.Sequence())
+		o := options(s)
+		o.Identity = store
+		if err := sendAll(o, pattern(10)); err != nil {
+			t.Fatal(err)
+		}
+		want, did := "conn 1027 1025 1026 1028 1029", "[reserve]"
+		if pending {
+			want, did = "conn 1026 1028 1029", "[confirm]"
+		}
+		if got := strings.TrimSpace(s.Sequence()[before:]); got != want {
+			t.Errorf("pending %v: sequence %q, want %q", pending, got, want)
+		}
+		if fmt.Sprint(store.did) != did || store.id.ID != id.ID || !store.id.Key.Equal(id.Key) || store.id.KeyPending {
+			t.Errorf("pending %v: did %v", pending, store.did)
+		}
+	}
+}
+
+// A key that the server has never acknowledged, and never will: the client finds
+// its way to a registration.
+func TestAPendingKeyThatIsRefused(t *testing.T) {
+	s := fakeserver.New(t)
+	id := register(t, fakeserver.New(t)) // of another server
+	id.ID, id.KeyPending = codec.ClientID{9}, true
+	store := &memory{id: id}
+	o := options(s)
+	o.Identity = store
+	if err := sendAll(o, pattern(10)); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := s.Sequence(), "conn 1026 1027 1025 1026 1028 1029"; got != want {
+		t.Errorf("sequence %q, want %q", got, want)
+	}
+	if len(store.kept) != 1 || store.kept[0].ID != id.ID {
+		t.Errorf("kept %v", store.kept)
+	}
+}
+
+// The server loses its clients in the middle of a job, and the connection: the
+// job goes on as whom the server then registers.
+func TestRejectedInTheMiddle(t *testing.T) {
+	for _, at := range []codec.Code{codec.CodeSendFile, codec.CodeCRCOK} {
+		s := fakeserver.New(t)
+		s.Answer = func(m fakeserver.Message, right []byte) []byte {
+			switch {
+			case m.Code == at && m.N == 1:
+				s.ForgetClients()
+				s.ForgetName("Michael Jackson")
+				return nil
+			case m.Code == codec.CodeCRCOK && m.N == 2:
+				return fakeserver.GeneralError
+			}
+			return right
+		}
+		store := &memory{}
+		o := options(s)
+		o.Identity = store
+		content := pattern(1000)
+		if err := sendAll(o, content); err != nil {
+			t.Fatal(err)
+		}
+		want := map[codec.Code]string{
+			1028: "conn 1025 1026 1028 conn 1027 1025 1026 1028 1029",
+			1029: "conn 1025 1026 1028 1029 conn 1029 1027 1025 1026 1028 1029",
+		}[at]
+		if got := s.Sequence(); got != want {
+			t.Errorf("sequence %q, want %q", got, want)
+		}
+		if got, _ := s.Stored("f"); !bytes.Equal(got, content) {
+			t.Error("stored something else")
+		}
+		if len(store.kept) != 1 {
+			t.Errorf("kept %v", store.kept)
+		}
 	}
 }
 
@@ -309,6 +440,20 @@ func TestAnIdentityThatCannotBeKept(t *testing.T) {
 	}
 }
 
+// Before a name is asked for, it is certain that its id can be kept.
+func TestNoRoomForAnIdentity(t *testing.T) {
+	s := fakeserver.New(t)
+	store := &memory{full: errDisk}
+	o := options(s)
+	o.Identity = store
+	if err := sendAll(o, nil); !errors.Is(err, errDisk) || !strings.Contains(err.Error(), "nothing was registered") {
+		t.Errorf("got %v", err)
+	}
+	if got, want := s.Sequence(), "conn"; got != want {
+		t.Errorf("sequence %q, want %q", got, want)
+	}
+}
+
 // A server that gives up in the middle of a file replies and reads no more.
 // The client must not be stuck in its write.
 func TestAnEarly1607(t *testing.T) {
@@ -334,14 +479,14 @@ func TestAnEarly1607(t *testing.T) {
 				if err != nil || r.Attempts != 2 {
 					t.Errorf("%v: %+v, %v", d, r, err)
 				}
-				if got, want := s.Sequence(), "conn 1025 1026 1028 conn 1028 1029"; got != want {
+				if got, want := s.Sequence(), "conn 1025 1026 1028 conn 1027 1028 1029"; got != want {
 					t.Errorf("%v: sequence %q, want %q", d, got, want)
 				}
 			} else {
 				if !errors.Is(err, client.ErrServer) {
 					t.Errorf("%v: %v", d, err)
 				}
-				if got, want := s.Sequence(), "conn 1025 1026 1028 conn 1028 conn 1027 1028 conn 1028"; got != want {
+				if got, want := s.Sequence(), "conn 1025 1026 1028 conn 1027 1028 conn 1027 1028 conn 1027 1028"; got != want {
 					t.Errorf("%v: sequence %q, want %q", d, got, want)
 				}
 			}

@@ -162,7 +162,7 @@ func (r *run) parallel(ctx context.Context, o Options, c *Client, n int) error {
 				return err
 			}
 			defer c.Close()
-			if err := c.Reconnect(ctx, identity); err != nil {
+			if _, err := c.comeBack(ctx, identity); err != nil {
 				return err
 			}
 			c.mix = mix

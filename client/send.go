@@ -25,8 +25,7 @@ type Result struct {
 // confirms (1029). The server has the file for good when Send returns without
 // an error. It reads r from the start each time that it has to send the file.
 //
-// A connection that the server has closed after the last file is replaced, and
-// taken up with a reconnect (1027).
+// A connection that is gone is replaced, and taken up with a reconnect (1027).
 func (c *Client) Send(ctx context.Context, name string, r io.ReaderAt, size int64) (Result, error) {
 	if err := CheckFileName(name); err != nil {
 		return Result{}, err
@@ -68,10 +67,12 @@ type transfer struct {
 	// after a 1028; silences and lost count those among them that were silences
 	// and ends of the connection.
 	failures, silences, lost int
+	outages                  int           // of the client's line, when a connection was lost last; 0: that was not the last failure
 	pause                    time.Duration // after each packet of the last attempt
 	wrong                    int           // checksums of the server
 	agreed                   bool          // a checksum was right: the server takes this form
 	receipt                  *conn         // that brought the last 1603
+	restarts                 int           // of the server, which explained a loss
 }
 
 // deliver sends the file in the form that the server is believed to want, and
@@ -97,6 +98,7 @@ func (t *transfer) deliver(ctx context.Context) error {
 // shape lays the file out in the form that the server is believed to want.
 func (t *transfer) shape() (err error) {
 	t.form, t.trust, t.turn = t.c.peer.current()
+	t.outages = 0
 	t.failures, t.silences, t.lost, t.pause, t.wrong, t.agreed = 0, 0, 0, 0, 0, false
 	t.layout, err = t.form.plan(t.size)
 	several, one := t.c.peer.served()
@@ -149,21 +151,23 @@ func (t *transfer) agree(ctx context.Context, send func(afterWrong bool) (uint32
 // next try is the whole file and its 1029. The tries of both are counted as one.
 func (t *transfer) verdict(ctx context.Context, code codec.Code) error {
 	c := t.c
-	msg := codec.Verdict{Code: code, FileName: []byte(t.name)}.Append(nil, c.identity.ID)
+	sender := c.identity
 	reconnect, whole := false, false
-	return c.ask(ctx, code, func(cn *conn) error {
+	return c.retry(ctx, code, func(cn *conn) error {
 		if reconnect || whole && !cn.keyed {
-			if err := c.Reconnect(ctx, c.identity); err != nil {
+			if err := c.again(ctx); err != nil {
 				return err
 			}
 			cn, reconnect = c.conn, false
+			whole = whole || code == codec.CodeCRCOK && !c.identity.is(sender)
 		}
 		if whole {
 			if err := t.sendAgain(ctx, cn); err != nil {
 				return err
 			}
-			whole = false
+			whole, sender = false, c.identity
 		}
+		msg := codec.Verdict{Code: code, FileName: []byte(t.name)}.Append(nil, c.identity.ID)
 		r, err := c.exchange(ctx, cn, code, msg)
 		if errors.Is(err, ErrServer) {
 			reconnect = !cn.keyed
@@ -175,9 +179,15 @@ func (t *transfer) verdict(ctx context.Context, code codec.Code) error {
 		if r.code != codec.CodeAck {
 			return c.wrong(r, codec.CodeAck)
 		}
-		cn.acked = true
 		return checkAck(r, c.identity.ID)
 	})
+}
+
+// again brings the client back in the middle of its work, as who it is or who it
+// has to be from now on.
+func (c *Client) again(ctx context.Context) error {
+	_, err := c.comeBack(ctx, c.identity)
+	return err
 }
 
 // sendAgain sends over cn the whole file that the server had before, until the
@@ -205,25 +215,20 @@ func checkAck(r reply, ours codec.ClientID) error {
 // send sends the file, with a 1030 ahead of it when the checksum of the one
 // before was wrong, and returns the server's checksum.
 //
-// A try after a 1607 on a connection that only resumed begins with a 1027: the
-// server may have no AES key for that connection, or another.
+// Where the AES key did not come over the connection, a 1027 goes ahead, and the
+// file is encrypted anew: the server may have no key for the connection, or that
+// of another one of the same client, in this process or in another.
 func (t *transfer) send(ctx context.Context, afterWrong bool) (theirs uint32, err error) {
 	c := t.c
-	reconnect := c.conn == nil || c.conn.acked && c.conn.usable() != nil
 	err = c.retry(ctx, codec.CodeSendFile, func(cn *conn) error {
-		if reconnect || c.sharesIdentity() && !cn.keyed {
-			reconnect = false
-			if err := c.Reconnect(ctx, c.identity); err != nil {
+		if !cn.keyed {
+			if err := c.again(ctx); err != nil {
 				return err
 			}
 			cn = c.conn
 		}
-		closed := cn.acked
 		theirs, err = t.sendOnce(ctx, cn, afterWrong)
 		afterWrong = false // a retry is about the 1028
-		// Lost at the first message after a 1604: the server had closed it, and no
-		// message was waiting for its answer.
-		reconnect = closed && errors.Is(err, ErrConnection) || !cn.keyed && errors.Is(err, ErrServer)
 		return err
 	})
 	return theirs, err
@@ -231,7 +236,7 @@ func (t *transfer) send(ctx context.Context, afterWrong bool) (theirs uint32, er
 
 // sendOnce is send over cn, without a retry.
 func (t *transfer) sendOnce(ctx context.Context, cn *conn, afterWrong bool) (theirs uint32, err error) {
-	cn.acked = false
+	t.forgive()
 	r, err := t.exchange(ctx, cn, afterWrong)
 	if err != nil {
 		return 0, t.failed(err)
@@ -279,6 +284,7 @@ func (t *transfer) exchange(ctx context.Context, cn *conn, afterWrong bool) (rep
 		codes.put(msg, codec.CodeCRCBad)
 		c.log.Debug("sent", "message", codec.CodeCRCBad, "bytes", len(msg))
 		if err := c.write(cn, msg); err != nil {
+			c.noted(cn, reply{}, err)
 			return reply{}, err
 		}
 		acks = 1
@@ -309,6 +315,7 @@ func (t *transfer) exchange(ctx context.Context, cn *conn, afterWrong bool) (rep
 	default:
 		r, err = t.await(ctx, cn, &acks)
 	}
+	c.noted(cn, r, err)
 	if err != nil {
 		return reply{}, err
 	}

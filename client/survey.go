@@ -78,11 +78,11 @@ func (c *Client) survey(ctx context.Context, t *transfer) (form, error) {
 	s := *c // it goes on with our connection: the server may serve one at a time
 	s.quiet = true
 	s.opts.Progress = func(Progress) {}
-	s.opts.Retries = 4
+	s.opts.Retries, s.opts.RetryFor = 4, 0
 	s.opts.ReplyTimeout = min(max(probePatience, 3*c.slowest), maxProbePatience)
 	s.opts.WriteTimeout = s.opts.ReplyTimeout
 	defer func() { // what it knows of us now
-		c.identity, c.aesKey, c.hasKey, c.conn = s.identity, s.aesKey, s.hasKey, s.conn
+		c.identity, c.aesKey, c.hasKey, c.conn, c.line = s.identity, s.aesKey, s.hasKey, s.conn, s.line
 	}()
 	if t.trust == remembered || t.onlyLost() {
 		size := pauseProbe
@@ -169,31 +169,16 @@ func (c *Client) abort(ctx context.Context, t *transfer) {
 }
 
 // ready makes sure of a connection on which a file can be sent. The regular way
-// is a reconnect. A server that has forgotten us, because it began anew, is told
-// again; but who we are is not given up before there is something in its place,
-// for it may only refuse to have us back. Then the last key may still be good.
+// is that of any client that comes back. A server that does not have us back in
+// any way may only refuse to do so: then the last key may still be good.
 func (c *Client) ready(ctx context.Context) error {
 	if c.conn != nil && c.conn.usable() == nil {
 		return nil
 	}
 	c.drop()
 	me, key := c.identity, c.aesKey
-	err := c.Reconnect(ctx, me)
-	if errors.Is(err, ErrRejected) {
-		adopted := false
-		if !c.offered.IsZero() && c.conn != nil {
-			_, adopted, err = c.adopt(ctx, me.Name, c.offered)
-		}
-		if err == nil && adopted {
-			return nil
-		}
-		if _, err = c.register(ctx, me.Name); errors.Is(err, ErrNameTaken) {
-			if keepErr := c.keep(me); keepErr != nil {
-				return keepErr
-			}
-		}
-	}
-	if errors.Is(err, ErrServer) || errors.Is(err, ErrNameTaken) {
+	_, err := c.comeBack(ctx, me)
+	if isRefusal(err) || errors.Is(err, ErrRejected) {
 		c.identity, c.aesKey, c.hasKey = me, key, true
 		err = c.connect(ctx)
 	}

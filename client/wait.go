@@ -24,6 +24,15 @@ func (c *Client) notice(what string, limit time.Duration) *time.Timer {
 	})
 }
 
+// noticeEndless is notice for a wait that only its context ends.
+func (c *Client) noticeEndless(what string) *time.Timer {
+	return time.AfterFunc(patience, func() {
+		if !c.quiet {
+			c.log.Warn("still waiting", "for", what)
+		}
+	})
+}
+
 // write sends b in one write, and tells when that takes long. An error is an
 // ErrConnection.
 func (c *Client) write(cn *conn, b []byte) error {

@@ -44,7 +44,7 @@ func TestInterrupt(t *testing.T) {
 	if got := strings.TrimSpace(stderr.String()); got != "Fatal error: interrupted" {
 		t.Errorf("stderr %q", got)
 	}
-	if entries, _ := os.ReadDir(dir); len(entries) != 2 { // file, me.info
+	if entries, _ := os.ReadDir(dir); len(entries) != 3 { // file, me.info, me.info.lock
 		t.Errorf("left behind: %v", entries)
 	}
 }

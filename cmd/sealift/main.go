@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -130,6 +131,8 @@ the send command, no dialects are tried.`,
 	send.Flags().StringVar(&a.name, "name", "", "user name to register under")
 	send.Flags().StringVar(&a.identity, "identity", "", "file that keeps who we are (default me.info)")
 	send.Flags().IntVar(&a.parallel, "parallel", 1, "files to send at once, each over a connection of its own; for sealiftd and other servers with a key for each connection")
+
+	send.Flags().DurationVar(&a.retryFor, "retry-for", 2*time.Minute, "how long to try to reach a server that is away, restarts, or turns us away (0: three retries)")
 
 	root.AddCommand(send, a.conformCommand(), &cobra.Command{
 		Use:   "version",

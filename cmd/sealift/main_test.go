@@ -177,11 +177,11 @@ func TestBatchAfterARejection(t *testing.T) {
 		t.Errorf("me.info has the old key, or %v", err)
 	}
 
-	// Rejected, and the name is taken: me.info is gone, as the protocol wants it.
+	// Rejected, and the name is taken: who we are stays.
 	s.ForgetClients()
 	run(t, dir).failed(t, "(1601)")
-	if _, err := os.Stat(filepath.Join(dir, "me.info")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("me.info: %v, want it deleted", err)
+	if still, err := infofile.ReadMe(filepath.Join(dir, "me.info")); err != nil || still.ID != me.ID || !still.Key.Equal(me.Key) {
+		t.Errorf("me.info: %v, want it as it was", err)
 	}
 }
 
@@ -363,6 +363,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"--packet-size=5", "--dialect=single"}, "single"},
 		{[]string{"--log-level=loud"}, "loud"},
 		{[]string{"--timeout=-1s"}, "negative"},
+		{[]string{"send", "--retry-for=-1s", "--server", "h", "--name", "n", "file"}, "negative"},
 		{[]string{"--codes=925"}, "there are auto, 1025 and 825"},
 		{[]string{"version", "x"}, "x"},
 	} {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"sealift/client"
@@ -39,6 +40,7 @@ type app struct {
 	name     string
 	identity string
 	parallel int
+	retryFor time.Duration
 
 	options client.Options // what the flags for all commands make
 }
@@ -135,6 +137,7 @@ func (a *app) send(ctx context.Context, paths []string) error {
 	if a.server == "" {
 		return usageError{errors.New("--server is missing")}
 	}
+	a.name = strings.TrimSpace(a.name) // as it is read from a me.info
 	path := a.identity
 	if path == "" {
 		path = infofile.MeName
@@ -150,8 +153,11 @@ func (a *app) send(ctx context.Context, paths []string) error {
 	case a.name != "" && a.name != me.Name:
 		return usageError{fmt.Errorf("%s belongs to %q, not %q: name another file with --identity, or leave --name out", path, me.Name, a.name)}
 	}
+	if a.retryFor < 0 {
+		return usageError{fmt.Errorf("--retry-for %v is negative", a.retryFor)}
+	}
 	o := a.options
-	o.Server, o.Name = a.server, a.name
+	o.Server, o.Name, o.RetryFor = a.server, a.name, a.retryFor
 	return a.transfer(ctx, o, path, paths)
 }
 

@@ -158,7 +158,7 @@ func recoverStorage(ctx context.Context, cfg *Config, service *session.Service, 
 	}
 	var alike *storage.AlikeError
 	if errors.As(err, &alike) {
-		return &Hinted{Err: err, Hint: "Move " + cfg.Dir + " to a disk that tells them apart: one of each two was lost when it came here. " +
+		return 0, &Hinted{Err: err, Hint: "Move " + cfg.Dir + " to a disk that tells them apart: one of each two was lost when it came here. " +
 			"Put the files back from a backup, then start the server there."}
 	}
 	if err != nil {

@@ -160,6 +160,15 @@ func (s *Server) ForgetClients() {
 	clear(s.clients)
 }
 
+// ForgetKeys forgets every client's public key. The clients stay known.
+func (s *Server) ForgetKeys() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.clients {
+		a.pub = nil
+	}
+}
+
 // errEnd ends a connection because a hook wants it.
 var errEnd = errors.New("end")
 

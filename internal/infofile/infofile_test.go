@@ -1,6 +1,7 @@
 package infofile
 
 import (
+	"crypto/rsa"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -165,6 +166,8 @@ func TestMeOfOthers(t *testing.T) {
 		"spaces":            name + "\n " + id + " \n" + key[:40] + " " + key[40:],
 		"no padding":        name + "\n" + id + "\n" + strings.TrimRight(key, "="),
 		"PEM":               name + "\n" + id + "\n-----BEGIN PRIVATE KEY-----\n" + broken + "-----END PRIVATE KEY-----\n",
+		"blanks at the end": name + " \t \n" + id + "\t\n" + key + " \n",
+		"blanks in front":   "  " + name + "\n" + id + "\n" + key + "\n",
 		"byte order mark":   "\ufeff" + name + "\n" + id + "\n" + key,
 	} {
 		if got, err := ReadMe(write(t, MeName, text)); err != nil || !equal(got, me) {
@@ -194,19 +197,10 @@ func TestRubbishMeStays(t *testing.T) {
 
 func TestNoMeCanBeWritten(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "not", "there", MeName)
-	if err := CheckWritable(missing); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("CheckWritable: %v", err)
-	}
 	if err := WriteMe(missing, testMe(t)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("WriteMe: %v", err)
 	}
 	dir := t.TempDir()
-	if err := CheckWritable(filepath.Join(dir, MeName)); err != nil {
-		t.Error(err)
-	}
-	if entries, _ := os.ReadDir(dir); len(entries) != 0 {
-		t.Errorf("CheckWritable left %v", entries)
-	}
 	// A directory in the way: the temporary file must go.
 	if err := os.Mkdir(filepath.Join(dir, MeName), 0o700); err != nil {
 		t.Fatal(err)
@@ -238,9 +232,7 @@ func TestPrivateKeyFile(t *testing.T) {
 		if f == nil {
 			t.Fatalf("%s: not found", what)
 		}
-		if err := f.Update(other.Key); err != nil {
-			t.Fatal(err)
-		}
+		update(t, f, other.Key)
 		if FindPrivateKeyFile(mePath, other.Key) == nil {
 			t.Errorf("%s: does not hold the new key", what)
 		}
@@ -251,12 +243,28 @@ func TestPrivateKeyFile(t *testing.T) {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
-		if err := f.Update(me.Key); err != nil {
-			t.Error(err)
+		if r, err := f.Reserve(me.Key); r != nil || err != nil {
+			t.Errorf("%s: room for a file that is gone: %v", what, err)
 		}
 		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: created", what)
 		}
+	}
+}
+
+// update puts another key into the file.
+func update(t *testing.T, f *PrivateKeyFile, key *rsa.PrivateKey) {
+	t.Helper()
+	r, err := f.Reserve(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := f.Content(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Commit(content); err != nil {
+		t.Fatal(err)
 	}
 }
 

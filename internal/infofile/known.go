@@ -1,6 +1,7 @@
 package infofile
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,8 +23,8 @@ const KnownName = "known_servers"
 // maxKnown bounds a known_servers, in bytes: some ten thousand servers.
 const maxKnown = 1 << 20
 
-// ErrBusy says that another process holds the lock of a file for too long.
-var ErrBusy = errors.New("another process is writing it")
+// lockPatience is how long a process waits for others that write the file.
+const lockPatience = 5 * time.Second
 
 // KnownPath returns where the known_servers of this user is: in the folder
 // sealift of the user's configuration directory, or in the folder beside where
@@ -102,8 +103,9 @@ func parseKnown(line string) (server string, words []Word, ok bool) {
 // replaced as a whole. A path that is there and is no regular file, such as
 // /dev/null, is left alone.
 func WriteKnown(path, server string, words ...Word) error {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real // the link is to stay
+	path, err := Follow(path) // a link is to stay one
+	if err != nil {
+		return err
 	}
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return nil
@@ -111,7 +113,9 @@ func WriteKnown(path, server string, words ...Word) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	unlock, err := lockFile(path + ".lock")
+	ctx, cancel := context.WithTimeout(context.Background(), lockPatience)
+	defer cancel()
+	unlock, err := Lock(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -180,30 +184,4 @@ func knownLine(server string, words []Word) string {
 		line += " " + w.Key + "=" + w.Value
 	}
 	return line + "\n"
-}
-
-// How long a process waits for others that write the file, and how often it
-// looks.
-const (
-	lockPatience = 5 * time.Second
-	lockInterval = 5 * time.Millisecond
-)
-
-// lockFile takes the lock of path, a file of its own that stays. The system
-// takes the lock back when the process ends, however it ends.
-func lockFile(path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	for began := time.Now(); ; time.Sleep(lockInterval) {
-		err := tryLock(f)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, ErrBusy) || time.Since(began) > lockPatience {
-			f.Close()
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-	}
 }

@@ -24,10 +24,13 @@ type Me struct {
 
 // ReadMe reads a me.info: the name, the id in 32 hex digits, and the private
 // key as PKCS#8 (or PKCS#1) in Base64. The id may be upper-case or have dashes,
-// the Base64 may be broken over any number of lines or stand in PEM armour, and
-// NULs may pad any line. A file that is missing gives an error that is
+// the Base64 may be broken over any number of lines or stand in PEM armour,
+// blanks may stand at the ends of any line, and NULs may pad it. A file that is missing gives an error that is
 // fs.ErrNotExist, rubbish one that is ErrMalformed. The file is left alone.
 func ReadMe(path string) (Me, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return Me{}, malformed(path, "not a regular file")
+	}
 	text, err := read(path)
 	if err != nil {
 		return Me{}, err
@@ -36,7 +39,7 @@ func ReadMe(path string) (Me, error) {
 	if len(l) < 3 {
 		return Me{}, malformed(path, "%d lines, not a name, an id and a private key", len(l))
 	}
-	me := Me{Name: l[0]}
+	me := Me{Name: strings.TrimSpace(l[0])}
 	if err := codec.CheckName(me.Name); err != nil {
 		return Me{}, malformed(path, "line 1 is no user name: %v", err)
 	}
@@ -66,62 +69,50 @@ func parseKeyText(lines []string) (*rsa.PrivateKey, error) {
 	return keys.ParsePrivate(der)
 }
 
+// Text is the content of a me.info.
+func (me Me) Text() ([]byte, error) {
+	der, err := keys.MarshalPrivate(me.Key)
+	if err != nil {
+		return nil, err
+	}
+	return fmt.Appendf(nil, "%s\n%s\n%s\n", me.Name, me.ID, base64.StdEncoding.EncodeToString(der)), nil
+}
+
 // WriteMe writes a me.info that only its owner can read. It is whole or not
 // there, also after a power cut: a temporary file beside it is synced and then
 // renamed over it.
 func WriteMe(path string, me Me) error {
-	der, err := keys.MarshalPrivate(me.Key)
+	text, err := me.Text()
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	text := fmt.Sprintf("%s\n%s\n%s\n", me.Name, me.ID, base64.StdEncoding.EncodeToString(der))
-	return replace(path, []byte(text))
+	return replace(path, text)
 }
 
-// CheckWritable returns an error where WriteMe could not create path, so that
-// a client does not register under an id that it cannot keep.
-func CheckWritable(path string) error {
-	f, err := os.CreateTemp(filepath.Dir(path), tempPattern(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Close(), os.Remove(f.Name()))
+// A client whose public key no server has acknowledged has a file beside its
+// me.info, path.pending, with its id.
+
+// MarkPending notes, durably, that the client with that id beside path has yet
+// to send its public key.
+func MarkPending(path string, id codec.ClientID) error {
+	return replace(pendingPath(path), []byte(id.String()+"\n"))
 }
 
-func tempPattern(path string) string { return "." + filepath.Base(path) + ".*.tmp" }
-
-// replace writes a file of mode 0600 atomically and durably.
-func replace(path string, content []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), tempPattern(path)) // its mode is 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if _, err = f.Write(content); err != nil {
-		return err
-	}
-	if err = f.Sync(); err != nil {
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	// The rename itself is durable once the directory is. Where a directory
-	// cannot be synced (Windows), the system has its own ways.
-	if dir, openErr := os.Open(filepath.Dir(path)); openErr == nil {
-		_ = dir.Sync()
-		dir.Close()
-	}
-	return nil
+// IsPending reports whether that is noted of id, and not of another.
+func IsPending(path string, id codec.ClientID) bool {
+	text, err := read(pendingPath(path))
+	return err == nil && strings.TrimSpace(text) == id.String()
 }
+
+// ClearPending takes the note about id away. A note about another id stays.
+func ClearPending(path string, id codec.ClientID) error {
+	if !IsPending(path, id) {
+		return nil
+	}
+	return os.Remove(pendingPath(path))
+}
+
+func pendingPath(path string) string { return path + ".pending" }
 
 // PrivateKeyFile is a priv.key that some clients keep beside me.info, as text
 // or as DER. It is never created, only kept in step.
@@ -149,18 +140,32 @@ func FindPrivateKeyFile(mePath string, key *rsa.PrivateKey) *PrivateKeyFile {
 	return f
 }
 
-// Update puts another key into the file, in the form that the old one had. A
-// file that is gone by now stays away.
-func (f *PrivateKeyFile) Update(key *rsa.PrivateKey) error {
-	if _, err := os.Stat(f.path); errors.Is(err, fs.ErrNotExist) {
-		return nil
+// Reserve makes room for another key. It returns nil if the file is gone by
+// now: it stays away then.
+func (f *PrivateKeyFile) Reserve(key *rsa.PrivateKey) (*Reservation, error) {
+	path, err := Follow(f.path)
+	if err != nil {
+		return nil, err
 	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	content, err := f.Content(key)
+	if err != nil {
+		return nil, err
+	}
+	return Reserve(path, content)
+}
+
+// Content is what the file holds with that key, in the form that the old one
+// had.
+func (f *PrivateKeyFile) Content(key *rsa.PrivateKey) ([]byte, error) {
 	content, err := keys.MarshalPrivate(key)
 	if err != nil {
-		return fmt.Errorf("%s: %w", f.path, err)
+		return nil, fmt.Errorf("%s: %w", f.path, err)
 	}
 	if !f.binary {
 		content = append(base64.StdEncoding.AppendEncode(nil, content), '\n')
 	}
-	return replace(f.path, content)
+	return content, nil
 }

@@ -99,7 +99,7 @@ func sequence(s *fakeserver.Server, seen *int) string {
 
 // Each message is answered with 1607, or by hanging up, once, three times and
 // for ever. It is sent again up to three times, and nothing else is, but for a
-// reconnect where the AES key may be gone; then sealift ends with a fatal error. What it knows of itself stays.
+// reconnect ahead of a file on a new connection; then sealift ends with a fatal error. What it knows of itself stays.
 func TestServerThatFails(t *testing.T) {
 	firstVisit := []codec.Code{1025, 1026, 1028, 1029}
 	nextVisit := []codec.Code{1027, 1028, 1029}
@@ -145,13 +145,13 @@ func TestServerThatFails(t *testing.T) {
 						if code != fails {
 							continue
 						}
-						for retry := range min(times, 3) {
+						for range min(times, 3) {
 							// After a 1607 in the middle of many packets, more of them may come.
 							if fault == "hangs up" || code == codec.CodeSendFile {
 								want = append(want, "conn")
 							}
-							// After a 1607 on a connection that only resumed, the key may be gone.
-							if fault == "1607" && code == codec.CodeSendFile && retry == 1 {
+							// Content goes only under a key of the connection's own.
+							if code == codec.CodeSendFile {
 								want = append(want, "1027")
 							}
 							want = append(want, fmt.Sprint(uint16(code)))
@@ -234,8 +234,9 @@ func TestServerThatSpoilsChecksums(t *testing.T) {
 	}
 }
 
-// A reconnect that is rejected: me.info is deleted, and the client registers
-// anew under the same name, each time that it happens.
+// A reconnect that is rejected: the client registers anew under the same name,
+// each time that it happens. The old me.info is there until the new one is, and
+// is kept then.
 func TestServerThatRejectsTheReconnect(t *testing.T) {
 	t.Parallel()
 	for _, times := range []int{1, 3, forever} {
@@ -243,7 +244,7 @@ func TestServerThatRejectsTheReconnect(t *testing.T) {
 		b, seen := newBatch(t, s), 0
 		b.run().succeeded(t)
 		_ = sequence(s, &seen)
-		inTheWay := false // the old me.info, when the 1025 came
+		there := true // the old me.info, when the 1025 came
 		script.set(func(m fakeserver.Message, right []byte) []byte {
 			switch {
 			case m.Code == codec.CodeReconnect && m.N <= times:
@@ -251,7 +252,7 @@ func TestServerThatRejectsTheReconnect(t *testing.T) {
 				return codec.IDReply{Code: codec.CodeReconnectRejected, ID: m.ID}.Append(nil)
 			case m.Code == codec.CodeRegister:
 				_, err := os.Stat(filepath.Join(b.dir, "me.info"))
-				inTheWay = inTheWay || err == nil
+				there = there && err == nil
 			}
 			return right
 		})
@@ -270,28 +271,35 @@ func TestServerThatRejectsTheReconnect(t *testing.T) {
 			if (before != after) != anew || !strings.HasPrefix(after, "Michael Jackson\n") {
 				t.Errorf("rejects %d times, visit %d: me.info was\n%s\nand is\n%s", times, visit, before, after)
 			}
+			if id := strings.Split(before, "\n")[1]; anew && string(get(t, filepath.Join(b.dir, "me.info."+id))) != before {
+				t.Errorf("rejects %d times, visit %d: the old me.info was not kept", times, visit)
+			}
 		}
 		script.set(nil)
-		if inTheWay {
-			t.Error("the old me.info was still there when the 1025 came")
+		if !there {
+			t.Error("the old me.info was gone when the 1025 came")
 		}
 	}
 }
 
-// Rejected, and the name is taken: that is the end. me.info is gone, so that a
-// transfer.info with another name goes through.
+// Rejected, and the name is taken: that is the end of the run, and not of
+// me.info. Who puts it aside can register under another name.
 func TestRejectedAndTaken(t *testing.T) {
 	s, _ := scripted(t)
 	b, seen := newBatch(t, s), 0
 	b.run().succeeded(t)
+	before := b.me()
 	s.ForgetClients()
 	_ = sequence(s, &seen)
 	b.run().failed(t, "1601")
-	if got, want := sequence(s, &seen), "conn 1027 1025"; got != want {
+	if got, want := sequence(s, &seen), "conn 1027 1025 1026"; got != want {
 		t.Errorf("the server heard %q, want %q", got, want)
 	}
-	if me := b.me(); me != "" {
-		t.Errorf("me.info is still there: %q", me)
+	if me := b.me(); me != before {
+		t.Errorf("me.info is %q", me)
+	}
+	if err := os.Rename(filepath.Join(b.dir, "me.info"), filepath.Join(b.dir, "aside")); err != nil {
+		t.Fatal(err)
 	}
 	put(t, filepath.Join(b.dir, "transfer.info"), []byte(s.Addr+"\nJanet Jackson\nfile\n"))
 	b.run().succeeded(t)

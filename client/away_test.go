@@ -1,0 +1,292 @@
+package client_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sealift/client"
+	"sealift/codec"
+	"sealift/internal/fakeserver"
+)
+
+// outages makes connections, but for those that a test wants to fail.
+type outages struct {
+	mu    sync.Mutex
+	fail  int // how many of the next connections
+	dials int
+}
+
+func (o *outages) next(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.fail = n
+}
+
+func (o *outages) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.dials++; o.fail > 0 {
+		o.fail--
+		return nil, errDisk
+	}
+	return new(net.Dialer).DialContext(ctx, network, address)
+}
+
+// patient are options of a client that tries for long, and a log of what it says.
+func patient(s *fakeserver.Server) (client.Options, *outages, *syncBuffer) {
+	o, away, log := options(s), new(outages), new(syncBuffer)
+	o.RetryFor, o.DialContext = time.Hour, away.dial
+	o.Logger = slog.New(slog.NewTextHandler(log, nil))
+	return o, away, log
+}
+
+// A server that is away for a while is waited for, at any point of a job. It is
+// told once, with what is the matter and how long it may take.
+func TestAServerThatIsAwayForAWhile(t *testing.T) {
+	for _, at := range []codec.Code{0, 1025, 1026, 1027, 1028, 1029} {
+		s := fakeserver.New(t)
+		o, away, log := patient(s)
+		store := &memory{}
+		if at == codec.CodeReconnect {
+			store.id = register(t, s)
+		}
+		o.Identity = store
+		s.Answer = func(m fakeserver.Message, right []byte) []byte {
+			if m.Code != at || m.N > 1 {
+				return right
+			}
+			if m.Code == codec.CodeRegister {
+				s.ForgetName(m.Name) // as if it had not arrived
+			}
+			away.next(20)
+			return nil
+		}
+		if at == 0 {
+			away.next(20)
+		}
+		content := pattern(100_000)
+		if err := sendAll(o, content); err != nil {
+			t.Errorf("away at %v: %v", at, err)
+		}
+		if got, _ := s.Stored("f"); !bytes.Equal(got, content) {
+			t.Errorf("away at %v: stored something else", at)
+		}
+		if got := strings.Count(log.String(), "disk error"); got != 1 || !strings.Contains(log.String(), "at_most=1h0m0s") {
+			t.Errorf("away at %v: told %d times\n%s", at, got, log.String())
+		}
+	}
+}
+
+// The time is over some day, and after the first try where it is short.
+func TestAServerThatStaysAway(t *testing.T) {
+	o, away, _ := patient(fakeserver.New(t))
+	o.RetryFor = 1
+	away.next(forever)
+	_, err := client.Dial(t.Context(), o)
+	if !errors.Is(err, errDisk) || !client.Temporary(err) || away.dials != 1 {
+		t.Errorf("%v after %d dials", err, away.dials)
+	}
+}
+
+// Connections that are lost are retried for the time, and at least as often as
+// the protocol wants it.
+func TestConnectionsLostAgainAndAgain(t *testing.T) {
+	for _, tc := range []struct {
+		code     codec.Code
+		retryFor time.Duration
+		lost     int
+		sent     int // 0: the file arrives
+	}{
+		{1028, time.Hour, 12, 0},
+		{1029, time.Hour, 12, 0},
+		{1028, 1, 3, 0},
+		{1028, 1, forever, 4},
+		{1029, 1, forever, 4},
+	} {
+		s := fakeserver.New(t)
+		o, _, _ := patient(s)
+		o.RetryFor = tc.retryFor
+		s.Answer = func(m fakeserver.Message, right []byte) []byte {
+			if m.Code == tc.code && m.N <= tc.lost {
+				return nil
+			}
+			return right
+		}
+		err := sendAll(o, pattern(1000))
+		if tc.sent == 0 {
+			if err != nil {
+				t.Errorf("%v lost %d times: %v", tc.code, tc.lost, err)
+			}
+			continue
+		}
+		var e *client.Error
+		if !errors.Is(err, client.ErrConnection) || !errors.As(err, &e) || e.Attempts != tc.sent || !client.Temporary(err) {
+			t.Errorf("%v lost for ever: %v", tc.code, err)
+		}
+	}
+}
+
+// A 1607 that answers a message is no matter of time.
+func TestA1607IsRetriedThreeTimes(t *testing.T) {
+	for _, code := range []codec.Code{1025, 1026, 1028, 1029} {
+		s := fakeserver.New(t)
+		o, _, _ := patient(s)
+		s.Answer = func(m fakeserver.Message, right []byte) []byte {
+			if m.Code == code {
+				return fakeserver.GeneralError
+			}
+			return right
+		}
+		err := sendAll(o, pattern(300_000))
+		var e *client.Error
+		if !errors.Is(err, client.ErrServer) || !errors.As(err, &e) || e.Code != code || e.Attempts != 4 {
+			t.Errorf("%v: %v", code, err)
+		}
+	}
+}
+
+// Nonsense is no matter of time either: it is not the protocol that is spoken
+// there.
+func TestNonsenseIsNotWaitedFor(t *testing.T) {
+	s := fakeserver.New(t)
+	o, _, _ := patient(s)
+	s.Answer = func(fakeserver.Message, []byte) []byte { return []byte("SSH-2.0-OpenSSH_9.2\r\n") }
+	if err := sendAll(o, nil); !errors.Is(err, client.ErrReply) || client.Temporary(err) {
+		t.Errorf("got %v", err)
+	}
+	if got := strings.Count(s.Sequence(), "1025"); got != 4 {
+		t.Errorf("sent %d times", got)
+	}
+}
+
+// door is in front of a server, and turns the next connections away.
+type door struct {
+	addr string
+	mu   sync.Mutex
+	shut int
+	says []byte // to those
+}
+
+func (d *door) close(n int, says []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.shut, d.says = n, says
+}
+
+func newDoor(t *testing.T, s *fakeserver.Server) *door {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	d := &door{addr: ln.Addr().String()}
+	go func() {
+		for {
+			down, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			d.mu.Lock()
+			shut := d.shut > 0
+			d.shut--
+			says := d.says
+			d.mu.Unlock()
+			go func() {
+				defer down.Close()
+				if shut {
+					_, _ = down.Write(says)
+					_ = down.(*net.TCPConn).CloseWrite()
+					_, _ = io.Copy(io.Discard, down)
+					return
+				}
+				up, err := net.Dial("tcp", s.Addr)
+				if err != nil {
+					return
+				}
+				defer up.Close()
+				go func() {
+					_, _ = io.Copy(down, up)
+					down.Close()
+				}()
+				_, _ = io.Copy(up, down)
+			}()
+		}
+	}()
+	return d
+}
+
+// A server that turns connections away before it is asked anything, as in a drain
+// or at a limit, is waited for: that is neither the message's doing, nor a matter
+// of codes or dialects.
+func TestTurnedAway(t *testing.T) {
+	for _, says := range [][]byte{fakeserver.GeneralError, nil} {
+		for _, known := range []bool{false, true} {
+			s := fakeserver.New(t)
+			d := newDoor(t, s)
+			o, _, log := patient(s)
+			o.Server, o.Codes, o.Dialect = d.addr, client.AutoCodes, client.Auto
+			want := "conn 1025 1026 1028 1029"
+			if known {
+				o.Identity = &memory{id: register(t, s)}
+				want = s.Sequence() + " conn 1027 1028 1029"
+			}
+			d.close(12, says)
+			if err := sendAll(o, pattern(1000)); err != nil {
+				t.Errorf("%q: %v", says, err)
+			}
+			if got := s.Sequence(); got != want {
+				t.Errorf("%q: sequence %q, want %q", says, got, want)
+			}
+			if got := strings.Count(log.String(), "trying again"); got > 3 {
+				t.Errorf("%q: told %d times\n%s", says, got, log.String())
+			}
+		}
+	}
+}
+
+// A server that restarts again and again while a file is sent costs no probes:
+// that a connection is lost with its server says nothing about dialects.
+func TestRestartsAreNoMatterOfDialects(t *testing.T) {
+	s := fakeserver.New(t)
+	o, away, _ := patient(s)
+	o.Dialect = client.Auto
+	s.Answer = func(m fakeserver.Message, right []byte) []byte {
+		if m.Code == codec.CodeSendFile && m.N <= 5 {
+			away.next(2)
+			return nil
+		}
+		return right
+	}
+	content := pattern(200_000)
+	if err := sendAll(o, content); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := s.Sequence(), "conn 1025 1026 1028"+strings.Repeat(" conn 1027 1028", 5)+" 1029"; got != want {
+		t.Errorf("sequence %q, want %q", got, want)
+	}
+}
+
+// Any wait ends with its context.
+func TestTheContextEndsAWaitForTheServer(t *testing.T) {
+	s := fakeserver.New(t)
+	o, away, log := patient(s)
+	o.Backoff = nil
+	away.next(forever)
+	ctx, cancel := context.WithCancel(t.Context())
+	log.wrote = func(text string) {
+		if strings.Contains(text, "trying again") {
+			cancel()
+		}
+	}
+	if _, err := client.Dial(ctx, o); !errors.Is(err, context.Canceled) || client.Temporary(err) {
+		t.Errorf("got %v", err)
+	}
+}
