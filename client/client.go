@@ -54,7 +54,7 @@ func dial(ctx context.Context, o Options, p *peer) (*Client, error) {
 		return nil, errors.New("the single dialect has one packet: it takes no packet size")
 	}
 	if p == nil {
-		p = newPeer(&o, address)
+		p = newPeer(ctx, &o, address)
 	}
 	c := &Client{opts: o, address: address, log: o.Logger, peer: p}
 	if err := c.retry(ctx, 0, func(*conn) error { return nil }); err != nil {
@@ -98,12 +98,12 @@ func (c *Client) Register(ctx context.Context, name string) (Identity, error) {
 		}
 		switch r.code {
 		case codec.CodeRegistered:
-			c.peer.answered()
+			c.peer.answered(ctx)
 			rep, err := codec.ParseIDReply(r.code, r.payload)
 			id = rep.ID
 			return err
 		case codec.CodeRegisterFailed:
-			c.peer.answered()
+			c.peer.answered(ctx)
 			if tries > 1 {
 				return fmt.Errorf("%w; an earlier try whose answer was lost may have registered it for us: choose another name", ErrNameTaken)
 			}
@@ -163,14 +163,14 @@ func (c *Client) Reconnect(ctx context.Context, id Identity) error {
 			return err
 		}
 		if r.code == codec.CodeReconnectRejected {
-			c.peer.answered()
+			c.peer.answered(ctx)
 			c.rejected(r)
 			return ErrRejected
 		}
 		if err := c.takeKey(cn, r, codec.CodeReconnected); err != nil {
 			return err
 		}
-		c.peer.answered()
+		c.peer.answered(ctx)
 		return nil
 	})
 }
@@ -343,7 +343,7 @@ func (c *Client) connect(ctx context.Context) error {
 	defer c.notice("a connection to "+c.address, c.opts.DialTimeout).Stop()
 	nc, err := c.opts.DialContext(ctx, "tcp", c.address)
 	if err != nil {
-		return unreachable{lost(err)}
+		return unreachable{c.address, err}
 	}
 	c.log.Debug("connected", "server", nc.RemoteAddr())
 	c.conn = newConn(nc)
@@ -383,7 +383,7 @@ func (c *Client) retry(ctx context.Context, code codec.Code, try func(*conn) err
 			return &Error{Code: code, Attempts: attempt, Err: err}
 		}
 		wait := c.opts.Backoff(attempt)
-		c.log.Warn("trying again", "message", code, "retry", attempt, "of", c.opts.Retries, "because", err)
+		c.log.Warn("trying again", "message", step(code), "retry", attempt, "of", c.opts.Retries, "because", err)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

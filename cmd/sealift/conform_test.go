@@ -82,5 +82,5 @@ func TestConformFails(t *testing.T) {
 	ln.Close()
 	<-done
 	run(t, dir, "conform", ln.Addr().String()).failed(t, "connect")
-	run(t, dir, "conform").failed(t, "want one server address")
+	run(t, dir, "conform").misused(t, "want one server address")
 }
