@@ -117,8 +117,9 @@ func run(ctx context.Context, args []string, stdout, stderr *os.File) int {
 		return failed // it has been told
 	}
 	hint := a.hint
-	if hint == "" {
-		hint = a.advice("", err)
+	var several *client.FilesError
+	if hint == "" && errors.As(err, &several) && several.Ended != nil {
+		hint = a.advice("", several.Ended)
 	}
 	fmt.Fprintf(stderr, "Fatal error: %s%s\n", summary(err), hint)
 	if client.Temporary(err) && !a.permanent {

@@ -210,7 +210,7 @@ func TestBatchMistakes(t *testing.T) {
 		{s.Addr + "\n" + strings.Repeat("x", 101) + "\nfile", "", 2, "101 characters"},
 		{s.Addr + "\nJürgen\nfile", "", 2, "printable ASCII"},
 		{s.Addr + "\nname\nmissing", "", 1, "missing"},
-		{s.Addr + "\nname\n.", "", 1, "not a regular file"},
+		{s.Addr + "\nname\n.", "", 1, "nothing is left of it"},
 		{s.Addr + "\nname\nnaïve", "", 1, "printable ASCII"},
 		{s.Addr + "\nname\nfile", "rubbish", 1, "me.info: malformed"},
 	} {
