@@ -56,7 +56,7 @@ func dial(ctx context.Context, o Options, p *peer) (*Client, error) {
 		return nil, errors.New("the single dialect has one packet: it takes no packet size")
 	}
 	if p == nil {
-		p = newPeer(&o, address)
+		p = newPeer(ctx, &o, address)
 	}
 	c := &Client{opts: o, address: address, log: o.Logger, peer: p}
 	if err := c.retry(ctx, 0, func(*conn) error { return nil }); err != nil {
@@ -105,12 +105,12 @@ func (c *Client) registerKey(ctx context.Context, name string, key *rsa.PrivateK
 		}
 		switch r.code {
 		case codec.CodeRegistered:
-			c.peer.answered()
+			c.peer.answered(ctx)
 			rep, err := codec.ParseIDReply(r.code, r.payload)
 			id = rep.ID
 			return err
 		case codec.CodeRegisterFailed:
-			c.peer.answered()
+			c.peer.answered(ctx)
 			if tries > 1 {
 				return fmt.Errorf("%w; an earlier try whose answer was lost may have registered it for us: choose another name", ErrNameTaken)
 			}
@@ -142,7 +142,7 @@ func (c *Client) ExchangeKey(ctx context.Context) error {
 		if err := c.takeKey(cn, r, codec.CodeAESKey); err != nil {
 			return err
 		}
-		c.peer.answered()
+		c.peer.answered(ctx)
 		return nil
 	})
 }
@@ -174,14 +174,14 @@ func (c *Client) Reconnect(ctx context.Context, id Identity) error {
 			return err
 		}
 		if r.code == codec.CodeReconnectRejected {
-			c.peer.answered()
+			c.peer.answered(ctx)
 			c.rejected(r)
 			return ErrRejected
 		}
 		if err := c.takeKey(cn, r, codec.CodeReconnected); err != nil {
 			return err
 		}
-		c.peer.answered()
+		c.peer.answered(ctx)
 		return nil
 	})
 }

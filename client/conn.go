@@ -44,8 +44,11 @@ func newConn(nc net.Conn) *conn {
 
 func (c *conn) read() {
 	r := bufio.NewReaderSize(c.nc, 1024)
-	for {
+	for first := true; ; first = false {
 		rep, err := readReply(r, c.nc)
+		if first {
+			err = lookAtFirst(rep, err, r)
+		}
 		select {
 		case c.replies <- received{rep, err}:
 		case <-c.done:
@@ -96,11 +99,6 @@ func (c *conn) await(ctx context.Context, timeout time.Duration) (reply, error) 
 type silence time.Duration
 
 func (s silence) Error() string { return fmt.Sprintf("no reply within %v", time.Duration(s)) }
-
-// unreachable says that a connection could not be made.
-type unreachable struct{ error }
-
-func (u unreachable) Unwrap() error { return u.error }
 
 // lastWords is how long a failed write waits for what the reader still finds:
 // a server that refuses a message may reply and close without reading on.

@@ -2,9 +2,11 @@ package client
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"sealift/codec"
 	"sealift/crypto/aescbc"
@@ -32,6 +34,7 @@ type producer struct {
 	chunks chan chunk  // closed at the end; then err and sum are set
 	free   chan []byte // buffers, at most chunkBuffers
 	stop   chan struct{}
+	once   sync.Once // closes stop
 
 	err error
 	sum uint32 // POSIX cksum of the file
@@ -78,10 +81,23 @@ func produce(l layout, r io.ReaderAt, h header, key *[aescbc.KeySize]byte, m *mi
 	return p
 }
 
-// abort stops the producer and waits until it has let go of the file.
-func (p *producer) abort() {
-	close(p.stop)
-	for range p.chunks {
+// cancel has the producer stop after what it is doing. It may be called again.
+func (p *producer) cancel() { p.once.Do(func() { close(p.stop) }) }
+
+// abort cancels the producer and waits until it has let go of the file. It
+// returns false if ctx ends before that: then the producer still waits for a
+// read of the file, and nothing of it may be looked at.
+func (p *producer) abort(ctx context.Context) (ended bool) {
+	p.cancel()
+	for {
+		select {
+		case _, more := <-p.chunks:
+			if !more {
+				return true
+			}
+		case <-ctx.Done():
+			return false
+		}
 	}
 }
 

@@ -31,8 +31,9 @@ var (
 	// ErrNoDialect: the server takes a file in none of the dialects, as far as they
 	// could be tried.
 	ErrNoDialect = errors.New("the server takes files in none of the dialects that were tried")
-	// ErrChanged: the file's size changed while it was read.
-	ErrChanged = errors.New("the file changed its size while it was read")
+	// ErrChanged: the file changed while it was sent: its size, its times, its
+	// content, or another took its place.
+	ErrChanged = errors.New("the file changed while it was sent")
 	// ErrTooLarge: the file does not fit the protocol, or not the dialect and
 	// packet size.
 	ErrTooLarge = errors.New("the file is too large")
@@ -74,15 +75,14 @@ type Error struct {
 
 func (e *Error) Error() string {
 	var b strings.Builder
-	if e.Code == 0 {
-		b.WriteString("connect")
-	} else {
+	if e.Code != 0 {
 		fmt.Fprintf(&b, "message %v", e.Code)
+		if e.File != "" {
+			fmt.Fprintf(&b, " of %q", e.File)
+		}
+		b.WriteString(": ")
 	}
-	if e.File != "" {
-		fmt.Fprintf(&b, " of %q", e.File)
-	}
-	fmt.Fprintf(&b, ": %v", e.Err)
+	fmt.Fprint(&b, e.Err)
 	if e.Attempts > 1 {
 		fmt.Fprintf(&b, "; tried %d times", e.Attempts)
 	}

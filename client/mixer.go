@@ -12,6 +12,7 @@ import (
 // in the next, so nobody waits for company.
 type mixer struct {
 	requests chan *mixRequest
+	closed   chan struct{}
 }
 
 // mixRequest asks for whole blocks to be encrypted in place.
@@ -24,14 +25,16 @@ type mixRequest struct {
 // maxMixed is the most transfers that are encrypted side by side.
 const maxMixed = 8
 
-// newMixer starts a mixer. It ends with close, when nobody encrypts any more.
+// newMixer starts a mixer. It ends with close.
 func newMixer() *mixer {
-	m := &mixer{requests: make(chan *mixRequest, maxMixed)}
+	m := &mixer{requests: make(chan *mixRequest, maxMixed), closed: make(chan struct{})}
 	go m.run()
 	return m
 }
 
-func (m *mixer) close() { close(m.requests) }
+// close ends the mixer. A stream that still asks, after its transfer was given
+// up, returns without having encrypted anything.
+func (m *mixer) close() { close(m.closed) }
 
 // stream returns a function that encrypts with enc, beside the streams of others.
 // It may be called by one goroutine at a time.
@@ -39,16 +42,28 @@ func (m *mixer) stream(enc *aescbc.Encrypter) func(b []byte) {
 	r := &mixRequest{enc: enc, done: make(chan struct{}, 1)}
 	return func(b []byte) {
 		r.b = b
-		m.requests <- r
-		<-r.done
+		select {
+		case m.requests <- r:
+		case <-m.closed:
+			return
+		}
+		select {
+		case <-r.done:
+		case <-m.closed:
+		}
 	}
 }
 
 func (m *mixer) run() {
 	batch := make([]*mixRequest, 0, maxMixed)
 	encs, bufs := make([]*aescbc.Encrypter, 0, maxMixed), make([][]byte, 0, maxMixed)
-	for r := range m.requests {
-		batch = append(batch[:0], r)
+	for {
+		select {
+		case r := <-m.requests:
+			batch = append(batch[:0], r)
+		case <-m.closed:
+			return
+		}
 		// The transfers of the batch before have just been let go. Let those that
 		// have their next piece at hand ask, rather than meet this one in turns.
 		runtime.Gosched()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -77,6 +78,10 @@ type Options struct {
 	// connection, cannot take it; sealiftd can.
 	Parallel int
 
+	// FailFast ends a [Run] at the first file that fails: if that is found before
+	// the server hears anything, nothing is sent. Default: the others are sent.
+	FailFast bool
+
 	// DialTimeout is for making a connection; default: 10 s.
 	DialTimeout time.Duration
 	// ReplyTimeout is how long the server may think about a message; default:
@@ -136,6 +141,7 @@ func (o *Options) setDefaults() {
 	if o.DialContext == nil {
 		o.DialContext = new(net.Dialer).DialContext
 	}
+	o.DialContext = dialWithin(o.DialContext)
 	if o.Known == nil {
 		o.Known = nothingKnown{}
 	}
@@ -169,20 +175,36 @@ func (o *Options) replyTimeout(size int64) time.Duration {
 // address stands in brackets.
 func ServerAddress(server string) (string, error) {
 	host, port := server, strconv.Itoa(infofile.DefaultPort)
+	wrong := func(format string, args ...any) (string, error) {
+		return "", fmt.Errorf("server address %q: %s", server, fmt.Sprintf(format, args...))
+	}
+	if _, rest, isURL := strings.Cut(server, "://"); isURL || strings.Contains(server, "/") {
+		if !isURL {
+			rest = server
+		}
+		host, _, _ := strings.Cut(rest, "/")
+		if host == "" {
+			return wrong("want HOST:PORT, without slashes")
+		}
+		return wrong("want HOST:PORT and not a URL: %s", host)
+	}
 	switch i := strings.LastIndexByte(server, ':'); {
 	case strings.HasPrefix(server, "[") && strings.HasSuffix(server, "]"):
 		host = server[1 : len(server)-1]
 	case i >= 0:
 		var err error
 		if host, port, err = net.SplitHostPort(server); err != nil {
-			return "", fmt.Errorf("server address %q: want HOST:PORT, an IPv6 address in brackets: [::1]:1256", server)
+			if _, err := netip.ParseAddr(server); err == nil {
+				return wrong("want HOST:PORT, an IPv6 address in brackets: [%s]:%d", server, infofile.DefaultPort)
+			}
+			return wrong("want HOST:PORT, such as files.example.org:%d or [::1]:%d", infofile.DefaultPort, infofile.DefaultPort)
 		}
 	}
 	if host == "" || strings.ContainsAny(host, " \t[]") {
-		return "", fmt.Errorf("server address %q: there is no host in it", server)
+		return wrong("there is no host in it")
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return "", fmt.Errorf("server address %q: the port must be a number from 1 to 65535", server)
+		return wrong("the port must be a number from 1 to 65535")
 	}
 	return net.JoinHostPort(host, port), nil
 }

@@ -64,15 +64,15 @@ type peer struct {
 	surveyed  bool // the dialects were tried in this run
 }
 
-func newPeer(o *Options, address string) *peer {
+func newPeer(ctx context.Context, o *Options, address string) *peer {
 	p := &peer{
 		address: address, store: o.Known, log: o.Logger, surveying: make(chan struct{}, 1), known: noFacts,
 		autoCodes: o.Codes == AutoCodes, autoForm: o.Dialect == Auto, probes: !o.NoProbes,
 	}
-	facts, err := p.store.Load(address)
-	if err != nil {
+	facts, err := within(ctx, func() (*Facts, error) { return p.store.Load(address) }, nil)
+	if err != nil && ctx.Err() == nil {
 		p.log.Warn("what is known about servers cannot be read", "because", err)
-	} else if facts != nil {
+	} else if err == nil && facts != nil {
 		p.known = *facts
 	}
 	p.codes, p.codesSure, p.codesDone = o.Codes, true, true
@@ -123,12 +123,12 @@ func (p *peer) foundCodes(c Codes) {
 
 // answered notes that the server has given a first message its reply: so it
 // knows its number.
-func (p *peer) answered() {
+func (p *peer) answered(ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.codesSure, p.codesDone = true, true
 	if p.known.Codes != AutoCodes || p.codes != Codes1025 {
-		p.remember() // else it can wait for the first file
+		p.remember(ctx) // else it can wait for the first file
 	}
 }
 
@@ -172,7 +172,7 @@ func (p *peer) endSurvey() {
 
 // stored notes that the server has a file that was sent in form f, in so many
 // packets.
-func (p *peer) stored(f form, packets int) {
+func (p *peer) stored(ctx context.Context, f form, packets int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.form.dialect != f.dialect || p.form.packetSize != f.packetSize {
@@ -185,12 +185,12 @@ func (p *peer) stored(f form, packets int) {
 	if packets > 1 || p.trust == found {
 		p.trust = proven
 	}
-	p.remember()
+	p.remember(ctx)
 }
 
 // remember saves what is new. Only what was found out is kept, and not what was
 // asked for: who asks for a dialect does so again.
-func (p *peer) remember() {
+func (p *peer) remember(ctx context.Context) {
 	facts := p.known
 	if p.autoCodes && p.codesSure {
 		facts.Codes = p.codes
@@ -212,7 +212,8 @@ func (p *peer) remember() {
 		return
 	}
 	p.known = facts
-	if err := p.store.Save(p.address, facts); err != nil {
+	_, err := within(ctx, func() (struct{}, error) { return struct{}{}, p.store.Save(p.address, facts) }, nil)
+	if err != nil && ctx.Err() == nil {
 		p.log.Warn("what was found out about the server cannot be kept", "server", p.address, "because", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"time"
 
 	"sealift/codec"
@@ -74,6 +75,20 @@ func readReply(r *bufio.Reader, nc net.Conn) (reply, error) {
 		rep.payload = raw[codec.ResponseHeaderSize:]
 	}
 	return rep, nil
+}
+
+// lookAtFirst returns a better error for the first reply on a connection where a
+// server of another protocol sent it.
+func lookAtFirst(rep reply, err error, r *bufio.Reader) error {
+	if e := (*ReplyError)(nil); !errors.As(err, &e) || len(rep.raw) == 0 || rep.raw[0] == codec.Version {
+		return err
+	}
+	more, _ := r.Peek(min(r.Buffered(), shownBytes))
+	line, _, _ := strings.Cut(string(rep.raw)+string(more), "\n")
+	if s := strangerOf([]byte(strings.TrimRight(line, "\r"))); s != nil {
+		return s
+	}
+	return err
 }
 
 // bareGrace is how long the id of a 1604 that announces none may take.

@@ -57,7 +57,7 @@ func (c *Client) connect(ctx context.Context) error {
 	began := time.Now()
 	nc, err := c.opts.DialContext(dialling, "tcp", c.address)
 	if err != nil {
-		return c.unreachable(lost(err))
+		return c.unreachable(err)
 	}
 	c.log.Debug("connected", "server", nc.RemoteAddr())
 	c.conn = newConn(nc)
@@ -81,7 +81,7 @@ func (c *Client) unreachable(err error) error {
 		c.line.away = time.Now()
 	}
 	c.line.outages++
-	return unreachable{err}
+	return unreachable{c.address, err}
 }
 
 // failures are those of one message.
@@ -200,10 +200,7 @@ func (c *Client) timeLeft(f *failures, err error) (left time.Duration, more bool
 // tellRetry logs that a message is sent again. Where time is counted, a reason
 // that is the same as before is not told again.
 func (c *Client) tellRetry(code codec.Code, f *failures, err error, left time.Duration) {
-	var about []any
-	if code != 0 {
-		about = append(about, "message", code)
-	}
+	about := []any{"message", step(code)}
 	if left <= 0 {
 		if c.opts.RetryFor <= 0 || f.lost == 0 {
 			about = append(about, "retry", f.counted, "of", c.opts.Retries)

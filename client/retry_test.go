@@ -511,7 +511,7 @@ func TestAServerThatCannotBeReached(t *testing.T) {
 	if !errors.Is(err, client.ErrConnection) || !errors.Is(err, errDisk) || dials != 4 || fmt.Sprint(waited) != "[1 2 3]" {
 		t.Errorf("%v after %d connections, waits %v", err, dials, waited)
 	}
-	if want := "connect: the connection is lost: disk error; tried 4 times"; err.Error() != want {
+	if want := "cannot connect to 127.0.0.1:1256: disk error; tried 4 times"; err.Error() != want {
 		t.Errorf("%q, want %q", err, want)
 	}
 }

@@ -4,98 +4,150 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
-
-	"golang.org/x/sync/errgroup"
 )
 
-// File is a file to send.
-type File struct {
-	Path string // where it is
-	Name string // what to call it; default: the last element of Path
-}
-
-// SendFile sends a file from disk. A directory, or anything else that is no
-// regular file, is an error.
-func (c *Client) SendFile(ctx context.Context, f File) (Result, error) {
-	name, err := f.sentName()
-	if err != nil {
-		return Result{}, err
-	}
-	file, err := os.Open(f.Path)
-	if err != nil {
-		return Result{}, err
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return Result{}, err
-	}
-	if !info.Mode().IsRegular() {
-		return Result{}, fmt.Errorf("%s is not a regular file", f.Path)
-	}
-	return c.Send(ctx, name, file, info.Size())
-}
-
-func (f File) sentName() (string, error) {
-	name := f.Name
-	if name == "" {
-		name = filepath.Base(f.Path)
-	}
-	return name, CheckFileName(name)
-}
-
-// Check returns an error where o could not send f: it is not there, is no
-// regular file, cannot be read, is too large for the dialect, or its name
-// cannot be sent.
-func (f File) Check(o Options) error {
-	if _, err := f.sentName(); err != nil {
-		return err
-	}
-	info, err := os.Stat(f.Path)
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a regular file", f.Path)
-	}
-	if _, err := plan(o.Dialect, o.PacketSize, info.Size()); err != nil {
-		return fmt.Errorf("%s: %w", f.Path, err)
-	}
-	file, err := os.Open(f.Path)
-	if err != nil {
-		return err
-	}
-	return file.Close()
-}
-
-// Events are told how a Run goes; each may be nil.
+// Events are told how a Run goes; each may be nil. They are never called two at
+// a time.
 type Events struct {
+	// Checked is called once, before the server hears anything: so many files of
+	// so many bytes are going to be sent.
+	Checked  func(files int, bytes int64)
 	LoggedIn func(Login)
-	Stored   func(File, Result)
+	// Each file gets exactly one of these. The error of a file that was not tried,
+	// because the Run had ended, is ErrNotTried.
+	Stored func(File, Result)
+	Failed func(File, error)
+	// PassedOver: the file was found in a folder and is none to send; why is an
+	// ErrSecret.
+	PassedOver func(f File, why error)
+}
+
+var (
+	// ErrNotTried: the Run ended before the turn of this file.
+	ErrNotTried = errors.New("not tried")
+	// errStopped ends the files under way of a Run with FailFast.
+	errStopped = errors.New("stopped, because another file failed")
+)
+
+// FilesError is the error of a Run of several files.
+type FilesError struct {
+	Files    int   // of the Run
+	Failed   int   // were tried and are not stored
+	NotTried int   // had no turn
+	Ended    error // what ended the Run early, or nil
+	First    error // of the first file that failed, or nil
+}
+
+func (e *FilesError) Error() string {
+	why := e.Ended
+	if why == nil {
+		why = e.First
+	}
+	return fmt.Sprintf("%d of %d files are not stored: %v", e.Failed+e.NotTried, e.Files, why)
+}
+
+// Unwrap returns what ended the Run, and the error of the first file.
+func (e *FilesError) Unwrap() []error {
+	var all []error
+	for _, err := range []error{e.Ended, e.First} {
+		if err != nil {
+			all = append(all, err)
+		}
+	}
+	return all
 }
 
 // Run connects to a server, logs in and sends files, one after the other over
 // one connection or, with Options.Parallel, several at once. All files are
-// checked before the server hears anything. Run stops at the first error; the
-// results are those of the files stored until then, in the order in which they
-// were. events may be nil; its functions are never called two at a time.
-func Run(ctx context.Context, o Options, files []File, events *Events) (results []Result, err error) {
+// checked before the server hears anything.
+//
+// Two files that the server would store as one are an ErrSameName, and nothing
+// is sent. Otherwise a file that cannot be sent does not keep back the others,
+// unless Options.FailFast is set. The Run ends early where the others would fail
+// as well: the server is out of reach, does not take the client, or takes no
+// file.
+//
+// The results are those of the files that are stored, in the order in which they
+// were. The error is nil if all are; that of the file if there is only one; and
+// else a [*FilesError]. events may be nil.
+func Run(ctx context.Context, o Options, files []File, events *Events) ([]Result, error) {
 	if len(files) == 0 {
 		return nil, errors.New("there is no file to send")
 	}
-	for _, f := range files {
-		if err := f.Check(o); err != nil {
-			return nil, err
-		}
-	}
-	r := &run{files: files}
+	r := &run{total: len(files), failFast: o.FailFast}
 	if events != nil {
 		r.events = *events
 	}
-	parallel := min(o.Parallel, len(files))
+	if i, j, err := sameName(files); err != nil {
+		for n, f := range files {
+			if n == i || n == j {
+				r.fail(f, err)
+			} else {
+				r.fail(f, ErrNotTried)
+			}
+		}
+		return nil, err
+	}
+	ctx, r.stop = context.WithCancelCause(ctx)
+	defer r.stop(nil)
+	if r.check(ctx, &o, files) {
+		r.end(r.connect(ctx, o))
+	}
+	return r.results, r.close(ctx)
+}
+
+// run is a Run under way.
+type run struct {
+	events   Events
+	total    int
+	failFast bool
+	stop     context.CancelCauseFunc // ends what is under way
+
+	mu       sync.Mutex
+	files    []File // that nobody sends yet
+	results  []Result
+	failed   int
+	notTried int
+	passed   int   // over
+	ended    error // why the Run ends before all files had their turn
+	first    error // of the first file that failed
+}
+
+// check checks all files, and reports whether there are any to send.
+func (r *run) check(ctx context.Context, o *Options, files []File) bool {
+	var bytes int64
+	for i, f := range files {
+		size, err := within(ctx, func() (int64, error) { return f.check(o) }, nil)
+		switch {
+		case ctx.Err() != nil:
+			r.files = append(r.files, files[i:]...)
+			r.end(context.Cause(ctx))
+			return false
+		case err == nil:
+			bytes += size
+			r.files = append(r.files, f)
+		case f.found && errors.Is(err, ErrSecret):
+			r.passed++
+			if r.events.PassedOver != nil {
+				r.events.PassedOver(f, err)
+			}
+		default:
+			r.fail(f, err)
+		}
+	}
+	if len(r.files) == 0 || r.failFast && r.failed > 0 {
+		return false
+	}
+	if r.events.Checked != nil {
+		r.events.Checked(len(r.files), bytes)
+	}
+	return true
+}
+
+// connect logs in and sends the files.
+func (r *run) connect(ctx context.Context, o Options) error {
+	parallel := min(o.Parallel, len(r.files))
 	if progress := o.Progress; parallel > 1 && progress != nil {
 		o.Progress = func(p Progress) {
 			r.mu.Lock()
@@ -105,7 +157,7 @@ func Run(ctx context.Context, o Options, files []File, events *Events) (results 
 	}
 	c, err := Dial(ctx, o)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer c.Close()
 	login, err := c.Login(ctx)
@@ -113,50 +165,82 @@ func Run(ctx context.Context, o Options, files []File, events *Events) (results 
 		r.events.LoggedIn(login)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if parallel > 1 {
-		err = r.parallel(ctx, o, c, parallel)
-	} else {
-		err = r.send(ctx, c)
+	if parallel <= 1 {
+		return r.send(ctx, c)
 	}
-	return r.results, err
+	return r.parallel(ctx, o, c, parallel)
 }
 
-// run is a Run under way.
-type run struct {
-	events Events
-
-	mu      sync.Mutex
-	files   []File // that nobody sends yet
-	results []Result
-}
-
-// send sends files over c until there are none left.
+// send sends files over c until there are none left, or until the next ones
+// would fail as well.
 func (r *run) send(ctx context.Context, c *Client) error {
-	for {
+	for lost := 0; ; {
 		f, ok := r.next()
 		if !ok {
 			return nil
 		}
 		result, err := c.SendFile(ctx, f)
-		if err != nil {
+		if err == nil {
+			lost = 0
+			r.stored(f, result)
+			continue
+		}
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		r.fail(f, err)
+		if lost++; !errors.Is(err, ErrConnection) {
+			lost = 0
+		}
+		switch {
+		case ctx.Err() != nil, lost > 1, isForAll(err):
+			return err
+		case r.failFast:
+			r.end(err)
+			r.stop(errStopped)
 			return err
 		}
-		r.stored(f, result)
 	}
 }
 
+// isForAll reports whether an error of one file is about all files.
+func isForAll(err error) bool {
+	if errors.As(err, new(unreachable)) {
+		return true
+	}
+	for _, e := range []error{ErrRejected, ErrNameTaken, ErrNotLoggedIn, ErrKey, ErrNoDialect} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
 // parallel sends files over c and other connections of the same identity, n in
-// all. The first error ends them all.
+// all. A connection that fails leaves its files to the others.
 func (r *run) parallel(ctx context.Context, o Options, c *Client, n int) error {
-	c.mix = newMixer()
-	defer c.mix.close()
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return r.send(ctx, c) })
-	identity, mix, known := c.Identity(), c.mix, c.peer
+	mix := newMixer()
+	defer mix.close()
+	c.mix = mix
+	identity, known := c.Identity(), c.peer
+	var wg sync.WaitGroup
+	work := func(send func() error) {
+		wg.Go(func() {
+			err := send()
+			if err == nil {
+				return
+			}
+			if ctx.Err() == nil {
+				c.log.Warn("a connection ended: the others take its files", "because", err)
+			}
+			r.end(err)
+		})
+	}
+	work(func() error { return r.send(ctx, c) })
 	for range n - 1 {
-		group.Go(func() error {
+		work(func() error {
 			c, err := dial(ctx, o, known)
 			if err != nil {
 				return err
@@ -169,7 +253,8 @@ func (r *run) parallel(ctx context.Context, o Options, c *Client, n int) error {
 			return r.send(ctx, c)
 		})
 	}
-	return group.Wait()
+	wg.Wait()
+	return nil
 }
 
 func (r *run) next() (File, bool) {
@@ -190,4 +275,58 @@ func (r *run) stored(f File, result Result) {
 	if r.events.Stored != nil {
 		r.events.Stored(f, result)
 	}
+}
+
+func (r *run) fail(f File, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case errors.Is(err, ErrNotTried):
+		r.notTried++
+	default:
+		r.failed++
+		if r.first == nil {
+			r.first = err
+		}
+	}
+	if r.events.Failed != nil {
+		r.events.Failed(f, err)
+	}
+}
+
+// end notes why the Run ends early; the first reason counts.
+func (r *run) end(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended == nil {
+		r.ended = err
+	}
+}
+
+// close reports the files that had no turn, and returns the error of the Run.
+func (r *run) close(ctx context.Context) error {
+	for {
+		f, ok := r.next()
+		if !ok {
+			break
+		}
+		if r.total == 1 && r.ended != nil {
+			r.fail(f, r.ended)
+		} else {
+			r.fail(f, ErrNotTried)
+		}
+	}
+	switch {
+	case r.passed == r.total:
+		return errors.New("there is no file to send")
+	case r.failed+r.notTried == 0:
+		return nil
+	case r.total == 1:
+		return r.first
+	}
+	e := &FilesError{Files: r.total - r.passed, Failed: r.failed, NotTried: r.notTried, First: r.first}
+	if r.notTried > 0 || ctx.Err() != nil {
+		e.Ended = r.ended
+	}
+	return e
 }

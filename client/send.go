@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -23,28 +24,43 @@ type Result struct {
 
 // Send sends size bytes of r under name (1028), compares checksums, and
 // confirms (1029). The server has the file for good when Send returns without
-// an error. It reads r from the start each time that it has to send the file.
+// an error. It reads r from the start each time that it has to send the file. If
+// r is an *os.File that changes meanwhile, the server is told to forget it, and
+// the error is an ErrChanged.
+//
+// When ctx ends while a call of r.ReadAt does not return, Send returns without
+// it: r may still be read then.
 //
 // A connection that is gone is replaced, and taken up with a reconnect (1027).
 func (c *Client) Send(ctx context.Context, name string, r io.ReaderAt, size int64) (Result, error) {
 	if err := CheckFileName(name); err != nil {
 		return Result{}, err
 	}
+	t := &transfer{c: c, name: name, file: r, size: size, began: time.Now()}
+	if file, ok := r.(*os.File); ok {
+		var err error
+		if t.source, err = newSource(file); err != nil {
+			return Result{}, err
+		}
+	}
+	return c.deliver(ctx, t)
+}
+
+// deliver is Send for a transfer.
+func (c *Client) deliver(ctx context.Context, t *transfer) (Result, error) {
 	if !c.hasKey {
 		return Result{}, ErrNotLoggedIn
 	}
-	t := &transfer{c: c, name: name, file: r, size: size}
-	start := time.Now()
 	if err := t.deliver(ctx); err != nil {
 		var e *Error
 		if errors.As(err, &e) {
-			e.File = name
+			e.File = t.name
 			return Result{}, e
 		}
 		return Result{}, err
 	}
 	return Result{
-		Name: name, Size: size, Cksum: t.sum, Packets: t.layout.total, Attempts: t.attempts, Elapsed: time.Since(start),
+		Name: t.name, Size: t.size, Cksum: t.sum, Packets: t.layout.total, Attempts: t.attempts, Elapsed: time.Since(t.began),
 	}, nil
 }
 
@@ -53,9 +69,11 @@ type transfer struct {
 	c        *Client
 	name     string
 	file     io.ReaderAt
-	size     int64  // bytes of the file
-	attempts int    // that sent the file or began to
-	sum      uint32 // our checksum of what was sent last
+	size     int64     // bytes of the file
+	source   *source   // nil if it cannot be told whether the file changes
+	began    time.Time // when the file was to be sent first
+	attempts int       // that sent the file or began to
+	sum      uint32    // our checksum of what was sent last
 
 	// What follows is about the form that the file is sent in now.
 	layout layout
@@ -86,7 +104,7 @@ func (t *transfer) deliver(ctx context.Context) error {
 		if err == nil {
 			used := t.form
 			used.pause = t.pause
-			t.c.peer.stored(used, t.layout.total)
+			t.c.peer.stored(ctx, used, t.layout.total)
 			return nil
 		}
 		if again, err := t.adapt(ctx, err); !again {
@@ -128,7 +146,7 @@ func (t *transfer) agree(ctx context.Context, send func(afterWrong bool) (uint32
 		}
 		if theirs == t.sum {
 			t.agreed = true
-			return nil
+			return t.whole(ctx)
 		}
 		t.failures++
 		if t.wrong == maxChecksumRetries || t.hopeless() {
@@ -142,6 +160,24 @@ func (t *transfer) agree(ctx context.Context, send func(afterWrong bool) (uint32
 		t.c.log.Warn("the server's checksum is wrong", "file", t.name, "ours", t.sum, "theirs", theirs,
 			"retry", t.wrong, "of", maxChecksumRetries)
 	}
+}
+
+// whole makes sure that the file is still what was sent of it, before a 1029
+// says so. Otherwise the server is told with a 1031 to forget it.
+func (t *transfer) whole(ctx context.Context) error {
+	if t.source == nil {
+		return nil
+	}
+	_, err := within(ctx, func() (struct{}, error) { return struct{}{}, t.source.unchanged(ctx, t.sum) }, nil)
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() == nil {
+		if abortErr := t.verdict(ctx, codec.CodeAbort); abortErr != nil {
+			err = fmt.Errorf("%w; and the abort failed too: %w", err, abortErr)
+		}
+	}
+	return &Error{Code: codec.CodeSendFile, Attempts: 1, Err: err}
 }
 
 // verdict sends 1029 or 1031 and waits for the 1604.
@@ -296,14 +332,18 @@ func (t *transfer) exchange(ctx context.Context, cn *conn, afterWrong bool) (rep
 	w := &writer{t: t, cn: cn, done: make(chan struct{})}
 	go w.run(p)
 
-	r, early, err := t.awaitEarly(cn, w, &acks)
+	r, early, err := t.awaitEarly(ctx, cn, w, &acks)
 	if early && (err != nil || !w.finishes()) {
 		// What has gone out is a part of a packet or of a file, and more such
 		// replies may follow: the connection cannot be used again.
 		cn.close()
+		p.cancel()
 	}
 	<-w.done
-	p.abort()
+	if !p.abort(ctx) {
+		c.drop()
+		return reply{}, context.Cause(ctx)
+	}
 	t.sum = p.sum
 	switch {
 	case w.err != nil && !errors.Is(w.err, ErrConnection):
@@ -341,9 +381,11 @@ func (t *transfer) await(ctx context.Context, cn *conn, acks *int) (reply, error
 }
 
 // awaitEarly waits until the writer is done, or until something comes before.
-func (t *transfer) awaitEarly(cn *conn, w *writer, acks *int) (r reply, early bool, err error) {
+func (t *transfer) awaitEarly(ctx context.Context, cn *conn, w *writer, acks *int) (r reply, early bool, err error) {
 	for {
 		select {
+		case <-ctx.Done():
+			return reply{}, true, ctx.Err()
 		case <-w.done:
 			return reply{}, false, nil
 		case got := <-cn.replies:
@@ -377,7 +419,18 @@ type writer struct {
 func (w *writer) run(p *producer) {
 	defer close(w.done)
 	c := w.t.c
-	for ck := range p.chunks {
+	for {
+		var ck chunk
+		var more bool
+		select {
+		case ck, more = <-p.chunks:
+		case <-p.stop:
+			w.err = lost(errAborted)
+			return
+		}
+		if !more {
+			break
+		}
 		if ck.last {
 			w.last.Store(true)
 		}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
+	"text/tabwriter"
 
 	"sealift/client"
 	"sealift/client/conform"
@@ -44,14 +46,14 @@ func (a *app) conform(ctx context.Context, server string) error {
 		return err
 	}
 	if a.json {
-		e := json.NewEncoder(a.stdout)
+		e := json.NewEncoder(a.out)
 		e.SetIndent("", "  ")
 		e.SetEscapeHTML(false)
 		if err := e.Encode(report); err != nil {
 			return err
 		}
 	} else {
-		fmt.Fprint(a.stdout, table(report))
+		fmt.Fprint(a.out, table(report))
 	}
 	if report.GoneSince != "" {
 		return fmt.Errorf("%s is gone since rule %s", report.Server, report.GoneSince)
@@ -68,45 +70,66 @@ func (a *app) conform(ctx context.Context, server string) error {
 // table writes a report for people.
 func table(r *conform.Report) string {
 	var b strings.Builder
-	row := func(rule, section, result, text string) {
-		fmt.Fprintf(&b, "%-20s  %-7s  %-9s  %s\n", rule, section, result, text)
-	}
-	row("rule", "section", "result", "the server should do this (docs/PROTOCOL.md)")
-	for _, res := range r.Results {
-		row(res.Rule, res.Section, string(res.Status), res.Text)
-		if res.Status == conform.Pass {
-			continue
+	rows := columns(func(w io.Writer) {
+		fmt.Fprintln(w, "rule\tsection\tresult\tthe server should do this (docs/PROTOCOL.md)")
+		for _, res := range r.Results {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", res.Rule, res.Section, res.Status, res.Text)
 		}
-		fmt.Fprintf(&b, "    %s\n", res.Problem)
-		if res.Status == conform.Fail {
-			for _, e := range res.Log {
-				fmt.Fprintf(&b, "    [%d] %s %s", e.Connection, e.Direction, e.What)
-				if e.Hex != "" {
-					fmt.Fprintf(&b, ": %s", e.Hex)
-				}
-				b.WriteByte('\n')
-			}
-		}
+	})
+	b.WriteString(rows[0])
+	for i, res := range r.Results {
+		b.WriteString(rows[1+i])
+		writeProblem(&b, &res)
 	}
-	fmt.Fprintf(&b, "\n%d passed, %d failed, %d not tried\n", r.Count(conform.Pass), r.Count(conform.Fail), r.Count(conform.NotTried))
+	fmt.Fprintf(&b, "\n%d passed, %d failed, %d not tried\n\n", r.Count(conform.Pass), r.Count(conform.Fail), r.Count(conform.NotTried))
 
-	fmt.Fprintf(&b, "\n%-20s  %-11s  %s\n", "dialect", "packet size", "taken")
-	for _, d := range r.Dialects {
-		size, taken := "default", "yes"
-		if d.PacketSize > 0 {
-			size = fmt.Sprint(d.PacketSize)
+	rows = columns(func(w io.Writer) {
+		fmt.Fprintln(w, "dialect\tpacket size\ttaken")
+		for _, d := range r.Dialects {
+			size, taken := "default", "yes"
+			if d.PacketSize > 0 {
+				size = fmt.Sprint(d.PacketSize)
+			}
+			if !d.Taken {
+				taken = "no: " + d.Problem
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\n", d.Dialect, size, taken)
 		}
-		if !d.Taken {
-			taken = "no: " + d.Problem
-		}
-		fmt.Fprintf(&b, "%-20s  %-11s  %s\n", d.Dialect, size, taken)
-	}
-	b.WriteString("\n" + advice(r) + "\n")
+	})
+	b.WriteString(strings.Join(rows, "") + "\n" + usage(r) + "\n")
 	return b.String()
 }
 
-// advice says how to send files to the server.
-func advice(r *conform.Report) string {
+// columns returns the lines that write writes, cells with tabs between them, in
+// columns.
+func columns(write func(w io.Writer)) []string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	write(w)
+	w.Flush() // to a Builder, which takes all
+	return strings.SplitAfter(b.String(), "\n")
+}
+
+// writeProblem writes what went wrong with a rule, if something did.
+func writeProblem(b *strings.Builder, r *conform.Result) {
+	if r.Status == conform.Pass {
+		return
+	}
+	fmt.Fprintf(b, "    %s\n", r.Problem)
+	if r.Status != conform.Fail {
+		return
+	}
+	for _, e := range r.Log {
+		fmt.Fprintf(b, "    [%d] %s %s", e.Connection, e.Direction, e.What)
+		if e.Hex != "" {
+			fmt.Fprintf(b, ": %s", e.Hex)
+		}
+		b.WriteByte('\n')
+	}
+}
+
+// usage says how to send files to the server.
+func usage(r *conform.Report) string {
 	var b strings.Builder
 	if r.GoneSince != "" {
 		fmt.Fprintf(&b, "The server is gone since rule %s: it cannot be reached, or does not answer any more.\n", r.GoneSince)

@@ -38,7 +38,7 @@ func TestInterrupt(t *testing.T) {
 		t.Fatal(err)
 	}
 	var exit *exec.ExitError
-	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 130 {
 		t.Errorf("ended with %v", err)
 	}
 	if got := strings.TrimSpace(stderr.String()); got != "Fatal error: interrupted" {

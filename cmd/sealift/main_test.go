@@ -21,19 +21,19 @@ import (
 	"sealift/internal/infofile"
 )
 
-// binary is the program under test.
-var binary string
+// program is the program under test.
+var program string
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "sealift-test-")
 	if err != nil {
 		panic(err)
 	}
-	binary = filepath.Join(dir, "sealift")
+	program = filepath.Join(dir, "sealift")
 	if runtime.GOOS == "windows" {
-		binary += ".exe"
+		program += ".exe"
 	}
-	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "%s%v\n", out, err)
 		os.Exit(1)
 	}
@@ -53,7 +53,7 @@ type result struct {
 func knownServers(dir string) string { return filepath.Clean(dir) + ".known_servers" }
 
 func command(t *testing.T, dir string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(t.Context(), binary, args...)
+	cmd := exec.CommandContext(t.Context(), program, args...)
 	cmd.Dir = dir
 	for _, e := range os.Environ() {
 		if !strings.HasPrefix(e, "SEALIFT_") {
@@ -91,13 +91,24 @@ func (r result) succeeded(t *testing.T) result {
 	return r
 }
 
-// failed makes sure that the last line says why.
+// failed makes sure of status 1, and that the last line says why.
 func (r result) failed(t *testing.T, why string) result {
+	t.Helper()
+	return r.ended(t, 1, why)
+}
+
+// misused is failed for a mistake of the user.
+func (r result) misused(t *testing.T, why string) result {
+	t.Helper()
+	return r.ended(t, 2, why)
+}
+
+func (r result) ended(t *testing.T, status int, why string) result {
 	t.Helper()
 	lines := strings.Split(strings.TrimSpace(r.stderr), "\n")
 	last := lines[len(lines)-1]
-	if r.status != 1 || !strings.HasPrefix(last, "Fatal error: ") || !strings.Contains(last, why) {
-		t.Fatalf("status %d, stdout %q, stderr %q; want a fatal error that says %q", r.status, r.stdout, r.stderr, why)
+	if r.status != status || !strings.HasPrefix(last, "Fatal error: ") || !strings.Contains(last, why) {
+		t.Fatalf("status %d, stdout %q, stderr %q; want %d and a fatal error that says %q", r.status, r.stdout, r.stderr, status, why)
 	}
 	return r
 }
@@ -187,17 +198,21 @@ func TestBatchAfterARejection(t *testing.T) {
 
 func TestBatchMistakes(t *testing.T) {
 	s := fakeserver.New(t)
-	for _, tc := range []struct{ transfer, me, why string }{
-		{"", "", "there is no transfer.info here"},
-		{"127.0.0.1:1\nname", "", "2 lines"},
-		{":1\nname\nfile", "", "no host"},
-		{"127.0.0.1:99999\nname\nfile", "", "port"},
-		{s.Addr + "\n" + strings.Repeat("x", 101) + "\nfile", "", "101 characters"},
-		{s.Addr + "\nJ\xfcrgen\nfile", "", "not UTF-8"},
-		{s.Addr + "\nname\nmissing", "", "missing"},
-		{s.Addr + "\nname\n.", "", "not a regular file"},
-		{s.Addr + "\nname\nna\u202eive", "", "turns text around"},
-		{s.Addr + "\nname\nfile", "rubbish", "me.info: malformed"},
+	for _, tc := range []struct {
+		transfer, me string
+		status       int
+		why          string
+	}{
+		{"", "", 2, "there is no transfer.info here"},
+		{"127.0.0.1:1\nname", "", 2, "2 lines"},
+		{":1\nname\nfile", "", 2, "no host"},
+		{"127.0.0.1:99999\nname\nfile", "", 2, "port"},
+		{s.Addr + "\n" + strings.Repeat("x", 101) + "\nfile", "", 2, "101 characters"},
+		{s.Addr + "\nJ\xfcrgen\nfile", "", 2, "not UTF-8"},
+		{s.Addr + "\nname\nmissing", "", 1, "missing"},
+		{s.Addr + "\nname\n.", "", 1, "nothing is left of it"},
+		{s.Addr + "\nname\nna\u202eive", "", 1, "turns text around"},
+		{s.Addr + "\nname\nfile", "rubbish", 1, "me.info: malformed"},
 	} {
 		dir := t.TempDir()
 		put(t, dir, "file", "content")
@@ -208,7 +223,7 @@ func TestBatchMistakes(t *testing.T) {
 		if tc.me != "" {
 			put(t, dir, "me.info", tc.me)
 		}
-		got := run(t, dir).failed(t, tc.why)
+		got := run(t, dir).ended(t, tc.status, tc.why)
 		if strings.Count(got.stderr, "\n") != 1 || got.stdout != "" {
 			t.Errorf("%q: more than one clear line: %+v", tc.transfer, got)
 		}
@@ -231,7 +246,7 @@ func TestSendSeveralFiles(t *testing.T) {
 	}
 	run(t, dir, "send", "--server", s.Addr, "--name", "n", "--identity", identity, "a", "b/c d").succeeded(t)
 	run(t, dir, "send", "--server", s.Addr, "--identity", identity, "a").succeeded(t)
-	run(t, dir, "send", "--server", s.Addr, "--identity", identity, "--name", "other", "a").failed(t, `belongs to "n", not "other"`)
+	run(t, dir, "send", "--server", s.Addr, "--identity", identity, "--name", "other", "a").misused(t, `belongs to "n", not "other"`)
 	if got, want := s.Sequence(), "conn 1025 1026 1028 1029 1028 1029 conn 1027 1028 1029"; got != want {
 		t.Errorf("sequence %q, want %q", got, want)
 	}
@@ -253,7 +268,8 @@ func TestJSON(t *testing.T) {
 	}
 	put(t, dir, "good", "content")
 	put(t, dir, "bad", "content")
-	got := run(t, dir, "send", "--json", "--log-level=error", "--server", s.Addr, "--name", "n", "good", "bad", "good").failed(t, "checksum is wrong")
+	put(t, dir, "last", "content")
+	got := run(t, dir, "send", "--json", "--log-level=error", "--server", s.Addr, "--name", "n", "good", "bad", "last").failed(t, "1 of 3 files is not stored")
 	var objects []map[string]any
 	for d := json.NewDecoder(strings.NewReader(got.stdout)); ; {
 		var o map[string]any
@@ -281,7 +297,7 @@ func TestJSON(t *testing.T) {
 			t.Errorf("%s is missing", field)
 		}
 	}
-	if objects[1]["stored"] != false || !strings.Contains(fmt.Sprint(objects[1]["error"]), "checksum") || objects[2]["error"] != "not tried" {
+	if objects[1]["stored"] != false || !strings.Contains(fmt.Sprint(objects[1]["error"]), "checksum") || objects[2]["stored"] != true {
 		t.Errorf("failures: %v, %v", objects[1], objects[2])
 	}
 }
@@ -303,7 +319,7 @@ func TestFatalErrors(t *testing.T) {
 			return right
 		}
 		put(t, dir, "file", "content")
-		got := run(t, dir, "send", "--dialect", "spec", "--server", s.Addr, "--name", "n", "file").failed(t, tc.why)
+		got := run(t, dir, "send", "--dialect", "spec", "--server", s.Addr, "--name", "n", "file").ended(t, 75, tc.why)
 		if n := strings.Count(got.stderr, "trying again"); n != 3 {
 			t.Errorf("%d retries shown: %q", n, got.stderr)
 		}
@@ -342,8 +358,8 @@ func TestFlagsFromTheEnvironment(t *testing.T) {
 	if got := runEnv(t, dir, env, "--json=false").succeeded(t); !strings.HasPrefix(got.stdout, "stored") {
 		t.Errorf("stdout %q", got.stdout)
 	}
-	runEnv(t, dir, []string{"SEALIFT_PACKET_SIZE=x"}).failed(t, "SEALIFT_PACKET_SIZE")
-	runEnv(t, dir, []string{"SEALIFT_DIALECT=klingon"}).failed(t, "klingon")
+	runEnv(t, dir, []string{"SEALIFT_PACKET_SIZE=x"}).misused(t, "SEALIFT_PACKET_SIZE")
+	runEnv(t, dir, []string{"SEALIFT_DIALECT=klingon"}).misused(t, "klingon")
 }
 
 func TestUsageErrors(t *testing.T) {
@@ -367,7 +383,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"--codes=925"}, "there are auto, 1025 and 825"},
 		{[]string{"version", "x"}, "x"},
 	} {
-		got := run(t, dir, tc.args...).failed(t, tc.why)
+		got := run(t, dir, tc.args...).misused(t, tc.why)
 		if strings.Count(got.stderr, "\n") != 1 || got.stdout != "" {
 			t.Errorf("%v: more than one clear line: %+v", tc.args, got)
 		}
@@ -384,4 +400,13 @@ func TestAnIdentityThatCouldNotBeKept(t *testing.T) {
 	if got := s.Sequence(); strings.Contains(got, "1025") {
 		t.Errorf("%q: a name is taken that nobody can use", got)
 	}
+}
+
+func read(t *testing.T, dir, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }

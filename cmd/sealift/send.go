@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -13,19 +11,22 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"sealift/client"
+	"sealift/internal/bars"
 	"sealift/internal/flagenv"
 	"sealift/internal/infofile"
-	"sealift/internal/progress"
-
-	"github.com/spf13/cobra"
 )
 
 // app is what the commands share: the flags, and where output goes.
 type app struct {
-	stdout io.Writer
-	stderr *os.File
-	bar    *progress.Bar // nil where standard error is no terminal
+	out       *output
+	terminal  bool // standard output is one
+	screen    *bars.Screen
+	permanent bool // a file failed for a reason that stays
+	sending   bool // the command is send
+	hint      string
 
 	codes        string
 	dialect      string
@@ -36,11 +37,16 @@ type app struct {
 	logLevel     string
 	timeout      time.Duration
 
-	server   string
-	name     string
-	identity string
-	parallel int
-	retryFor time.Duration
+	server    string
+	name      string
+	identity  string
+	parallel  int
+	failFast  bool
+	recursive bool
+	follow    bool
+	exclude   []string
+	as        string
+	retryFor  time.Duration
 
 	options client.Options // what the flags for all commands make
 }
@@ -74,16 +80,14 @@ func (a *app) setUp(cmd *cobra.Command) error {
 	if a.verbose {
 		level = slog.LevelDebug
 	}
-	var w io.Writer = a.stderr
-	if a.bar = progress.New(a.stderr); a.bar != nil {
-		w = a.bar
-	}
 	a.options = client.Options{
 		Codes:        codes,
 		Dialect:      dialect,
 		PacketSize:   a.packetSize,
+		Parallel:     a.parallel,
+		FailFast:     a.failFast,
 		ReplyTimeout: a.timeout,
-		Logger: slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{
+		Logger: slog.New(slog.NewTextHandler(a.screen, &slog.HandlerOptions{
 			Level: level,
 			ReplaceAttr: func(groups []string, at slog.Attr) slog.Attr {
 				if len(groups) == 0 && at.Key == slog.TimeKey {
@@ -93,28 +97,7 @@ func (a *app) setUp(cmd *cobra.Command) error {
 			},
 		})),
 	}
-	a.options.Parallel = a.parallel
-	if a.bar != nil {
-		a.options.Progress = a.progress()
-	}
 	return nil
-}
-
-// progress shows how far a file is, or all of them where several are under way
-// at once.
-func (a *app) progress() func(client.Progress) {
-	if a.parallel <= 1 {
-		return func(p client.Progress) { a.bar.Update(p.File, p.Sent, p.Size) }
-	}
-	var all client.Progress
-	latest := make(map[string]client.Progress)
-	return func(p client.Progress) {
-		before := latest[p.File]
-		latest[p.File] = p
-		all.Sent += p.Sent - before.Sent
-		all.Size += p.Size - before.Size
-		a.bar.Update(fmt.Sprintf("%d files", len(latest)), all.Sent, all.Size)
-	}
 }
 
 // batch is the client of the documents: server and file from transfer.info, the
@@ -129,11 +112,15 @@ func (a *app) batch(ctx context.Context) error {
 	}
 	o := a.options
 	o.Server, o.Name, o.NoProbes = t.Server, t.Name, true
-	return a.transfer(ctx, o, infofile.MeName, []string{t.Path})
+	if err := a.prepare(&o, infofile.MeName); err != nil {
+		return err
+	}
+	return a.transfer(ctx, o, infofile.MeName, []client.File{{Path: t.Path}})
 }
 
 // send is the client without a transfer.info.
-func (a *app) send(ctx context.Context, paths []string) error {
+func (a *app) send(ctx context.Context, args []string) error {
+	a.sending = true
 	if a.server == "" {
 		return usageError{errors.New("--server is missing")}
 	}
@@ -158,13 +145,24 @@ func (a *app) send(ctx context.Context, paths []string) error {
 	}
 	o := a.options
 	o.Server, o.Name, o.RetryFor = a.server, a.name, a.retryFor
-	return a.transfer(ctx, o, path, paths)
+	if err := a.prepare(&o, path); err != nil {
+		return err
+	}
+	files, err := a.files(ctx, args)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if f.Content != nil {
+			defer f.Content.Close()
+		}
+	}
+	return a.transfer(ctx, o, path, files)
 }
 
-// transfer sends the files and says what became of them.
-func (a *app) transfer(ctx context.Context, o client.Options, identity string, paths []string) error {
-	address, err := client.ServerAddress(o.Server)
-	if err != nil {
+// prepare puts into o where things are kept, and checks what needs no server.
+func (a *app) prepare(o *client.Options, identity string) error {
+	if _, err := client.ServerAddress(o.Server); err != nil {
 		return usageError{err}
 	}
 	o.Identity = client.IdentityFile(identity)
@@ -178,13 +176,72 @@ func (a *app) transfer(ctx context.Context, o client.Options, identity string, p
 			return usageError{err}
 		}
 	}
-	files := make([]client.File, len(paths))
-	for i, path := range paths {
-		files[i].Path = path
+	return nil
+}
+
+// standardInput is the argument that stands for it.
+const standardInput = "-"
+
+// files returns what the arguments of send stand for.
+func (a *app) files(ctx context.Context, args []string) ([]client.File, error) {
+	folders := client.FolderOptions{FollowLinks: a.follow, Exclude: a.exclude, PassedOver: a.passedOver}
+	if err := folders.Check(); err != nil {
+		return nil, usageError{fmt.Errorf("--exclude: %w", err)}
 	}
-	stored := make(map[string]int, len(paths)) // a path may be given twice
+	switch {
+	case !a.recursive && (a.follow || len(a.exclude) > 0):
+		return nil, usageError{errors.New("-L and --exclude are about what -r finds in folders")}
+	case a.as != "" && len(args) > 1:
+		return nil, usageError{fmt.Errorf("--as is the name of one file, and there are %d", len(args))}
+	}
+	var files []client.File
+	for _, arg := range args {
+		switch {
+		case arg == standardInput && a.as == "":
+			return nil, usageError{errors.New("- is standard input, and needs a name: --as NAME (a file of that name is ./-)")}
+		case arg == standardInput:
+			content, err := a.spool(ctx)
+			if err != nil {
+				return nil, err
+			}
+			files = append(files, client.File{Path: arg, Name: a.as, Content: content})
+		case a.recursive && isFolder(arg):
+			if a.as != "" {
+				return nil, usageError{errors.New("--as is the name of a file, and not of a folder")}
+			}
+			found, err := client.FolderFiles(ctx, arg, folders)
+			if err != nil {
+				return nil, err
+			}
+			if len(found) == 0 && len(args) > 1 {
+				a.passedOver(arg, "there is no file in it")
+			}
+			files = append(files, found...)
+		default:
+			files = append(files, client.File{Path: arg, Name: a.as})
+		}
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("there is no file to send in %s", shown(args[0]))
+	}
+	return files, nil
+}
+
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// transfer sends the files and says what became of them.
+func (a *app) transfer(ctx context.Context, o client.Options, identity string, files []client.File) error {
+	address, err := client.ServerAddress(o.Server)
+	if err != nil {
+		return usageError{err}
+	}
+	var m *meter
 	var id string
-	_, err = client.Run(ctx, o, files, &client.Events{
+	_, err = client.Run(ctx, withProgress(o, &m), files, &client.Events{
+		Checked: func(n int, bytes int64) { m = newMeter(a.screen, n, bytes) },
 		LoggedIn: func(l client.Login) {
 			id = l.Identity.ID.String()
 			if l.Registered && !a.json {
@@ -192,72 +249,32 @@ func (a *app) transfer(ctx context.Context, o client.Options, identity string, p
 			}
 		},
 		Stored: func(f client.File, r client.Result) {
-			stored[f.Path]++
-			a.report(outcome{
+			m.end(f)
+			a.stored(outcome{
 				File: f.Path, Stored: true, Name: r.Name, Size: r.Size, Cksum: r.Cksum, Seconds: r.Elapsed.Seconds(),
 				MBPerSecond: megabytesPerSecond(r), Packets: r.Packets, Attempts: r.Attempts, Server: address, ClientID: id,
 			})
 		},
+		Failed: func(f client.File, err error) {
+			if m != nil {
+				m.end(f)
+			}
+			if !errors.Is(err, client.ErrNotTried) && !client.Temporary(err) {
+				a.permanent = true
+			}
+			a.notStored(outcome{File: f.Path, Server: address, ClientID: id}, err, len(files) == 1)
+		},
+		PassedOver: func(f client.File, why error) { a.passedOver(f.Path, plain(f.Path, why)) },
 	})
-	if err == nil {
-		return nil
-	}
-	reason := err.Error()
-	for _, f := range files {
-		if stored[f.Path] > 0 {
-			stored[f.Path]--
-			continue
-		}
-		a.report(outcome{File: f.Path, Server: address, ClientID: id, Error: reason})
-		if o.Parallel <= 1 {
-			reason = "not tried"
-		}
+	if errors.Is(err, client.ErrSameName) {
+		return usageError{err}
 	}
 	return err
 }
 
-// outcome is what --json writes for each file. The help of the root command
-// documents the fields.
-type outcome struct {
-	File        string  `json:"file"`   // the path as given
-	Stored      bool    `json:"stored"` // the server has it for good
-	Name        string  `json:"name,omitempty"`
-	Size        int64   `json:"size"`          // bytes
-	Cksum       uint32  `json:"cksum"`         // as cksum(1) prints it
-	Seconds     float64 `json:"seconds"`       // from the first byte to the server's last word
-	MBPerSecond float64 `json:"mb_per_second"` // 10^6 bytes of the file
-	Packets     int     `json:"packets"`
-	Attempts    int     `json:"attempts"` // how often the file was sent
-	Server      string  `json:"server"`
-	ClientID    string  `json:"client_id,omitempty"`
-	Error       string  `json:"error,omitempty"`
-}
-
-func megabytesPerSecond(r client.Result) float64 {
-	if r.Elapsed <= 0 {
-		return 0
-	}
-	return float64(r.Size) / 1e6 / r.Elapsed.Seconds()
-}
-
-// report writes one line about a file: for programs about every one, for people
-// about those that are stored. The others are in the error.
-func (a *app) report(o outcome) {
-	switch {
-	case a.json:
-		a.bar.Clear()
-		_ = json.NewEncoder(a.stdout).Encode(o) // plain values cannot fail to encode
-	case o.Stored:
-		again := ""
-		if o.Attempts > 1 {
-			again = fmt.Sprintf(", sent %d times", o.Attempts)
-		}
-		a.say("stored %s: %d bytes, cksum %d, %.2f s, %.1f MB/s%s\n", o.File, o.Size, o.Cksum, o.Seconds, o.MBPerSecond, again)
-	}
-}
-
-// say writes to standard output without mixing with the bar.
-func (a *app) say(format string, args ...any) {
-	a.bar.Clear()
-	fmt.Fprintf(a.stdout, format, args...)
+// withProgress has the meter told how far the files are. There is one once they
+// have been checked.
+func withProgress(o client.Options, m **meter) client.Options {
+	o.Progress = func(p client.Progress) { (*m).update(p) }
+	return o
 }

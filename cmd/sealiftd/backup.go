@@ -6,10 +6,12 @@ import (
 	"io"
 	"os"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
+	"sealift/internal/bars"
 	"sealift/internal/daemon"
-	"sealift/internal/progress"
 	"sealift/session"
 )
 
@@ -28,26 +30,31 @@ the copy without them, and ends with 1.`,
 			if to == "" {
 				return errors.New("--to is not set: want the directory to make")
 			}
-			bar := progress.New(os.Stderr)
-			defer bar.Clear()
-			var w io.Writer = cmd.OutOrStdout()
+			screen := bars.New(os.Stderr)
+			defer screen.Stop()
+			bar := screen.Add("backup", true)
+			w := cmd.OutOrStdout()
 			bad, copied := 0, int64(0)
 			err := daemon.Backup(cmd.Context(), dir, to, func(done, total int64) {
 				copied = done
-				bar.Update("backup", done, total)
+				bar.Set(done, total)
 			}, func(f session.File, err error) {
-				bar.Clear()
 				bad++
-				fmt.Fprintf(w, "%s: %v\n", shown(f.PathName()), err)
+				line := fmt.Sprintf("%s: %v\n", shown(f.PathName()), err)
+				if screen.Drawing() && term.IsTerminal(int(os.Stdout.Fd())) {
+					_, _ = io.WriteString(screen, line)
+				} else {
+					_, _ = io.WriteString(w, line)
+				}
 			})
-			bar.Clear()
+			screen.Stop()
 			if err != nil {
 				return err
 			}
 			if bad > 0 {
 				return fmt.Errorf("the copy is made, without %s", count(bad, "file"))
 			}
-			fmt.Fprintf(w, "%s copied to %s\n", progress.Bytes(copied), to)
+			fmt.Fprintf(w, "%s copied to %s\n", humanize.Bytes(uint64(copied)), to)
 			return nil
 		},
 	}

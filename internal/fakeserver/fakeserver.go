@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -144,6 +145,13 @@ func (s *Server) Stored(name string) (content []byte, ok bool) {
 	defer s.mu.Unlock()
 	content, ok = s.files[name]
 	return content, ok
+}
+
+// Names returns the names of the files that arrived whole, in order.
+func (s *Server) Names() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.files))
 }
 
 // ForgetName lets name be registered again.

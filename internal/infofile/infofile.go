@@ -56,7 +56,7 @@ func read(path string) (string, error) {
 	if len(b) > maxSize {
 		return "", malformed(path, "more than %d bytes", maxSize)
 	}
-	return strings.TrimPrefix(string(b), "\ufeff"), nil
+	return decode(b), nil
 }
 
 // lines splits s at any kind of line end, cuts each line at a NUL, and leaves

@@ -56,7 +56,7 @@ func TestBlocksAheadOfContent(t *testing.T) {
 		{3*piece + 1, noFault, 4, []string{"write 128K", "reserve 256K", "write 0K", "write 0K", "write 127K"}},
 	} {
 		s, steps := ahead(t, Options{}, tt.fail)
-		in, err := s.Create(t.Context(), tt.hint)
+		in, err := s.Create(t.Context(), alice, "new", tt.hint)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +78,7 @@ func TestBlocksAheadOfContent(t *testing.T) {
 // written.
 func TestMostBlocksAhead(t *testing.T) {
 	s, steps := ahead(t, Options{}, noFault)
-	f, err := s.Create(t.Context(), 4<<30)
+	f, err := s.Create(t.Context(), alice, "new", 4<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func TestContentIsFlushedOnTheWay(t *testing.T) {
 	const piece = 2 << 20
 	for _, fsync := range []bool{true, false} {
 		s, steps := ahead(t, Options{Fsync: fsync}, noFault)
-		in, err := s.Create(t.Context(), -1)
+		in, err := s.Create(t.Context(), alice, "new", -1)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -182,8 +182,8 @@ func TestServerThatFails(t *testing.T) {
 					if fault == "hangs up" {
 						why = "the connection is lost"
 					}
-					got.failed(t, fmt.Sprintf("message %d", uint16(fails)))
-					got.failed(t, why)
+					got.later(t, fmt.Sprintf("message %d", uint16(fails)))
+					got.later(t, why)
 					if strings.Contains(got.stdout, "stored") {
 						t.Errorf("stdout %q", got.stdout)
 					}
@@ -313,7 +313,7 @@ func TestNoServer(t *testing.T) {
 	t.Parallel()
 	b := newBatch(t, fakeserver.New(t))
 	put(t, filepath.Join(b.dir, "transfer.info"), []byte("127.0.0.1:1\nMichael Jackson\nfile\n"))
-	got := b.run().failed(t, "tried 4 times")
+	got := b.run().later(t, "tried 4 times")
 	if n := strings.Count(got.stderr, "trying again"); n != 3 {
 		t.Errorf("%d retries are shown: %s", n, got.stderr)
 	}

@@ -142,13 +142,24 @@ func (r result) succeeded(t testing.TB) result {
 // hint, is a fatal error which says why.
 func (r result) failed(t testing.TB, why string) result {
 	t.Helper()
+	return r.ended(t, 1, why)
+}
+
+// later is failed with the status of sealift that says: try later.
+func (r result) later(t testing.TB, why string) result {
+	t.Helper()
+	return r.ended(t, 75, why)
+}
+
+func (r result) ended(t testing.TB, status int, why string) result {
+	t.Helper()
 	lines := strings.Split(strings.TrimSpace(r.stderr), "\n")
 	if n := len(lines) - 1; n > 0 && strings.HasPrefix(lines[n], "Hint: ") {
 		lines = lines[:n]
 	}
 	last := lines[len(lines)-1]
-	if r.status != 1 || !strings.HasPrefix(last, "Fatal error: ") || !strings.Contains(last, why) {
-		t.Fatalf("status %d, want 1 and a fatal error that says %q\nstdout: %s\nstderr: %s", r.status, why, r.stdout, r.stderr)
+	if r.status != status || !strings.HasPrefix(last, "Fatal error: ") || !strings.Contains(last, why) {
+		t.Fatalf("status %d, want %d and a fatal error that says %q\nstdout: %s\nstderr: %s", r.status, status, why, r.stdout, r.stderr)
 	}
 	return r
 }

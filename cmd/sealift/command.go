@@ -1,0 +1,143 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// command returns the command line.
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sealift",
+		Short: "Send files over the v3 secure file transfer protocol",
+		Long: `Send files over the v3 secure file transfer protocol.
+
+Without a command, sealift reads transfer.info in the working directory (three
+lines: server IP:port, user name, path of the file) and sends that file. It
+registers first and keeps who it is in me.info; with a me.info it reconnects
+under the name in there.
+
+Every flag can be given as an environment variable as well: --packet-size is
+SEALIFT_PACKET_SIZE. The flag wins.
+
+With --json there is one object for each file, on a line of its own:
+  file           its path, as given
+  stored         whether the server has it for good; if not, error says why
+  name           the name it was sent under
+  size           its bytes
+  cksum          as cksum(1) prints it, equal on both sides
+  seconds        from the first byte to the server's last word
+  mb_per_second  millions of bytes of the file a second
+  packets        how many it was sent in
+  attempts       how often it was sent
+  server         host:port
+  client_id      ours, in hex
+
+A file that cannot be sent has a line "not stored: …" on standard error, and the
+others are sent. The last line is "Fatal error: …" unless all is well.
+
+The exit status is
+  0    every file is stored
+  1    a file is not stored, or standard output cannot be written
+  2    a mistake on the command line, in the environment or in transfer.info;
+       nothing was sent
+  75   nothing but time is needed: the server is out of reach, or answers 1607
+  130  interrupted. The first interrupt ends what is under way, the second one
+       ends sealift at once`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q: to send a file, use sealift send", args[0])}
+			}
+			return nil
+		},
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.setUp(cmd) },
+		RunE:              func(cmd *cobra.Command, _ []string) error { return a.batch(cmd.Context()) },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.CompletionOptions.HiddenDefaultCmd = true
+	f := root.PersistentFlags()
+	f.StringVar(&a.codes, "codes", "auto", "how the server numbers requests: 1025, 825 (the later edition), or auto, which finds out")
+	f.StringVar(&a.dialect, "dialect", "auto", "how the server wants its packets: spec, single, padded, zero-based, zero-based-short, per-packet, packet-size, or auto: what is known of the server, else spec; send finds out if that fails")
+	f.IntVar(&a.packetSize, "packet-size", 0, "bytes of content per packet (0: what the dialect usually has)")
+	f.StringVar(&a.knownServers, "known-servers", "", "file that keeps what was found out about servers (default sealift/known_servers in the user's configuration directory; without one, beside me.info)")
+	f.BoolVar(&a.json, "json", false, "write one JSON object per file to standard output")
+	f.BoolVarP(&a.verbose, "verbose", "v", false, "show each message sent and received: short for --log-level debug")
+	f.StringVar(&a.logLevel, "log-level", "warn", "what to show on standard error: debug, info, warn or error")
+	f.DurationVar(&a.timeout, "timeout", 0, "how long the server may take for a reply (0: 1m, more for large files; with conform 5s)")
+
+	root.AddCommand(a.sendCommand(), a.conformCommand(), &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("version takes no arguments: %q", args)}
+			}
+			return nil
+		},
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(a.out, "sealift", version)
+			return err
+		},
+	})
+	return root
+}
+
+// sendCommand returns the command that sends files without a transfer.info.
+func (a *app) sendCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "send [flags] FILE…",
+		Short: "Send files without a transfer.info",
+		Long: `Send files over one connection, without a transfer.info. The first time sealift
+registers under --name and keeps who it is in me.info, or the file that
+--identity names; from then on it reconnects and needs no --name.
+
+A file is sent under the last element of its path, or under --as NAME. NAME may
+have folders: docs/a.txt. FILE - is standard input, and needs --as; it is copied
+to a temporary file first. Two files that the server would store as one are a
+mistake, and nothing is sent. Names that the server would store otherwise (b:x,
+a\b) are not sent.
+
+With -r, a FILE that is a folder stands for the files in it and in its folders,
+sent under their paths below it: send -r docs sends docs/a/b.txt as a/b.txt.
+Links, pipes, sockets and devices in it are passed over, each with a line; with
+-L links are followed. Empty folders are not sent. --exclude has a pattern of the
+shell (*, ?, [a-z]; * does not go past a slash): without a slash it is compared
+with the last element of a path, as in '*.tmp', with one with the whole path
+below the folder, as in build/out or /out; with a slash at its end, as in .git/,
+it is for folders. With a folder goes all that is in it.
+
+me.info, priv.key and known_servers are never sent.
+
+A file that is written to while it is sent is sent again, up to 3 times, and then
+fails.
+
+A server that wants its messages otherwise than the protocol says is found out
+about when a file has failed: with small files of other names that are aborted.
+What is found out is kept in known_servers. With --dialect spec, and without
+the send command, no dialects are tried.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError{errors.New("there is no file to send")}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return a.send(cmd.Context(), args) },
+	}
+	f := c.Flags()
+	f.StringVar(&a.server, "server", "", "HOST:PORT of the server; without a port: 1256")
+	f.StringVar(&a.name, "name", "", "user name to register under")
+	f.StringVar(&a.identity, "identity", "", "file that keeps who we are (default me.info)")
+	f.IntVar(&a.parallel, "parallel", 1, "files to send at once, each over a connection of its own; for sealiftd and other servers with a key for each connection")
+	f.DurationVar(&a.retryFor, "retry-for", 2*time.Minute, "how long to try to reach a server that is away, restarts, or turns us away (0: three retries)")
+	f.StringVar(&a.as, "as", "", "name to send the file under")
+	f.BoolVar(&a.failFast, "fail-fast", false, "end at the first file that fails; if that can be told before, send nothing")
+	f.BoolVarP(&a.recursive, "recursive", "r", false, "send what is in folders")
+	f.BoolVarP(&a.follow, "dereference", "L", false, "with -r, follow symbolic links")
+	f.StringArrayVar(&a.exclude, "exclude", nil, "with -r, leave out what this pattern matches; may be given several times")
+	return c
+}

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"unicode"
+
+	"sealift/client"
+	"sealift/internal/bars"
+)
+
+// outcome is what --json writes for each file. The help of the root command
+// documents the fields.
+type outcome struct {
+	File        string  `json:"file"`   // the path as given
+	Stored      bool    `json:"stored"` // the server has it for good
+	Name        string  `json:"name,omitempty"`
+	Size        int64   `json:"size"`          // bytes
+	Cksum       uint32  `json:"cksum"`         // as cksum(1) prints it
+	Seconds     float64 `json:"seconds"`       // from the first byte to the server's last word
+	MBPerSecond float64 `json:"mb_per_second"` // 10^6 bytes of the file
+	Packets     int     `json:"packets"`
+	Attempts    int     `json:"attempts"` // how often the file was sent
+	Server      string  `json:"server"`
+	ClientID    string  `json:"client_id,omitempty"`
+	Error       string  `json:"error,omitempty"`
+}
+
+func megabytesPerSecond(r client.Result) float64 {
+	if r.Elapsed <= 0 {
+		return 0
+	}
+	return float64(r.Size) / 1e6 / r.Elapsed.Seconds()
+}
+
+// stored writes a line about a file that is stored.
+func (a *app) stored(o outcome) {
+	if a.json {
+		a.encode(o)
+		return
+	}
+	again := ""
+	if o.Attempts > 1 {
+		again = fmt.Sprintf(", sent %d times", o.Attempts)
+	}
+	a.say("stored %s: %d bytes, cksum %d, %.2f s, %.1f MB/s%s\n", shown(o.File), o.Size, o.Cksum, o.Seconds, o.MBPerSecond, again)
+}
+
+// notStored writes a line about a file that failed: for programs about every
+// one; for people not where there is only one, for that is what the last line
+// says, and not where it was not tried.
+func (a *app) notStored(o outcome, err error, only bool) {
+	o.Error = err.Error()
+	ended := errors.Is(err, context.Canceled)
+	if ended {
+		o.Error = "interrupted"
+	}
+	if a.json {
+		a.encode(o)
+	}
+	if only {
+		a.hint = a.advice(o.File, err)
+		return
+	}
+	if !ended && !errors.Is(err, client.ErrNotTried) && !errors.Is(err, client.ErrSameName) {
+		fmt.Fprintf(a.screen, "not stored: %s: %s%s\n", shown(o.File), plain(o.File, err), a.advice(o.File, err))
+	}
+}
+
+// passedOver writes a line about what is in a folder and is no file to send.
+func (a *app) passedOver(path, why string) {
+	fmt.Fprintf(a.screen, "passed over %s: %s\n", shown(path), why)
+}
+
+func (a *app) encode(o outcome) {
+	b, err := json.Marshal(o)
+	if err != nil {
+		panic(err) // of plain values
+	}
+	a.say("%s\n", b)
+}
+
+// say writes to standard output. Where that is the terminal with the bars, it
+// goes above them.
+func (a *app) say(format string, args ...any) {
+	if a.terminal && a.screen.Drawing() {
+		fmt.Fprintf(a.screen, format, args...)
+		return
+	}
+	fmt.Fprintf(a.out, format, args...)
+}
+
+// summary is err in the last line.
+func summary(err error) string {
+	var e *client.FilesError
+	if !errors.As(err, &e) {
+		return err.Error()
+	}
+	s := strings.TrimPrefix(notStored(err), "; ")
+	if e.Ended != nil {
+		s += ": " + e.Ended.Error()
+	}
+	return s
+}
+
+// notStored says how many files are not stored, where there was more than one.
+func notStored(err error) string {
+	var e *client.FilesError
+	if !errors.As(err, &e) {
+		return ""
+	}
+	verb := "are"
+	if e.Failed+e.NotTried == 1 {
+		verb = "is"
+	}
+	return fmt.Sprintf("; %d of %d files %s not stored", e.Failed+e.NotTried, e.Files, verb)
+}
+
+// plain says why something failed to a reader who knows with which file.
+func plain(path string, err error) string {
+	var p *fs.PathError
+	if errors.As(err, &p) && err == error(p) {
+		return p.Err.Error()
+	}
+	text := err.Error()
+	for _, prefix := range []string{shown(path) + ": ", shown(path) + " "} {
+		text = strings.TrimPrefix(text, prefix)
+	}
+	return text
+}
+
+// advice says what may help against err, the error of the file at path.
+func (a *app) advice(path string, err error) string {
+	info, statErr := os.Stat(path)
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return ". Is the server running, and is the port right?"
+	case !a.sending:
+	case errors.Is(err, client.ErrName):
+		return ". --as NAME sends a file under another name"
+	case statErr != nil:
+	case info.IsDir() && !errors.Is(err, fs.ErrPermission):
+		return ". -r sends what is in a folder"
+	case info.Mode()&fs.ModeNamedPipe != 0:
+		return fmt.Sprintf(". To send what comes out of it: sealift send --as NAME - <%s", shown(path))
+	}
+	return ""
+}
+
+// shown returns a path as people are shown it: quoted where it has characters
+// that would do something to a terminal.
+func shown(path string) string {
+	if path == "" || strings.ContainsFunc(path, func(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) }) {
+		return strconv.Quote(path)
+	}
+	return path
+}
+
+// meter turns the progress of files into bars: one for each that is under way,
+// and, where there are several, one for all of them. Its methods are called
+// by one goroutine at a time.
+type meter struct {
+	screen *bars.Screen
+	files  int // to send
+	done   int
+	sum    client.Progress // of all files
+	total  *bars.Bar       // nil where there is one file
+	under  map[string]*underway
+}
+
+type underway struct {
+	bar  *bars.Bar
+	last client.Progress
+}
+
+func newMeter(screen *bars.Screen, files int, bytes int64) *meter {
+	m := &meter{screen: screen, files: files, sum: client.Progress{Size: bytes}, under: make(map[string]*underway)}
+	if files > 1 {
+		m.total = screen.AddLast(m.label(), true)
+		m.total.Set(0, bytes)
+	}
+	return m
+}
+
+func (m *meter) label() string { return fmt.Sprintf("%d of %d files", m.done, m.files) }
+
+// update shows how far a file is.
+func (m *meter) update(p client.Progress) {
+	u := m.under[p.File]
+	if u == nil {
+		u = &underway{bar: m.screen.Add(p.File, m.total == nil), last: client.Progress{Size: p.Size}}
+		m.under[p.File] = u
+	}
+	m.sum.Sent += p.Sent - u.last.Sent
+	m.sum.Size += p.Size - u.last.Size
+	u.last = p
+	u.bar.Set(p.Sent, p.Size)
+	m.total.Set(m.sum.Sent, m.sum.Size)
+}
+
+// end takes the bar of a file off: it is stored, or has failed.
+func (m *meter) end(f client.File) {
+	name := f.Name
+	if name == "" {
+		name = filepath.Base(f.Path)
+	}
+	if u := m.under[name]; u != nil {
+		m.sum.Sent += u.last.Size - u.last.Sent
+		u.bar.Remove()
+		delete(m.under, name)
+	}
+	m.done++
+	m.total.Label(m.label())
+	m.total.Set(m.sum.Sent, m.sum.Size)
+}
