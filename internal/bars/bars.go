@@ -17,9 +17,8 @@ import (
 	"golang.org/x/term"
 )
 
-// frame is how often the bars are drawn: often enough to look alive. interval is
-// the shortest time between two changes of one.
-const frame, interval = 150 * time.Millisecond, 50 * time.Millisecond
+// frame is how often the bars are drawn: often enough to look alive.
+const frame = 150 * time.Millisecond
 
 // Screen is a terminal, or a file in the place of one, that lines are written
 // to. Bars are drawn below them where it is a terminal that can. All methods may
@@ -31,7 +30,7 @@ type Screen struct {
 	mu     sync.Mutex
 	p      *mpb.Progress // nil while there are no bars
 	bars   []*Bar
-	redraw chan any      // draws everything anew
+	redraw chan any      // has mpb draw everything anew
 	stop   chan struct{} // ends the goroutine that draws now and then
 }
 
@@ -62,7 +61,7 @@ func (s *Screen) Write(b []byte) (int, error) {
 	defer s.mu.Unlock()
 	if s.p != nil {
 		if n, err := s.p.Write(b); err == nil {
-			s.redraw <- time.Now()
+			s.draw()
 			return n, nil
 		}
 	}
@@ -89,10 +88,22 @@ func (s *Screen) Stop() {
 		b.bar.Abort(true)
 	}
 	// The first time shows them for the last time.
-	s.redraw <- time.Now()
-	s.redraw <- time.Now()
+	s.draw()
+	s.draw()
 	s.p.Shutdown()
 	s.p, s.bars = nil, nil
+}
+
+// draw draws the bars as they are now. The caller holds mu, and there are bars.
+func (s *Screen) draw() {
+	for _, b := range s.bars {
+		b.mu.Lock()
+		done, total := b.done, b.total
+		b.mu.Unlock()
+		b.bar.SetTotal(total, false)
+		b.bar.SetCurrent(done)
+	}
+	s.redraw <- time.Now()
 }
 
 // Bar is one line. A nil Bar draws nothing.
@@ -100,10 +111,10 @@ type Bar struct {
 	bar   *mpb.Bar
 	began time.Time
 
-	mu    sync.Mutex
-	label string
-	set   time.Time
-	tail  string // of the line that is being drawn
+	mu          sync.Mutex
+	label       string
+	done, total int64
+	tail        string // of the line that is being drawn
 }
 
 // Add returns a new bar below the others, or nil where there are none. With
@@ -143,22 +154,24 @@ func (s *Screen) add(label string, rate bool, priority int) *Bar {
 func (s *Screen) start() {
 	s.redraw, s.stop = make(chan any), make(chan struct{})
 	s.p = mpb.New(mpb.WithOutput(s.f), mpb.WithManualRefresh(s.redraw))
-	go func(redraw chan<- any, stop <-chan struct{}) {
+	go func(stop <-chan struct{}) {
 		tick := time.NewTicker(frame)
 		defer tick.Stop()
 		for {
 			select {
-			case now := <-tick.C:
+			case <-tick.C:
+				s.mu.Lock()
 				select {
-				case redraw <- now:
 				case <-stop:
-					return
+				default:
+					s.draw()
 				}
+				s.mu.Unlock()
 			case <-stop:
 				return
 			}
 		}
-	}(s.redraw, s.stop)
+	}(s.stop)
 }
 
 // Label changes what stands before the bar. It must be printable.
@@ -178,16 +191,8 @@ func (b *Bar) Set(done, total int64) {
 		return
 	}
 	b.mu.Lock()
-	now := time.Now()
-	due := done >= total && total > 0 || now.Sub(b.set) >= interval
-	if due {
-		b.set = now
-	}
-	b.mu.Unlock()
-	if due {
-		b.bar.SetTotal(total, false)
-		b.bar.SetCurrent(done)
-	}
+	defer b.mu.Unlock()
+	b.done, b.total = done, total
 }
 
 // Remove takes the bar off the screen.
@@ -198,7 +203,7 @@ func (b *Bar) Remove() {
 }
 
 // The fewest columns that a label and a bar are worth.
-const minLabel, minBar = 10, 10
+const minLabel, minBar = 16, 10
 
 // head returns the label of a line of st.AvailableWidth columns, and prepares
 // its tail: as much as there is room for.
