@@ -136,7 +136,7 @@ func TestConnectionsLostAgainAndAgain(t *testing.T) {
 
 // A 1607 that answers a message is no matter of time.
 func TestA1607IsRetriedThreeTimes(t *testing.T) {
-	for _, code := range []codec.Code{1025, 1026, 1028, 1029} {
+	for _, code := range []codec.Code{1025, 1028, 1029} {
 		s := fakeserver.New(t)
 		o, _, _ := patient(s)
 		s.Answer = func(m fakeserver.Message, right []byte) []byte {
@@ -149,6 +149,42 @@ func TestA1607IsRetriedThreeTimes(t *testing.T) {
 		var e *client.Error
 		if !errors.Is(err, client.ErrServer) || !errors.As(err, &e) || e.Code != code || e.Attempts != 4 {
 			t.Errorf("%v: %v", code, err)
+		}
+	}
+}
+
+// A server that is replaced by another when it has given an id knows neither the
+// id nor the name. The client registers there, too, and keeps both.
+func TestReplacedBeforeTheKey(t *testing.T) {
+	for _, wait := range []time.Duration{0, time.Hour} {
+		s := fakeserver.New(t)
+		o, _, _ := patient(s)
+		o.RetryFor = wait
+		store := &memory{}
+		o.Identity = store
+		first := true
+		s.Answer = func(m fakeserver.Message, right []byte) []byte {
+			if m.Code != codec.CodePublicKey || !first {
+				return right
+			}
+			if first = m.N < 4; !first {
+				s.ForgetClients()
+				s.ForgetName(o.Name)
+			}
+			return fakeserver.GeneralError
+		}
+		err := sendAll(o, pattern(10))
+		want := "conn 1025 1026 1026 1026 1026 1027 1025 1026 1028 1029"
+		if wait == 0 { // the protocol's three retries, and no more
+			want = "conn 1025 1026 1026 1026 1026"
+			if !errors.Is(err, client.ErrServer) {
+				t.Error(err)
+			}
+		} else if err != nil || len(store.kept) != 1 {
+			t.Errorf("%v; kept %v", err, store.kept)
+		}
+		if got := strings.TrimSpace(s.Sequence()); got != want {
+			t.Errorf("sequence %q, want %q", got, want)
 		}
 	}
 }

@@ -49,7 +49,7 @@ func (c *Client) Login(ctx context.Context) (Login, error) {
 			return Login{}, err
 		}
 		unlock()
-		return Login{Identity: id, Registered: true}, c.ExchangeKey(ctx)
+		return c.enter(ctx, Login{Identity: id, Registered: true})
 	}
 	unlock()
 	return c.comeBack(ctx, *kept)
@@ -107,35 +107,41 @@ func (c *Client) keep(id Identity, old *Identity) error {
 	return nil
 }
 
-// maxReplaced is how often a client takes an identity that another process has
-// put in the place of a rejected one.
+// maxReplaced is how often a client takes another identity in the place of one
+// that the server rejects: one that another process has put there, or a new one.
 const maxReplaced = 5
 
 // comeBack brings the client to where it can send files as id, or as who takes
 // its place if the server rejects it.
 func (c *Client) comeBack(ctx context.Context, id Identity) (Login, error) {
-	for n := 1; ; n++ {
-		err := c.rejoin(ctx, id)
-		if !errors.Is(err, ErrRejected) {
-			return Login{Identity: id}, err
-		}
-		l, replaced, err := c.replace(ctx, id)
-		if !replaced || n == maxReplaced {
+	return c.enter(ctx, Login{Identity: id})
+}
+
+// enter is comeBack for who has logged in so far as l says.
+func (c *Client) enter(ctx context.Context, l Login) (Login, error) {
+	for n := 0; ; n++ {
+		err := c.rejoin(ctx, l.Identity, l.Registered)
+		if !errors.Is(err, ErrRejected) || n == maxReplaced {
 			return l, err
 		}
-		id = l.Identity
+		l, err = c.replace(ctx, l.Identity)
+		if err != nil || c.hasKey {
+			return l, err
+		}
 	}
 }
 
 // rejoin takes an AES key as id: by a 1026 if the server may have no key of it,
-// or else by a 1027.
-func (c *Client) rejoin(ctx context.Context, id Identity) error {
+// or else by a 1027. If the 1026 is refused, a 1027 shows whether the server, which
+// may be another by now, knows the id. Where a refusal is final (without
+// Options.RetryFor), one that has just registered does not ask.
+func (c *Client) rejoin(ctx context.Context, id Identity, registered bool) error {
 	if !id.KeyPending {
 		return c.Reconnect(ctx, id)
 	}
 	c.identity, c.hasKey = id, false
 	err := c.ExchangeKey(ctx)
-	if err == nil || !isRefusal(err) {
+	if err == nil || !isRefusal(err) || registered && c.opts.RetryFor <= 0 {
 		return err
 	}
 	c.log.Warn("the server takes no key under our id: reconnecting", "id", id.ID, "because", err)
@@ -148,37 +154,37 @@ func isRefusal(err error) bool {
 	return errors.Is(err, ErrServer) || errors.Is(err, ErrReply) && !errors.Is(err, ErrConnection)
 }
 
-// replace is for an identity that the server has just rejected. replaced says
-// that another process has put another in its place, which is to be tried.
-func (c *Client) replace(ctx context.Context, old Identity) (l Login, replaced bool, err error) {
+// replace is for an identity that the server has just rejected. It returns who is
+// in its place: whom another process has put there, or who has registered now. The
+// client has no key yet then, or it has one if it was a matter of the key alone.
+func (c *Client) replace(ctx context.Context, old Identity) (Login, error) {
 	offered := c.offered
-	l = Login{Identity: old, Rejected: true}
+	l := Login{Identity: old, Rejected: true}
 	unlock, err := c.lock(ctx)
 	if err != nil {
-		return l, false, err
+		return l, err
 	}
 	defer unlock()
 	now, err := c.identities().Load()
 	if err != nil {
-		return l, false, err
+		return l, err
 	}
 	if now != nil && !now.is(old) {
 		c.log.Warn("the server rejected the reconnect (1606), and another process has registered again since", "name", now.Name, "id", now.ID)
-		return Login{Identity: *now}, true, nil
+		return Login{Identity: *now}, nil
 	}
 	c.log.Warn("the server rejected the reconnect (1606): registering again", "name", old.Name, "id", old.ID)
 	id, err := c.makeIdentity(ctx, old.Name, now)
 	if err == nil {
-		unlock()
 		l.Identity, l.Registered = id, true
-		return l, false, c.ExchangeKey(ctx)
+		return l, nil
 	}
 	if !errors.Is(err, ErrNameTaken) {
-		return l, false, err
+		return l, err
 	}
 	id, err = c.claim(ctx, old, now, offered, err)
 	l.Identity, l.Registered = id, err == nil && id.ID != old.ID
-	return l, false, err
+	return l, err
 }
 
 // claim is for a rejected identity whose name is taken. The server may have

@@ -93,6 +93,7 @@ var scenarios = []scenario{
 	{"names", "other clients' ids, names that nearly agree, planted links", names, false},
 	{"descriptors", "2,000 connections and 256 descriptors", descriptors, false},
 	{"knock", "clients that connect without end, no descriptor left, two servers on one port", knock, false},
+	{"folder", "sealift side by side in one folder, while the server dies, comes back older, or is another", folder, false},
 	{"timers", "clients that are slow or silent", timers, true},
 	{"disk", "a file system of 8 MiB, a limit of the file size", disk, true},
 	{"database", "defensive.db locked, read-only, rubbish", database, true},
