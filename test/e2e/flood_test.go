@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"strings"
 	"testing"
+	"time"
 
 	"sealift/codec"
 )
@@ -24,6 +25,7 @@ func TestFloodOfRefusals(t *testing.T) {
 			bad := p.packets(p.encrypt("f", content), 0)[0].bytes()
 			field := bad[codec.RequestHeaderSize+at:]
 			binary.LittleEndian.PutUint16(field, binary.LittleEndian.Uint16(field)+1)
+			began := time.Now()
 			var all []byte
 			for range copies {
 				if alone {
@@ -45,8 +47,9 @@ func TestFloodOfRefusals(t *testing.T) {
 				}
 				replies++
 			}
-			if replies < 1 || replies > 10 {
-				t.Errorf("%d packets that contradict %s get %d replies", copies, what, replies)
+			// A few at once, then two a second, however slow the machine is.
+			if most := 10 + int(2*time.Since(began).Seconds()); replies < 1 || replies > most {
+				t.Errorf("%d packets that contradict %s get %d replies, at most %d are due", copies, what, replies, most)
 			}
 			t.Logf("%s, alone %v: %d replies", what, alone, replies)
 			q := *p // on a connection to which nothing is owed
