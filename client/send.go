@@ -14,12 +14,13 @@ import (
 
 // Result is what became of a file that the server has stored.
 type Result struct {
-	Name     string        // the name sent
-	Size     int64         // bytes
-	Cksum    uint32        // POSIX cksum of the content, equal on both sides
-	Packets  int           // the file was sent in
-	Attempts int           // how often the file was sent, 1 if nothing went wrong
-	Elapsed  time.Duration // from the first byte to the server's last word
+	ID       codec.ClientID // as whom it was sent: a server that forgot the client has it under a new id
+	Name     string         // the name sent
+	Size     int64          // bytes
+	Cksum    uint32         // POSIX cksum of the content, equal on both sides
+	Packets  int            // the file was sent in
+	Attempts int            // how often the file was sent, 1 if nothing went wrong
+	Elapsed  time.Duration  // from the first byte to the server's last word
 }
 
 // Send sends size bytes of r under name (1028), compares checksums, and
@@ -60,6 +61,7 @@ func (c *Client) deliver(ctx context.Context, t *transfer) (Result, error) {
 		return Result{}, err
 	}
 	return Result{
+		ID:   c.identity.ID,
 		Name: t.name, Size: t.size, Cksum: t.sum, Packets: t.layout.total, Attempts: t.attempts, Elapsed: time.Since(t.began),
 	}, nil
 }

@@ -252,7 +252,7 @@ func (a *app) transfer(ctx context.Context, o client.Options, identity string, f
 			m.end(f)
 			a.stored(outcome{
 				File: f.Path, Stored: true, Name: r.Name, Size: r.Size, Cksum: r.Cksum, Seconds: r.Elapsed.Seconds(),
-				MBPerSecond: megabytesPerSecond(r), Packets: r.Packets, Attempts: r.Attempts, Server: address, ClientID: id,
+				MBPerSecond: megabytesPerSecond(r), Packets: r.Packets, Attempts: r.Attempts, Server: address, ClientID: r.ID.String(),
 			})
 		},
 		Failed: func(f client.File, err error) {
