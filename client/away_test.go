@@ -189,6 +189,37 @@ func TestReplacedBeforeTheKey(t *testing.T) {
 	}
 }
 
+// A server that forgets the client between two files has each under the id that
+// it was sent under, and the results say so.
+func TestResultsSayAsWhom(t *testing.T) {
+	s := fakeserver.New(t)
+	s.CloseAfterAck = true
+	o := options(s)
+	o.Identity = &memory{}
+	c, err := client.Dial(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	login, err := c.Login(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := c.Send(t.Context(), "first", strings.NewReader("1"), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ForgetClients()
+	s.ForgetName(o.Name)
+	second, err := c.Send(t.Context(), "second", strings.NewReader("2"), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.ID != login.Identity.ID || second.ID == first.ID || second.ID != c.Identity().ID {
+		t.Errorf("logged in as %v, sent as %v and %v, now %v", login.Identity.ID, first.ID, second.ID, c.Identity().ID)
+	}
+}
+
 // Nonsense is no matter of time either: it is not the protocol that is spoken
 // there. Where it shows which one is, the server is asked once.
 func TestNonsenseIsNotWaitedFor(t *testing.T) {

@@ -48,6 +48,7 @@ type Server struct {
 	count   map[codec.Code]int
 	clients map[codec.ClientID]*account
 	names   map[string]bool
+	given   byte              // ids, also those of clients that are forgotten
 	files   map[string][]byte // stored, by name
 	live    map[net.Conn]bool
 }
@@ -410,7 +411,8 @@ func (s *Server) right(m Message, file []byte) ([]byte, error) {
 
 // register makes a client. The caller holds mu.
 func (s *Server) register(name string) codec.ClientID {
-	id := codec.ClientID{0: 0xc1, 15: byte(len(s.clients) + 1)}
+	s.given++
+	id := codec.ClientID{0: 0xc1, 15: s.given}
 	s.names[name], s.clients[id] = true, &account{}
 	return id
 }
