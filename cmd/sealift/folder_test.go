@@ -104,7 +104,7 @@ func TestStandardInput(t *testing.T) {
 		return finish(t, cmd)
 	}
 	got := pipe(content, "--as", "docs/piped", "-").succeeded(t)
-	if !strings.Contains(got.stdout, "stored -: 1000000 bytes") {
+	if !strings.Contains(got.stdout, "stored - as docs/piped: 1000000 bytes") {
 		t.Errorf("stdout %q", got.stdout)
 	}
 	pipe("", "-", "--as", "empty").succeeded(t)

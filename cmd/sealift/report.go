@@ -51,7 +51,11 @@ func (a *app) stored(o outcome) {
 	if o.Attempts > 1 {
 		again = fmt.Sprintf(", sent %d times", o.Attempts)
 	}
-	a.say("stored %s: %d bytes, cksum %d, %.2f s, %.1f MB/s%s\n", shown(o.File), o.Size, o.Cksum, o.Seconds, o.MBPerSecond, again)
+	file := shown(o.File)
+	if o.Name != filepath.ToSlash(o.File) && !strings.HasSuffix(filepath.ToSlash(o.File), "/"+o.Name) {
+		file += " as " + shown(o.Name)
+	}
+	a.say("stored %s: %d bytes, cksum %d, %.2f s, %.1f MB/s%s\n", file, o.Size, o.Cksum, o.Seconds, o.MBPerSecond, again)
 }
 
 // notStored writes a line about a file that failed: for programs about every
