@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -296,6 +299,29 @@ func newDoor(t *testing.T, s *fakeserver.Server) *door {
 		}
 	}()
 	return d
+}
+
+// A server that takes fewer connections than are wanted gets all files over those
+// that it takes, and nobody waits for the others then.
+func TestFewerConnectionsThanWanted(t *testing.T) {
+	s := fakeserver.New(t)
+	o, _, _ := patient(s)
+	d := newDoor(t, s)
+	o.Server, o.Parallel, o.Identity = d.addr, 3, &memory{}
+	var files []client.File
+	for i := range 5 {
+		path := filepath.Join(t.TempDir(), fmt.Sprint("file ", i))
+		if err := os.WriteFile(path, pattern(1000), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, client.File{Path: path})
+	}
+	results, err := client.Run(t.Context(), o, files, &client.Events{
+		LoggedIn: func(client.Login) { d.close(1<<30, fakeserver.GeneralError) },
+	})
+	if err != nil || len(results) != len(files) {
+		t.Errorf("%d of %d are stored: %v", len(results), len(files), err)
+	}
 }
 
 // A server that turns connections away before it is asked anything, as in a drain

@@ -223,8 +223,9 @@ func isForAll(err error) bool {
 func (r *run) parallel(ctx context.Context, o Options, c *Client, n int) error {
 	mix := newMixer()
 	defer mix.close()
-	c.mix = mix
 	identity, known := c.Identity(), c.peer
+	joining, enough := context.WithCancel(ctx) // nobody waits for a connection when no file is left for it
+	defer enough()
 	var wg sync.WaitGroup
 	work := func(send func() error) {
 		wg.Go(func() {
@@ -238,19 +239,29 @@ func (r *run) parallel(ctx context.Context, o Options, c *Client, n int) error {
 			r.end(err)
 		})
 	}
-	work(func() error { return r.send(ctx, c) })
+	send := func(c *Client) error {
+		c.mix = mix
+		err := r.send(ctx, c)
+		if err == nil {
+			enough()
+		}
+		return err
+	}
+	work(func() error { return send(c) })
 	for range n - 1 {
 		work(func() error {
-			c, err := dial(ctx, o, known)
+			c, err := dial(joining, o, known)
 			if err != nil {
 				return err
 			}
 			defer c.Close()
-			if _, err := c.comeBack(ctx, identity); err != nil {
+			if _, err := c.comeBack(joining, identity); err != nil {
+				if joining.Err() != nil && ctx.Err() == nil {
+					return nil
+				}
 				return err
 			}
-			c.mix = mix
-			return r.send(ctx, c)
+			return send(c)
 		})
 	}
 	wg.Wait()
