@@ -107,7 +107,7 @@ func (f *failures) add(err error, patient, unread bool) {
 			*f.last--
 			f.last = nil
 		}
-	case errors.Is(err, ErrConnection) && !errors.Is(err, ErrReply):
+	case isLoss(err):
 		if f.lost++; f.lost == 1 {
 			f.since = time.Now()
 		}
@@ -120,6 +120,10 @@ func (f *failures) add(err error, patient, unread bool) {
 		f.last = nil
 	}
 }
+
+// isLoss reports whether err is the loss of a connection, and no nonsense that
+// came over it.
+func isLoss(err error) bool { return errors.Is(err, ErrConnection) && !errors.Is(err, ErrReply) }
 
 // sent is how often the message has failed, and not the connection.
 func (f *failures) sent() int { return f.counted + f.lost }
@@ -190,7 +194,7 @@ func (c *Client) timeLeft(f *failures, err error) (left time.Duration, more bool
 	case errors.As(err, new(unreachable)):
 		left = c.opts.RetryFor - time.Since(c.line.away)
 		return left, left > 0
-	case f.lost > 0:
+	case isLoss(err):
 		left = c.opts.RetryFor - time.Since(f.since)
 		return max(left, 0), left > 0 || f.lost <= c.opts.Retries
 	}
@@ -202,7 +206,7 @@ func (c *Client) timeLeft(f *failures, err error) (left time.Duration, more bool
 func (c *Client) tellRetry(code codec.Code, f *failures, err error, left time.Duration) {
 	about := []any{"message", step(code)}
 	if left <= 0 {
-		if c.opts.RetryFor <= 0 || f.lost == 0 {
+		if c.opts.RetryFor <= 0 || !isLoss(err) {
 			about = append(about, "retry", f.counted, "of", c.opts.Retries)
 		}
 		c.log.Warn("trying again", append(about, "because", err)...)

@@ -153,7 +153,19 @@ func TestContentIsSentUnderAKeyOfItsOwn(t *testing.T) {
 // that a new connection would resume with may be another's.
 func TestSeveralAtOnceDoNotResume(t *testing.T) {
 	s := fakeserver.New(t)
-	s.Answer = faults{1028: {"drop"}}.answer
+	joined := make(chan struct{}) // the second connection has
+	s.Answer = func(m fakeserver.Message, right []byte) []byte {
+		switch {
+		case m.Code == codec.CodeReconnect && m.N == 1:
+			close(joined)
+		case m.Code == codec.CodeSendFile:
+			<-joined
+			if m.N == 1 {
+				return nil
+			}
+		}
+		return right
+	}
 	o := options(s)
 	o.Parallel = 2
 	dir := t.TempDir()
