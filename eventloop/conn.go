@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/panjf2000/gnet/v2"
 	"go.uber.org/zap"
@@ -450,7 +451,7 @@ func (c *conn) turn() turn {
 	if id, ok := c.sess.Client(); ok {
 		return turn{id: id}
 	}
-	return turn{c: c}
+	return turn{c: weak.Make(c)}
 }
 
 // Apply implements [session.Host].

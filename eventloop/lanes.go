@@ -1,8 +1,11 @@
 package eventloop
 
 import (
+	"container/heap"
 	"context"
 	"sync"
+	"time"
+	"weak"
 
 	"sealift/codec"
 	"sealift/session"
@@ -12,106 +15,262 @@ import (
 // connection whose client is not known.
 type turn struct {
 	id codec.ClientID
-	c  *conn // nil if id is known
+	c  weak.Pointer[conn] // zero if id is known; an account outlives its connection
 }
 
-// line is the work of one client that waits, in its order.
+// line is a client's account with a lane, and its work that waits, in its order.
 type line struct {
-	who  turn
-	work []func()
-	done int   // pieces of work that have been taken
-	next *line // whose turn follows
+	who     turn
+	work    []func()
+	done    int // pieces of work that have been taken from work
+	running int // pieces of work that run
+
+	used   time.Duration // the lane's clock until which the client has had its share
+	cost   time.Duration // what a piece of its work takes: the mean of the last few
+	pieces int           // that have run, up to newPieces
+
+	// While work waits:
+	since time.Duration // the lane's clock when it began to
+	due   time.Duration // the line with the earliest has the next turn
+	order uint64        // among lines with the same due
+	place int           // in the heap
 }
+
+const (
+	// maxDebt bounds what a client is charged for a piece of work, and how far its
+	// account is ahead of the clock. So it has its turn when each of the others has
+	// had as much as these two together, or before.
+	maxDebt = 500 * time.Millisecond
+
+	newPieces = 4    // of work, after which a client is not new any more
+	manyLines = 1024 // accounts that a lane keeps without looking which are settled
+)
 
 // lane runs work on a bounded number of goroutines. Clients that wait have turns,
-// one piece of work each, so that nobody waits longer because another asks for
-// more. The queue has no bound of its own: each connection waits for most of what
-// it asks for, and its window bounds the rest. A pool that blocks or refuses when
-// it is full would not do, since a loop can neither wait nor give up.
+// one piece of work each. The time that work takes is charged to its client's
+// account, and the next turn is that of the client which would have used least
+// after it. So nobody waits longer because another asks for more, or for what
+// takes longer.
+//
+// A lane has a clock of its own for the accounts: a piece of work advances it by
+// the time that it took, divided by the number of clients that have work. That is
+// what each of them would have had if all had the same. An account that is behind
+// the clock counts as if it were at the clock: what a client did not use is lost.
+// As the clock goes on whatever happens, each client's turn comes.
+//
+// The queue has no bound of its own: each connection waits for most of what it
+// asks for, and its window bounds the rest. A pool that blocks or refuses when it
+// is full would not do, since a loop can neither wait nor give up.
 type lane struct {
 	size    int
+	now     func() time.Duration // real time since some moment
 	mu      sync.Mutex
-	running int            // if that is less than size, nobody waits
-	lines   map[turn]*line // of those who wait
-	first   *line          // has the next turn
-	last    *line
-	spare   *line // empty lines
+	running int            // pieces of work; if that is less than size, none waits
+	lines   map[turn]*line // of clients that have work, or had
+	limit   int            // of lines, before those that are settled go
+	active  int            // lines that have work
+	waiting byDue
+	queued  uint64        // lines, so far
+	clock   time.Duration // see above
+	mean    time.Duration // what a piece of work takes
+	newMean time.Duration // what one of a new client takes
+}
+
+func newLane(size int) *lane {
+	start := time.Now()
+	return &lane{size: size, now: func() time.Duration { return time.Since(start) },
+		lines: make(map[turn]*line), limit: manyLines}
+}
+
+// piece is work that runs.
+type piece struct {
+	line    *line
+	work    func()
+	charged time.Duration // before it is known what it takes
 }
 
 func (l *lane) submit(who turn, work func()) {
 	l.mu.Lock()
+	ln := l.lines[who]
+	if ln == nil {
+		ln = l.open(who)
+	}
+	if ln.idle() {
+		l.active++
+	}
 	if l.running == l.size {
-		l.wait(who, work)
+		l.wait(ln, work)
 		l.mu.Unlock()
 		return
 	}
 	l.running++
+	p := l.begin(ln, work, l.clock)
 	l.mu.Unlock()
-	go l.run(work)
+	go l.run(p)
 }
 
-// wait puts work behind what who waits for already. Holds mu.
-func (l *lane) wait(who turn, work func()) {
-	ln := l.lines[who]
-	if ln == nil {
-		if ln = l.spare; ln == nil {
-			ln = new(line)
-		} else {
-			l.spare = ln.next
+func (ln *line) idle() bool { return ln.running == 0 && len(ln.work) == 0 }
+
+// open makes an account. Holds mu.
+func (l *lane) open(who turn) *line {
+	if len(l.lines) >= l.limit {
+		for _, ln := range l.lines {
+			if ln.idle() && ln.used <= l.clock {
+				delete(l.lines, ln.who)
+			}
 		}
-		ln.who = who
-		if l.lines == nil {
-			l.lines = make(map[turn]*line)
-		}
-		l.lines[who] = ln
-		l.push(ln)
+		l.limit = max(manyLines, 2*len(l.lines))
 	}
+	ln := &line{who: who}
+	l.lines[who] = ln
+	return ln
+}
+
+// wait puts work behind what its client waits for already. Holds mu.
+func (l *lane) wait(ln *line, work func()) {
 	if len(ln.work) == cap(ln.work) && 2*ln.done >= len(ln.work) {
 		n := copy(ln.work, ln.work[ln.done:])
 		clear(ln.work[n:])
 		ln.work, ln.done = ln.work[:n], 0
 	}
 	ln.work = append(ln.work, work)
-}
-
-// push makes ln the last to have its turn. Holds mu.
-func (l *lane) push(ln *line) {
-	ln.next = nil
-	if l.first == nil {
-		l.first = ln
-	} else {
-		l.last.next = ln
-	}
-	l.last = ln
-}
-
-func (l *lane) run(work func()) {
-	for work != nil {
-		work()
-		work = l.next()
+	if len(ln.work)-ln.done == 1 {
+		ln.since = l.clock
+		l.queue(ln)
 	}
 }
 
-func (l *lane) next() func() {
+// queue makes ln wait for its next turn. Holds mu.
+func (l *lane) queue(ln *line) {
+	l.queued++
+	ln.order = l.queued
+	l.price(ln)
+	heap.Push(&l.waiting, ln)
+}
+
+// price says when ln, which waits, is due. Holds mu.
+func (l *lane) price(ln *line) { ln.due = max(ln.used, ln.since) + l.charge(l.expected(ln)) }
+
+// expected is what ln's next piece of work may take. New clients may take what new
+// ones took lately, so that ever new names gain nothing. Holds mu.
+func (l *lane) expected(ln *line) time.Duration {
+	if ln.pieces == 0 {
+		return l.newMean
+	}
+	return ln.cost
+}
+
+// charge is what a client is charged for a piece of work that takes so long. What
+// takes less than most is charged by its square, a tenth of the mean with a
+// hundredth: it delays hardly anybody, and has the time that others leave. The
+// others do not lose their shares by that, since the clock goes by what is used.
+// Holds mu.
+func (l *lane) charge(took time.Duration) time.Duration {
+	if took < l.mean {
+		return took * took / l.mean
+	}
+	return took
+}
+
+// begin charges ln for work that runs now and was asked for at since. Holds mu.
+func (l *lane) begin(ln *line, work func(), since time.Duration) piece {
+	used := max(ln.used, since)
+	ln.used = used + l.charge(l.expected(ln))
+	ln.running++
+	return piece{ln, work, ln.used - used}
+}
+
+func (l *lane) run(p piece) {
+	began := l.now()
+	for p.work != nil {
+		p.work()
+		ended := l.now()
+		p = l.next(p, ended-began)
+		began = ended
+	}
+}
+
+// next settles the account for p, which took so long, and takes the next piece
+// of work. If that has no work, there is none.
+func (l *lane) next(p piece, took time.Duration) piece {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ln := l.first
-	if ln == nil {
-		l.running--
-		l.lines, l.spare = nil, nil
-		return nil
+	l.settle(p, took)
+	if len(l.waiting) == 0 {
+		if l.running--; l.running == 0 {
+			l.clock += maxDebt // nobody was kept waiting: all debts are forgiven
+		}
+		return piece{}
 	}
-	l.first = ln.next
+	ln := heap.Pop(&l.waiting).(*line)
 	work := ln.work[ln.done]
 	ln.work[ln.done] = nil
-	if ln.done++; ln.done < len(ln.work) {
-		l.push(ln)
-		return work
+	ln.done++
+	p = l.begin(ln, work, ln.since)
+	switch {
+	case ln.done < len(ln.work):
+		l.queue(ln)
+	case cap(ln.work) > 64:
+		ln.work, ln.done = nil, 0
+	default:
+		ln.work, ln.done = ln.work[:0], 0
 	}
-	delete(l.lines, ln.who)
-	*ln = line{work: ln.work[:0], next: l.spare}
-	l.spare = ln
-	return work
+	return p
+}
+
+// settle charges ln for what p took instead of what was expected. Holds mu.
+func (l *lane) settle(p piece, took time.Duration) {
+	l.clock += took / time.Duration(l.active)
+	took = min(took, maxDebt)
+	if l.mean == 0 {
+		l.mean, l.newMean = took, took
+	}
+	l.mean += (took - l.mean) / 64
+	ln := p.line
+	ln.cost = l.expected(ln) + (took-l.expected(ln))/4
+	if ln.pieces < newPieces {
+		ln.pieces++
+		l.newMean += (took - l.newMean) / 16
+	}
+	ln.used = min(ln.used+l.charge(took)-p.charged, l.clock+maxDebt)
+	ln.running--
+	switch {
+	case len(ln.work) > 0:
+		l.price(ln)
+		heap.Fix(&l.waiting, ln.place)
+	case ln.running == 0:
+		l.active--
+	}
+}
+
+// byDue is a heap of the lines that wait.
+type byDue []*line
+
+func (h byDue) Len() int { return len(h) }
+
+func (h byDue) Less(i, j int) bool {
+	return h[i].due < h[j].due || h[i].due == h[j].due && h[i].order < h[j].order
+}
+
+func (h byDue) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].place, h[j].place = i, j
+}
+
+// Push is for [heap.Push].
+func (h *byDue) Push(x any) {
+	ln := x.(*line)
+	ln.place = len(*h)
+	*h = append(*h, ln)
+}
+
+// Pop is for [heap.Pop].
+func (h *byDue) Pop() any {
+	n := len(*h) - 1
+	ln := (*h)[n]
+	(*h)[n] = nil
+	*h = (*h)[:n]
+	return ln
 }
 
 // request is an operation for the registry and who is told its result.

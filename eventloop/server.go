@@ -68,8 +68,8 @@ func New(opts Options) (*Server, error) {
 		s.listener = opts.listener(l)
 	}
 	s.changed.L = &s.mu
-	s.lanes[session.Compute] = &lane{size: max(2, opts.Workers/4)}
-	s.lanes[session.Storage] = &lane{size: opts.Workers}
+	s.lanes[session.Compute] = newLane(max(2, opts.Workers/4))
+	s.lanes[session.Storage] = newLane(opts.Workers)
 	s.ctx, s.giveUp = context.WithCancel(context.Background())
 	return s, nil
 }
