@@ -223,6 +223,40 @@ func TestResultsSayAsWhom(t *testing.T) {
 	}
 }
 
+// A verdict that gets 1607 to the end may be about a file that another sender has
+// replaced. With time, the whole file goes again.
+func TestReplacedByAnotherSender(t *testing.T) {
+	for _, tc := range []struct {
+		wait     time.Duration
+		refused  int // verdicts
+		sends    int
+		verdicts int
+	}{
+		{0, 100, 1, 4},
+		{time.Hour, 4, 2, 5},
+		{time.Hour, 12, 4, 13},
+		{time.Hour, 100, 4, 16},
+	} {
+		s := fakeserver.New(t)
+		o, _, _ := patient(s)
+		o.RetryFor = tc.wait
+		s.Answer = func(m fakeserver.Message, right []byte) []byte {
+			if m.Code == codec.CodeCRCOK && m.N <= tc.refused {
+				return fakeserver.GeneralError
+			}
+			return right
+		}
+		err := sendAll(o, pattern(10))
+		if (err == nil) != (tc.verdicts > tc.refused) || err != nil && !errors.Is(err, client.ErrServer) {
+			t.Errorf("%d refused: %v", tc.refused, err)
+		}
+		got := s.Sequence()
+		if sends, verdicts := strings.Count(got, "1028"), strings.Count(got, "1029"); sends != tc.sends || verdicts != tc.verdicts {
+			t.Errorf("%d refused: sent %d times, with %d verdicts, want %d and %d", tc.refused, sends, verdicts, tc.sends, tc.verdicts)
+		}
+	}
+}
+
 // Nonsense is no matter of time either: it is not the protocol that is spoken
 // there. Where it shows which one is, the server is asked once.
 func TestNonsenseIsNotWaitedFor(t *testing.T) {

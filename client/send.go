@@ -128,13 +128,24 @@ func (t *transfer) shape() (err error) {
 	return err
 }
 
+// maxWhole is how often the whole file is sent again, with Options.RetryFor, after
+// a verdict that got 1607 to the end: somebody else who sends under the same name
+// may have replaced it.
+const maxWhole = 3
+
 // run sends the file and confirms it.
 func (t *transfer) run(ctx context.Context) error {
-	err := t.agree(ctx, func(afterWrong bool) (uint32, error) { return t.send(ctx, afterWrong) })
-	if err != nil {
-		return err
+	for again := 1; ; again++ {
+		err := t.agree(ctx, func(afterWrong bool) (uint32, error) { return t.send(ctx, afterWrong) })
+		if err != nil {
+			return err
+		}
+		err = t.verdict(ctx, codec.CodeCRCOK)
+		if !errors.Is(err, ErrServer) || t.c.opts.RetryFor <= 0 || again > maxWhole {
+			return err
+		}
+		t.c.log.Warn("sending the whole file again", "file", t.name, "retry", again, "of", maxWhole, "because", err)
 	}
-	return t.verdict(ctx, codec.CodeCRCOK)
 }
 
 // agree sends the file until the checksums agree, or have differed too often.

@@ -174,6 +174,9 @@ func (h *household) setReborn() {
 	h.reborn = true
 }
 
+// common is a name under which several send files of their own. The last one stays.
+const common = "common"
+
 // sends runs sealift a few times, one after the other.
 func (h *household) sends(number int, rng *rand.Rand) {
 	for n := range 1 + rng.IntN(3) {
@@ -181,6 +184,13 @@ func (h *household) sends(number int, rng *rand.Rand) {
 		contents := make(map[string][]byte)
 		for i := range 1 + rng.IntN(3) {
 			name := fmt.Sprintf("file-%d-%d-%d", number, n, i)
+			if i == 0 && rng.IntN(4) == 0 {
+				name = fmt.Sprintf("of-%d/%s", number, common)
+				if err := os.MkdirAll(filepath.Join(h.dir, filepath.Dir(name)), 0o700); err != nil {
+					h.Errorf("%v", err)
+					return
+				}
+			}
 			contents[name] = pattern(rng.Uint64(), rng.IntN(300_000))
 			if err := os.WriteFile(filepath.Join(h.dir, name), contents[name], 0o600); err != nil {
 				h.Errorf("%v", err)
@@ -244,6 +254,9 @@ func (h *household) send(rng *rand.Rand, names []string, contents map[string][]b
 		}
 		if err != nil {
 			h.Errorf("%s is stored for client %q", o.File, o.ClientID)
+			continue
+		}
+		if o.Name == common {
 			continue
 		}
 		h.want = append(h.want, stored{fileName{codec.ClientID(id), o.Name}, int64(len(contents[o.File])), cksum.Checksum(contents[o.File])})
