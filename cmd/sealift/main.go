@@ -17,6 +17,7 @@ import (
 
 	"sealift/client"
 	"sealift/internal/bars"
+	"sealift/internal/stdio"
 )
 
 // version is set by the linker: -ldflags "-X main.version=…".
@@ -83,7 +84,7 @@ func (o *output) Write(b []byte) (int, error) {
 
 // run is the program. It returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr *os.File) int {
-	if wasClosed(stdout) && !wasClosed(stderr) {
+	if stdio.WasClosed(stdout) && !stdio.WasClosed(stderr) {
 		fmt.Fprintln(stderr, "Fatal error: standard output is closed; to discard what sealift says, use >/dev/null")
 		return failed
 	}

@@ -69,6 +69,21 @@ func TestClosedOutput(t *testing.T) {
 	}
 }
 
+// A standard input that is closed has no content, not even an empty one.
+func TestClosedInput(t *testing.T) {
+	s, dir := fakeserver.New(t), t.TempDir()
+	from := func(redirect string) result {
+		t.Helper()
+		cmd := command(t, dir)
+		cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `exec "$0" send --server "$1" --name n --as empty - ` + redirect, program, s.Addr}
+		return finish(t, cmd)
+	}
+	from("<&-").failed(t, "standard input is closed")
+	silent(t, s)
+	from("</dev/null").succeeded(t)
+	heard(t, s, "empty=")
+}
+
 // finish runs cmd to its end. What its Stdout is set to stays.
 func finish(t *testing.T, cmd *exec.Cmd) result {
 	t.Helper()
