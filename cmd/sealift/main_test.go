@@ -380,6 +380,10 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"--log-level=loud"}, "loud"},
 		{[]string{"--timeout=-1s"}, "negative"},
 		{[]string{"send", "--retry-for=-1s", "--server", "h", "--name", "n", "file"}, "negative"},
+		{[]string{"send", "--parallel=-3", "--server", "h", "--name", "n", "file"}, "--parallel -3: want 1 or more"},
+		{[]string{"send", "--parallel=0", "--server", "h", "--name", "n", "file"}, "--parallel 0: want 1 or more"},
+		{[]string{"send", "--as=", "--server", "h", "--name", "n", "file"}, "--as is empty"},
+		{[]string{"send", "--identity=", "--server", "h", "--name", "n", "file"}, "--identity is empty"},
 		{[]string{"--codes=925"}, "there are auto, 1025 and 825"},
 		{[]string{"version", "x"}, "x"},
 	} {

@@ -143,6 +143,9 @@ func (a *app) send(ctx context.Context, args []string) error {
 	if a.retryFor < 0 {
 		return usageError{fmt.Errorf("--retry-for %v is negative", a.retryFor)}
 	}
+	if a.parallel < 1 {
+		return usageError{fmt.Errorf("--parallel %d: want 1 or more", a.parallel)}
+	}
 	o := a.options
 	o.Server, o.Name, o.RetryFor = a.server, a.name, a.retryFor
 	if err := a.prepare(&o, path); err != nil {
