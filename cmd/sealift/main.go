@@ -112,7 +112,7 @@ func run(ctx context.Context, args []string, stdout, stderr *os.File) int {
 		fmt.Fprintf(stderr, "Fatal error: interrupted%s\n", notStored(err))
 		return interrupted
 	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "Fatal error: %v; see sealift --help\n", err)
+		fmt.Fprintf(stderr, "Fatal error: %s; see sealift --help\n", visible(err.Error()))
 		return misused
 	case errors.Is(err, a.out.err):
 		return failed // it has been told
@@ -122,7 +122,7 @@ func run(ctx context.Context, args []string, stdout, stderr *os.File) int {
 	if hint == "" && errors.As(err, &several) && several.Ended != nil {
 		hint = a.advice("", several.Ended)
 	}
-	fmt.Fprintf(stderr, "Fatal error: %s%s\n", summary(err), hint)
+	fmt.Fprintf(stderr, "Fatal error: %s%s\n", visible(summary(err)), hint)
 	if client.Temporary(err) && !a.permanent {
 		return tryLater
 	}

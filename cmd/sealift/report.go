@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"unicode"
+	"unicode/utf8"
 
 	"sealift/client"
 	"sealift/internal/bars"
@@ -71,7 +72,7 @@ func (a *app) notStored(o outcome, err error, only bool) {
 		return
 	}
 	if !ended && !errors.Is(err, client.ErrNotTried) && !errors.Is(err, client.ErrSameName) {
-		fmt.Fprintf(a.screen, "not stored: %s: %s%s\n", shown(o.File), plain(o.File, err), a.advice(o.File, err))
+		fmt.Fprintf(a.screen, "not stored: %s: %s%s\n", shown(o.File), visible(plain(o.File, err)), a.advice(o.File, err))
 	}
 }
 
@@ -162,6 +163,21 @@ func shown(path string) string {
 		return strconv.Quote(path)
 	}
 	return path
+}
+
+// visible returns a line with the characters that would do something to a
+// terminal as their escapes: the errors of the system have paths as they are.
+func visible(line string) string {
+	var b strings.Builder
+	for i := 0; i < len(line); {
+		r, size := utf8.DecodeRuneInString(line[i:])
+		c := line[i : i+size]
+		if i += size; r == utf8.RuneError || !unicode.IsPrint(r) {
+			c = strings.Trim(strconv.Quote(c), `"`)
+		}
+		b.WriteString(c)
+	}
+	return b.String()
 }
 
 // meter turns the progress of files into bars: one for each that is under way,

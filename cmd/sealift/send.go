@@ -248,7 +248,7 @@ func (a *app) transfer(ctx context.Context, o client.Options, identity string, f
 		LoggedIn: func(l client.Login) {
 			id = l.Identity.ID.String()
 			if l.Registered && !a.json {
-				a.say("registered %q with %s, id %v; kept in %s\n", l.Identity.Name, address, id, identity)
+				a.say("registered %q with %s, id %v; kept in %s\n", l.Identity.Name, address, id, shown(identity))
 			}
 		},
 		Stored: func(f client.File, r client.Result) {
