@@ -65,6 +65,15 @@ func (f File) check(o *Options) (size int64, err error) {
 	return s.before.Size(), nil
 }
 
+// passedOver reports whether a Run leaves f out without an error.
+func (f File) passedOver(o *Options) bool {
+	if !f.found {
+		return false
+	}
+	_, err := f.check(o)
+	return errors.Is(err, ErrSecret)
+}
+
 // source is a file that is open to be sent, and how it was when it was opened.
 type source struct {
 	file   *os.File
