@@ -148,6 +148,8 @@ func (a *app) advice(path string, err error) string {
 	case errors.Is(err, client.ErrName):
 		return ". --as NAME sends a file under another name"
 	case statErr != nil:
+	case errors.Is(err, client.ErrSize):
+		return fmt.Sprintf(". To send what can be read of it: sealift send --as NAME - <%s", shown(path))
 	case info.IsDir() && !errors.Is(err, fs.ErrPermission):
 		return ". -r sends what is in a folder"
 	case info.Mode()&fs.ModeNamedPipe != 0:
