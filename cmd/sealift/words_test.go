@@ -101,6 +101,33 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
+// A server that closes each connection at once: no connection is lost, for none
+// was there.
+func TestClosedAtOnce(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			nc.Close()
+		}
+	}()
+	dir := t.TempDir()
+	put(t, dir, "file", "content")
+	got := run(t, dir, "send", "--server", ln.Addr().String(), "--codes", "1025", "--retry-for", "1s", "--name", "n", "file").
+		ended(t, 75, "cannot connect to "+ln.Addr().String()+": the server closes connections before it is asked anything")
+	lines := strings.Split(strings.TrimSpace(got.stderr), "\n")
+	if strings.Contains(lines[len(lines)-1], "lost") {
+		t.Errorf("stderr %q", got.stderr)
+	}
+}
+
 // utf16Bytes returns text as an editor of Windows saves it.
 func utf16Bytes(order binary.AppendByteOrder, mark bool, text string) string {
 	var b []byte
