@@ -88,12 +88,12 @@ func TestUnreachable(t *testing.T) {
 	ln.Close()
 	dir := t.TempDir()
 	put(t, dir, "file", "content")
-	got := run(t, dir, "send", "--server", addr, "--name", "n", "file").ended(t, 75, "cannot connect to "+addr+": connection refused")
+	got := run(t, dir, "send", "--retry-for", "10ms", "--server", addr, "--name", "n", "file").ended(t, 75, "cannot connect to "+addr+": connection refused")
 	if strings.Contains(got.stderr, "lost") || strings.Contains(got.stderr, "message=0") || !strings.Contains(got.stderr, "Is the server running, and is the port right?") {
 		t.Errorf("stderr %q", got.stderr)
 	}
 	put(t, dir, "other", "content")
-	got = run(t, dir, "send", "--json", "--server", addr, "--name", "n", "file", "other").ended(t, 75, "2 of 2 files are not stored: cannot connect")
+	got = run(t, dir, "send", "--json", "--retry-for", "10ms", "--server", addr, "--name", "n", "file", "other").ended(t, 75, "2 of 2 files are not stored: cannot connect")
 	for f, o := range outcomes(t, got, 2) {
 		if o["stored"] != false || o["error"] == "" {
 			t.Errorf("%s: %v", f, o)
