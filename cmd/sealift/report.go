@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 
 	"sealift/client"
 	"sealift/internal/bars"
+	"sealift/internal/infofile"
 )
 
 // outcome is what --json writes for each file. The help of the root command
@@ -141,9 +143,16 @@ func plain(path string, err error) string {
 // advice says what may help against err, the error of the file at path.
 func (a *app) advice(path string, err error) string {
 	info, statErr := os.Stat(path)
+	var reply *client.ReplyError
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return ". Is the server running, and is the port right?"
+	case errors.Is(err, client.ErrNameTaken):
+		return a.whoElse(err)
+	case errors.As(err, &reply) && reply.OutOfStep:
+		return ". Is that a server of this protocol, and is the port right?"
+	case errors.Is(err, client.ErrServer) && client.Temporary(err):
+		return ". The server's log says why"
 	case !a.sending:
 	case errors.Is(err, client.ErrName):
 		return ". --as NAME sends a file under another name"
@@ -156,6 +165,27 @@ func (a *app) advice(path string, err error) string {
 		return fmt.Sprintf(". To send what comes out of it: sealift send --as NAME - <%s", shown(path))
 	}
 	return ""
+}
+
+// whoElse says who to be at a server where the name is taken.
+func (a *app) whoElse(err error) string {
+	me := cmp.Or(a.identity, infofile.MeName)
+	if to, err := infofile.Follow(me); err == nil {
+		me = to
+	}
+	var kept []string
+	for _, path := range infofile.Replaced(me) {
+		kept = append(kept, shown(path))
+	}
+	switch {
+	case len(kept) > 0 && a.sending:
+		return ". Who it was before is kept: --identity " + strings.Join(kept, ", or ")
+	case len(kept) > 0:
+		return ". Who it was before is kept in " + strings.Join(kept, ", ")
+	case errors.Is(err, client.ErrRejected):
+		return "" // it says so itself
+	}
+	return ". Use another name, or the identity file of whoever has this one"
 }
 
 // shown returns a path as people are shown it: quoted where it has characters

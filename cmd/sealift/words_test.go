@@ -60,6 +60,17 @@ func TestOtherProtocols(t *testing.T) {
 	}
 }
 
+// What may be a damaged reply is asked for again, and then said to be what it most
+// likely is.
+func TestBinaryProtocols(t *testing.T) {
+	dir := t.TempDir()
+	put(t, dir, "file", "content")
+	for _, says := range []string{"J\x00\x00\x00\x0a8.0.33\x00\x08\x00\x00\x00", "\xff\xfd\x18\xff\xfd\x20\xff\xfd\x23"} { // MySQL, Telnet
+		run(t, dir, "send", "--server", speaker(t, false, says), "--codes", "1025", "--retry-for", "10ms", "--name", "n", "file").
+			failed(t, "tried 4 times. Is that a server of this protocol, and is the port right?")
+	}
+}
+
 func TestServerAddresses(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, "file", "content")

@@ -9,7 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"sealift/codec"
 	"sealift/crypto/keys"
@@ -113,6 +115,33 @@ func ClearPending(path string, id codec.ClientID) error {
 }
 
 func pendingPath(path string) string { return path + ".pending" }
+
+// Replaced returns the paths of the identities that were kept beside the me.info
+// at path when others took its place, the latest first.
+func Replaced(path string) []string {
+	entries, err := os.ReadDir(folder(path))
+	if err != nil {
+		return nil
+	}
+	at := map[string]time.Time{}
+	var paths []string
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), filepath.Base(path)+".") {
+			continue
+		}
+		kept := filepath.Join(folder(path), e.Name())
+		info, err := e.Info()
+		if err != nil {
+			continue
+		}
+		if _, err := ReadMe(kept); err == nil {
+			at[kept] = info.ModTime()
+			paths = append(paths, kept)
+		}
+	}
+	slices.SortFunc(paths, func(a, b string) int { return at[b].Compare(at[a]) })
+	return paths
+}
 
 // PrivateKeyFile is a priv.key that some clients keep beside me.info, as text
 // or as DER. It is never created, only kept in step.

@@ -126,6 +126,10 @@ func TestAtAnotherServer(t *testing.T) {
 		t.Errorf("now %q, %v", now.name, now.id)
 	}
 	second.checkVerified(now.id, "file", []byte("content"))
+	// Back at the first, the name is taken, and the error says by whom.
+	o.send(first).failed(t, "Who it was before is kept: --identity "+kept)
+	put(t, o.path("transfer.info"), []byte(first.addr+"\nAda\nfile\n"))
+	run(t, o.dir, sealift).failed(t, "Who it was before is kept in "+kept)
 	if err := os.Rename(o.path(kept), o.path("me.info")); err != nil {
 		t.Fatal(err)
 	}
