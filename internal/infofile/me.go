@@ -30,10 +30,7 @@ type Me struct {
 // blanks may stand at the ends of any line, and NULs may pad it. A file that is missing gives an error that is
 // fs.ErrNotExist, rubbish one that is ErrMalformed. The file is left alone.
 func ReadMe(path string) (Me, error) {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return Me{}, malformed(path, "not a regular file")
-	}
-	text, err := read(path)
+	text, err := readRegular(path)
 	if err != nil {
 		return Me{}, err
 	}
@@ -102,7 +99,7 @@ func MarkPending(path string, id codec.ClientID) error {
 
 // IsPending reports whether that is noted of id, and not of another.
 func IsPending(path string, id codec.ClientID) bool {
-	text, err := read(pendingPath(path))
+	text, err := readRegular(pendingPath(path))
 	return err == nil && strings.TrimSpace(text) == id.String()
 }
 
@@ -154,7 +151,7 @@ type PrivateKeyFile struct {
 // mePath, if it is there and holds key; nil otherwise.
 func FindPrivateKeyFile(mePath string, key *rsa.PrivateKey) *PrivateKeyFile {
 	f := &PrivateKeyFile{path: filepath.Join(filepath.Dir(mePath), PrivateKeyName)}
-	text, err := read(f.path)
+	text, err := readRegular(f.path)
 	if err != nil {
 		return nil
 	}
