@@ -34,6 +34,9 @@ var (
 	// ErrChanged: the file changed while it was sent: its size, its times, its
 	// content, or another took its place.
 	ErrChanged = errors.New("the file changed while it was sent")
+	// ErrSize: the file has more content than its size says, or less. So it is with
+	// files that the system makes up when they are read, as in /proc.
+	ErrSize = errors.New("its size is not that of its content")
 	// ErrTooLarge: the file does not fit the protocol, or not the dialect and
 	// packet size.
 	ErrTooLarge = errors.New("the file is too large")

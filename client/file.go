@@ -39,7 +39,7 @@ func (f File) name() string {
 }
 
 // Check returns an error where o could not send f: it is not there, is no
-// regular file, cannot be read, is too large for the dialect, keeps who the
+// regular file, cannot be read, has another size than it says, is too large for the dialect, keeps who the
 // client is, or has a name that cannot be sent.
 func (f File) Check(o Options) error {
 	_, err := f.check(&o)
@@ -62,7 +62,19 @@ func (f File) check(o *Options) (size int64, err error) {
 	if _, err := plan(o.Dialect, o.PacketSize, s.before.Size()); err != nil {
 		return 0, fmt.Errorf("%s: %w", shown(f.Path), err)
 	}
+	if err := s.hasItsSize(); err != nil {
+		return 0, fmt.Errorf("%s: %w", shown(f.Path), err)
+	}
 	return s.before.Size(), nil
+}
+
+// passedOver reports whether a Run leaves f out without an error.
+func (f File) passedOver(o *Options) bool {
+	if !f.found {
+		return false
+	}
+	_, err := f.check(o)
+	return errors.Is(err, ErrSecret)
 }
 
 // source is a file that is open to be sent, and how it was when it was opened.
@@ -114,6 +126,26 @@ func newSource(file *os.File) (*source, error) {
 	var err error
 	s.before, err = file.Stat()
 	return s, err
+}
+
+// hasItsSize returns an error, an ErrSize, where the content ends elsewhere than
+// the size says, and the size stays.
+func (s *source) hasItsSize() error {
+	var b [1]byte
+	size := s.before.Size()
+	more, _ := s.file.ReadAt(b[:], size)
+	less := false
+	if size > 0 {
+		_, err := s.file.ReadAt(b[:], size-1)
+		less = err == io.EOF
+	}
+	if more == 0 && !less {
+		return nil
+	}
+	if now, err := s.file.Stat(); err != nil || now.Size() != size {
+		return err // it is being written to: the transfer sees to that
+	}
+	return fmt.Errorf("%w: the system says %d bytes", ErrSize, size)
 }
 
 func (s *source) close() {

@@ -120,11 +120,18 @@ func (c *Client) comeBack(ctx context.Context, id Identity) (Login, error) {
 // enter is comeBack for who has logged in so far as l says.
 func (c *Client) enter(ctx context.Context, l Login) (Login, error) {
 	for n := 0; ; n++ {
-		err := c.rejoin(ctx, l.Identity, l.Registered)
+		refused, err := c.rejoin(ctx, l.Identity, l.Registered)
 		if !errors.Is(err, ErrRejected) || n == maxReplaced {
 			return l, err
 		}
+		fresh := l.Registered
 		l, err = c.replace(ctx, l.Identity)
+		if fresh && refused != nil && errors.Is(err, ErrNameTaken) {
+			// It is the server that has just given the id: it lacks the key alone,
+			// and may take it later.
+			l.Registered = true
+			return l, refused
+		}
 		if err != nil || c.hasKey {
 			return l, err
 		}
@@ -134,18 +141,19 @@ func (c *Client) enter(ctx context.Context, l Login) (Login, error) {
 // rejoin takes an AES key as id: by a 1026 if the server may have no key of it,
 // or else by a 1027. If the 1026 is refused, a 1027 shows whether the server, which
 // may be another by now, knows the id. Where a refusal is final (without
-// Options.RetryFor), one that has just registered does not ask.
-func (c *Client) rejoin(ctx context.Context, id Identity, registered bool) error {
+// Options.RetryFor), one that has just registered does not ask. refused is the
+// error of a 1026 that was refused.
+func (c *Client) rejoin(ctx context.Context, id Identity, registered bool) (refused, err error) {
 	if !id.KeyPending {
-		return c.Reconnect(ctx, id)
+		return nil, c.Reconnect(ctx, id)
 	}
 	c.identity, c.hasKey = id, false
-	err := c.ExchangeKey(ctx)
+	err = c.ExchangeKey(ctx)
 	if err == nil || !isRefusal(err) || registered && c.opts.RetryFor <= 0 {
-		return err
+		return nil, err
 	}
 	c.log.Warn("the server takes no key under our id: reconnecting", "id", id.ID, "because", err)
-	return c.Reconnect(ctx, id)
+	return err, c.Reconnect(ctx, id)
 }
 
 // isRefusal reports whether the server has answered, and not with what was

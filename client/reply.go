@@ -128,8 +128,10 @@ func readError(err error, got []byte) error {
 	case len(got) > 0:
 		return fmt.Errorf("the server closed it in the middle of a reply, after % x", got)
 	}
-	return errors.New("the server closed it")
+	return errClosed
 }
+
+var errClosed = errors.New("the server closed it")
 
 func outOfStep(raw []byte, format string, args ...any) error {
 	return &ReplyError{Problem: fmt.Sprintf(format, args...), Raw: bytes.Clone(raw), OutOfStep: true}

@@ -79,7 +79,7 @@ func Run(ctx context.Context, o Options, files []File, events *Events) ([]Result
 	if events != nil {
 		r.events = *events
 	}
-	if i, j, err := sameName(files); err != nil {
+	if i, j, err := sameName(files, &o); err != nil {
 		for n, f := range files {
 			if n == i || n == j {
 				r.fail(f, err)

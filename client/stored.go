@@ -55,8 +55,9 @@ func checkStored(name string) error {
 }
 
 // sameName looks for two files that the server would store as one. i and j are
-// their places in files; the error is an ErrSameName.
-func sameName(files []File) (i, j int, err error) {
+// their places in files; the error is an ErrSameName. One that a Run passes over
+// is not sent, so each of several folders may have a me.info.
+func sameName(files []File, o *Options) (i, j int, err error) {
 	first := make(map[string]int, len(files))
 	for j, f := range files {
 		stored, err := storedName(f.name())
@@ -64,8 +65,11 @@ func sameName(files []File) (i, j int, err error) {
 			continue // it is not sent
 		}
 		i, twice := first[stored]
-		if !twice {
+		if !twice || files[i].passedOver(o) {
 			first[stored] = j
+			continue
+		}
+		if f.passedOver(o) {
 			continue
 		}
 		if files[i].Path == f.Path {

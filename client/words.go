@@ -44,6 +44,8 @@ func plainly(err error) string {
 		return errno.Error()
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &limit) && limit.Timeout():
 		return "no answer"
+	case errors.Is(err, errClosed):
+		return "the server closes connections before it is asked anything"
 	}
 	return err.Error()
 }

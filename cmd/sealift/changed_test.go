@@ -168,3 +168,31 @@ func TestAFileThatOnlySeemsToChange(t *testing.T) {
 		t.Errorf("sequence %q, want %q", got, want)
 	}
 }
+
+// A file that the system makes up when it is read has no size that could be
+// sent. That is told at once, with what helps.
+func TestFilesWithoutASize(t *testing.T) {
+	made := "/proc/version"
+	if info, err := os.Stat(made); err != nil || info.Size() != 0 {
+		t.Skip("there is no such file here")
+	}
+	s, dir := fakeserver.New(t), t.TempDir()
+	got := send(t, s, dir, made).failed(t, "/proc/version: its size is not that of its content: the system says 0 bytes. To send what can be read of it: sealift send --as NAME - </proc/version")
+	if strings.Count(got.stderr, "\n") != 1 {
+		t.Errorf("more than one line: %q", got.stderr)
+	}
+	silent(t, s)
+	content, err := os.Open(made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer content.Close()
+	want, err := os.ReadFile(made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := command(t, dir, "send", "--server", s.Addr, "--name", "n", "--as", "version", "-")
+	cmd.Stdin = content
+	finish(t, cmd).succeeded(t)
+	heard(t, s, "version="+string(want))
+}

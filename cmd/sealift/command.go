@@ -126,7 +126,14 @@ the send command, no dialects are tried.`,
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return a.send(cmd.Context(), args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, name := range []string{"as", "identity"} { // a script's variable that is not set
+				if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
+					return usageError{fmt.Errorf("--%s is empty", name)}
+				}
+			}
+			return a.send(cmd.Context(), args)
+		},
 	}
 	f := c.Flags()
 	f.StringVar(&a.server, "server", "", "HOST:PORT of the server; without a port: 1256")

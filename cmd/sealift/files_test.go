@@ -222,6 +222,18 @@ func TestSecretsAreNotSent(t *testing.T) {
 	}
 }
 
+// Each of several folders may have what is never sent.
+func TestSecretsOfTwoFolders(t *testing.T) {
+	s, dir := fakeserver.New(t), t.TempDir()
+	for _, folder := range []string{"a", "b"} {
+		put(t, dir, folder+"/me.info", "rubbish")
+		put(t, dir, folder+"/"+folder, folder)
+	}
+	send(t, s, dir, "-r", "a", "b").succeededWith(t, "passed over ")
+	heard(t, s, "a=a", "b=b")
+	send(t, s, dir, "a/me.info", "b/me.info").misused(t, "would both be stored")
+}
+
 // succeededWith is succeeded where standard error has lines that begin so.
 func (r result) succeededWith(t *testing.T, begin string) result {
 	t.Helper()

@@ -10,12 +10,16 @@ import (
 	"syscall"
 
 	"sealift/codec"
+	"sealift/internal/stdio"
 )
 
 // spool copies standard input to a temporary file, because a transfer needs its
 // size first and may read it several times. No path leads to the file: it is
 // gone with the process, however that ends. The caller closes it.
 func (a *app) spool(ctx context.Context) (_ *os.File, err error) {
+	if stdio.WasClosed(os.Stdin) {
+		return nil, errors.New("standard input is closed; to send an empty file, use </dev/null")
+	}
 	f, err := os.CreateTemp("", "sealift-*")
 	if err != nil {
 		return nil, fmt.Errorf("no room for standard input: %w; TMPDIR names another folder", err)

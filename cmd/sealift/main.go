@@ -17,6 +17,7 @@ import (
 
 	"sealift/client"
 	"sealift/internal/bars"
+	"sealift/internal/stdio"
 )
 
 // version is set by the linker: -ldflags "-X main.version=…".
@@ -83,7 +84,7 @@ func (o *output) Write(b []byte) (int, error) {
 
 // run is the program. It returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr *os.File) int {
-	if wasClosed(stdout) && !wasClosed(stderr) {
+	if stdio.WasClosed(stdout) && !stdio.WasClosed(stderr) {
 		fmt.Fprintln(stderr, "Fatal error: standard output is closed; to discard what sealift says, use >/dev/null")
 		return failed
 	}
@@ -111,7 +112,7 @@ func run(ctx context.Context, args []string, stdout, stderr *os.File) int {
 		fmt.Fprintf(stderr, "Fatal error: interrupted%s\n", notStored(err))
 		return interrupted
 	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "Fatal error: %v; see sealift --help\n", err)
+		fmt.Fprintf(stderr, "Fatal error: %s; see sealift --help\n", visible(err.Error()))
 		return misused
 	case errors.Is(err, a.out.err):
 		return failed // it has been told
@@ -121,7 +122,7 @@ func run(ctx context.Context, args []string, stdout, stderr *os.File) int {
 	if hint == "" && errors.As(err, &several) && several.Ended != nil {
 		hint = a.advice("", several.Ended)
 	}
-	fmt.Fprintf(stderr, "Fatal error: %s%s\n", summary(err), hint)
+	fmt.Fprintf(stderr, "Fatal error: %s%s\n", visible(summary(err)), hint)
 	if client.Temporary(err) && !a.permanent {
 		return tryLater
 	}

@@ -306,10 +306,12 @@ func TestFatalErrors(t *testing.T) {
 	for _, tc := range []struct {
 		code codec.Code
 		why  string
+		more []string
 	}{
-		{codec.CodeRegister, "message 1025 register: the server answered with a general error (1607); tried 4 times"},
-		{codec.CodePublicKey, "message 1026 public key: the server answered with a general error (1607); tried 4 times"},
-		{codec.CodeSendFile, `message 1028 send file of "file": the server answered with a general error (1607); tried 4 times`},
+		{codec.CodeRegister, "message 1025 register: the server answered with a general error (1607); tried 4 times", nil},
+		// With time, a 1027 would show that this server has taken the key.
+		{codec.CodePublicKey, "message 1026 public key: the server answered with a general error (1607); tried 4 times", []string{"--retry-for", "0"}},
+		{codec.CodeSendFile, `message 1028 send file of "file": the server answered with a general error (1607); tried 4 times`, nil},
 	} {
 		s, dir := fakeserver.New(t), t.TempDir()
 		s.Answer = func(m fakeserver.Message, right []byte) []byte {
@@ -319,11 +321,7 @@ func TestFatalErrors(t *testing.T) {
 			return right
 		}
 		put(t, dir, "file", "content")
-		args := []string{"send", "--dialect", "spec", "--server", s.Addr, "--name", "n", "file"}
-		if tc.code == codec.CodePublicKey { // with time, a 1027 may lead on
-			args = append(args, "--retry-for", "0")
-		}
-		got := run(t, dir, args...).ended(t, 75, tc.why)
+		got := run(t, dir, append([]string{"send", "--dialect", "spec", "--server", s.Addr, "--name", "n", "file"}, tc.more...)...).ended(t, 75, tc.why)
 		if n := strings.Count(got.stderr, "trying again"); n != 3 {
 			t.Errorf("%d retries shown: %q", n, got.stderr)
 		}
@@ -384,6 +382,10 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"--log-level=loud"}, "loud"},
 		{[]string{"--timeout=-1s"}, "negative"},
 		{[]string{"send", "--retry-for=-1s", "--server", "h", "--name", "n", "file"}, "negative"},
+		{[]string{"send", "--parallel=-3", "--server", "h", "--name", "n", "file"}, "--parallel -3: want 1 or more"},
+		{[]string{"send", "--parallel=0", "--server", "h", "--name", "n", "file"}, "--parallel 0: want 1 or more"},
+		{[]string{"send", "--as=", "--server", "h", "--name", "n", "file"}, "--as is empty"},
+		{[]string{"send", "--identity=", "--server", "h", "--name", "n", "file"}, "--identity is empty"},
 		{[]string{"--codes=925"}, "there are auto, 1025 and 825"},
 		{[]string{"version", "x"}, "x"},
 	} {

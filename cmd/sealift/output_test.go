@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode/utf8"
 
 	"sealift/codec"
 	"sealift/internal/fakeserver"
@@ -67,6 +68,41 @@ func TestClosedOutput(t *testing.T) {
 	if got := shell("2>&-"); got.status != 0 || !strings.Contains(got.stdout, "stored a") {
 		t.Errorf("%+v", got)
 	}
+}
+
+// Whatever a path is, what sealift says of it does nothing to a terminal.
+func TestPathsDoNothingToATerminal(t *testing.T) {
+	s, dir := fakeserver.New(t), t.TempDir()
+	put(t, dir, "file", "content")
+	odd := "odd\x1b[31m\u202e\xff"
+	put(t, dir, odd, "rubbish")
+	for _, got := range []result{
+		send(t, s, dir, "--as", "x", odd+"2").failed(t, "no such file"),
+		send(t, s, dir, "--as", "x", odd+"/file").failed(t, "not a directory"),
+		run(t, dir, "send", "--server", s.Addr, "--name", "n", "--identity", odd, "file").failed(t, "malformed"),
+		run(t, dir, "send", "--server", s.Addr, "--identity", odd+"2", "file").misused(t, "--name is missing"),
+		run(t, dir, "send", "--server", s.Addr, "--name", "n", "--identity", odd+"3", "file").succeeded(t),
+	} {
+		all := got.stdout + got.stderr
+		if strings.ContainsAny(all, "\x1b\u202e") || !utf8.ValidString(all) || !strings.Contains(all, `odd\x1b[31m\u202e\xff`) {
+			t.Errorf("%q", all)
+		}
+	}
+}
+
+// A standard input that is closed has no content, not even an empty one.
+func TestClosedInput(t *testing.T) {
+	s, dir := fakeserver.New(t), t.TempDir()
+	from := func(redirect string) result {
+		t.Helper()
+		cmd := command(t, dir)
+		cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `exec "$0" send --server "$1" --name n --as empty - ` + redirect, program, s.Addr}
+		return finish(t, cmd)
+	}
+	from("<&-").failed(t, "standard input is closed")
+	silent(t, s)
+	from("</dev/null").succeeded(t)
+	heard(t, s, "empty=")
 }
 
 // finish runs cmd to its end. What its Stdout is set to stays.

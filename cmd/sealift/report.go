@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,9 +13,11 @@ import (
 	"strings"
 	"syscall"
 	"unicode"
+	"unicode/utf8"
 
 	"sealift/client"
 	"sealift/internal/bars"
+	"sealift/internal/infofile"
 )
 
 // outcome is what --json writes for each file. The help of the root command
@@ -75,7 +78,7 @@ func (a *app) notStored(o outcome, err error, only bool) {
 		return
 	}
 	if !ended && !errors.Is(err, client.ErrNotTried) && !errors.Is(err, client.ErrSameName) {
-		fmt.Fprintf(a.screen, "not stored: %s: %s%s\n", shown(o.File), plain(o.File, err), a.advice(o.File, err))
+		fmt.Fprintf(a.screen, "not stored: %s: %s%s\n", shown(o.File), visible(plain(o.File, err)), a.advice(o.File, err))
 	}
 }
 
@@ -144,19 +147,49 @@ func plain(path string, err error) string {
 // advice says what may help against err, the error of the file at path.
 func (a *app) advice(path string, err error) string {
 	info, statErr := os.Stat(path)
+	var reply *client.ReplyError
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return ". Is the server running, and is the port right?"
+	case errors.Is(err, client.ErrNameTaken):
+		return a.whoElse(err)
+	case errors.As(err, &reply) && reply.OutOfStep:
+		return ". Is that a server of this protocol, and is the port right?"
+	case errors.Is(err, client.ErrServer) && client.Temporary(err):
+		return ". The server's log says why"
 	case !a.sending:
 	case errors.Is(err, client.ErrName):
 		return ". --as NAME sends a file under another name"
 	case statErr != nil:
+	case errors.Is(err, client.ErrSize):
+		return fmt.Sprintf(". To send what can be read of it: sealift send --as NAME - <%s", shown(path))
 	case info.IsDir() && !errors.Is(err, fs.ErrPermission):
 		return ". -r sends what is in a folder"
 	case info.Mode()&fs.ModeNamedPipe != 0:
 		return fmt.Sprintf(". To send what comes out of it: sealift send --as NAME - <%s", shown(path))
 	}
 	return ""
+}
+
+// whoElse says who to be at a server where the name is taken.
+func (a *app) whoElse(err error) string {
+	me := cmp.Or(a.identity, infofile.MeName)
+	if to, err := infofile.Follow(me); err == nil {
+		me = to
+	}
+	var kept []string
+	for _, path := range infofile.Replaced(me) {
+		kept = append(kept, shown(path))
+	}
+	switch {
+	case len(kept) > 0 && a.sending:
+		return ". Who it was before is kept: --identity " + strings.Join(kept, ", or ")
+	case len(kept) > 0:
+		return ". Who it was before is kept in " + strings.Join(kept, ", ")
+	case errors.Is(err, client.ErrRejected):
+		return "" // it says so itself
+	}
+	return ". Use another name, or the identity file of whoever has this one"
 }
 
 // shown returns a path as people are shown it: quoted where it has characters
@@ -166,6 +199,21 @@ func shown(path string) string {
 		return strconv.Quote(path)
 	}
 	return path
+}
+
+// visible returns a line with the characters that would do something to a
+// terminal as their escapes: the errors of the system have paths as they are.
+func visible(line string) string {
+	var b strings.Builder
+	for i := 0; i < len(line); {
+		r, size := utf8.DecodeRuneInString(line[i:])
+		c := line[i : i+size]
+		if i += size; r == utf8.RuneError || !unicode.IsPrint(r) {
+			c = strings.Trim(strconv.Quote(c), `"`)
+		}
+		b.WriteString(c)
+	}
+	return b.String()
 }
 
 // meter turns the progress of files into bars: one for each that is under way,

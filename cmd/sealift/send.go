@@ -143,6 +143,9 @@ func (a *app) send(ctx context.Context, args []string) error {
 	if a.retryFor < 0 {
 		return usageError{fmt.Errorf("--retry-for %v is negative", a.retryFor)}
 	}
+	if a.parallel < 1 {
+		return usageError{fmt.Errorf("--parallel %d: want 1 or more", a.parallel)}
+	}
 	o := a.options
 	o.Server, o.Name, o.RetryFor = a.server, a.name, a.retryFor
 	if err := a.prepare(&o, path); err != nil {
@@ -245,7 +248,7 @@ func (a *app) transfer(ctx context.Context, o client.Options, identity string, f
 		LoggedIn: func(l client.Login) {
 			id = l.Identity.ID.String()
 			if l.Registered && !a.json {
-				a.say("registered %q with %s, id %v; kept in %s\n", l.Identity.Name, address, id, identity)
+				a.say("registered %q with %s, id %v; kept in %s\n", l.Identity.Name, address, id, shown(identity))
 			}
 		},
 		Stored: func(f client.File, r client.Result) {

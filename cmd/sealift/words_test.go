@@ -60,6 +60,17 @@ func TestOtherProtocols(t *testing.T) {
 	}
 }
 
+// What may be a damaged reply is asked for again, and then said to be what it most
+// likely is.
+func TestBinaryProtocols(t *testing.T) {
+	dir := t.TempDir()
+	put(t, dir, "file", "content")
+	for _, says := range []string{"J\x00\x00\x00\x0a8.0.33\x00\x08\x00\x00\x00", "\xff\xfd\x18\xff\xfd\x20\xff\xfd\x23"} { // MySQL, Telnet
+		run(t, dir, "send", "--server", speaker(t, false, says), "--codes", "1025", "--retry-for", "10ms", "--name", "n", "file").
+			failed(t, "tried 4 times. Is that a server of this protocol, and is the port right?")
+	}
+}
+
 func TestServerAddresses(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, "file", "content")
@@ -88,16 +99,43 @@ func TestUnreachable(t *testing.T) {
 	ln.Close()
 	dir := t.TempDir()
 	put(t, dir, "file", "content")
-	got := run(t, dir, "send", "--retry-for", "300ms", "--server", addr, "--name", "n", "file").ended(t, 75, "cannot connect to "+addr+": connection refused")
+	got := run(t, dir, "send", "--retry-for", "10ms", "--server", addr, "--name", "n", "file").ended(t, 75, "cannot connect to "+addr+": connection refused")
 	if strings.Contains(got.stderr, "lost") || strings.Contains(got.stderr, "message=0") || !strings.Contains(got.stderr, "Is the server running, and is the port right?") {
 		t.Errorf("stderr %q", got.stderr)
 	}
 	put(t, dir, "other", "content")
-	got = run(t, dir, "send", "--json", "--retry-for", "300ms", "--server", addr, "--name", "n", "file", "other").ended(t, 75, "2 of 2 files are not stored: cannot connect")
+	got = run(t, dir, "send", "--json", "--retry-for", "10ms", "--server", addr, "--name", "n", "file", "other").ended(t, 75, "2 of 2 files are not stored: cannot connect")
 	for f, o := range outcomes(t, got, 2) {
 		if o["stored"] != false || o["error"] == "" {
 			t.Errorf("%s: %v", f, o)
 		}
+	}
+}
+
+// A server that closes each connection at once: no connection is lost, for none
+// was there.
+func TestClosedAtOnce(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			nc.Close()
+		}
+	}()
+	dir := t.TempDir()
+	put(t, dir, "file", "content")
+	got := run(t, dir, "send", "--server", ln.Addr().String(), "--codes", "1025", "--retry-for", "1s", "--name", "n", "file").
+		ended(t, 75, "cannot connect to "+ln.Addr().String()+": the server closes connections before it is asked anything")
+	lines := strings.Split(strings.TrimSpace(got.stderr), "\n")
+	if strings.Contains(lines[len(lines)-1], "lost") {
+		t.Errorf("stderr %q", got.stderr)
 	}
 }
 

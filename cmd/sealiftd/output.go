@@ -1,10 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"sync"
+
+	"sealift/internal/stdio"
 )
 
 // output is standard output. It remembers the first write that failed: a command
@@ -18,7 +21,24 @@ type output struct {
 }
 
 // stdout is where all commands print.
-var stdout = &output{w: os.Stdout}
+var stdout = &output{w: standardOutput()}
+
+// standardOutput is os.Stdout, or what takes nothing where that was closed when
+// the process began: a server prints nothing, and may be started so.
+func standardOutput() io.WriteCloser {
+	if stdio.WasClosed(os.Stdout) {
+		return closedOutput{}
+	}
+	return os.Stdout
+}
+
+type closedOutput struct{}
+
+func (closedOutput) Write([]byte) (int, error) {
+	return 0, errors.New("standard output is closed; to discard it, use >/dev/null")
+}
+
+func (closedOutput) Close() error { return nil }
 
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()

@@ -59,6 +59,15 @@ func read(path string) (string, error) {
 	return decode(b), nil
 }
 
+// readRegular is read for a file that we look for ourselves: a pipe of its name
+// is none, and not waited for.
+func readRegular(path string) (string, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return "", malformed(path, "not a regular file")
+	}
+	return read(path)
+}
+
 // lines splits s at any kind of line end, cuts each line at a NUL, and leaves
 // out those with nothing but white space.
 func lines(s string) []string {

@@ -9,7 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"sealift/codec"
 	"sealift/crypto/keys"
@@ -28,10 +30,7 @@ type Me struct {
 // blanks may stand at the ends of any line, and NULs may pad it. A file that is missing gives an error that is
 // fs.ErrNotExist, rubbish one that is ErrMalformed. The file is left alone.
 func ReadMe(path string) (Me, error) {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return Me{}, malformed(path, "not a regular file")
-	}
-	text, err := read(path)
+	text, err := readRegular(path)
 	if err != nil {
 		return Me{}, err
 	}
@@ -100,7 +99,7 @@ func MarkPending(path string, id codec.ClientID) error {
 
 // IsPending reports whether that is noted of id, and not of another.
 func IsPending(path string, id codec.ClientID) bool {
-	text, err := read(pendingPath(path))
+	text, err := readRegular(pendingPath(path))
 	return err == nil && strings.TrimSpace(text) == id.String()
 }
 
@@ -114,6 +113,33 @@ func ClearPending(path string, id codec.ClientID) error {
 
 func pendingPath(path string) string { return path + ".pending" }
 
+// Replaced returns the paths of the identities that were kept beside the me.info
+// at path when others took its place, the latest first.
+func Replaced(path string) []string {
+	entries, err := os.ReadDir(folder(path))
+	if err != nil {
+		return nil
+	}
+	at := map[string]time.Time{}
+	var paths []string
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), filepath.Base(path)+".") {
+			continue
+		}
+		kept := filepath.Join(folder(path), e.Name())
+		info, err := e.Info()
+		if err != nil {
+			continue
+		}
+		if _, err := ReadMe(kept); err == nil {
+			at[kept] = info.ModTime()
+			paths = append(paths, kept)
+		}
+	}
+	slices.SortFunc(paths, func(a, b string) int { return at[b].Compare(at[a]) })
+	return paths
+}
+
 // PrivateKeyFile is a priv.key that some clients keep beside me.info, as text
 // or as DER. It is never created, only kept in step.
 type PrivateKeyFile struct {
@@ -125,7 +151,7 @@ type PrivateKeyFile struct {
 // mePath, if it is there and holds key; nil otherwise.
 func FindPrivateKeyFile(mePath string, key *rsa.PrivateKey) *PrivateKeyFile {
 	f := &PrivateKeyFile{path: filepath.Join(filepath.Dir(mePath), PrivateKeyName)}
-	text, err := read(f.path)
+	text, err := readRegular(f.path)
 	if err != nil {
 		return nil
 	}

@@ -90,6 +90,23 @@ func TestTheKeyIsNotTaken(t *testing.T) {
 	o.has("me.info")
 }
 
+// The server refuses each 1026 of a client that it has just registered: it may
+// take the key later, and then the next run goes on.
+func TestTheKeyIsRefused(t *testing.T) {
+	t.Parallel()
+	d, o := serve(t, "--fault", "error=1026:4"), newOutbox(t)
+	got := o.send(d, "--name", "Ada").later(t, "message 1026 public key: the server answered with a general error (1607)")
+	if !strings.Contains(got.stdout, `registered "Ada" with`) {
+		t.Errorf("stdout %q", got.stdout)
+	}
+	o.has("me.info", "me.info.pending")
+	o.send(d).succeeded(t)
+	o.has("me.info")
+	if clients := d.clients(); len(clients) != 1 {
+		t.Errorf("clients %+v", clients)
+	}
+}
+
 // A client that comes to another server registers there, and who it was at the
 // first stays beside. With that it goes on at the first.
 func TestAtAnotherServer(t *testing.T) {
@@ -109,6 +126,10 @@ func TestAtAnotherServer(t *testing.T) {
 		t.Errorf("now %q, %v", now.name, now.id)
 	}
 	second.checkVerified(now.id, "file", []byte("content"))
+	// Back at the first, the name is taken, and the error says by whom.
+	o.send(first).failed(t, "Who it was before is kept: --identity "+kept)
+	put(t, o.path("transfer.info"), []byte(first.addr+"\nAda\nfile\n"))
+	run(t, o.dir, sealift).failed(t, "Who it was before is kept in "+kept)
 	if err := os.Rename(o.path(kept), o.path("me.info")); err != nil {
 		t.Fatal(err)
 	}

@@ -83,6 +83,10 @@ func TestOutputThatIsLost(t *testing.T) {
 			t.Error("a part of a backup is left")
 		}
 	}
+	for _, command := range commands {
+		closed := append([]string{"-c", `exec "$0" "$@" >&-`, sealiftd}, command...)
+		runEnv(t, dir, []string{"TMPDIR=" + dir}, "/bin/sh", closed...).failed(t, "standard output is closed")
+	}
 	with(gone(), "take-strays", "--dir", d.dir).failed(t, "broken pipe")
 	with(full(), "forget-missing", "--dir", d.dir).failed(t, "no space left")
 	var names []string

@@ -1,6 +1,7 @@
 //go:build unix
 
-package main
+// Package stdio tells of the standard streams what Go's runtime hides.
+package stdio
 
 import (
 	"os"
@@ -8,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wasClosed reports whether a standard stream was closed when the process began.
+// WasClosed reports whether a standard stream was closed when the process began.
 // Go's runtime puts /dev/null in its place then, open for reading and writing.
 // Who means /dev/null opens it for writing, or with O_CLOEXEC, which Linux shows
 // among the flags.
-func wasClosed(f *os.File) bool {
+func WasClosed(f *os.File) bool {
 	info, err := f.Stat()
 	if err != nil {
 		return true
