@@ -49,7 +49,7 @@ func checkStored(name string) error {
 	}
 	stored, err := storedName(name)
 	if err == nil && stored != name {
-		err = fmt.Errorf("file name %q: %w: the server would store it as %q", name, ErrName, stored)
+		err = fmt.Errorf("file name %q: %w: servers may store it as %q", name, ErrName, stored)
 	}
 	return err
 }

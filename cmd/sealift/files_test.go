@@ -104,11 +104,11 @@ func TestNamesThatTheServerWouldChange(t *testing.T) {
 		}
 		put(t, dir, "odd/"+name, name)
 		got := send(t, s, dir, "odd/"+name, "good").failed(t, "1 of 2 files is not stored")
-		if want := fmt.Sprintf("the server would store it as %q. --as NAME sends a file under another name", stored); !strings.Contains(got.stderr, want) {
+		if want := fmt.Sprintf("servers may store it as %q. --as NAME sends a file under another name", stored); !strings.Contains(got.stderr, want) {
 			t.Errorf("%q: %q", name, got.stderr)
 		}
 		heard(t, s, "good=good")
-		send(t, s, dir, "good", "--as", name).failed(t, "the server would store it as")
+		send(t, s, dir, "good", "--as", name).failed(t, "servers may store it as")
 	}
 	for _, name := range []string{"/x", "x/", "./x", "a//b", "a/../b", "..", ".", "/", strings.Repeat("a/", 17) + "x"} {
 		send(t, s, dir, "good", "--as", name).failed(t, "file name")

@@ -288,12 +288,9 @@ func (s *Server) addPacket(nc net.Conn, m Message, ups map[string]*upload, body 
 	}
 	u.packets++
 	if u.plan.Scheme == codec.PerPacket {
-		plain, err := s.decrypt(m.ID, body)
+		plain, err := s.decrypt(m.ID, body, int64(m.SendFile.OrigSize))
 		if err != nil {
-			return err
-		}
-		if len(plain) != int(m.SendFile.OrigSize) {
-			return fmt.Errorf("packet %d has %d bytes of plaintext, says %d", m.SendFile.Packet, len(plain), m.SendFile.OrigSize)
+			return fmt.Errorf("packet %d: %w", m.SendFile.Packet, err)
 		}
 		u.content = append(u.content, plain...)
 	} else {
@@ -309,17 +306,16 @@ func (s *Server) addPacket(nc net.Conn, m Message, ups map[string]*upload, body 
 			return errors.New("what follows the ciphertext is not zero")
 		}
 		var err error
-		if plain, err = s.decrypt(m.ID, u.content[:u.plan.Ciphertext]); err != nil {
+		if plain, err = s.decrypt(m.ID, u.content[:u.plan.Ciphertext], u.plan.OrigSize); err != nil {
 			return err
-		}
-		if int64(len(plain)) != u.plan.OrigSize {
-			return fmt.Errorf("%d bytes of plaintext, %d announced", len(plain), u.plan.OrigSize)
 		}
 	}
 	return s.reply(nc, m, plain)
 }
 
-func (s *Server) decrypt(id codec.ClientID, b []byte) ([]byte, error) {
+// decrypt returns the plaintext of b, which has size bytes. It tries the client's
+// keys, the last first. A wrong one may leave a padding that looks right.
+func (s *Server) decrypt(id codec.ClientID, b []byte, size int64) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.clients[id]
@@ -329,8 +325,11 @@ func (s *Server) decrypt(id codec.ClientID, b []byte) ([]byte, error) {
 	plain, err := make([]byte, len(b)), errors.New("the client has no key")
 	for _, key := range slices.Backward(a.keys) {
 		var n int
-		if n, err = aescbc.NewDecrypter(&key).Final(plain, b); err == nil {
+		if n, err = aescbc.NewDecrypter(&key).Final(plain, b); err == nil && int64(n) == size {
 			return plain[:n], nil
+		}
+		if err == nil {
+			err = fmt.Errorf("%d bytes of plaintext, %d announced", n, size)
 		}
 	}
 	return nil, err
