@@ -29,7 +29,7 @@ func (id Identity) is(other Identity) bool {
 	return id.Name == other.Name && id.ID == other.ID && id.Key.Equal(other.Key)
 }
 
-// ErrIdentityChanged: what an IdentityStore keeps is not what it had when it was
+// ErrIdentityChanged says that what an IdentityStore keeps is not what it had when it was
 // loaded. The new identity is kept elsewhere; the error says where.
 var ErrIdentityChanged = errors.New("the identity was changed meanwhile")
 

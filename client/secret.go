@@ -13,7 +13,7 @@ import (
 	"sealift/internal/infofile"
 )
 
-// ErrSecret: the file keeps who a client is, and whoever has it can take the
+// ErrSecret says that a file keeps who a client is: whoever has it can take the
 // client's place. It is never sent.
 var ErrSecret = errors.New("it is not sent")
 

@@ -10,7 +10,7 @@ import (
 // more (docs/PROTOCOL.md, 11).
 const maxFolders = 16
 
-// ErrSameName: two files of a Run would be the same file on the server.
+// ErrSameName says that two files of a Run would be the same file on the server.
 var ErrSameName = errors.New("the same name")
 
 // storedName returns the path, below the client's folder, at which a server

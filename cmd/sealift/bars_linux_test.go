@@ -219,13 +219,13 @@ func TestBars(t *testing.T) {
 		term := newTerminal(t, columns)
 		cmd := withTerminal(command(t, dir, args...), "xterm")
 		term.start(cmd)
-		text := term.wait(has("one ", "two-has-a", "0 of 4 files", "100%"))
+		term.wait(has("one ", "two-has-a", "0 of 4 files", "100%"))
 		release()
 		if err := cmd.Wait(); err != nil {
 			t.Error(err)
 		}
 		<-term.ended
-		text = term.wait(func(string) bool { return true })
+		text := term.wait(func(string) bool { return true })
 		for _, line := range barsOf(text) {
 			if n := runewidth.StringWidth(line); n >= columns {
 				t.Errorf("%d columns: %d in %q", columns, n, line)
