@@ -22,7 +22,6 @@ import (
 // Server receives files over TCP. Make one with [New], and [Server.Run] it
 // once, or [Server.Close] it.
 type Server struct {
-	gnet.BuiltinEventEngine
 	opts     Options
 	listener listener
 	acceptor *acceptor
@@ -89,7 +88,7 @@ func (s *Server) Close() error { return s.listener.Close() }
 // is an error, after which the process should end too: a loop that does not
 // answer is left behind.
 func (s *Server) Run(ctx context.Context) error {
-	client, err := gnet.NewClient(s,
+	client, err := gnet.NewClient(&events{srv: s},
 		gnet.WithNumEventLoop(s.opts.Loops), gnet.WithReadBufferCap(readBuffer),
 		gnet.WithTCPNoDelay(gnet.TCPDelay), // leave it: connections come with TCP_NODELAY, and keep-alive
 		gnet.WithLogger(gnetLog{s.opts.Log.Sugar()}))
@@ -297,11 +296,15 @@ func (s *Server) leave(c *conn) {
 	s.finish()
 }
 
-// The rest is gnet.EventHandler. gnet calls it on the loop of the connection.
+// events is what gnet calls, on the loop of the connection.
+type events struct {
+	gnet.BuiltinEventEngine
+	srv *Server
+}
 
 // OnOpen implements [gnet.EventHandler].
-func (s *Server) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
-	c := gc.Context().(*conn)
+func (e *events) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
+	s, c := e.srv, gc.Context().(*conn)
 	now := s.now()
 	c.lp, c.gc, c.entered = s.loopOf(gc), gc, true
 	c.opened, c.read, c.weighed = now, now, now
@@ -315,7 +318,8 @@ func (s *Server) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 }
 
 // OnClose implements [gnet.EventHandler].
-func (s *Server) OnClose(gc gnet.Conn, err error) gnet.Action {
+func (e *events) OnClose(gc gnet.Conn, _ error) gnet.Action {
+	s := e.srv
 	c, _ := gc.Context().(*conn)
 	if c == nil || c.gc == nil {
 		return gnet.None
@@ -334,7 +338,7 @@ func (s *Server) OnClose(gc gnet.Conn, err error) gnet.Action {
 }
 
 // OnTraffic implements [gnet.EventHandler].
-func (s *Server) OnTraffic(gc gnet.Conn) gnet.Action {
+func (e *events) OnTraffic(gc gnet.Conn) gnet.Action {
 	c, _ := gc.Context().(*conn)
 	if c == nil {
 		return gnet.None
