@@ -161,7 +161,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 
 	nc, err := s.dial(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("connect: %w", err)
+		return nil, client.Unreachable(address, err)
 	}
 	nc.Close()
 	report := &Report{Server: address}

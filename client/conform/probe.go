@@ -62,7 +62,7 @@ func (p *probe) close() {
 func (p *probe) dial() (*link, error) {
 	nc, err := p.subject.dial(p.ctx)
 	if err != nil {
-		return nil, fmt.Errorf("connect: %w", err)
+		return nil, client.Unreachable(p.subject.address, err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -81,6 +81,6 @@ func TestConformFails(t *testing.T) {
 	}
 	ln.Close()
 	<-done
-	run(t, dir, "conform", ln.Addr().String()).failed(t, "connect")
+	run(t, dir, "conform", ln.Addr().String()).ended(t, 75, "cannot connect to "+ln.Addr().String()+": connection refused. Is the server running, and is the port right?")
 	run(t, dir, "conform").misused(t, "want one server address")
 }

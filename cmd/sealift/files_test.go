@@ -78,7 +78,7 @@ func TestTwoFilesOfOneName(t *testing.T) {
 	put(t, dir, "a/report", "one")
 	put(t, dir, "b/report", "two")
 	put(t, dir, "c", "three")
-	got := send(t, s, dir, "c", "a/report", "b/report").misused(t, `a/report and b/report would both be stored as "report"`)
+	got := send(t, s, dir, "c", "a/report", "b/report").misused(t, `a/report and b/report would both be stored as "report". Send one of them by itself, under another name: --as NAME`)
 	if got.stdout != "" || strings.Count(got.stderr, "\n") != 1 {
 		t.Errorf("%+v", got)
 	}

@@ -112,14 +112,22 @@ func run(ctx context.Context, args []string, stdout, stderr *os.File) int {
 		fmt.Fprintf(stderr, "Fatal error: interrupted%s\n", notStored(err))
 		return interrupted
 	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "Fatal error: %s; see sealift --help\n", visible(err.Error()))
+		hint := "; see sealift --help"
+		if errors.Is(err, client.ErrSameName) {
+			hint = ". Send one of them by itself, under another name: --as NAME"
+		}
+		fmt.Fprintf(stderr, "Fatal error: %s%s\n", visible(err.Error()), hint)
 		return misused
 	case errors.Is(err, a.out.err):
 		return failed // it has been told
 	}
 	hint := a.hint
 	var several *client.FilesError
-	if hint == "" && errors.As(err, &several) && several.Ended != nil {
+	switch {
+	case hint != "":
+	case !errors.As(err, &several):
+		hint = a.advice("", err)
+	case several.Ended != nil:
 		hint = a.advice("", several.Ended)
 	}
 	fmt.Fprintf(stderr, "Fatal error: %s%s\n", visible(summary(err)), hint)
