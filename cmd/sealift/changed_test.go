@@ -64,6 +64,7 @@ func at1028(s *fakeserver.Server, do func(n int)) {
 		}
 		return right
 	}
+	s.Sequence() // takes the lock that each connection takes, which then has Answer
 }
 
 // A file that changes while it is sent is sent again, and what was sent before
