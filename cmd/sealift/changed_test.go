@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -134,19 +135,12 @@ func TestAFileThatChangesInMemory(t *testing.T) {
 	for i := range page {
 		page[i] = '-'
 	}
-	before, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
 	at1028(s, func(n int) {
 		if n == 1 {
 			page[5000] = '+'
 		}
 	})
 	send(t, s, dir, "--log-level", "error", "file").succeeded(t)
-	if after, _ := f.Stat(); !after.ModTime().Equal(before.ModTime()) {
-		t.Skip("here the times show it")
-	}
 	heard(t, s, "file="+string(page))
 	if got, want := s.Sequence(), "conn 1025 1026 1028 1031 1028 1029"; got != want {
 		t.Errorf("sequence %q, want %q", got, want)
@@ -173,10 +167,10 @@ func TestAFileThatOnlySeemsToChange(t *testing.T) {
 // A file that the system makes up when it is read has no size that could be
 // sent. That is told at once, with what helps.
 func TestFilesWithoutASize(t *testing.T) {
-	made := "/proc/version"
-	if info, err := os.Stat(made); err != nil || info.Size() != 0 {
-		t.Skip("there is no such file here")
+	if runtime.GOOS != "linux" {
+		t.Skip("other systems have no /proc/version, and make up no other file")
 	}
+	made := "/proc/version"
 	s, dir := fakeserver.New(t), t.TempDir()
 	got := send(t, s, dir, made).failed(t, "/proc/version: its size is not that of its content: the system says 0 bytes. To send what can be read of it: sealift send --as NAME - </proc/version")
 	if strings.Count(got.stderr, "\n") != 1 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -191,8 +192,11 @@ func TestSecretsAreNotSent(t *testing.T) {
 	put(t, dir, "priv.key", "key")
 	put(t, dir, "elsewhere/me.info", "rubbish")
 	put(t, dir, "backup.txt", string(me))
+	if runtime.GOOS == "windows" {
+		t.Skip("links need a right there that few users have")
+	}
 	if err := os.Symlink("me.info", filepath.Join(dir, "link")); err != nil {
-		t.Skip("links cannot be made: ", err)
+		t.Fatal(err)
 	}
 	if err := os.Link(filepath.Join(dir, "me.info"), filepath.Join(dir, "hard")); err != nil {
 		t.Fatal(err)

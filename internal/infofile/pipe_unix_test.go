@@ -16,7 +16,7 @@ func TestPipesAreNotWaitedFor(t *testing.T) {
 	me := filepath.Join(t.TempDir(), MeName)
 	for _, path := range []string{me, pendingPath(me), filepath.Join(filepath.Dir(me), PrivateKeyName)} {
 		if err := syscall.Mkfifo(path, 0o600); err != nil {
-			t.Skip("there are no pipes: ", err)
+			t.Fatal(err)
 		}
 	}
 	key, err := keys.Generate()
