@@ -8,12 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
-	"unicode"
 
 	"sealift/crypto/cksum"
+	"sealift/internal/printable"
 )
 
 // File is a file to send.
@@ -39,8 +37,8 @@ func (f File) name() string {
 }
 
 // Check returns an error where o could not send f: it is not there, is no
-// regular file, cannot be read, has another size than it says, is too large for the dialect, keeps who the
-// client is, or has a name that cannot be sent.
+// regular file, cannot be read, has another size than it says, is too large for
+// the dialect, keeps who the client is, or has a name that cannot be sent.
 func (f File) Check(o Options) error {
 	_, err := f.check(&o)
 	return err
@@ -60,10 +58,10 @@ func (f File) check(o *Options) (size int64, err error) {
 	}
 	defer s.close()
 	if _, err := plan(o.Dialect, o.PacketSize, s.before.Size()); err != nil {
-		return 0, fmt.Errorf("%s: %w", shown(f.Path), err)
+		return 0, fmt.Errorf("%s: %w", printable.Path(f.Path), err)
 	}
 	if err := s.hasItsSize(); err != nil {
-		return 0, fmt.Errorf("%s: %w", shown(f.Path), err)
+		return 0, fmt.Errorf("%s: %w", printable.Path(f.Path), err)
 	}
 	return s.before.Size(), nil
 }
@@ -158,7 +156,7 @@ func checkRegular(path string, info fs.FileInfo) error {
 	if info.Mode().IsRegular() {
 		return nil
 	}
-	return fmt.Errorf("%s is %s, not a regular file", shown(path), kind(info.Mode()))
+	return fmt.Errorf("%s is %s, not a regular file", printable.Path(path), kind(info.Mode()))
 }
 
 // kind says what a file that is no regular one is.
@@ -276,13 +274,4 @@ func (c *Client) SendFile(ctx context.Context, f File) (Result, error) {
 		}
 		c.log.Warn("the file changed while it was sent: sending it again", "file", name, "retry", changes+1, "of", maxChangedRetries)
 	}
-}
-
-// shown returns a path as people are shown it: as it is, or quoted where it has
-// characters that would do something to a terminal or a log.
-func shown(path string) string {
-	if path == "" || strings.ContainsFunc(path, func(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) }) {
-		return strconv.Quote(path)
-	}
-	return path
 }

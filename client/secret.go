@@ -11,6 +11,7 @@ import (
 
 	"sealift/codec"
 	"sealift/internal/infofile"
+	"sealift/internal/printable"
 )
 
 // ErrSecret says that a file keeps who a client is: whoever has it can take the
@@ -38,7 +39,7 @@ func (o *Options) checkSecret(path string, info fs.FileInfo) error {
 		base = filepath.Base(k.keeps()[0])
 	}
 	if n := filepath.Base(path); isSecretName(n, infofile.MeName) || isSecretName(n, base) {
-		return fmt.Errorf("%s: %w: files of this name keep who a client is", shown(path), ErrSecret)
+		return fmt.Errorf("%s: %w: files of this name keep who a client is", printable.Path(path), ErrSecret)
 	}
 	for _, store := range []any{o.Identity, o.Known} {
 		k, ok := store.(keeper)
@@ -47,13 +48,13 @@ func (o *Options) checkSecret(path string, info fs.FileInfo) error {
 		}
 		for _, kept := range k.keeps() {
 			if there, err := os.Stat(kept); err == nil && os.SameFile(there, info) {
-				return fmt.Errorf("%s: %w: it is %s, which sealift keeps for itself", shown(path), ErrSecret, shown(kept))
+				return fmt.Errorf("%s: %w: it is %s, which sealift keeps for itself", printable.Path(path), ErrSecret, printable.Path(kept))
 			}
 		}
 	}
 	if size := info.Size(); size >= minIdentity && size <= maxIdentity {
 		if _, err := infofile.ReadMe(path); err == nil {
-			return fmt.Errorf("%s: %w: it holds the private key of a client", shown(path), ErrSecret)
+			return fmt.Errorf("%s: %w: it holds the private key of a client", printable.Path(path), ErrSecret)
 		}
 	}
 	return nil

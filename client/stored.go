@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"sealift/codec"
+	"sealift/internal/printable"
 )
 
 // maxFolders is how many folders the name of a file may have: servers take no
@@ -19,19 +22,10 @@ var ErrSameName = errors.New("the same name")
 // differ in that.
 func storedName(name string) (string, error) {
 	s := strings.ReplaceAll(name, `\`, "/")
-	if len(s) >= 2 && s[1] == ':' && (s[0]|0x20 >= 'a' && s[0]|0x20 <= 'z') {
+	if codec.BeginsWithDrive(s) {
 		s = s[2:]
 	}
-	var elements []string
-	for e := range strings.SplitSeq(s, "/") {
-		switch e {
-		case "", ".":
-		case "..":
-			elements = elements[:max(len(elements)-1, 0)]
-		default:
-			elements = append(elements, e)
-		}
-	}
+	elements := codec.PathElements(s)
 	switch {
 	case len(elements) == 0:
 		return "", fmt.Errorf("file name %q: %w: nothing is left of it on the server", name, ErrName)
@@ -73,9 +67,9 @@ func sameName(files []File, o *Options) (i, j int, err error) {
 			continue
 		}
 		if files[i].Path == f.Path {
-			return i, j, fmt.Errorf("%w: %s is given twice", ErrSameName, shown(f.Path))
+			return i, j, fmt.Errorf("%w: %s is given twice", ErrSameName, printable.Path(f.Path))
 		}
-		return i, j, fmt.Errorf("%w: %s and %s would both be stored as %q", ErrSameName, shown(files[i].Path), shown(f.Path), stored)
+		return i, j, fmt.Errorf("%w: %s and %s would both be stored as %q", ErrSameName, printable.Path(files[i].Path), printable.Path(f.Path), stored)
 	}
 	return 0, 0, nil
 }

@@ -3,6 +3,7 @@ package codec
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 )
@@ -27,6 +28,27 @@ func CheckName(name string) error {
 // of that. Names are compared byte by byte, and no form is made of another.
 func CheckText(text string) error {
 	return nameError(0, textFault([]byte(text)))
+}
+
+// PathElements returns what a file's name is made of between its slashes, without
+// empty elements and ".". A ".." removes the element before it, and where there is
+// none it is dropped (PROTOCOL.md section 4.4).
+func PathElements(name string) (elements []string) {
+	for e := range strings.SplitSeq(name, "/") {
+		switch e {
+		case "", ".":
+		case "..":
+			elements = elements[:max(len(elements)-1, 0)]
+		default:
+			elements = append(elements, e)
+		}
+	}
+	return elements
+}
+
+// BeginsWithDrive reports whether name begins with a letter and a colon.
+func BeginsWithDrive(name string) bool {
+	return len(name) >= 2 && name[1] == ':' && name[0]|0x20 >= 'a' && name[0]|0x20 <= 'z'
 }
 
 func nameError(code Code, detail string) error {

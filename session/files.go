@@ -111,29 +111,15 @@ func CleanPath(name string) (string, error) {
 		return "", fmt.Errorf("%w: %w", ErrPath, err)
 	}
 	s := strings.ReplaceAll(name, `\`, "/")
-	if len(s) >= 3 && isDrive(s[:2]) && s[2] == '/' {
+	if len(s) >= 3 && codec.BeginsWithDrive(s) && s[2] == '/' {
 		s = s[2:]
 	}
-	var elements []string
-	for e := range strings.SplitSeq(s, "/") {
-		switch e {
-		case "", ".":
-		case "..":
-			elements = elements[:max(len(elements)-1, 0)]
-		default:
-			elements = append(elements, e)
-		}
-	}
-	for len(elements) > 1 && isDrive(elements[0]) { // brought to the front by what was dropped
+	elements := codec.PathElements(s)
+	for len(elements) > 1 && len(elements[0]) == 2 && codec.BeginsWithDrive(elements[0]) { // brought to the front by what was dropped
 		elements = elements[1:]
 	}
 	if len(elements) == 0 {
 		return "", ErrPath
 	}
 	return strings.Join(elements, "/"), nil
-}
-
-// isDrive reports whether s is a letter and a colon.
-func isDrive(s string) bool {
-	return len(s) == 2 && s[1] == ':' && s[0]|0x20 >= 'a' && s[0]|0x20 <= 'z'
 }

@@ -17,6 +17,7 @@ import (
 
 	"sealift/client"
 	"sealift/internal/bars"
+	"sealift/internal/printable"
 	"sealift/internal/stdio"
 )
 
@@ -67,29 +68,14 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-// output is standard output. It keeps the first error, so that results which
-// nobody gets do not look like success.
-type output struct {
-	w   io.Writer
-	err error
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	n, err := o.w.Write(b)
-	if err != nil && o.err == nil {
-		o.err = err
-	}
-	return n, err
-}
-
 // run is the program. It returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr *os.File) int {
 	if stdio.WasClosed(stdout) && !stdio.WasClosed(stderr) {
-		fmt.Fprintln(stderr, "Fatal error: standard output is closed; to discard what sealift says, use >/dev/null")
+		fmt.Fprintln(stderr, "Fatal error:", stdio.ErrClosed)
 		return failed
 	}
 	a := &app{
-		out:      &output{w: stdout},
+		out:      stdio.NewOutput(stdout),
 		screen:   bars.New(stderr),
 		terminal: term.IsTerminal(int(stdout.Fd())),
 	}
@@ -99,12 +85,13 @@ func run(ctx context.Context, args []string, stdout, stderr *os.File) int {
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	a.screen.Stop()
-	if a.out.err != nil {
-		fmt.Fprintf(stderr, "Fatal error: standard output cannot be written: %v\n", plain("", a.out.err))
+	lost := a.out.Close()
+	if lost != nil {
+		fmt.Fprintln(stderr, "Fatal error:", lost)
 	}
 	var usage usageError
 	switch {
-	case err == nil && a.out.err == nil:
+	case err == nil && lost == nil:
 		return succeeded
 	case err == nil:
 		return failed
@@ -116,9 +103,9 @@ func run(ctx context.Context, args []string, stdout, stderr *os.File) int {
 		if errors.Is(err, client.ErrSameName) {
 			hint = ". Send one of them by itself, under another name: --as NAME"
 		}
-		fmt.Fprintf(stderr, "Fatal error: %s%s\n", visible(err.Error()), hint)
+		fmt.Fprintf(stderr, "Fatal error: %s%s\n", printable.Line(err.Error()), hint)
 		return misused
-	case errors.Is(err, a.out.err):
+	case errors.Is(err, lost):
 		return failed // it has been told
 	}
 	hint := a.hint
@@ -130,7 +117,7 @@ func run(ctx context.Context, args []string, stdout, stderr *os.File) int {
 	case several.Ended != nil:
 		hint = a.advice("", several.Ended)
 	}
-	fmt.Fprintf(stderr, "Fatal error: %s%s\n", visible(summary(err)), hint)
+	fmt.Fprintf(stderr, "Fatal error: %s%s\n", printable.Line(summary(err)), hint)
 	if client.Temporary(err) && !a.permanent {
 		return tryLater
 	}

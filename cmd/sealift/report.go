@@ -9,15 +9,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
-	"unicode"
-	"unicode/utf8"
 
 	"sealift/client"
 	"sealift/internal/bars"
 	"sealift/internal/infofile"
+	"sealift/internal/printable"
 )
 
 // outcome is what --json writes for each file. The help of the root command
@@ -54,9 +52,9 @@ func (a *app) stored(o outcome) {
 	if o.Attempts > 1 {
 		again = fmt.Sprintf(", sent %d times", o.Attempts)
 	}
-	file := shown(o.File)
+	file := printable.Path(o.File)
 	if o.Name != filepath.ToSlash(o.File) && !strings.HasSuffix(filepath.ToSlash(o.File), "/"+o.Name) {
-		file += " as " + shown(o.Name)
+		file += " as " + printable.Path(o.Name)
 	}
 	a.say("stored %s: %d bytes, cksum %d, %.2f s, %.1f MB/s%s\n", file, o.Size, o.Cksum, o.Seconds, o.MBPerSecond, again)
 }
@@ -78,13 +76,13 @@ func (a *app) notStored(o outcome, err error, only bool) {
 		return
 	}
 	if !ended && !errors.Is(err, client.ErrNotTried) && !errors.Is(err, client.ErrSameName) {
-		fmt.Fprintf(a.screen, "not stored: %s: %s%s\n", shown(o.File), visible(plain(o.File, err)), a.advice(o.File, err))
+		fmt.Fprintf(a.screen, "not stored: %s: %s%s\n", printable.Path(o.File), printable.Line(plain(o.File, err)), a.advice(o.File, err))
 	}
 }
 
 // passedOver writes a line about what is in a folder and is no file to send.
 func (a *app) passedOver(path, why string) {
-	fmt.Fprintf(a.screen, "passed over %s: %s\n", shown(path), why)
+	fmt.Fprintf(a.screen, "passed over %s: %s\n", printable.Path(path), why)
 }
 
 func (a *app) encode(o outcome) {
@@ -138,7 +136,7 @@ func plain(path string, err error) string {
 		return p.Err.Error()
 	}
 	text := err.Error()
-	for _, prefix := range []string{shown(path) + ": ", shown(path) + " "} {
+	for _, prefix := range []string{printable.Path(path) + ": ", printable.Path(path) + " "} {
 		text = strings.TrimPrefix(text, prefix)
 	}
 	return text
@@ -162,11 +160,11 @@ func (a *app) advice(path string, err error) string {
 		return ". --as NAME sends a file under another name"
 	case statErr != nil:
 	case errors.Is(err, client.ErrSize):
-		return fmt.Sprintf(". To send what can be read of it: sealift send --as NAME - <%s", shown(path))
+		return fmt.Sprintf(". To send what can be read of it: sealift send --as NAME - <%s", printable.Path(path))
 	case info.IsDir() && !errors.Is(err, fs.ErrPermission):
 		return ". -r sends what is in a folder"
 	case info.Mode()&fs.ModeNamedPipe != 0:
-		return fmt.Sprintf(". To send what comes out of it: sealift send --as NAME - <%s", shown(path))
+		return fmt.Sprintf(". To send what comes out of it: sealift send --as NAME - <%s", printable.Path(path))
 	}
 	return ""
 }
@@ -179,7 +177,7 @@ func (a *app) whoElse(err error) string {
 	}
 	var kept []string
 	for _, path := range infofile.Replaced(me) {
-		kept = append(kept, shown(path))
+		kept = append(kept, printable.Path(path))
 	}
 	switch {
 	case len(kept) > 0 && a.sending:
@@ -190,30 +188,6 @@ func (a *app) whoElse(err error) string {
 		return "" // it says so itself
 	}
 	return ". Use another name, or the identity file of whoever has this one"
-}
-
-// shown returns a path as people are shown it: quoted where it has characters
-// that would do something to a terminal.
-func shown(path string) string {
-	if path == "" || strings.ContainsFunc(path, func(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) }) {
-		return strconv.Quote(path)
-	}
-	return path
-}
-
-// visible returns a line with the characters that would do something to a
-// terminal as their escapes: the errors of the system have paths as they are.
-func visible(line string) string {
-	var b strings.Builder
-	for i := 0; i < len(line); {
-		r, size := utf8.DecodeRuneInString(line[i:])
-		c := line[i : i+size]
-		if i += size; r == utf8.RuneError || !unicode.IsPrint(r) {
-			c = strings.Trim(strconv.Quote(c), `"`)
-		}
-		b.WriteString(c)
-	}
-	return b.String()
 }
 
 // meter turns the progress of files into bars: one for each that is under way,

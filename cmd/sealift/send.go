@@ -17,11 +17,13 @@ import (
 	"sealift/internal/bars"
 	"sealift/internal/flagenv"
 	"sealift/internal/infofile"
+	"sealift/internal/printable"
+	"sealift/internal/stdio"
 )
 
 // app is what the commands share: the flags, and where output goes.
 type app struct {
-	out       *output
+	out       *stdio.Output
 	terminal  bool // standard output is one
 	screen    *bars.Screen
 	permanent bool // a file failed for a reason that stays
@@ -225,7 +227,7 @@ func (a *app) files(ctx context.Context, args []string) ([]client.File, error) {
 		}
 	}
 	if len(files) == 0 {
-		return nil, fmt.Errorf("there is no file to send in %s", shown(args[0]))
+		return nil, fmt.Errorf("there is no file to send in %s", printable.Path(args[0]))
 	}
 	return files, nil
 }
@@ -248,7 +250,7 @@ func (a *app) transfer(ctx context.Context, o client.Options, identity string, f
 		LoggedIn: func(l client.Login) {
 			id = l.Identity.ID.String()
 			if l.Registered && !a.json {
-				a.say("registered %q with %s, id %v; kept in %s\n", l.Identity.Name, address, id, shown(identity))
+				a.say("registered %q with %s, id %v; kept in %s\n", l.Identity.Name, address, id, printable.Path(identity))
 			}
 		},
 		Stored: func(f client.File, r client.Result) {

@@ -156,7 +156,7 @@ func verifyCommand() *cobra.Command {
 			case err != nil:
 				fmt.Fprintf(w, "%s: %v\n", shown(row.Path), err)
 			}
-			if lost := stdout.failed(); lost != nil {
+			if lost := stdout.Err(); lost != nil {
 				stop(lost) // nobody hears what else is found
 			}
 		})

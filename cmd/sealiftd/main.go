@@ -12,7 +12,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"sealift/internal/flagenv"
+	"sealift/internal/stdio"
 )
+
+// stdout is where all commands print.
+var stdout = stdio.NewOutput(os.Stdout)
 
 func main() {
 	ctx, drain := context.WithCancel(context.Background())
@@ -31,7 +35,7 @@ func main() {
 	cmd := root()
 	cmd.SetOut(stdout)
 	err := cmd.ExecuteContext(ctx)
-	switch lost := stdout.close(); {
+	switch lost := stdout.Close(); {
 	case lost == nil || errors.Is(err, lost):
 	case err == nil:
 		err = lost

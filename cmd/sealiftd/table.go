@@ -6,7 +6,7 @@ import (
 	"strings"
 	"unicode"
 
-	"golang.org/x/text/width"
+	"github.com/mattn/go-runewidth"
 )
 
 // table prints rows in columns, two blanks apart. Columns are as wide on a
@@ -23,7 +23,7 @@ func (t *table) print(w io.Writer) error {
 			if i == len(widths) {
 				widths = append(widths, 0)
 			}
-			widths[i] = max(widths[i], places(cell))
+			widths[i] = max(widths[i], runewidth.StringWidth(cell))
 		}
 	}
 	for _, row := range t.rows {
@@ -31,7 +31,7 @@ func (t *table) print(w io.Writer) error {
 		for i, cell := range row {
 			line.WriteString(cell)
 			if i < len(row)-1 {
-				line.WriteString(strings.Repeat(" ", widths[i]-places(cell)+2))
+				line.WriteString(strings.Repeat(" ", widths[i]-runewidth.StringWidth(cell)+2))
 			}
 		}
 		line.WriteByte('\n')
@@ -40,20 +40,6 @@ func (t *table) print(w io.Writer) error {
 		}
 	}
 	return nil
-}
-
-// places is how many places of a terminal a text takes.
-func places(text string) (n int) {
-	for _, r := range text {
-		switch k := width.LookupRune(r).Kind(); {
-		case unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf):
-		case k == width.EastAsianWide || k == width.EastAsianFullwidth:
-			n += 2
-		default:
-			n++
-		}
-	}
-	return n
 }
 
 // shown is a name as it is printed for a person: what cannot be seen in it is

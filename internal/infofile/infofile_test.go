@@ -86,10 +86,18 @@ func keyBase64(t *testing.T, me Me) string {
 
 func equal(a, b Me) bool { return a.Name == b.Name && a.ID == b.ID && a.Key.Equal(b.Key) }
 
+func writeMe(path string, me Me) error {
+	text, err := me.Text()
+	if err != nil {
+		return err
+	}
+	return replace(path, text)
+}
+
 func TestMeAsTheDocumentsHaveIt(t *testing.T) {
 	me := testMe(t)
 	path := filepath.Join(t.TempDir(), MeName)
-	if err := WriteMe(path, me); err != nil {
+	if err := writeMe(path, me); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(path)
@@ -107,7 +115,7 @@ func TestMeAsTheDocumentsHaveIt(t *testing.T) {
 		t.Errorf("read back %+v, %v", got, err)
 	}
 	other := testMe(t)
-	if err := WriteMe(path, other); err != nil {
+	if err := writeMe(path, other); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := ReadMe(path); err != nil || !equal(got, other) {
@@ -118,12 +126,12 @@ func TestMeAsTheDocumentsHaveIt(t *testing.T) {
 	}
 }
 
-// A reader sees the old file or the new one, never a half: WriteMe must not
+// A reader sees the old file or the new one, never a half: writeMe must not
 // write into the file that is there.
 func TestMeIsReplacedAtOnce(t *testing.T) {
 	me := testMe(t)
 	path := filepath.Join(t.TempDir(), MeName)
-	if err := WriteMe(path, me); err != nil {
+	if err := writeMe(path, me); err != nil {
 		t.Fatal(err)
 	}
 	old, err := os.Open(path)
@@ -131,7 +139,7 @@ func TestMeIsReplacedAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer old.Close()
-	if err := WriteMe(path, testMe(t)); err != nil {
+	if err := writeMe(path, testMe(t)); err != nil {
 		t.Fatal(err)
 	}
 	oldInfo, _ := old.Stat()
@@ -197,19 +205,19 @@ func TestRubbishMeStays(t *testing.T) {
 
 func TestNoMeCanBeWritten(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "not", "there", MeName)
-	if err := WriteMe(missing, testMe(t)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("WriteMe: %v", err)
+	if err := writeMe(missing, testMe(t)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("writeMe: %v", err)
 	}
 	dir := t.TempDir()
 	// A directory in the way: the temporary file must go.
 	if err := os.Mkdir(filepath.Join(dir, MeName), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := WriteMe(filepath.Join(dir, MeName), testMe(t)); err == nil {
+	if err := writeMe(filepath.Join(dir, MeName), testMe(t)); err == nil {
 		t.Error("wrote over a directory")
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
-		t.Errorf("WriteMe left %v", entries)
+		t.Errorf("writeMe left %v", entries)
 	}
 }
 
@@ -280,7 +288,7 @@ func FuzzReadMe(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if err := WriteMe(path, me); err != nil {
+		if err := writeMe(path, me); err != nil {
 			t.Fatal(err)
 		}
 		if again, err := ReadMe(path); err != nil || fmt.Sprint(again.Name, again.ID) != fmt.Sprint(me.Name, me.ID) {

@@ -77,17 +77,6 @@ func (me Me) Text() ([]byte, error) {
 	return fmt.Appendf(nil, "%s\n%s\n%s\n", me.Name, me.ID, base64.StdEncoding.EncodeToString(der)), nil
 }
 
-// WriteMe writes a me.info that only its owner can read. It is whole or not
-// there, also after a power cut: a temporary file beside it is synced and then
-// renamed over it.
-func WriteMe(path string, me Me) error {
-	text, err := me.Text()
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return replace(path, text)
-}
-
 // A client whose public key no server has acknowledged has a file beside its
 // me.info, path.pending, with its id.
 
