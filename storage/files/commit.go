@@ -43,7 +43,7 @@ func (s *Store) Commit(ctx context.Context, f *session.File) error {
 	if err != nil {
 		return err
 	}
-	return s.atHome()
+	return s.rootHome.check()
 }
 
 // errGone is an incoming file that is not there, or not any more.

@@ -214,7 +214,7 @@ func (in *incoming) Close() error {
 			return err
 		}
 	}
-	if err := in.store.atHome(); err != nil {
+	if err := in.store.incomingHome.check(); err != nil {
 		return errors.Join(err, in.release())
 	}
 	if !in.store.fsync || !in.slot {
