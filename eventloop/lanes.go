@@ -152,9 +152,10 @@ func (l *lane) queue(ln *line) {
 func (l *lane) price(ln *line) { ln.due = max(ln.used, ln.since) + l.charge(l.expected(ln)) }
 
 // expected is what ln's next piece of work may take. New clients may take what new
-// ones took lately, so that ever new names gain nothing. Holds mu.
+// ones took lately, so that ever new names gain nothing; what a client's first piece
+// took says little of the next, which may be of another kind. Holds mu.
 func (l *lane) expected(ln *line) time.Duration {
-	if ln.pieces == 0 {
+	if ln.pieces < newPieces {
 		return l.newMean
 	}
 	return ln.cost
@@ -227,7 +228,10 @@ func (l *lane) settle(p piece, took time.Duration) {
 	}
 	l.mean += (took - l.mean) / 64
 	ln := p.line
-	ln.cost = l.expected(ln) + (took-l.expected(ln))/4
+	if ln.pieces == 0 {
+		ln.cost = l.newMean
+	}
+	ln.cost += (took - ln.cost) / 4
 	if ln.pieces < newPieces {
 		ln.pieces++
 		l.newMean += (took - l.newMean) / 16
