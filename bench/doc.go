@@ -3,11 +3,14 @@
 // Command bench measures Sealift beside other servers, on the same bytes, in the
 // same run:
 //
-//	go run ./bench                          everything, under ten minutes on two cores
-//	go run ./bench bulk --peer sealift,sftp one scenario, some servers
-//	go run ./bench --json run.json --plot d keep the figures, draw them
-//	go run ./bench --from run.json          print the tables of a run that was kept
-//	go run ./bench bulk --profile d         with profiles of the servers in Go
+//	go -C bench run .                          everything, under ten minutes on two cores
+//	go -C bench run . bulk --peer sealift,sftp one scenario, some servers
+//	go -C bench run . --json run.json --plot d keep the figures, draw them
+//	go -C bench run . --from run.json          print the tables of a run that was kept
+//	go -C bench run . bulk --profile d         with profiles of the servers in Go
+//
+// It is a module of its own, so that the product does not require what only bench
+// needs. With -C bench, the paths in its flags are relative to the folder bench.
 //
 // Each turn starts a server in a process of its own and the load generator in
 // another. The servers take turns, A B A B, and the tables show medians: on a
