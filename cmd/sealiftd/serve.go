@@ -16,6 +16,7 @@ import (
 	"sealift/codec"
 	"sealift/eventloop"
 	"sealift/internal/daemon"
+	"sealift/internal/version"
 	"sealift/session"
 	"sealift/storage/files"
 )
@@ -111,7 +112,7 @@ func serveCommand() *cobra.Command {
 				}
 			}
 			err = daemon.Run(cmd.Context(), cfg, func(addr *net.TCPAddr) {
-				cfg.Log.Info("listening", zap.Stringer("address", addr), zap.String("dir", cfg.Dir), zap.String("version", version()))
+				cfg.Log.Info("listening", zap.Stringer("address", addr), zap.String("dir", cfg.Dir), zap.String("version", version.Number()))
 				if addrFile != "" {
 					if err := writeWhole(addrFile, addr.String()+"\n"); err != nil {
 						cfg.Log.Error("writing the address", zap.Error(err))
