@@ -22,6 +22,10 @@
 // checksum, a 1604 must come, and afterwards all that is stored is read back.
 // One wrong byte fails the run.
 //
+// A peer that the machine does not have is left out, with a line that says what is
+// missing. tusd is fetched and built by the Go tool beforehand, and kept in the
+// user's cache; with --tiny only if --peer names it.
+//
 // The scenarios are in scenario.go, the peers in peer.go, what --json writes in
 // package report. Package goroutine is a peer, and an example of a server over
 // package session that is not the event loop's.
