@@ -4,7 +4,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -104,11 +106,50 @@ func TestReadme(t *testing.T) {
 	var table strings.Builder
 	report.PrintMarkdown(&table, run)
 	if strings.Count(table.String(), "\n") < 10 || !strings.Contains(string(readme), "\n"+table.String()+"\n") {
-		t.Errorf("go run ./bench --from bench/%s --markdown makes a table that is not the README's:\n%s", quoted, &table)
+		t.Errorf("go -C bench run . --from %s --markdown makes a table that is not the README's:\n%s", quoted, &table)
 	}
 	if !strings.Contains(string(readme), "(bench/results/overview.png)") {
 		t.Error("there is no picture")
 	}
+}
+
+// What is measured is built of the same versions as what is shipped.
+func TestRequirementsAreTheProducts(t *testing.T) {
+	product, ours := requirements(t, ".."), requirements(t, ".")
+	shared := 0
+	for path, version := range ours {
+		want, ok := product[path]
+		if !ok {
+			continue
+		}
+		shared++
+		if version != want {
+			t.Errorf("%s is %s here and %s in the product", path, version, want)
+		}
+	}
+	if shared < 10 {
+		t.Errorf("only %d requirements are the product's", shared)
+	}
+}
+
+// requirements are the versions in the go.mod of the module in dir.
+func requirements(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	out, err := exec.Command("go", "-C", dir, "mod", "edit", "-json").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mod struct {
+		Require []struct{ Path, Version string }
+	}
+	if err := json.Unmarshal(out, &mod); err != nil {
+		t.Fatal(err)
+	}
+	versions := make(map[string]string)
+	for _, r := range mod.Require {
+		versions[r.Path] = r.Version
+	}
+	return versions
 }
 
 // A server that computes another checksum, or owes a reply, does not get away.

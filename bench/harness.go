@@ -42,7 +42,7 @@ func newHarness(o options) (*harness, error) {
 	files.SpreadFolders(root) // each server's
 	_ = root.Close()
 	h := &harness{opts: o, dir: dir, missing: make(map[string]error), notes: os.Stderr}
-	h.run = &report.Run{Command: strings.Join(os.Args[1:], " "), Began: time.Now(), Machine: describeMachine(dir)}
+	h.run = &report.Run{Command: strings.Join(os.Args[1:], " ")}
 	return h, nil
 }
 
@@ -51,6 +51,10 @@ func (h *harness) close() error { return os.RemoveAll(h.dir) }
 func (h *harness) note(format string, args ...any) { fmt.Fprintf(h.notes, format+"\n", args...) }
 
 func (h *harness) runAll(ctx context.Context, chosen []scenario) error {
+	if err := h.findPeers(ctx, chosen); err != nil {
+		return err
+	}
+	h.run.Began, h.run.Machine = time.Now(), describeMachine(h.dir)
 	for _, s := range chosen {
 		h.run.Scenarios = append(h.run.Scenarios, report.Scenario{Name: s.name, About: s.about, Table: s.table})
 		if s.table == report.Parts {
@@ -114,19 +118,60 @@ func (h *harness) runCase(ctx context.Context, s scenario, c kase) error {
 	return nil
 }
 
-func (h *harness) wanted(p *peer) bool {
-	if len(h.opts.peers) > 0 && !slices.Contains(h.opts.peers, p.name) {
-		return false
-	}
-	err, known := h.missing[p.name]
-	if !known && p.needs != nil {
-		if err = p.needs(); err != nil {
+// wanted reports whether a peer is to be measured, and can be.
+func (h *harness) wanted(p *peer) bool { return h.asked(p) && h.missing[p.name] == nil }
+
+func (h *harness) asked(p *peer) bool {
+	return len(h.opts.peers) == 0 || slices.Contains(h.opts.peers, p.name)
+}
+
+// findPeers looks which of the scenarios' peers this machine can run, and fetches
+// what it can, before the first is measured: a compiler must not run beside them.
+// It goes on without the others; an error is the end of ctx.
+func (h *harness) findPeers(ctx context.Context, chosen []scenario) error {
+	for _, p := range peers {
+		if p.needs == nil || !h.asked(p) || !h.haveCase(chosen, p) {
+			continue
+		}
+		err := p.needs()
+		var lacks fetchable
+		if errors.As(err, &lacks) && h.mayFetch(p) {
+			h.note("fetching %s %s and building it; later runs find it in the user's cache", p.name, lacks.program.version)
+			if err = lacks.program.fetch(ctx); err == nil {
+				err = p.needs()
+			}
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			h.missing[p.name] = err
 			h.note("without %s: %v", p.name, err)
 			h.run.Missing = append(h.run.Missing, fmt.Sprintf("%s: %v", p.name, err))
 		}
-		h.missing[p.name] = err
 	}
-	return err == nil
+	return nil
+}
+
+// mayFetch reports whether a peer is worth minutes of fetching and building. For a
+// look at whether everything works it is not, unless the peer is asked for.
+func (h *harness) mayFetch(p *peer) bool {
+	return !h.opts.tiny || slices.Contains(h.opts.peers, p.name)
+}
+
+// haveCase reports whether there is a case to run on a peer.
+func (h *harness) haveCase(chosen []scenario, p *peer) bool {
+	for _, s := range chosen {
+		if s.table == report.Parts {
+			continue
+		}
+		for _, c := range h.casesOf(s) {
+			if slices.Contains(c.peers, p.name) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // turnTime is how long a turn may take before it has failed.

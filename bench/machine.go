@@ -3,6 +3,7 @@
 package main
 
 import (
+	"debug/buildinfo"
 	"fmt"
 	"os"
 	"os/exec"
@@ -50,8 +51,12 @@ func describeMachine(dir string) report.Machine {
 		say("python", python, "--version")
 		say("pycryptodome", python, "-c", "try: import Cryptodome as c\nexcept ImportError: import Crypto as c\nprint(c.__version__)")
 	}
-	if tusd, err := findTus(); err == nil {
-		say("tusd", tusd, "-version")
+	if program, err := findTus(); err == nil {
+		say("tusd", program, "-version")
+		// Releases print their version; go install leaves it in the build information.
+		if info, err := buildinfo.ReadFile(program); err == nil && strings.HasPrefix(info.Main.Version, "v") {
+			m.Versions["tusd"] = info.Main.Version
+		}
 	}
 	return m
 }

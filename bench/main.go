@@ -16,6 +16,7 @@ import (
 
 	"sealift/bench/load"
 	"sealift/bench/report"
+	"sealift/internal/infofile"
 )
 
 func main() {
@@ -126,7 +127,7 @@ func writeRun(path string, run *report.Run) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, append(b, '\n'), 0o644)
+	return infofile.Replace(path, append(b, '\n'), 0o644)
 }
 
 func readRun(path string) (*report.Run, error) {

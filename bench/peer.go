@@ -18,7 +18,8 @@ import (
 // peer is a server to measure.
 type peer struct {
 	name, about string
-	// needs says what the machine lacks to run it, nil if nothing.
+	// needs says what the machine lacks to run it, nil if nothing. A fetchable is
+	// what bench can get by itself.
 	needs func() error
 	// start starts one whose files go below o.dir.
 	start func(ctx context.Context, h *harness, o serverOptions, env []string) (*server, error)
@@ -67,7 +68,7 @@ var peers = []*peer{
 		needs: sshNeeds, start: startSSH, clients: sftpClients, slow: true,
 	},
 	{
-		name: "tusd", about: "tusd and curl, no encryption; found by the environment's TUSD or in the PATH",
+		name: "tusd", about: "tusd and curl, no encryption; found by the environment's TUSD or in the PATH, or fetched",
 		needs: tusNeeds, start: startTus, clients: tusClients,
 	},
 	{

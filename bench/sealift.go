@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"sealift/bench/load"
 )
@@ -48,15 +49,23 @@ func sealiftClients(ctx context.Context, h *harness, s *server, spec load.Spec) 
 	return all, nil
 }
 
-// sealiftProgram builds the client, once.
+// sealiftProgram builds the client, once, with what the product's go.mod requires.
 func (h *harness) sealiftProgram() (string, error) {
-	path := filepath.Join(h.dir, "sealift")
+	path, err := filepath.Abs(filepath.Join(h.dir, "sealift"))
+	if err != nil {
+		return "", err
+	}
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
-	out, err := exec.Command("go", "build", "-o", path, "sealift/cmd/sealift").CombinedOutput()
+	product, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "sealift").Output()
 	if err != nil {
-		return "", fmt.Errorf("building the client, which needs the module as the working directory: %w\n%s", err, out)
+		return "", fmt.Errorf("looking for the module sealift from the working directory, which must be in the checkout: %w", err)
+	}
+	build := exec.Command("go", "build", "-o", path, "./cmd/sealift")
+	build.Dir = strings.TrimSpace(string(product))
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the client in %s: %w\n%s", build.Dir, err, out)
 	}
 	return path, nil
 }

@@ -18,19 +18,34 @@ import (
 // The peer tusd is the reference server of the tus protocol, uploads over HTTP
 // that can be resumed, with curl as the client.
 
+var tusd = goProgram{name: "tusd", path: "github.com/tus/tusd/v2/cmd/tusd", version: "v2.9.1"}
+
+// findTus looks for the program that TUSD names, or else in the PATH, or else for
+// the one that an earlier run has fetched.
 func findTus() (string, error) {
 	if path := os.Getenv("TUSD"); path != "" {
 		return exec.LookPath(path)
 	}
-	return exec.LookPath("tusd")
+	if path, err := exec.LookPath(tusd.name); err == nil {
+		return path, nil
+	}
+	kept, err := tusd.kept()
+	if err != nil {
+		return "", err
+	}
+	return exec.LookPath(kept)
 }
 
 func tusNeeds() error {
-	if _, err := findTus(); err != nil {
-		return errors.New("there is no tusd (go install github.com/tus/tusd/v2/cmd/tusd@latest; or set TUSD)")
-	}
 	if _, err := exec.LookPath("curl"); err != nil {
 		return errors.New("there is no curl")
+	}
+	_, err := findTus()
+	switch {
+	case err != nil && os.Getenv("TUSD") != "":
+		return fmt.Errorf("TUSD: %w", err)
+	case err != nil:
+		return fetchable{errors.New("there is no tusd (with --peer tusd it is fetched; or set TUSD)"), tusd}
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"sealift/internal/version"
 )
 
 // command returns the command line.
@@ -80,7 +82,7 @@ The exit status is
 			return nil
 		},
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintln(a.out, "sealift", version)
+			_, err := fmt.Fprintln(a.out, version.Line("sealift"))
 			return err
 		},
 	})

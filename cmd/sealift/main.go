@@ -21,9 +21,6 @@ import (
 	"sealift/internal/stdio"
 )
 
-// version is set by the linker: -ldflags "-X main.version=…".
-var version = "dev"
-
 // The exit statuses. Those above 2 have the numbers of sysexits.h and of shells.
 const (
 	succeeded   = 0

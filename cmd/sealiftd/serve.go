@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"os"
 	"strconv"
 	"time"
 
@@ -16,6 +15,8 @@ import (
 	"sealift/codec"
 	"sealift/eventloop"
 	"sealift/internal/daemon"
+	"sealift/internal/infofile"
+	"sealift/internal/version"
 	"sealift/session"
 	"sealift/storage/files"
 )
@@ -111,9 +112,9 @@ func serveCommand() *cobra.Command {
 				}
 			}
 			err = daemon.Run(cmd.Context(), cfg, func(addr *net.TCPAddr) {
-				cfg.Log.Info("listening", zap.Stringer("address", addr), zap.String("dir", cfg.Dir), zap.String("version", version()))
+				cfg.Log.Info("listening", zap.Stringer("address", addr), zap.String("dir", cfg.Dir), zap.String("version", version.Number()))
 				if addrFile != "" {
-					if err := writeWhole(addrFile, addr.String()+"\n"); err != nil {
+					if err := infofile.Replace(addrFile, []byte(addr.String()+"\n"), 0o644); err != nil {
 						cfg.Log.Error("writing the address", zap.Error(err))
 					}
 				}
@@ -180,13 +181,4 @@ func choice(flag, value, no, yes string) (bool, error) {
 		return true, nil
 	}
 	return false, fmt.Errorf("--%s is %q: %s or %s", flag, value, no, yes)
-}
-
-// writeWhole makes a file appear with all its content at once.
-func writeWhole(path, content string) error {
-	tmp := path + ".tmp"
-	if err := os.WriteFile(tmp, []byte(content), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
 }

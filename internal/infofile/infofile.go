@@ -6,6 +6,8 @@
 // tolerant of what editors and other languages leave behind: CRLF, blank lines,
 // spaces, a byte order mark, NUL padding. What cannot be understood is an error
 // that names the file and the line, and never a reason to delete it.
+//
+// Replace writes them, and any other small file that must appear whole.
 package infofile
 
 import (

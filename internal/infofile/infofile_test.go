@@ -91,7 +91,7 @@ func writeMe(path string, me Me) error {
 	if err != nil {
 		return err
 	}
-	return replace(path, text)
+	return Replace(path, text, 0o600)
 }
 
 func TestMeAsTheDocumentsHaveIt(t *testing.T) {

@@ -131,7 +131,7 @@ func WriteKnown(path, server string, words ...Word) error {
 	if len(text) > maxKnown {
 		return fmt.Errorf("%s: it would have more than %d bytes", path, maxKnown)
 	}
-	return replace(path, []byte(text))
+	return Replace(path, []byte(text), 0o600)
 }
 
 // mergeKnown returns text with the words in the first line of server.

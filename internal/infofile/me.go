@@ -83,7 +83,7 @@ func (me Me) Text() ([]byte, error) {
 // MarkPending notes, durably, that the client with that id beside path has yet
 // to send its public key.
 func MarkPending(path string, id codec.ClientID) error {
-	return replace(pendingPath(path), []byte(id.String()+"\n"))
+	return Replace(pendingPath(path), []byte(id.String()+"\n"), 0o600)
 }
 
 // IsPending reports whether that is noted of id, and not of another.

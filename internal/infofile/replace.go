@@ -2,6 +2,7 @@ package infofile
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -60,12 +61,16 @@ type Reservation struct {
 
 // Reserve makes room for a file at path, by writing content, which is as long
 // as what Commit will write or longer.
-func Reserve(path string, content []byte) (r *Reservation, err error) {
-	f, err := os.CreateTemp(folder(path), tempPattern(path)) // its mode is 0600
+func Reserve(path string, content []byte) (*Reservation, error) {
+	return reserve(path, content, 0o600)
+}
+
+func reserve(path string, content []byte, perm fs.FileMode) (*Reservation, error) {
+	f, err := createTemp(path, perm)
 	if err != nil {
 		return nil, err
 	}
-	r = &Reservation{path: path, content: content, f: f}
+	r := &Reservation{path: path, content: content, f: f}
 	if err := r.write(content); err != nil {
 		r.Discard()
 		return nil, err
@@ -73,7 +78,21 @@ func Reserve(path string, content []byte) (r *Reservation, err error) {
 	return r, nil
 }
 
-func tempPattern(path string) string { return "." + filepath.Base(path) + ".*.tmp" }
+// createTemp makes a file beside path, of mode perm less the umask, which
+// os.CreateTemp does not know. Recover finds it by its name.
+func createTemp(path string, perm fs.FileMode) (f *os.File, err error) {
+	dir, base := filepath.Split(path)
+	for range maxTempNames {
+		f, err = os.OpenFile(dir+"."+base+"."+rand.Text()[:8]+".tmp", os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
+		if !errors.Is(err, fs.ErrExist) {
+			break
+		}
+	}
+	return f, err
+}
+
+// maxTempNames is how many random names are tried. That one is taken is unlikely.
+const maxTempNames = 100
 
 func (r *Reservation) write(content []byte) error {
 	if _, err := r.f.WriteAt(content, 0); err != nil {
@@ -97,8 +116,16 @@ func (r *Reservation) Commit(content []byte) error {
 			return err
 		}
 	}
-	if err := errors.Join(r.f.Close(), os.Rename(r.f.Name(), r.path)); err != nil {
+	if err := r.place(); err != nil {
 		return fmt.Errorf("%w; it is in %s", err, r.f.Name())
+	}
+	return nil
+}
+
+// place gives the temporary file its name.
+func (r *Reservation) place() error {
+	if err := errors.Join(r.f.Close(), os.Rename(r.f.Name(), r.path)); err != nil {
+		return err
 	}
 	syncFolder(r.path)
 	return nil
@@ -110,13 +137,20 @@ func (r *Reservation) Discard() {
 	os.Remove(r.f.Name())
 }
 
-// replace writes a file of mode 0600 atomically and durably.
-func replace(path string, content []byte) error {
-	r, err := Reserve(path, content)
+// Replace puts a new file with content at path, atomically and durably: whoever
+// reads path gets what was there or all of content, also after a power cut. The
+// file has mode perm, less the umask. A symbolic link at path is replaced itself;
+// Follow says where it leads. A folder, pipe or device at path, or behind the
+// link, is an error and stays.
+func Replace(path string, content []byte, perm fs.FileMode) error {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%s: not a regular file", path)
+	}
+	r, err := reserve(path, content, perm)
 	if err != nil {
 		return err
 	}
-	if err := r.Commit(content); err != nil {
+	if err := r.place(); err != nil {
 		r.Discard()
 		return err
 	}
@@ -154,7 +188,7 @@ func Keep(path, suffix string) (kept string, made bool, err error) {
 		case err == nil && bytes.Equal(held, content):
 			return kept, false, nil
 		case errors.Is(err, fs.ErrNotExist):
-			return kept, true, replace(kept, content)
+			return kept, true, Replace(kept, content, 0o600)
 		}
 	}
 	return "", false, fmt.Errorf("%s: there are %d others of that name", kept, maxKept)

@@ -5,6 +5,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -148,13 +149,22 @@ func TestListingsWithoutServer(t *testing.T) {
 	}
 }
 
+// Both programs say in the same form which version they are, also the one that a
+// packager gave them.
 func TestVersion(t *testing.T) {
-	for program, pattern := range map[string]string{
-		sealiftd: `^sealiftd \S+, protocol version 3, go\S+ \w+/\w+\n$`,
-		sealift:  `^sealift \S+\n$`,
+	packaged := t.TempDir()
+	build := exec.Command("go", "build", "-o", packaged+string(filepath.Separator),
+		"-ldflags", "-X sealift/internal/version.released=v12.3.4", "sealift/cmd/sealift", "sealift/cmd/sealiftd")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, tc := range []struct{ program, version string }{
+		{sealift, `\S+`}, {sealiftd, `\S+`},
+		{filepath.Join(packaged, "sealift"), `v12\.3\.4`}, {filepath.Join(packaged, "sealiftd"), `v12\.3\.4`},
 	} {
-		if got := run(t, t.TempDir(), program, "version").succeeded(t).stdout; !regexp.MustCompile(pattern).MatchString(got) {
-			t.Errorf("%q", got)
+		pattern := "^" + filepath.Base(tc.program) + " " + tc.version + `, protocol version 3, go\S+ \w+/\w+\n$`
+		if got := run(t, t.TempDir(), tc.program, "version").succeeded(t).stdout; !regexp.MustCompile(pattern).MatchString(got) {
+			t.Errorf("%q, want %s", got, pattern)
 		}
 	}
 }

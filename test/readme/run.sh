@@ -12,8 +12,8 @@ awk '/^```sh$/ { on = 1; next } /^```$/ { on = 0 } on' README.md | grep -v -x 'g
 while IFS= read -r line; do
 	printf '\n$ %s\n' "$line"
 	case $line in
-	'go run ./bench')
-		line='go run ./bench --tiny' ;;
+	'go -C bench run .')
+		line='go -C bench run . --tiny' ;;
 	esac
 	eval "$line" </dev/null
 	case $line in

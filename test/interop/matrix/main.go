@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 
+	"sealift/internal/infofile"
 	"sealift/test/interop"
 )
 
@@ -63,5 +64,5 @@ func run(ctx context.Context, output string, calm bool) (failed bool, err error)
 		_, err = os.Stdout.Write(page.Bytes())
 		return failed, err
 	}
-	return failed, os.WriteFile(output, page.Bytes(), 0o644)
+	return failed, infofile.Replace(output, page.Bytes(), 0o644)
 }
