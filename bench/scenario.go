@@ -55,10 +55,13 @@ var scenarios = []scenario{
 		table: report.Throughput,
 		cases: func() []kase {
 			all := []string{"sealift", "goroutine", "python", "sftp", "tusd", "floor"}
+			smallPackets := uploads(4, 60*mib, 4) // 65,535 packets do not hold more
+			smallPackets.Packet = kib
 			return []kase{
 				{label: "1 x 1 GiB", peers: all, load: uploads(1, gib, 1), disk: true},
 				{label: "4 x 256 MiB", peers: all, load: uploads(4, 256*mib, 1), disk: true},
 				{label: "64 x 16 MiB", peers: all, load: uploads(64, 16*mib, 1), disk: true},
+				{label: "4 x 240 MiB in 1 KiB", peers: onDisk, load: smallPackets, disk: true},
 				{label: "1 x 1 GiB, durable", peers: servers, load: uploads(1, gib, 1), disk: true, fsync: true},
 			}
 		},
@@ -133,6 +136,8 @@ var scenarios = []scenario{
 			return []kase{
 				{label: "alone", peers: servers, load: small},
 				{label: "beside bulk", peers: servers, load: small, background: &bulk, disk: true},
+				{label: "durable, alone", peers: servers, load: small, fsync: true},
+				{label: "durable, beside bulk", peers: servers, load: small, background: &bulk, disk: true, fsync: true},
 			}
 		},
 	},

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"cmp"
 	"crypto/aes"
 	"io"
 	"math/rand/v2"
@@ -36,8 +37,8 @@ func newPattern() []byte {
 	return p
 }
 
-// packetBody is how many bytes of content a 1028 carries, unless the file needs
-// more packets than there are numbers.
+// packetBody is how many bytes of content a 1028 carries, unless the load says
+// otherwise, or the file needs more packets than there are numbers.
 const packetBody = 64 << 10
 
 // file is a file as its client sees it: a name, the ciphertext and the checksum
@@ -52,11 +53,12 @@ type file struct {
 	packets    int
 }
 
-// newFile makes the file of size bytes that the pattern is under key. scratch
-// is room to work in, at best some 64 KiB.
-func newFile(name string, size int64, key *[keys.AESKeySize]byte, scratch []byte) *file {
+// newFile makes the file of size bytes that the pattern is under key, in packets of
+// body bytes of content, 0: packetBody. scratch is room to work in, at best some
+// 64 KiB.
+func newFile(name string, size, body int64, key *[keys.AESKeySize]byte, scratch []byte) *file {
 	f := &file{name: name, size: size, ciphertext: aescbc.CiphertextSize(size)}
-	f.layOut()
+	f.layOut(body)
 
 	// The last block: zeros for the end of the file, then the padding.
 	block, err := aes.NewCipher(key[:])
@@ -92,8 +94,8 @@ func newFile(name string, size int64, key *[keys.AESKeySize]byte, scratch []byte
 }
 
 // layOut cuts the ciphertext into packets.
-func (f *file) layOut() {
-	f.body = max(packetBody, (f.ciphertext+codec.MaxPackets-1)/codec.MaxPackets)
+func (f *file) layOut(body int64) {
+	f.body = max(cmp.Or(body, packetBody), (f.ciphertext+codec.MaxPackets-1)/codec.MaxPackets)
 	f.packets = int((f.ciphertext + f.body - 1) / f.body)
 }
 
@@ -113,8 +115,8 @@ type wire struct {
 	bufs net.Buffers
 }
 
-// packetsPerWrite is how many packets go into one system call.
-const packetsPerWrite = 16
+// perWrite is how many packets go into one system call, which takes 1,024 pieces.
+func (f *file) perWrite() int { return int(min(max(16, 1<<20/f.body), 512)) }
 
 func (w *wire) more() bool { return w.next < w.f.packets }
 
@@ -122,11 +124,11 @@ func (w *wire) more() bool { return w.next < w.f.packets }
 func (w *wire) gather() *net.Buffers {
 	w.bufs = w.bufs[:0]
 	if w.head == nil { // it must not move while bufs points into it
-		n := min(packetsPerWrite, w.f.packets)
+		n := min(w.f.perWrite(), w.f.packets)
 		w.head = make([]byte, 0, n*(codec.RequestHeaderSize+codec.SendFileFieldsSize))
 	}
 	w.head = w.head[:0]
-	for range packetsPerWrite {
+	for range w.f.perWrite() {
 		if !w.more() {
 			break
 		}

@@ -47,7 +47,8 @@ type Spec struct {
 	Server      string `json:"server"` // host:port
 	Run         string `json:"run"`    // makes names unique
 	Connections int    `json:"connections"`
-	FileSize    int64  `json:"file_size"` // bytes
+	FileSize    int64  `json:"file_size"`        // bytes
+	Packet      int64  `json:"packet,omitempty"` // bytes of content in each; 0: 64 KiB
 
 	// The clock stops after PerClient rounds of each client, or else after
 	// Duration. Rounds by Duration begin a little before the clock starts, so that
@@ -163,10 +164,10 @@ func (g *generator) setUpClient(i int) error {
 		c.close()
 		return nil
 	}
-	g.files[i] = newFile(fileName, g.spec.FileSize, &c.aes, g.scratch())
+	g.files[i] = newFile(fileName, g.spec.FileSize, g.spec.Packet, &c.aes, g.scratch())
 	if g.spec.PerClient > 0 {
 		warm := min(g.spec.FileSize, warmBytes/int64(g.spec.Connections))
-		return g.upload(c, newFile("warm.dat", warm, &c.aes, g.scratch()))
+		return g.upload(c, newFile("warm.dat", warm, 0, &c.aes, g.scratch()))
 	}
 	return nil
 }
@@ -370,5 +371,5 @@ func (g *generator) session(c *client, i, n int, logIn func() error, scratch []b
 	if err := logIn(); err != nil {
 		return err
 	}
-	return c.upload(newFile(fmt.Sprintf("bench-%d.dat", n), g.spec.FileSize, &c.aes, scratch))
+	return c.upload(newFile(fmt.Sprintf("bench-%d.dat", n), g.spec.FileSize, g.spec.Packet, &c.aes, scratch))
 }
