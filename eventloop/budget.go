@@ -14,12 +14,22 @@ type budget struct {
 	mu    sync.Mutex
 	free  int64
 	early int64 // what Hold may still grant
+	rests int64 // what keep may still take; it may take a little more
+	slots int64 // bytes for slot, all in all
 	line  []*conn
 	cache cache
 }
 
-func newBudget(limit int64) *budget {
-	return &budget{free: limit, early: limit / 4, cache: cache{limit: limit}}
+// newBudget makes the budget of limit bytes, of which so many slots of MaxBuffer
+// bytes are set aside. A quarter comes on top for what is kept: packets before
+// their turn, and a quarter of it for rests.
+func newBudget(limit int64, slots int) *budget {
+	set := int64(slots) * session.MaxBuffer
+	return &budget{
+		free: limit - set, slots: set,
+		early: limit / 4 * 3 / 4, rests: limit / 4 / 4,
+		cache: cache{limit: limit},
+	}
 }
 
 // class is the class of buffers that hold size bytes, and their size.
@@ -132,5 +142,37 @@ func (b *budget) hold(n int) bool {
 func (b *budget) unhold(n int) {
 	b.mu.Lock()
 	b.early += int64(n)
+	b.mu.Unlock()
+}
+
+// slot returns a buffer of MaxBuffer bytes for a worker that has a connection. There
+// is always one.
+func (b *budget) slot() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.cache.get(classes - 1)
+}
+
+func (b *budget) putSlot(buf []byte) {
+	b.mu.Lock()
+	b.cache.put(classes-1, buf)
+	b.mu.Unlock()
+}
+
+// mayKeep reports whether there is room for n bytes of rest, and mayKeepReads
+// whether there is for all that workers may read at once.
+func (b *budget) mayKeep(n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.rests >= n
+}
+
+func (b *budget) mayKeepReads() bool { return b.mayKeep(b.slots) }
+
+// keep counts n bytes of rest, or gives them back if n is negative. It never
+// refuses: whoever is about to read what may have to be kept asks before.
+func (b *budget) keep(n int64) {
+	b.mu.Lock()
+	b.rests -= n
 	b.mu.Unlock()
 }

@@ -40,7 +40,12 @@ type conn struct {
 	ip     netip.Addr // see source
 	out    []byte     // replies that the session made and that were not written yet
 	late   [][]byte   // replies held back by Options.ReplyDelay
-	rest   []byte     // read directly and left by the session; comes before what gnet has
+	rest   rest
+
+	lent  bool        // see lend.go
+	notes []func()    // to be called when it is lent no more
+	noted atomic.Bool // there are some. The worker reads it.
+	fd    int         // of the socket, for the worker
 
 	opened     time.Time
 	read       time.Time // of the last bytes
@@ -77,7 +82,7 @@ func newConn(remote *net.TCPAddr) *conn {
 // Any goroutine may call it.
 func (c *conn) post(f func()) {
 	c.lp.post(func() {
-		c.lp.guard(c, func() {
+		c.run(func() {
 			if f != nil {
 				f()
 			}
@@ -93,13 +98,18 @@ func (c *conn) pump() {
 		return
 	}
 	if c.reason != "" {
-		c.rest = nil
+		c.dropRest()
 		_, _ = c.gc.Discard(-1)
 		return
 	}
-	c.blocked = !c.feedRest() || !c.feedPeeked() || !c.readDirectly()
-	c.lp.srv.budget.settle(c)
-	c.flush()
+	c.weigh(c.lp.srv.now()) // before content is lent, when nobody weighs
+	c.feedAll(c.lp.poll.works())
+	if c.blocked && c.gc != nil && c.sess.Flowing() {
+		if c.lend() {
+			return
+		}
+		c.feedAll(false)
+	}
 	if c.gc == nil {
 		return
 	}
@@ -122,6 +132,15 @@ func (c *conn) pump() {
 	}
 }
 
+// feedAll gives the session all that is there, but for content that is to be lent
+// if lends is true, and sends what it answers.
+func (c *conn) feedAll(lends bool) {
+	c.sess.Lends(lends)
+	c.blocked = !c.feedRest() || !c.feedPeeked() || !c.readDirectly()
+	c.lp.srv.budget.settle(c)
+	c.flush()
+}
+
 // feed gives p to the session and returns what it left.
 func (c *conn) feed(p []byte) (rest []byte) {
 	n := c.sess.Feed(p)
@@ -135,13 +154,14 @@ func (c *conn) feed(p []byte) (rest []byte) {
 // feedRest gives the session what it left of an earlier direct read. It returns
 // false if it still leaves some.
 func (c *conn) feedRest() bool {
-	if len(c.rest) > 0 {
-		c.rest = c.feed(c.rest)
+	if len(c.rest.p) > 0 {
+		c.rest.p = c.feed(c.rest.p)
 	}
-	if len(c.rest) == 0 {
-		c.rest = nil
+	if len(c.rest.p) > 0 {
+		return false
 	}
-	return c.rest == nil
+	c.dropRest()
+	return true
 }
 
 // feedPeeked gives the session what gnet has read. It returns false if the
@@ -181,7 +201,7 @@ func (c *conn) readDirectly() bool {
 		c.sess.Filled(min(n, len(target)))
 		if n > len(target) {
 			if rest := c.feed(c.lp.scratch[:n-len(target)]); len(rest) > 0 {
-				c.rest = append([]byte(nil), rest...)
+				c.keepRest(rest)
 				return false
 			}
 		}
@@ -433,8 +453,10 @@ func (c *conn) Do(l session.Lane, work func(ctx context.Context), done func()) {
 		return
 	}
 	srv.begin()
+	srv.beginSmall()
 	srv.lanes[l].submit(c.turn(), func() {
 		srv.work(work)
+		srv.finishSmall()
 		if done == nil {
 			srv.finish()
 			return
@@ -462,7 +484,9 @@ func (c *conn) Apply(op session.Operation, done func(err error)) {
 	if session.Reads(op) {
 		b = srv.reads
 	}
+	srv.beginSmall()
 	b.submit(srv.ctx, request{op, func(err error) {
+		srv.finishSmall()
 		if done == nil {
 			srv.finish()
 			return

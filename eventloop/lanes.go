@@ -98,7 +98,7 @@ func (l *lane) submit(who turn, work func()) {
 	if ln.idle() {
 		l.active++
 	}
-	if l.running == l.size {
+	if l.running >= l.size {
 		l.wait(ln, work)
 		l.mu.Unlock()
 		return
@@ -197,17 +197,34 @@ func (l *lane) next(p piece, took time.Duration) piece {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.settle(p, took)
-	if len(l.waiting) == 0 {
-		if l.running--; l.running == 0 {
+	if len(l.waiting) == 0 || l.running > l.size {
+		if l.running--; l.running == 0 && len(l.waiting) == 0 {
 			l.clock += maxDebt // nobody was kept waiting: all debts are forgiven
 		}
 		return piece{}
 	}
+	return l.take()
+}
+
+// resize has as much work run at once as size says, which is called with mu held.
+// What runs already is not interrupted.
+func (l *lane) resize(size func() int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.size = size()
+	for len(l.waiting) > 0 && l.running < l.size {
+		l.running++
+		go l.run(l.take())
+	}
+}
+
+// take begins the next piece of work that waits. Holds mu.
+func (l *lane) take() piece {
 	ln := heap.Pop(&l.waiting).(*line)
 	work := ln.work[ln.done]
 	ln.work[ln.done] = nil
 	ln.done++
-	p = l.begin(ln, work, ln.since)
+	p := l.begin(ln, work, ln.since)
 	switch {
 	case ln.done < len(ln.work):
 		l.queue(ln)

@@ -447,3 +447,42 @@ func TestALineThatWasLong(t *testing.T) {
 		t.Errorf("no work waits in room for %d", n)
 	}
 }
+
+// A lane that is made smaller has less work run, once what runs is done, and one
+// that is made larger begins what waits.
+func TestResize(t *testing.T) {
+	l := newLane(3)
+	began, end := make(chan int, 10), make(chan struct{})
+	for i := range 6 {
+		l.submit(numbered(i), func() {
+			began <- i
+			<-end
+		})
+	}
+	running := func(want int) {
+		t.Helper()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.running != want {
+			t.Fatalf("%d pieces of work run, want %d", l.running, want)
+		}
+	}
+	for range 3 {
+		<-began
+	}
+	l.resize(func() int { return 1 })
+	running(3)
+	for range 3 { // two workers have nothing more to do; the third goes on
+		end <- struct{}{}
+	}
+	<-began
+	running(1)
+	l.resize(func() int { return 2 })
+	<-began
+	running(2)
+	for range 3 {
+		end <- struct{}{}
+	}
+	<-began
+	l.submit(numbered(9), func() {})
+}

@@ -95,6 +95,9 @@ func (lp *loop) waitTasks() {
 // tick sends what sessions owe, and ends connections whose time is up.
 func (lp *loop) tick(now time.Time) {
 	for c := range lp.conns {
+		if c.lent {
+			continue
+		}
 		c.weigh(now)
 		c.remind()
 		if reason := c.overdue(now); reason != "" {

@@ -73,6 +73,18 @@ func (p *poller) arm(conn int, read, write bool) error {
 	return unix.EpollCtl(p.fd, unix.EPOLL_CTL_MOD, conn, &ev)
 }
 
+// take takes a connection out of the loop's epoll. Until put, neither what comes nor
+// the end of the connection reaches gnet, so it does not close the descriptor.
+func (p *poller) take(conn int) error {
+	return unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, conn, nil)
+}
+
+// put is the end of take: the loop is woken for bytes to read.
+func (p *poller) put(conn int) error {
+	return unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, conn,
+		&unix.EpollEvent{Fd: int32(conn), Events: unix.EPOLLIN | unix.EPOLLPRI})
+}
+
 // readBuffer is how much gnet reads at a time, in bytes. It need not be much:
 // only what comes first after a wait is read by gnet and copied.
 const readBuffer = 16 << 10
@@ -81,5 +93,11 @@ const readBuffer = 16 << 10
 // is nothing to read now.
 func readv(fd int, a, b []byte) int {
 	n, _ := unix.Readv(fd, [][]byte{a, b})
+	return n
+}
+
+// read reads into p. It returns 0 or less if there is nothing to read now.
+func read(fd int, p []byte) int {
+	n, _ := unix.Read(fd, p)
 	return n
 }

@@ -28,8 +28,11 @@ type Server struct {
 	ready    chan struct{}
 	census   *census
 	budget   *budget
-	lanes    [2]*lane // by session.Lane
-	reads    *batcher // of operations that need no commit
+	lanes    [2]*lane     // by session.Lane
+	bulk     *lane        // of connections that are lent
+	slots    int          // how many of these are worked on at once while nothing small is
+	small    atomic.Int64 // what clients wait for: work in lanes, and operations for the registry
+	reads    *batcher     // of operations that need no commit
 	writes   *batcher
 	ticks    atomic.Int64 // that there were
 
@@ -42,6 +45,8 @@ type Server struct {
 	changed sync.Cond // pending went down to 0, or failure is set
 	loops   map[gnet.EventLoop]*loop
 	pending int // connections, and pieces of work whose done has not run
+	lent    int // connections that workers have
+	loans   int // that there were
 	failure error
 }
 
@@ -55,10 +60,12 @@ func New(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	slots := slotsFor(opts.MemoryBudget)
 	s := &Server{
 		opts: opts, listener: l, ready: make(chan struct{}), broken: make(chan struct{}),
 		census: newCensus(opts.MaxConnections, opts.MaxPerIP),
-		budget: newBudget(opts.MemoryBudget),
+		budget: newBudget(opts.MemoryBudget, slots),
+		bulk:   newLane(slots), slots: slots,
 		reads:  &batcher{reg: opts.Registry},
 		writes: &batcher{reg: opts.Registry},
 		loops:  make(map[gnet.EventLoop]*loop),
@@ -127,6 +134,7 @@ func (s *Server) stop(client *gnet.Client) error {
 	}
 	<-s.acceptor.done
 	s.acceptor.settle()
+	s.awaitLoans()
 	for _, lp := range loops {
 		lp.stop()
 	}
@@ -189,7 +197,7 @@ func (s *Server) each(f func(*conn)) {
 	for _, lp := range s.loops {
 		lp.post(func() {
 			for c := range lp.conns {
-				lp.guard(c, func() { f(c) })
+				c.run(func() { f(c) })
 			}
 		})
 	}
@@ -319,13 +327,22 @@ func (e *events) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 
 // OnClose implements [gnet.EventHandler].
 func (e *events) OnClose(gc gnet.Conn, _ error) gnet.Action {
-	s := e.srv
 	c, _ := gc.Context().(*conn)
 	if c == nil || c.gc == nil {
 		return gnet.None
 	}
 	c.gc = nil
+	if !c.lent { // gnet closes it although it is lent when the server ends
+		c.gone()
+	}
+	return gnet.None
+}
+
+// gone is the end of a connection that gnet has closed.
+func (c *conn) gone() {
+	s := c.lp.srv
 	delete(c.lp.conns, c)
+	c.dropRest()
 	c.lp.guard(c, c.sess.Closed)
 	s.budget.leave(c)
 	reason := c.reason
@@ -334,7 +351,6 @@ func (e *events) OnClose(gc gnet.Conn, _ error) gnet.Action {
 	}
 	s.opts.Log.Info("connection closed", append(c.sess.Summary(), zap.String("reason", reason))...)
 	s.leave(c)
-	return gnet.None
 }
 
 // OnTraffic implements [gnet.EventHandler].

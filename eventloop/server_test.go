@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -24,6 +25,20 @@ import (
 	"sealift/storage/files"
 	"sealift/storage/memory"
 )
+
+// waits has the servers under test do as on systems where a connection cannot be
+// paused or lent: the loop reads all that comes, and waits until it is stored.
+var waits bool
+
+// TestMain runs all tests both ways.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if code == 0 && runtime.GOOS == "linux" {
+		waits = true
+		code = m.Run()
+	}
+	os.Exit(code)
+}
 
 // running is a server under test.
 type running struct {
@@ -49,7 +64,7 @@ func start(t *testing.T, change func(*Options, *session.Config)) *running {
 	t.Cleanup(func() { _ = store.Close() })
 	log := zap.New(core)
 	cfg := session.Config{Files: store, Log: log}
-	opts := Options{Addr: "127.0.0.1:0", Registry: r.reg, Log: log}
+	opts := Options{Addr: "127.0.0.1:0", Registry: r.reg, Log: log, noPause: waits}
 	if change != nil {
 		change(&opts, &cfg)
 	}
@@ -138,19 +153,15 @@ func random(n int) []byte {
 }
 
 func TestFilesOfAllSizes(t *testing.T) {
-	for _, noPause := range []bool{false, true} {
-		t.Run(fmt.Sprintf("noPause=%v", noPause), func(t *testing.T) {
-			r := start(t, func(o *Options, _ *session.Config) { o.noPause, o.MemoryBudget = noPause, minMemoryBudget })
-			c := r.client("sizes")
-			for _, size := range []int{0, 1, 15, 16, 17, 4096, 100_003, 20 << 20} {
-				content := random(size)
-				name := fmt.Sprintf("file-%d", size)
-				if _, err := c.Send(context.Background(), name, bytes.NewReader(content), int64(size)); err != nil {
-					t.Fatalf("%d bytes: %v", size, err)
-				}
-				r.stored(c.Identity().ID, name, content)
-			}
-		})
+	r := start(t, func(o *Options, _ *session.Config) { o.MemoryBudget = minMemoryBudget })
+	c := r.client("sizes")
+	for _, size := range []int{0, 1, 15, 16, 17, 4096, 100_003, 20 << 20} {
+		content := random(size)
+		name := fmt.Sprintf("file-%d", size)
+		if _, err := c.Send(context.Background(), name, bytes.NewReader(content), int64(size)); err != nil {
+			t.Fatalf("%d bytes: %v", size, err)
+		}
+		r.stored(c.Identity().ID, name, content)
 	}
 }
 
@@ -183,8 +194,8 @@ func TestManyUploadsInALittleMemory(t *testing.T) {
 	if err := r.wait(); err != nil {
 		t.Fatal(err)
 	}
-	if free := r.budget.free; free != minMemoryBudget {
-		t.Errorf("of %d bytes of the budget %d came back", minMemoryBudget, free)
+	if all := newBudget(minMemoryBudget, r.slots); r.budget.free != all.free || r.budget.rests != all.rests {
+		t.Errorf("of %d and %d bytes of the budget %d and %d came back", all.free, all.rests, r.budget.free, r.budget.rests)
 	}
 }
 

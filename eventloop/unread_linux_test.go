@@ -36,6 +36,7 @@ func (r *running) deaf() *net.TCPConn {
 
 // littleInKernel has the kernel hold little of what the server sends.
 func littleInKernel(o *Options, _ *session.Config) {
+	o.noPause = false // where it cannot be paused, a connection that reads too late is ended
 	o.enroll = func(enroll enroll) enroll {
 		return func(nc net.Conn, ctx any) (gnet.Conn, error) {
 			_ = nc.(*net.TCPConn).SetWriteBuffer(4096)

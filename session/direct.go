@@ -15,6 +15,9 @@ func (s *Session) Target() []byte {
 		return nil
 	case s.pkt.early == nil && u.left() == 0: // padding
 		return nil
+	case s.waitsForLoan():
+		s.waiting = !u.idle()
+		return nil
 	}
 	room := s.room(int(min(s.dec.ContentLeft(), MaxBuffer)))
 	if room == 0 {

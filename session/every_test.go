@@ -17,6 +17,7 @@ func every(t *testing.T, set, check func(w *world)) int {
 	var path, width []int // the choices of this run, and among how many
 	for n := 1; ; n++ {
 		w := newWorld(t, session.Config{})
+		w.plain = true
 		set(w)
 		at := 0
 		w.choose = func(k int) int {

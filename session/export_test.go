@@ -49,3 +49,6 @@ func (svc *Service) Unverified(id codec.ClientID) int64 {
 	defer svc.unverified.mu.Unlock()
 	return svc.unverified.bytes[id]
 }
+
+// LendFrom sets the least ciphertext, in bytes, that is lent.
+func (svc *Service) LendFrom(size int64) { svc.lendFrom = size }

@@ -84,6 +84,8 @@ func (m *machine) run() {
 			m.redial(int(m.next()) % 2)
 		case 16:
 			m.direct = func() bool { return m.next()%2 == 0 }
+		case 17:
+			m.lend = func() bool { return m.next()%2 == 0 }
 		case 4:
 			m.now = m.now.Add(time.Second)
 		case 5:
@@ -99,7 +101,7 @@ func (m *machine) run() {
 			m.step()
 		}
 	}
-	m.stingy, m.direct, m.hold, m.choose = nil, nil, nil, first
+	m.stingy, m.direct, m.lend, m.hold, m.choose = nil, nil, nil, nil, first
 	m.reg.faults.failAt = 0
 	m.portion = func(n int) int { return n }
 	m.world.run()

@@ -23,6 +23,7 @@ func TestWindow(t *testing.T) {
 			for _, o := range []order{inOrder, reversed} {
 				t.Run(fmt.Sprint(window, " ", transfers, " ", o), func(t *testing.T) {
 					w := newWorld(t, session.Config{Window: window})
+					w.lend = nil // what is lent is not gathered
 					p, c := w.known("alice"), w.dial()
 					if got := c.ask(p.packets(single, "small", nil, 0)...); got != received("small", nil) {
 						t.Fatal(got)
@@ -79,6 +80,7 @@ func TestWindow(t *testing.T) {
 // taken what it has no room for, and goes on later.
 func TestNoMemory(t *testing.T) {
 	w := newWorld(t, session.Config{})
+	w.lend = nil // what is lent is not gathered
 	p, c := w.known("alice"), w.dial()
 	content := random(1, 500_000)
 	short := true
@@ -105,6 +107,7 @@ func TestNoMemory(t *testing.T) {
 func TestTargetUnused(t *testing.T) {
 	for _, end := range []string{"Feed", "Closed", "1607"} {
 		w := newWorld(t, session.Config{})
+		w.lend = nil // what is lent is not gathered
 		p, c := w.known("alice"), w.dial()
 		packet := p.packets(single, "f", random(1, session.MaxBuffer+50_000), 0)[0]
 		c.ask(packet[:1000])
@@ -136,6 +139,7 @@ func TestTargetUnused(t *testing.T) {
 // TestPhases: what the host's timers go by.
 func TestPhases(t *testing.T) {
 	w := newWorld(t, session.Config{})
+	w.lend = nil // what is lent is not gathered
 	p, c := w.known("alice"), w.dial()
 	is := func(what string, phase session.Phase, working, done bool) {
 		t.Helper()

@@ -68,6 +68,7 @@ type Service struct {
 	resumed    resumptions
 	unverified unverified
 	rate       *registrationRate
+	lendFrom   int64 // bytes; tests set others than the constant
 }
 
 // NewService completes cfg with the defaults.
@@ -86,7 +87,7 @@ func NewService(cfg Config) *Service {
 		cfg.Window = DefaultWindow
 	}
 	cfg.Window = max(cfg.Window, 2*MaxBuffer)
-	return &Service{Config: cfg, rate: newRegistrationRate(cfg.RegisterRate)}
+	return &Service{Config: cfg, rate: newRegistrationRate(cfg.RegisterRate), lendFrom: lendFrom}
 }
 
 // Exclusive runs do while no session changes the file of client id at path. It

@@ -12,7 +12,7 @@ import (
 
 // Session is the server's side of one connection. It takes the bytes that the
 // client sent, decides, and answers through its [Host]. All methods are called
-// on the session's goroutine.
+// on the session's goroutine, or, while it is lent, by the worker that has it.
 type Session struct {
 	svc    *Service
 	host   Host
@@ -58,6 +58,8 @@ type Session struct {
 	forgetting bool
 	leave      string // why the next Feed hangs up, if it does
 	waiting    bool   // Target found no room
+	lends      bool   // see Lends
+	loan       *loan  // while a worker has the session
 	hungUp     bool
 	closed     bool
 }
@@ -91,10 +93,10 @@ func New(svc *Service, host Host, remote string) *Session {
 }
 
 // Feed takes bytes from the client and returns how many it took. If these are
-// fewer than len(p), something has to end first. The host calls Feed with the
-// rest, and more if there is, after each done that it runs for this session and
-// when there is memory again; after a done also if there is no rest. It does not
-// keep p.
+// fewer than len(p), something has to end first, or the rest begins with content
+// that is to be lent, see Flowing. The host calls Feed with the rest, and more if
+// there is, after each done that it runs for this session and when there is memory
+// again; after a done also if there is no rest. It does not keep p.
 func (s *Session) Feed(p []byte) (n int) {
 	s.offered = max(s.offered, s.taken+uint64(len(p)))
 	for {
@@ -132,6 +134,9 @@ func (s *Session) consume(p []byte) (n int) {
 			break
 		}
 		if s.dec.InContent() {
+			if s.waitsForLoan() {
+				break
+			}
 			room := s.room(len(q))
 			if room == 0 {
 				break

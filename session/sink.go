@@ -19,6 +19,7 @@ func (f fault) Error() string { return string(f) }
 const (
 	errPadding    = fault("the content does not decrypt: wrong key or damaged")
 	errOrigSize   = fault("the decrypted size is not the Orig File Size")
+	errNotWhole   = fault("all packets are in, and the ciphertext is not whole")
 	errTooLarge   = fault("the file is larger than the server takes")
 	errTooMany    = fault("too many transfers under way on the connection")
 	errGoingDown  = fault("the server is going down")

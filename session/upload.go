@@ -288,7 +288,7 @@ func (s *Session) advance(u *upload) bool {
 		return true
 	}
 	if u.left() > 0 {
-		s.fail(u, u.next-1, fault("all packets are in, and the ciphertext is not whole"))
+		s.fail(u, u.next-1, errNotWhole)
 		return false
 	}
 	u.complete = true
@@ -338,19 +338,33 @@ func (s *Session) pump(u *upload) {
 		u.running = false
 		s.held -= len(c.buf)
 		s.emptyArena(u)
+		then := s.pump
 		switch {
-		case u.dropped:
-			s.cleanup(u)
-		case u.guarded != nil && !s.guard(u, err):
-		case err != nil:
-			s.fail(u, u.current(), err)
 		case finish:
-			s.store(u)
-		case r != nil && !s.replayed(u, r):
-		default:
-			s.pump(u)
+			then = s.store
+		case r != nil:
+			then = func(u *upload) {
+				if s.replayed(u, r) {
+					s.pump(u)
+				}
+			}
 		}
+		s.worked(u, err, then)
 	})
+}
+
+// worked takes the result of work on u, and goes on with then if there is no more
+// to say.
+func (s *Session) worked(u *upload, err error, then func(*upload)) {
+	switch {
+	case u.dropped:
+		s.cleanup(u)
+	case u.guarded != nil && !s.guard(u, err):
+	case err != nil:
+		s.fail(u, u.current(), err)
+	default:
+		then(u)
+	}
 }
 
 // current is the number of the packet that the last job was about, or nearly so.

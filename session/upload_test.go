@@ -344,6 +344,9 @@ func (w *world) shuffle(r *rand.Rand) {
 	if r.IntN(2) == 0 {
 		w.direct = func() bool { return r.IntN(4) != 0 }
 	}
+	if lending {
+		w.lend = func() bool { return r.IntN(4) != 0 }
+	}
 	switch r.IntN(3) {
 	case 0:
 		w.stingy = func() bool { return r.IntN(3) == 0 }

@@ -3,7 +3,9 @@ package session_test
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +17,20 @@ import (
 	"sealift/session"
 	"sealift/storage/memory"
 )
+
+// lending is whether the worlds lend content, as the event loop does on Linux, or
+// do not, as elsewhere.
+var lending bool
+
+// TestMain runs all tests both ways.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if f := flag.Lookup("test.fuzz"); code == 0 && f.Value.String() == "" {
+		lending = true
+		code = m.Run()
+	}
+	os.Exit(code)
+}
 
 // world is all that surrounds the sessions of a test: it is their hosts' event
 // loop, workers and registry batches in one, with nothing running by itself. A
@@ -35,6 +51,9 @@ type world struct {
 	// direct says whether content is read to where the session wants it, before
 	// the rest goes to Feed; nil: never.
 	direct func() bool
+	// lend says whether the host lends content from the next bytes on; nil: never.
+	lend  func() bool
+	plain bool // a loan goes on until the worker has taken all that has arrived
 	// stingy says whether the host has no buffer this time; nil: never.
 	stingy func() bool
 	// hold says whether the host grants n bytes; nil: always.
@@ -46,6 +65,7 @@ type world struct {
 	applies []*job // to be given to the registry, in order
 	dones   []*job // to be reported
 	steps   int
+	loans   int
 
 	free map[int][][]byte // buffers, by size
 }
@@ -78,6 +98,10 @@ func newWorld(t testing.TB, cfg session.Config) *world {
 	}
 	cfg.Log = zap.NewNop()
 	w.svc = session.NewService(cfg)
+	if lending {
+		w.lend = func() bool { return true }
+		w.svc.LendFrom(1)
+	}
 	return w
 }
 
@@ -89,6 +113,8 @@ type conn struct {
 
 	arrived int // bytes of in that the session has been offered
 	blocked bool
+	onLoan  bool // a worker has the session
+	spent   bool // and has no more use for it
 	short   bool // Buffer said no
 	closed  bool
 	hangup  string
@@ -218,6 +244,7 @@ func (c *conn) feed(n int) {
 		return
 	}
 	c.arrived += n
+	c.s.Lends(c.w.lend != nil && c.w.lend())
 	c.readDirectly()
 	p := slices.Clone(c.in[:c.arrived])
 	c.short = false
@@ -233,6 +260,32 @@ func (c *conn) feed(n int) {
 	if c.hangup != "" {
 		c.in, c.arrived, c.blocked = nil, 0, false
 	}
+	if c.blocked && c.s.Flowing() {
+		c.s.Lend()
+		c.onLoan, c.spent = true, false
+		c.w.loans++
+	}
+}
+
+// take gives the worker that has the session n bytes that have arrived.
+func (c *conn) take(n int) {
+	if sure, likely := c.s.Expects(); sure < 0 || likely < sure {
+		c.w.t.Errorf("Expects %d, %d", sure, likely)
+	}
+	buf := append(slices.Clone(spoilt[:session.Headroom]), c.in[:n]...)
+	took, more := c.s.Take(context.Background(), buf, n)
+	copy(buf, spoilt) // it is the worker's again
+	if took < 0 || took > n || more && took < n {
+		c.w.t.Fatalf("Take took %d of %d bytes; more: %v", took, n, more)
+	}
+	c.in, c.arrived, c.spent = c.in[took:], c.arrived-took, !more
+}
+
+// giveBack ends a loan.
+func (c *conn) giveBack() {
+	c.onLoan = false
+	c.s.Returned()
+	c.feed(0)
 }
 
 // readDirectly gives the session content by way of Target.
@@ -254,6 +307,10 @@ func (c *conn) close() {
 	if c.closed {
 		return
 	}
+	if c.onLoan {
+		c.onLoan = false
+		c.s.Returned()
+	}
 	c.closed = true
 	c.in, c.arrived, c.blocked = nil, 0, false
 	c.s.Closed()
@@ -264,6 +321,9 @@ func (w *world) step() bool {
 	type event func()
 	var can []event
 	for i, j := range w.dones {
+		if j.c.onLoan {
+			continue
+		}
 		can = append(can, func() {
 			w.dones = slices.Delete(w.dones, i, i+1)
 			j.done()
@@ -288,6 +348,17 @@ func (w *world) step() bool {
 	for _, c := range w.conns {
 		switch {
 		case c.closed || c.hangup != "":
+		case c.onLoan:
+			more := c.arrived > 0 && !c.spent
+			if more {
+				can = append(can, func() { c.take(w.portion(c.arrived)) })
+			}
+			if !w.plain && len(c.in) > c.arrived && !c.spent {
+				can = append(can, func() { c.arrived += w.portion(len(c.in) - c.arrived) })
+			}
+			if !w.plain || !more {
+				can = append(can, c.giveBack)
+			}
 		case c.blocked && c.short:
 			can = append(can, func() { c.feed(0) })
 		case !c.blocked && len(c.in) > 0:
@@ -367,7 +438,7 @@ func (w *world) rush() {
 func (w *world) settled() {
 	w.t.Helper()
 	for i, c := range w.conns {
-		if c.blocked {
+		if c.blocked || c.onLoan {
 			w.t.Fatalf("connection %d hangs with %d bytes unread; replies %q", i, len(c.in), c.replies)
 		}
 		if c.s.Busy() || c.s.Working() {

@@ -1,0 +1,310 @@
+package eventloop
+
+import (
+	"bytes"
+	"context"
+	"crypto/rsa"
+	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"sealift/codec"
+	"sealift/crypto/aescbc"
+	"sealift/crypto/cksum"
+	"sealift/crypto/keys"
+	"sealift/session"
+)
+
+var keyPair = sync.OnceValues(func() (*rsa.PrivateKey, []byte) {
+	priv, err := keys.Generate()
+	if err != nil {
+		panic(err)
+	}
+	pub, err := keys.MarshalPublic(&priv.PublicKey)
+	if err != nil {
+		panic(err)
+	}
+	return priv, pub[:]
+})
+
+// rawPeer is a client that sends the bytes that a test wants, on a connection on which
+// it has exchanged keys.
+type rawPeer struct {
+	*net.TCPConn
+	t   *testing.T
+	id  codec.ClientID
+	key [keys.AESKeySize]byte
+	dec codec.ResponseDecoder
+	in  []byte // read, not decoded
+}
+
+// rawPeer logs in on c.
+func (r *running) rawPeer(c net.Conn, name string) *rawPeer {
+	r.t.Helper()
+	priv, pub := keyPair()
+	b := &rawPeer{TCPConn: c.(*net.TCPConn), t: r.t}
+	_ = b.SetDeadline(time.Now().Add(time.Minute)) // for a server that hangs
+	b.write(codec.Register{Name: []byte(name)}.Append(nil))
+	m, err := codec.ParseIDReply(codec.CodeRegistered, b.reply(codec.CodeRegistered))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	b.id = m.ID
+	b.write(codec.PublicKey{Name: []byte(name), Key: pub}.Append(nil, b.id))
+	k, err := codec.ParseKeyReply(codec.CodeAESKey, b.reply(codec.CodeAESKey))
+	if err == nil {
+		b.key, err = keys.Unwrap(priv, k.WrappedKey)
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return b
+}
+
+func (b *rawPeer) write(p []byte) {
+	b.t.Helper()
+	if _, err := b.Write(p); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// reply reads the next reply, which must have that code, and returns its payload.
+func (b *rawPeer) reply(code codec.Code) []byte {
+	b.t.Helper()
+	for {
+		r, n, ok, err := b.dec.Next(b.in)
+		b.in = b.in[n:]
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if ok {
+			if r.Header.Code != code {
+				b.t.Fatalf("got %d, want %d", r.Header.Code, code)
+			}
+			return slices.Clone(r.Payload)
+		}
+		b.in = make([]byte, 64<<10)
+		k, err := b.Read(b.in)
+		if b.in = b.in[:k]; err != nil {
+			b.t.Fatalf("%v; want %d", err, code)
+		}
+	}
+}
+
+// packets are those of a file in packets of size bytes.
+func (b *rawPeer) packets(name string, content []byte, size int) (all [][]byte) {
+	text := make([]byte, aescbc.CiphertextSize(int64(len(content))))
+	aescbc.NewEncrypter(&b.key).Final(text, content)
+	total := (len(text) + size - 1) / size
+	for i := range total {
+		body := text[i*size : min(len(text), (i+1)*size)]
+		m := codec.SendFile{
+			ContentSize: uint32(len(text)), OrigSize: uint32(len(content)),
+			Packet: uint16(i + 1), Total: uint16(total), FileName: []byte(name),
+		}
+		all = append(all, append(m.Append(nil, b.id, uint32(len(body))), body...))
+	}
+	return all
+}
+
+// received reads a 1603 and sends the 1029 for it.
+func (b *rawPeer) received(name string, content []byte) {
+	b.t.Helper()
+	m, err := codec.ParseFileReceived(b.reply(codec.CodeFileReceived))
+	if err != nil || string(m.FileName) != name || m.Cksum != cksum.Checksum(content) {
+		b.t.Fatalf("1603 %q %08x, %v; want %q %08x", m.FileName, m.Cksum, err, name, cksum.Checksum(content))
+	}
+	b.write(codec.Verdict{Code: codec.CodeCRCOK, FileName: []byte(name)}.Append(nil, b.id))
+	b.reply(codec.CodeAck)
+}
+
+// loaned is how many loans there were.
+func (r *running) loaned() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.loans
+}
+
+// incoming is how many files are in .incoming.
+func (r *running) incoming() int {
+	r.t.Helper()
+	files, err := filepath.Glob(filepath.Join(r.dir, "files", ".incoming", "*", "*"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return len(files)
+}
+
+// wasLent asserts that there were loans, unless the loop waits instead.
+func (r *running) wasLent() {
+	r.t.Helper()
+	if n := r.loaned(); (n == 0) != waits {
+		r.t.Errorf("there were %d loans", n)
+	}
+}
+
+// Packets of all sizes are lent, in a row, mixed with those of another file, and
+// with other requests right behind them.
+func TestContentIsLent(t *testing.T) {
+	one, two, small := random(3<<20+5), random(2<<20), random(1000)
+	for _, size := range []int{1 << 10, 64 << 10, 1 << 20, 4 << 20} {
+		for _, memory := range []int64{minMemoryBudget, DefaultMemoryBudget} {
+			t.Run(fmt.Sprintf("%d bytes, %d of memory", size, memory), func(t *testing.T) {
+				r := start(t, func(o *Options, _ *session.Config) { o.MemoryBudget = memory })
+				b := r.rawPeer(r.raw(), "sender")
+				a, c := b.packets("one", one, size), b.packets("two", two, size)
+				var stream []byte
+				for i := range max(len(a), len(c)) { // turn by turn
+					if i < len(a) {
+						stream = append(stream, a[i]...)
+					}
+					if i < len(c) {
+						stream = append(stream, c[i]...)
+					}
+				}
+				stream = append(stream, b.packets("small", small, 600)[0]...)
+				b.write(stream)
+				got := map[string]bool{}
+				for range 2 {
+					m, err := codec.ParseFileReceived(b.reply(codec.CodeFileReceived))
+					if err != nil {
+						t.Fatal(err)
+					}
+					got[fmt.Sprintf("%s %08x", m.FileName, m.Cksum)] = true
+				}
+				if !got[fmt.Sprintf("one %08x", cksum.Checksum(one))] || !got[fmt.Sprintf("two %08x", cksum.Checksum(two))] {
+					t.Fatalf("1603s %v", got)
+				}
+				b.write(b.packets("small", small, 600)[1])
+				b.received("small", small)
+				r.stored(b.id, "small", small)
+				r.wasLent()
+			})
+		}
+	}
+}
+
+// Connections that are reset in the middle of their content, again and again, so
+// that the numbers of their descriptors soon are others', harm no other transfer,
+// and leave nothing.
+func TestResetsWhileLent(t *testing.T) {
+	r := start(t, func(o *Options, _ *session.Config) { o.Loops = 2 })
+	content := random(2 << 20)
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			b := r.rawPeer(r.raw(), fmt.Sprint("rude ", i))
+			stream := slices.Concat(b.packets("f", content, 64<<10)...)
+			for n := 0; ; n++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				nc, err := net.Dial("tcp", r.Addr().String())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				// Resumed under the id alone, and cut off somewhere.
+				_, _ = nc.Write(stream[:1+(n*77_777+i*1_000_003)%len(stream)])
+				_ = nc.(*net.TCPConn).SetLinger(0)
+				_ = nc.Close()
+			}
+		})
+	}
+	honest := make(chan error, 4)
+	for i := range cap(honest) {
+		go func() {
+			c, err := r.dial(fmt.Sprint("honest ", i))
+			for n := 0; n < 20 && err == nil; n++ {
+				name := fmt.Sprint("file ", n)
+				if _, err = c.Send(context.Background(), name, bytes.NewReader(content), int64(len(content))); err == nil {
+					r.stored(c.Identity().ID, name, content)
+				}
+			}
+			if c != nil {
+				_ = c.Close()
+			}
+			honest <- err
+		}()
+	}
+	for range cap(honest) {
+		if err := <-honest; err != nil {
+			t.Error(err)
+		}
+	}
+	close(done)
+	wg.Wait()
+	r.stop()
+	if err := r.wait(); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.incoming(); n > 0 {
+		t.Errorf("%d files are left in .incoming", n)
+	}
+	r.wasLent()
+	if r.budget.rests != newBudget(DefaultMemoryBudget, r.slots).rests {
+		t.Error("not all that was counted as rest came back")
+	}
+}
+
+// The end of the server, with more and more content coming in, cuts it at the end
+// of the drain.
+func TestDrainCutsWhatIsLent(t *testing.T) {
+	r := start(t, func(o *Options, _ *session.Config) { o.DrainTimeout = 100 * time.Millisecond })
+	begun := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range 4 {
+		b := r.rawPeer(r.raw(), fmt.Sprint("endless ", i))
+		head := codec.SendFile{ContentSize: 3 << 30, OrigSize: 3<<30 - 1, Packet: 1, Total: 1, FileName: []byte("f")}
+		b.write(head.Append(nil, b.id, 3<<30))
+		wg.Go(func() {
+			chunk := make([]byte, 1<<20)
+			_, err := b.Write(chunk)
+			for <-begun; err == nil; {
+				_, err = b.Write(chunk)
+			}
+		})
+	}
+	for r.incoming() < 4 {
+		time.Sleep(time.Millisecond) // nothing else tells that content has begun to flow
+	}
+	close(begun)
+	r.stop()
+	if err := r.wait(); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	if n := r.incoming(); n > 0 {
+		t.Errorf("%d files are left in .incoming", n)
+	}
+}
+
+// While replies wait for a client that does not read them nothing is lent, and its
+// content arrives all the same.
+func TestRepliesThatWaitWhileContentFlows(t *testing.T) {
+	r := start(t, littleInKernel)
+	b := r.rawPeer(r.deaf(), "deaf")
+	content := random(3 << 20)
+	request := codec.Verdict{Code: codec.CodeAbort, FileName: []byte("no such file")}.Append(nil, b.id)
+	const requests = 3000
+	written := make(chan error, 1)
+	go func() {
+		_, err := b.Write(slices.Concat(bytes.Repeat(request, requests), slices.Concat(b.packets("f", content, 50_000)...)))
+		written <- err
+	}()
+	for range requests {
+		b.reply(codec.CodeAck)
+	}
+	b.received("f", content)
+	if err := <-written; err != nil {
+		t.Error(err)
+	}
+	r.stored(b.id, "f", content)
+}
