@@ -57,6 +57,7 @@ type conn struct {
 	lingerFrom time.Time // since when it only lets the client go
 	watch      watch     // what the loop is woken for
 	blocked    bool      // the session left bytes
+	held       bool      // rest waits until replies are out
 	entered    bool      // a loop has taken it
 	weighed    time.Time // when weigh was called last
 
@@ -127,7 +128,7 @@ func (c *conn) pump() {
 		// A busy session reads on when it has answered. Until then the FIN of a
 		// client that only waits for the answer must not be seen: gnet would
 		// close the connection at once.
-		busy := c.blocked || c.sess.Busy()
+		busy := c.blocked && !c.held || c.sess.Busy()
 		c.pause(busy || c.gc.OutboundBuffered() > 0 || c.waiting() > enoughUnread, busy)
 	}
 }
@@ -151,14 +152,24 @@ func (c *conn) feed(p []byte) (rest []byte) {
 	return p[n:]
 }
 
-// feedRest gives the session what it left of an earlier direct read. It returns
-// false if it still leaves some.
+// feedRest gives the session what it left of an earlier read, no more at a time than
+// gnet reads: the others on the loop come between, and while replies wait there are
+// no more requests. It returns false if something is left.
 func (c *conn) feedRest() bool {
-	if len(c.rest.p) > 0 {
-		c.rest.p = c.feed(c.rest.p)
+	c.held = len(c.rest.p) > 0 && c.waiting() > enoughUnread && c.lp.poll.works()
+	if c.held {
+		return false
 	}
 	if len(c.rest.p) > 0 {
-		return false
+		p := c.rest.p[:min(len(c.rest.p), readBuffer)]
+		left := len(c.feed(p))
+		c.rest.p = c.rest.p[len(p)-left:]
+		if len(c.rest.p) > 0 {
+			if left == 0 {
+				c.post(nil)
+			}
+			return false
+		}
 	}
 	c.dropRest()
 	return true
@@ -345,10 +356,11 @@ func (c *conn) close(reason string) {
 	_ = c.lp.el.Close(c.gc) // calls OnClose
 }
 
-// remind lets the session send what it put off.
+// remind lets the session send what it put off, and go on if replies that it waited
+// for are out.
 func (c *conn) remind() {
 	if c.gc != nil && c.reason == "" && c.sess != nil {
-		if c.sess.Tick(); len(c.out) > 0 {
+		if c.sess.Tick(); len(c.out) > 0 || c.held && c.waiting() <= enoughUnread {
 			c.pump()
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -137,6 +138,21 @@ func (r *running) incoming() int {
 		r.t.Fatal(err)
 	}
 	return len(files)
+}
+
+// written is how many bytes the files in .incoming have.
+func (r *running) written() (n int64) {
+	r.t.Helper()
+	names, err := filepath.Glob(filepath.Join(r.dir, "files", ".incoming", "*", "*"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, name := range names {
+		if info, err := os.Stat(name); err == nil {
+			n += info.Size()
+		}
+	}
+	return n
 }
 
 // wasLent asserts that there were loans, unless the loop waits instead.
@@ -301,6 +317,44 @@ func TestRepliesThatWaitWhileContentFlows(t *testing.T) {
 	}()
 	for range requests {
 		b.reply(codec.CodeAck)
+	}
+	b.received("f", content)
+	if err := <-written; err != nil {
+		t.Error(err)
+	}
+	r.stored(b.id, "f", content)
+}
+
+// A client that sends many requests behind content, and reads none of the replies
+// before all are on their way, gets each of them, and they take little memory until
+// then.
+func TestManyRequestsBehindContent(t *testing.T) {
+	r := start(t, littleInKernel)
+	b := r.rawPeer(r.raw(), "late")
+	content := random(8 << 20)
+	all := b.packets("f", content, 4<<20)
+	first, last := all[0][:2<<20], all[0][2<<20:]
+	b.write(first)
+	for r.written() < 2<<20-4096 {
+		time.Sleep(time.Millisecond) // nothing else tells how much has been read
+	}
+	busy := make(chan struct{}) // workers, so that the requests are read in one piece
+	for range r.slots {
+		r.bulk.submit(turn{}, func() { <-busy })
+	}
+	const requests = 60_000
+	stream := slices.Concat(last, bytes.Repeat(codec.RequestHeader{ID: b.id, Version: codec.Version, Code: 999}.Append(nil), requests), all[1], all[2])
+	written := make(chan error, 1)
+	go func() {
+		_, err := b.Write(stream[:1<<20])
+		close(busy)
+		if err == nil {
+			_, err = b.Write(stream[1<<20:])
+		}
+		written <- err
+	}()
+	for range requests {
+		b.reply(codec.CodeError)
 	}
 	b.received("f", content)
 	if err := <-written; err != nil {
