@@ -97,7 +97,9 @@ func (s *Session) Expects() (sure, likely int64) {
 // loan. more is false if the loan has to end, and true only if it took all.
 func (s *Session) Take(ctx context.Context, buf []byte, n int) (took int, more bool) {
 	l := s.loan
+	l.err = errUnfinished // unless it comes to its end
 	l.u.fill = chunk{buf: buf, spill: -1}
+	defer func() { l.u.fill = chunk{} }() // also after a panic: the buffer is not the session's
 	p := buf[headroom : headroom+n]
 	s.offered = max(s.offered, s.taken+uint64(n))
 	var err error
@@ -114,7 +116,6 @@ func (s *Session) Take(ctx context.Context, buf []byte, n int) (took int, more b
 	if err == nil {
 		err = l.store(ctx)
 	}
-	l.u.fill = chunk{}
 	l.err = err
 	return took, err == nil && !l.over
 }

@@ -430,3 +430,37 @@ func scheduled(t *testing.T, seed uint64) bool {
 	w.counted()
 	return !t.Failed()
 }
+
+// A worker that does not come to the end of Take gets its buffer back all the same,
+// and the transfer that it had fails.
+func TestPanicInALoan(t *testing.T) {
+	w := newWorld(t, session.Config{})
+	w.svc.LendFrom(1)
+	w.lend = func() bool { return true }
+	p, c := w.login("alice")
+	packets := p.packets(spec, "f", random(1, 3000), 1008)
+	c.send(packets[0], packets[1])
+	c.feed(len(packets[0]) / 2)
+	if !c.onLoan {
+		t.Fatal("not lent")
+	}
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("no panic")
+			}
+		}()
+		c.sick = true
+		c.take(len(c.in))
+	}()
+	c.sick = false
+	c.in, c.arrived = nil, 0 // what the worker had read is lost
+	c.giveBack()
+	w.run()
+	if len(c.replies) != 1 || c.replies[0] != "1607" || c.s.Uploads() != 0 {
+		t.Errorf("replies %q, %d transfers", c.replies, c.s.Uploads())
+	}
+	c.close()
+	w.run()
+	w.clean()
+}

@@ -117,6 +117,7 @@ type conn struct {
 	spent   bool // and has no more use for it
 	short   bool // Buffer said no
 	closed  bool
+	sick    bool // its host panics
 	hangup  string
 
 	replies []string // see describe
@@ -220,7 +221,12 @@ func (c *conn) Hangup(reason string) {
 	c.hangup = reason
 }
 
-func (c *conn) Now() time.Time { return c.w.now }
+func (c *conn) Now() time.Time {
+	if c.sick {
+		panic(errInjected)
+	}
+	return c.w.now
+}
 
 // send has the client send messages; the schedule decides when they arrive.
 func (c *conn) send(messages ...[]byte) {
