@@ -41,13 +41,18 @@ func (c *conn) lend() bool {
 	if c.gc.OutboundBuffered() > 0 || !c.gatherRest() {
 		return false
 	}
+	srv := c.lp.srv
+	if !srv.beginLoan() {
+		return false
+	}
 	if err := c.lp.poll.take(c.gc.Fd()); err != nil {
+		srv.endLoan()
+		srv.finish()
 		return false
 	}
 	c.sess.Lend()
 	c.lent, c.fd = true, c.gc.Fd()
-	c.lp.srv.beginLoan()
-	c.lp.srv.bulk.submit(c.turn(), c.work)
+	srv.bulk.submit(c.turn(), c.work)
 	return true
 }
 
@@ -72,6 +77,9 @@ func (c *conn) work() {
 // more, and the turn is over.
 func (c *conn) receive(ctx context.Context) (again bool) {
 	srv := c.lp.srv
+	if ctx.Err() != nil { // the server ends, and waits for all that are in line
+		return false
+	}
 	buf := srv.budget.slot()
 	defer srv.budget.putSlot(buf)
 	room := buf[session.Headroom:]
@@ -88,8 +96,8 @@ func (c *conn) receive(ctx context.Context) (again bool) {
 		if n == 0 { // nothing there, or the end: gnet will see which
 			return false
 		}
-		c.got += int64(n)
 		took, more := c.sess.Take(ctx, buf, n)
+		c.got += int64(took) // the rest counts when the session takes it
 		switch {
 		case !more:
 			c.keepRest(room[took:n])

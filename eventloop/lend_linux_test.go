@@ -362,3 +362,17 @@ func TestManyRequestsBehindContent(t *testing.T) {
 	}
 	r.stored(b.id, "f", content)
 }
+
+// A server that has given up waiting for work lends nothing more, or gnet would close
+// sockets that workers read from.
+func TestNothingIsLentAtTheEnd(t *testing.T) {
+	r := start(t, nil)
+	b := r.rawPeer(r.raw(), "late")
+	r.giveUp()
+	content := random(3 << 20)
+	go func() { _, _ = b.Write(slices.Concat(b.packets("f", content, 1<<20)...)) }()
+	b.reply(codec.CodeError)
+	if n := r.loaned(); n != 0 {
+		t.Errorf("%d loans", n)
+	}
+}

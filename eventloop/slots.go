@@ -38,13 +38,18 @@ func (s *Server) bulkSize() int {
 
 // beginLoan and endLoan count the connections that workers have. Any goroutine may
 // call them. What the end of the server waits for includes the way back to the
-// loop, which is over at finish.
-func (s *Server) beginLoan() {
+// loop, which is over at finish. When work has been given up there is no loan more,
+// and beginLoan returns false: so none begins after awaitLoans.
+func (s *Server) beginLoan() bool {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return false
+	}
 	s.pending++
 	s.lent++
 	s.loans++
-	s.mu.Unlock()
+	return true
 }
 
 func (s *Server) endLoan() {
