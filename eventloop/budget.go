@@ -159,15 +159,20 @@ func (b *budget) putSlot(buf []byte) {
 	b.mu.Unlock()
 }
 
-// mayKeep reports whether there is room for n bytes of rest, and mayKeepReads
-// whether there is for all that workers may read at once.
+// mayKeep reports whether there is room for n bytes of rest.
 func (b *budget) mayKeep(n int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.rests >= n
 }
 
-func (b *budget) mayKeepReads() bool { return b.mayKeep(b.slots) }
+// ahead is how many bytes each worker may read that may have to be kept as a rest,
+// so that there is room for all if all do.
+func (b *budget) ahead() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return max(0, b.rests) * session.MaxBuffer / b.slots
+}
 
 // keep counts n bytes of rest, or gives them back if n is negative. It never
 // refuses: whoever is about to read what may have to be kept asks before.

@@ -114,11 +114,8 @@ func (c *conn) receive(ctx context.Context) (again bool) {
 // they may be for nobody yet, and have to be kept.
 func (c *conn) expects(room int) int {
 	sure, likely := c.sess.Expects()
-	sure += readTail
-	if likely > sure && c.lp.srv.budget.mayKeepReads() {
-		sure = likely
-	}
-	return int(min(sure, int64(room)))
+	ahead := max(readTail, min(likely-sure, c.lp.srv.budget.ahead()))
+	return int(min(sure+ahead, int64(room)))
 }
 
 // takeBack makes the connection the loop's again. whole is false if the worker did

@@ -376,3 +376,17 @@ func TestNothingIsLentAtTheEnd(t *testing.T) {
 		t.Errorf("%d loans", n)
 	}
 }
+
+// Workers read ahead however many cores there are, and no more than can be kept.
+func TestReadAhead(t *testing.T) {
+	for _, slots := range []int64{1, 2, 8, 32} {
+		b := newBudget(DefaultMemoryBudget, int(slots))
+		if n := b.ahead(); n < 64<<10 || n*slots > b.rests {
+			t.Errorf("%d bytes for each of %d", n, slots)
+		}
+		b.keep(b.rests)
+		if n := b.ahead(); n != 0 {
+			t.Errorf("%d bytes, and there is no room", n)
+		}
+	}
+}

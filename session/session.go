@@ -46,7 +46,7 @@ type Session struct {
 
 	messages uint64 // that have come, refused ones too
 
-	// Places in the stream, in bytes of it that came by Feed.
+	// Places in the stream, in bytes of it that came by Feed and Take.
 	taken   uint64 // as far as it was taken
 	offered uint64 // as far as the host has had it
 	begins  uint64 // of the request that is being done: behind its fields, before its content
