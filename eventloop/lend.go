@@ -38,7 +38,7 @@ func (c *conn) run(f func()) {
 // for one. It returns false if the loop has to go on itself. Nobody lends while
 // replies wait: when they are out, gnet arms the socket by itself.
 func (c *conn) lend() bool {
-	if c.gc.OutboundBuffered() > 0 || !c.gatherRest() {
+	if c.gc.OutboundBuffered() > 0 || c.waiting() > enoughUnread || !c.gatherRest() {
 		return false
 	}
 	srv := c.lp.srv
@@ -126,15 +126,18 @@ func (c *conn) takeBack(whole bool) {
 	notes := c.notes
 	c.notes = nil
 	c.weighed = c.lp.srv.now()
-	c.sess.Returned()
 	closed := c.gc == nil // by gnet, when the server ends
+	var err error
 	if !closed {
 		c.watch = reads
-		if err := c.lp.poll.put(c.fd); err != nil {
-			c.close("cannot be watched: " + err.Error())
-		} else if !whole {
-			c.close("panic")
-		}
+		err = c.lp.poll.put(c.fd)
+	}
+	c.lp.guard(c, c.sess.Returned) // whatever it does, others wait for the notes
+	switch {
+	case err != nil:
+		c.close("cannot be watched: " + err.Error())
+	case !whole:
+		c.close("panic")
 	}
 	for _, f := range notes {
 		c.run(f) // one of them may lend the connection again
