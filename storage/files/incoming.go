@@ -52,7 +52,7 @@ func (f *file) create() error {
 			return err
 		}
 		// It has its mode before it has a place. Nothing is in it yet.
-		if err = f.f.Chmod(f.mode); err != nil {
+		if err = f.store.step(Chmod, f.path, "", func() error { return f.f.Chmod(f.mode) }); err != nil {
 			err = errors.Join(err, f.f.Close(), f.store.incoming.Remove(f.name))
 			f.f = nil
 		}

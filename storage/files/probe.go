@@ -70,7 +70,7 @@ func (s *Store) tryMode(name string, mode fs.FileMode, asked bool) (chmod bool, 
 		return false, err
 	}
 	made := info.Mode().Perm()
-	err = s.root.Chmod(name, mode|special(info))
+	err = s.step(Chmod, s.below(name), "", func() error { return s.root.Chmod(name, mode|special(info)) })
 	if err == nil {
 		if info, err = s.root.Lstat(name); err != nil {
 			return false, err
