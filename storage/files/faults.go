@@ -1,10 +1,6 @@
 package files
 
-import (
-	"errors"
-	"os"
-	"runtime"
-)
+import "os"
 
 // Op is a kind of step that a Store takes on the disk.
 type Op string
@@ -15,11 +11,11 @@ const (
 	Write      Op = "write"       // content into such a file
 	Reserve    Op = "reserve"     // blocks for such a file
 	Flush      Op = "flush"       // the disk begins to write; nobody waits for it
-	Chmod      Op = "chmod" // of something that was just made
 	SyncFile   Op = "sync file"   // content is made durable
 	Close      Op = "close"       // of such a file; on NFS it writes, and may fail
 	SyncFolder Op = "sync folder" // the entries of a folder are made durable
 	Mkdir      Op = "mkdir"
+	Chmod      Op = "chmod" // of something that was just made
 	Rename     Op = "rename"
 	Remove     Op = "remove" // a file, or an empty folder
 	Space      Op = "space"  // the file system is asked how much room is left
@@ -82,16 +78,4 @@ func (s *Store) rename(from, to string) error {
 // syncFolder makes the entries of dir durable, the folder at path below files/.
 func (s *Store) syncFolder(dir *os.Root, path string) error {
 	return s.step(SyncFolder, s.below(path), "", func() error { return syncDir(dir) })
-}
-
-// syncDir makes the entries of a directory durable.
-func syncDir(dir *os.Root) error {
-	if runtime.GOOS == "windows" {
-		return nil // NTFS journals them, and there is no call to wait for that
-	}
-	f, err := dir.Open(".")
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

@@ -167,8 +167,7 @@ func (in *incoming) Write(p []byte) (int, error) {
 	n, err := in.writeAt(f, p, in.size, max(0, end-max(in.size, in.reserved)))
 	in.size += int64(n)
 	if err == nil && in.store.fsync && in.size-in.begun >= flushEvery {
-		from, n := in.begun, in.size-in.begun
-		err = in.store.step(Flush, in.path, "", func() error { return startFlush(f, from, n) })
+		err = in.store.step(Flush, in.path, "", func() error { return startFlush(f, in.begun) })
 		in.begun = in.size
 	}
 	in.failed = in.done(err)

@@ -28,7 +28,7 @@ func (t *target) close() { _ = t.dir.Close() }
 // abandon closes a target into which nothing was moved, and removes the folders
 // that were made for it, unless something is in them by now.
 func (t *target) abandon() {
-	if t.dir != nil && t.dir != t.store.root {
+	if t.dir != t.store.root {
 		_ = t.dir.Close()
 	}
 	for len(t.made) > 0 {

@@ -31,10 +31,8 @@ func (s *Store) probe(o Options) (err error) {
 		return err
 	}
 	s.folding.Case = s.exists(probeFolder + "/pROBE")
-	// A disk that has no such name does not take two for one.
-	if s.touch(probeFolder+"/\u00e9") == nil {
-		s.folding.Forms = s.exists(probeFolder + "/e\u0301")
-	}
+	_ = s.touch(probeFolder + "/\u00e9") // a disk that has no such name does not take two for one
+	s.folding.Forms = s.exists(probeFolder + "/e\u0301")
 	if s.chmodFiles, err = s.tryMode(file, s.fileMode, o.FileMode != 0); err != nil {
 		return err
 	}
