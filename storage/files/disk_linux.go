@@ -47,7 +47,7 @@ func reserve(f *os.File, off, n int64) error {
 	}
 }
 
-// startFlush begins to write n bytes at off to the disk, and does not wait. The
+// startFlush begins to write what is in f from off on to the disk, and does not wait. The
 // Sync at the end then has little left to do: of a file of 1 GiB, 30 ms instead
 // of 350, for no more CPU time.
 //
@@ -55,8 +55,9 @@ func reserve(f *os.File, off, n int64) error {
 // write-back with the file, and tells each descriptor once: in fsync, and in a
 // sync_file_range that waits. This one does not wait. What it returns itself is an
 // error of beginning to write, and as final as one of writing.
-func startFlush(f *os.File, off, n int64) error {
-	err := unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
+func startFlush(f *os.File, off int64) error {
+	const toTheEnd = 0
+	err := unix.SyncFileRange(int(f.Fd()), off, toTheEnd, unix.SYNC_FILE_RANGE_WRITE)
 	if err == nil || errors.Is(err, errors.ErrUnsupported) { // ENOSYS
 		return nil
 	}

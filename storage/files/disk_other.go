@@ -14,7 +14,7 @@ const reserveFrom = math.MaxInt64
 func reserve(*os.File, int64, int64) error { return nil }
 
 // startFlush would begin to write to the disk; only Linux can without waiting.
-func startFlush(*os.File, int64, int64) error { return nil }
+func startFlush(*os.File, int64) error { return nil }
 
 // dropCache would have the next read come from the disk.
 func dropCache(*os.File) {}

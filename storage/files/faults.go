@@ -1,10 +1,6 @@
 package files
 
-import (
-	"errors"
-	"os"
-	"runtime"
-)
+import "os"
 
 // Op is a kind of step that a Store takes on the disk.
 type Op string
@@ -19,6 +15,7 @@ const (
 	Close      Op = "close"       // of such a file; on NFS it writes, and may fail
 	SyncFolder Op = "sync folder" // the entries of a folder are made durable
 	Mkdir      Op = "mkdir"
+	Chmod      Op = "chmod" // of something that was just made
 	Rename     Op = "rename"
 	Remove     Op = "remove" // a file, or an empty folder
 	Space      Op = "space"  // the file system is asked how much room is left
@@ -81,16 +78,4 @@ func (s *Store) rename(from, to string) error {
 // syncFolder makes the entries of dir durable, the folder at path below files/.
 func (s *Store) syncFolder(dir *os.Root, path string) error {
 	return s.step(SyncFolder, s.below(path), "", func() error { return syncDir(dir) })
-}
-
-// syncDir makes the entries of a directory durable.
-func syncDir(dir *os.Root) error {
-	if runtime.GOOS == "windows" {
-		return nil // NTFS journals them, and there is no call to wait for that
-	}
-	f, err := dir.Open(".")
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

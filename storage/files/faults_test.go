@@ -128,13 +128,16 @@ func wantFile(t testing.TB, dir, path, want string) {
 	}
 }
 
-// What a Commit does to the disk, and in which order.
+// What an upload and its Commit do to the disk, and in which order. Between the two
+// the file stays open.
 func TestStepsOfACommit(t *testing.T) {
 	s, d, _ := faulty(t, Options{})
 	for _, path := range []string{"docs/b", "new/c"} {
 		key := receive(t, s, newer)
 		incoming := "files/.incoming/" + inFolder(key)
-		d.taken()
+		if got, want := d.taken(Mkdir), []string{"create " + incoming, "write " + incoming}; !slices.Equal(got[max(0, len(got)-2):], want) {
+			t.Errorf("%s: the upload: %q,\nwant %q", path, got, want)
+		}
 		commit(t, s, waiting(key, path, newer))
 		want := []string{"sync file " + incoming, "close " + incoming, "rename " + incoming}
 		if path == "new/c" {
@@ -285,7 +288,9 @@ func TestFailedSyncAboveAFolderThatWasThere(t *testing.T) {
 		wantCommit(t, s, f, errDisk)
 		d.repair()
 		if !empty {
-			wantCommit(t, s, f, errFolderNotDurable)
+			for range 2 {
+				wantCommit(t, s, f, errFolderNotDurable)
+			}
 			wantIncoming(t, s, f.Incoming)
 			if err := os.Remove(filepath.Join(was, "in it")); err != nil {
 				t.Fatal(err)
@@ -295,6 +300,40 @@ func TestFailedSyncAboveAFolderThatWasThere(t *testing.T) {
 		commit(t, s, f)
 		if got := d.taken(Remove); got[0] != "mkdir "+aliceFolder+"/was" || got[1] != "sync folder "+aliceFolder {
 			t.Errorf("empty %v: %q", empty, got)
+		}
+	}
+}
+
+// A folder that went as empty, and that somebody else made again, is made durable
+// like one that the store has never seen.
+func TestFolderThatAnotherMadeIsSynced(t *testing.T) {
+	s, d, dir := faulty(t, Options{})
+	at := filepath.Join(dir, filepath.FromSlash(aliceFolder), "docs")
+	if err := os.Remove(filepath.Join(at, "a")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RemoveEmptyFolders(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(at, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f := waiting(receive(t, s, newer), "docs/a", newer)
+	d.taken()
+	commit(t, s, f)
+	want := []string{"sync folder files", "sync folder " + aliceFolder}
+	if got := d.taken(Mkdir); !slices.Equal(got[:min(len(got), len(want))], want) {
+		t.Errorf("%q,\nwant %q", got, want)
+	}
+}
+
+// However many folders there are, the store remembers no more than maxDurable.
+func TestFoldersRememberedAreBounded(t *testing.T) {
+	s, _, _ := faulty(t, Options{})
+	for i := range maxDurable + 1 {
+		s.setDurable(fmt.Sprint(i))
+		if len(s.durable) > maxDurable || !s.isDurable(fmt.Sprint(i)) {
+			t.Fatalf("%d folders are remembered, and the last one: %v", len(s.durable), s.isDurable(fmt.Sprint(i)))
 		}
 	}
 }

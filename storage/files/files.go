@@ -98,8 +98,8 @@ type Store struct {
 	incoming *os.Root // files/.incoming/; nil in a Store for reading
 	slots    chan struct{}
 	kept     kept
-	locks    locks // of places and folders
-	space    space
+	locks    locks  // of places and folders
+	space    *space // nil: nothing is kept free
 
 	rootHome, incomingHome home
 
@@ -140,12 +140,11 @@ func Open(dir string, o Options) (*Store, error) {
 		fileMode: fileMode, dirMode: dirMode,
 		durable: make(map[string]struct{}), doubtful: make(map[string]struct{}), spoilt: make(map[string]error),
 	}
-	s.space.reserve, s.space.ask = o.MinFree, s.askSpace
-	switch {
-	case o.MaxOpen == 0:
-		s.slots = make(chan struct{}, DefaultMaxOpen)
-	case o.MaxOpen > 0:
-		s.slots = make(chan struct{}, o.MaxOpen)
+	if o.MinFree > 0 {
+		s.space = &space{reserve: o.MinFree, ask: s.askSpace}
+	}
+	if o.MaxOpen >= 0 {
+		s.slots = make(chan struct{}, cmp.Or(o.MaxOpen, DefaultMaxOpen))
 	}
 	if err := s.setUp(dir, made, o); err != nil {
 		return nil, errors.Join(err, s.Close())

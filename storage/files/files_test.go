@@ -84,6 +84,18 @@ func TestLayout(t *testing.T) {
 	}
 }
 
+// A client in whose folder nothing is has nothing stored.
+func TestHasNothing(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	if err := os.Mkdir(filepath.Join(dir, "files", alice.String()), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if has, err := s.Has(t.Context(), alice); has || err != nil {
+		t.Errorf("Has: %v, %v", has, err)
+	}
+}
+
 func TestOneStoreAtATime(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{})
@@ -203,6 +215,9 @@ func TestPlantedSymlinks(t *testing.T) {
 			}
 			if _, err := s.Size(t.Context(), "", alice, "sub/f"); !errors.Is(err, ErrObstructed) {
 				t.Errorf("Size: %v, want ErrObstructed", err)
+			}
+			if has, err := s.Has(t.Context(), alice); strings.HasPrefix(name, "the client's folder") != errors.Is(err, ErrObstructed) {
+				t.Errorf("Has: %v, %v", has, err)
 			}
 			err := s.EachStored(t.Context(), func(id codec.ClientID, path string) error {
 				if id == alice {

@@ -52,7 +52,7 @@ func (f *file) create() error {
 			return err
 		}
 		// It has its mode before it has a place. Nothing is in it yet.
-		if err = f.f.Chmod(f.mode); err != nil {
+		if err = f.store.step(Chmod, f.path, "", func() error { return f.f.Chmod(f.mode) }); err != nil {
 			err = errors.Join(err, f.f.Close(), f.store.incoming.Remove(f.name))
 			f.f = nil
 		}
@@ -167,8 +167,7 @@ func (in *incoming) Write(p []byte) (int, error) {
 	n, err := in.writeAt(f, p, in.size, max(0, end-max(in.size, in.reserved)))
 	in.size += int64(n)
 	if err == nil && in.store.fsync && in.size-in.begun >= flushEvery {
-		from, n := in.begun, in.size-in.begun
-		err = in.store.step(Flush, in.path, "", func() error { return startFlush(f, from, n) })
+		err = in.store.step(Flush, in.path, "", func() error { return startFlush(f, in.begun) })
 		in.begun = in.size
 	}
 	in.failed = in.done(err)

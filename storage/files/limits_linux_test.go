@@ -196,6 +196,17 @@ func TestIncomingFoldersAreSpread(t *testing.T) {
 	}
 }
 
+// What is mounted in a folder is told from it, also where both are one file system.
+func TestMountIsSeen(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	if found, err := s.lookAt("/proc"); !found.mount || !found.mode.IsDir() || err != nil {
+		t.Errorf("/proc: %+v, %v, want that something is mounted there", found, err)
+	}
+	if found, err := s.lookAt(incomingFolder); found.mount || err != nil {
+		t.Errorf("a folder of the store: %+v, %v", found, err)
+	}
+}
+
 // A complete file keeps its descriptor until it is committed or discarded, or
 // until others need it; then it is committed all the same.
 func TestContentIsSyncedThroughTheDescriptorThatWroteIt(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"sealift/codec"
+	"sealift/session"
 )
 
 // While the directory is not where it was opened, nothing is acknowledged; once it
@@ -62,6 +63,26 @@ func TestMovedStore(t *testing.T) {
 			wantFile(t, dir, "a", newer)
 		}
 	}
+}
+
+// While a file stands where the folder above the store was, nothing is acknowledged.
+func TestFileWhereTheStoreWas(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dir")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, dir, Options{Fsync: true})
+	f := waiting(receive(t, s, newer), "a", newer)
+	if err := errors.Join(os.Rename(dir, dir+" away"), os.WriteFile(dir, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(t.Context(), f); err == nil || errors.Is(err, session.ErrNotStored) {
+		t.Errorf("Commit: %v, want an error after which Commit may be called again", err)
+	}
+	if err := errors.Join(os.Remove(dir), os.Rename(dir+" away", dir)); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, s, f)
 }
 
 // The directory goes while a Commit is at work: it is not acknowledged, and can be

@@ -28,7 +28,7 @@ func (t *target) close() { _ = t.dir.Close() }
 // abandon closes a target into which nothing was moved, and removes the folders
 // that were made for it, unless something is in them by now.
 func (t *target) abandon() {
-	if t.dir != nil && t.dir != t.store.root {
+	if t.dir != t.store.root {
 		_ = t.dir.Close()
 	}
 	for len(t.made) > 0 {
@@ -141,7 +141,7 @@ func (s *Store) mkdir(t *target, dir *os.Root, name, whole string) error {
 
 // mkdirLocked is mkdir for who has the lock of the folder's path.
 func (s *Store) mkdirLocked(t *target, dir *os.Root, name, whole string) error {
-	err := s.step(Mkdir, s.below(whole), "", func() error { return s.mkdirMode(dir, name) })
+	err := s.step(Mkdir, s.below(whole), "", func() error { return s.mkdirMode(dir, name, whole) })
 	switch {
 	case err == nil:
 		s.forgetFolder(whole) // somebody removed the one that was
@@ -153,14 +153,14 @@ func (s *Store) mkdirLocked(t *target, dir *os.Root, name, whole string) error {
 }
 
 // mkdirMode makes a folder with the mode of all folders, whatever the umask is.
-func (s *Store) mkdirMode(dir *os.Root, name string) error {
+func (s *Store) mkdirMode(dir *os.Root, name, whole string) error {
 	err := dir.Mkdir(name, s.dirMode)
 	if err != nil || !s.chmodDirs {
 		return err
 	}
 	info, err := dir.Lstat(name)
 	if err == nil {
-		err = dir.Chmod(name, s.dirMode|special(info))
+		err = s.step(Chmod, s.below(whole), "", func() error { return dir.Chmod(name, s.dirMode|special(info)) })
 	}
 	if err != nil {
 		return errors.Join(err, rmdir(dir, name))

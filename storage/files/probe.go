@@ -31,10 +31,8 @@ func (s *Store) probe(o Options) (err error) {
 		return err
 	}
 	s.folding.Case = s.exists(probeFolder + "/pROBE")
-	// A disk that has no such name does not take two for one.
-	if s.touch(probeFolder+"/\u00e9") == nil {
-		s.folding.Forms = s.exists(probeFolder + "/e\u0301")
-	}
+	_ = s.touch(probeFolder + "/\u00e9") // a disk that has no such name does not take two for one
+	s.folding.Forms = s.exists(probeFolder + "/e\u0301")
 	if s.chmodFiles, err = s.tryMode(file, s.fileMode, o.FileMode != 0); err != nil {
 		return err
 	}
@@ -70,7 +68,7 @@ func (s *Store) tryMode(name string, mode fs.FileMode, asked bool) (chmod bool, 
 		return false, err
 	}
 	made := info.Mode().Perm()
-	err = s.root.Chmod(name, mode|special(info))
+	err = s.step(Chmod, s.below(name), "", func() error { return s.root.Chmod(name, mode|special(info)) })
 	if err == nil {
 		if info, err = s.root.Lstat(name); err != nil {
 			return false, err

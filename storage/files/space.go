@@ -19,9 +19,9 @@ const askEvery = 256 << 10
 
 // space keeps a reserve on the file system: content is refused that would take
 // it. What was granted counts until it is written, so that any number of uploads
-// at once keep the reserve together.
+// at once keep the reserve together. A nil space refuses nothing.
 type space struct {
-	reserve int64                                 // bytes; with 0 nothing is refused
+	reserve int64                                 // bytes
 	ask     func() (free, total int64, err error) // of the file system, in bytes
 
 	mu      sync.Mutex
@@ -35,7 +35,7 @@ type space struct {
 // they are written, or are not going to be. fresh has the file system asked in
 // any case.
 func (sp *space) take(n int64, fresh bool) error {
-	if sp.reserve <= 0 {
+	if sp == nil {
 		return nil
 	}
 	sp.mu.Lock()
@@ -61,7 +61,7 @@ func (sp *space) take(n int64, fresh bool) error {
 }
 
 func (sp *space) done(n int64) {
-	if sp.reserve <= 0 {
+	if sp == nil {
 		return
 	}
 	sp.mu.Lock()

@@ -136,11 +136,36 @@ func TestUnknownSpace(t *testing.T) {
 	if err := sp.take(1, true); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("%v, want what asking came to", err)
 	}
-	if got := blocks(math.MaxUint64, 4096); got != math.MaxInt64 {
-		t.Errorf("blocks: %d", got)
+}
+
+// The file system is asked once for each askEvery bytes, and not for what would
+// cost nothing.
+func TestFileSystemIsAskedSeldom(t *testing.T) {
+	asked := 0
+	sp := space{reserve: 1, ask: func() (int64, int64, error) { asked++; return 1 << 30, 1 << 30, nil }}
+	for i, want := range []int{1, 1, 1, 1, 2, 2, 2, 2, 3} {
+		if err := sp.take(askEvery/4, false); err != nil {
+			t.Fatal(err)
+		}
+		if asked != want {
+			t.Errorf("asked %d times for %d quarters, want %d", asked, i+1, want)
+		}
 	}
-	if got := blocks(3, 4096); got != 3*4096 {
-		t.Errorf("blocks: %d", got)
+}
+
+// Some file systems have no blocks, or more than a number can hold.
+func TestBlocks(t *testing.T) {
+	const most = math.MaxInt64 / 4096
+	for _, tt := range []struct {
+		n          uint64
+		size, want int64
+	}{
+		{3, 4096, 3 * 4096}, {0, 4096, 0}, {3, 0, 0}, {math.MaxUint64, 0, 0},
+		{most, 4096, most * 4096}, {most + 1, 4096, math.MaxInt64}, {math.MaxUint64, 4096, math.MaxInt64},
+	} {
+		if got := blocks(tt.n, tt.size); got != tt.want {
+			t.Errorf("%d of %d bytes: %d, want %d", tt.n, tt.size, got, tt.want)
+		}
 	}
 }
 

@@ -42,6 +42,15 @@ func rmdir(dir *os.Root, name string) error {
 	}
 }
 
+// syncDir makes the entries of a directory durable.
+func syncDir(dir *os.Root) error {
+	f, err := dir.Open(".")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
 // deviceOf tells the file system of a file from others.
 func deviceOf(info fs.FileInfo) uint64 {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {

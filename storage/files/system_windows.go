@@ -30,6 +30,10 @@ func rmdir(dir *os.Root, name string) error {
 	return dir.Remove(name)
 }
 
+// syncDir would make the entries of a directory durable: NTFS journals them, and
+// there is no call to wait for that.
+func syncDir(*os.Root) error { return nil }
+
 // deviceOf would tell the file system of a file from others. What is mounted in a
 // folder is no folder here.
 func deviceOf(fs.FileInfo) uint64 { return 0 }

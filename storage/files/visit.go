@@ -131,7 +131,7 @@ func (w *walk) list(ctx context.Context, v *visit) error {
 	defer func() { _ = f.Close() }()
 	here := v.path()
 	entries, err := f.ReadDir(readDir)
-	for len(entries) > 0 && err == nil {
+	for err == nil {
 		var next []fs.DirEntry
 		next, err = f.ReadDir(readDir)
 		if err == io.EOF {

@@ -161,8 +161,76 @@ func TestModes(t *testing.T) {
 			mode(alice.String()+"/a", 0o540)
 			mode(alice.String()+"/a/b", tt.wantFile)
 			_ = s.Close()
+			if err := os.Chmod(filepath.Join(dir, "files", alice.String(), "a"), 0o700); err != nil { // so that it can be removed
+				t.Fatal(err)
+			}
 		}
 	}
+}
+
+// Open fails on a disk without modes, such as FAT, if a mode was asked for, and only
+// then. A file or folder whose mode cannot be set is removed again.
+func TestDiskWithoutModes(t *testing.T) {
+	denied := ""
+	faults := &Faults{Before: func(step Step) error {
+		if step.Op == Chmod && strings.HasSuffix(step.Path, denied) {
+			return syscall.EPERM
+		}
+		return nil
+	}}
+	umask(t, 0o077)
+	for path, o := range map[string]Options{"/.probe/Probe": {FileMode: 0o640}, "/.probe": {DirMode: 0o750}} {
+		denied, o.Faults = path, faults
+		if _, err := Open(t.TempDir(), o); !errors.Is(err, syscall.EPERM) || !strings.Contains(err.Error(), "does not take the mode") {
+			t.Errorf("%s: %v, want that the disk does not take the mode", path, err)
+		}
+	}
+
+	dir := t.TempDir()
+	denied = "no path"
+	s := open(t, dir, Options{FileMode: 0o640, DirMode: 0o750, Faults: faults})
+	denied = lockName
+	if chmod, err := s.tryMode(lockName, 0o640, false); chmod || err != nil {
+		t.Errorf("no mode was asked for: %v, %v", chmod, err)
+	}
+	in, err := s.Create(t.Context(), alice, "docs/a", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	denied = in.Key()
+	if _, err := in.Write([]byte("x")); !errors.Is(err, syscall.EPERM) {
+		t.Errorf("Write: %v, want EPERM", err)
+	}
+	if left := leftIncoming(t, dir); len(left) != 0 {
+		t.Errorf("left %v", left)
+	}
+	key := receive(t, s, newer)
+	denied = "/docs"
+	wantCommit(t, s, waiting(key, "docs/a", newer), syscall.EPERM)
+	if left, err := os.ReadDir(filepath.Join(dir, "files", alice.String())); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("left %v, %v", left, err)
+	}
+	denied = "no path"
+	commit(t, s, waiting(key, "docs/a", newer))
+}
+
+// If the folder of an incoming file is no folder, Commit fails, and does not say that
+// the file is not there.
+func TestIncomingFolderIsNone(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{Fsync: true})
+	f := waiting(receive(t, s, newer), "a", newer)
+	at := filepath.Join(dir, "files", ".incoming", f.Incoming[:2])
+	if err := errors.Join(os.Rename(at, at+" away"), os.WriteFile(at, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(t.Context(), f); err == nil || errors.Is(err, session.ErrNotStored) {
+		t.Errorf("Commit: %v, want an error after which Commit may be called again", err)
+	}
+	if err := errors.Join(os.Remove(at), os.Rename(at+" away", at)); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, s, f)
 }
 
 // A folder that was set to give its group on goes on doing so.

@@ -109,14 +109,14 @@ func (c *conn) run(ctx context.Context, text string) error {
 	return err
 }
 
-// value runs a query of one column and row; nil if there is no row.
+// value runs a query of one column and row.
 func (c *conn) value(ctx context.Context, text string) (driver.Value, error) {
 	rows, err := c.Conn.(driver.QueryerContext).QueryContext(ctx, text, nil)
 	if err != nil {
 		return nil, err
 	}
 	var dest [1]driver.Value
-	if err := rows.Next(dest[:]); err != nil && err != io.EOF {
+	if err := rows.Next(dest[:]); err != nil {
 		_ = rows.Close()
 		return nil, err
 	}

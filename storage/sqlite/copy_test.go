@@ -1,6 +1,10 @@
 package sqlite
 
 import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"reflect"
 	"testing"
@@ -23,8 +27,20 @@ func TestCopyTo(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, writing, "ROLLBACK")
-	if err := r.CopyTo(t.Context(), path); err == nil {
-		t.Error("a copy took the place of a file")
+	reading := <-r.reader
+	r.reader <- reading
+	if reading == nil {
+		t.Error("the copy cost a connection that works")
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.CopyTo(t.Context(), path); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a second copy: %v, want ErrExist", err)
+	}
+	if got, err := os.ReadFile(path); !bytes.Equal(got, whole) || err != nil {
+		t.Errorf("a second copy wrote over the first: %d bytes, %d before, %v", len(got), len(whole), err)
 	}
 	c := open(t, path)
 	apply(t, c, add(2, "ben"))

@@ -188,7 +188,8 @@ func TestEditedRows(t *testing.T) {
 	}
 }
 
-// Whole pages of such rows are passed over, and each is counted once.
+// Whole pages of such rows are passed over, each is counted once, and the first few
+// are named.
 func TestNothingButEditedRows(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "defensive.db")
 	r := open(t, path)
@@ -201,6 +202,9 @@ func TestNothingButEditedRows(t *testing.T) {
 	err := r.Files(t.Context(), func(f session.File) error { t.Errorf("%+v", f); return nil })
 	if !errors.Is(err, session.ErrBadRows) || !strings.Contains(err.Error(), fmt.Sprintf(" %d records", all)) {
 		t.Errorf("listing: %v", err)
+	}
+	if n := strings.Count(fmt.Sprint(err), errRow.Error()); n != maxBadTold {
+		t.Errorf("the error names %d rows, want %d", n, maxBadTold)
 	}
 }
 
@@ -340,6 +344,30 @@ func TestOpenOfALocked(t *testing.T) {
 	if _, err := Open(ctx, path, Options{BusyTimeout: time.Hour}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Open: %v, want DeadlineExceeded", err)
 	}
+}
+
+// A server does not start on a WAL that cannot be folded into the database, because
+// another process reads what is before its end.
+func TestOpenWhileAnotherReads(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "defensive.db")
+	r := open(t, path)
+	apply(t, r, add(1, "anna"))
+	reading := other(t, path)
+	run(t, reading, "BEGIN")
+	if _, err := reading.value(t.Context(), "SELECT count(*) FROM clients"); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, r, add(2, "ben"))
+	if second, err := Open(t.Context(), path, Options{BusyTimeout: time.Millisecond}); !errors.Is(err, ErrLocked) {
+		t.Errorf("Open: %v, %v, want ErrLocked", second, err)
+	}
+	run(t, reading, "COMMIT")
+	second, err := Open(t.Context(), path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	wantNames(t, second, "anna ben")
 }
 
 // A full disk fails the batch as a whole, and the one after it works again.

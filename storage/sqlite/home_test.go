@@ -144,6 +144,29 @@ func TestMoved(t *testing.T) {
 	}
 }
 
+// While a file stands where the database's folder was, nothing is acknowledged.
+func TestFileWhereTheDatabaseWas(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "srv")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r := open(t, filepath.Join(dir, "defensive.db"))
+	apply(t, r, add(1, "anna"))
+	if err := errors.Join(os.Rename(dir, dir+" away"), os.WriteFile(dir, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := r.Apply(t.Context(), []session.Operation{add(2, "ben")}); err == nil {
+			t.Error("a batch was acknowledged")
+		}
+	}
+	if err := errors.Join(os.Remove(dir), os.Rename(dir+" away", dir)); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, r, add(3, "carl"))
+	wantNames(t, r, "anna carl")
+}
+
 // Another process that opens the database after its index was deleted makes a
 // new one, and the two know nothing of each other. Each batch is in the database
 // afterwards, or failed.

@@ -175,8 +175,9 @@ func newSlot(c *conn) chan *conn {
 }
 
 // create makes an empty file where there is none, which SQLite takes for an
-// empty database, and sees to it that its directory entry is durable. SQLite
-// gives the files beside it (-wal, -shm) the same mode.
+// empty database, and sees to it that its directory entry is durable. If that
+// fails, it removes the file, for the next create to make it anew. SQLite gives
+// the files beside it (-wal, -shm) the same mode.
 func create(path string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
@@ -185,18 +186,22 @@ func create(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := f.Close(); err != nil {
-		return err
+	if err := errors.Join(f.Close(), syncFolder(filepath.Dir(path))); err != nil {
+		return errors.Join(err, os.Remove(path))
 	}
+	return nil
+}
+
+// syncFolder makes the entries of a folder durable.
+func syncFolder(path string) error {
 	if runtime.GOOS == "windows" {
-		return nil // no such thing as syncing a directory
+		return nil // no such thing as syncing a folder
 	}
-	dir, err := os.Open(filepath.Dir(path))
+	dir, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	return dir.Sync()
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // take waits for the connection in slot, opening it if there is none.

@@ -31,6 +31,7 @@ func TestFiles(t *testing.T, open func(t *testing.T) session.Files) {
 		{"CommitIsOfThisContent", testCommitIsOfThisContent},
 		{"Discard", testDiscard},
 		{"IncomingIsReadable", testIncomingIsReadable},
+		{"Has", testHas},
 		{"ClientsAreApart", testClientsAreApart},
 		{"PathsAreChecked", testPathsAreChecked},
 		{"FileWhereFolderShouldBe", testFileWhereFolderShouldBe},
@@ -237,7 +238,34 @@ func testIncomingIsReadable(t *testing.T, s session.Files) {
 	data := content(1, 300_000)
 	key := receive(t, s, data, 300_000, 1000)
 	wantContent(t, s, key, codec.ClientID{}, "", data)
+	if n, err := s.Size(t.Context(), key, codec.ClientID{}, ""); n != 300_000 || err != nil {
+		t.Errorf("Size: %d, %v", n, err)
+	}
 	wantNotStored(t, s, "../"+key, codec.ClientID{}, "")
+	if err := s.Discard(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{key, "../" + key} {
+		if n, err := s.Size(t.Context(), key, codec.ClientID{}, ""); n != 0 || !errors.Is(err, session.ErrNotStored) {
+			t.Errorf("Size of %q: %d, %v, want ErrNotStored", key, n, err)
+		}
+	}
+}
+
+// A client has something stored, or it has not: what it only began does not count.
+func testHas(t *testing.T, s session.Files) {
+	data := content(1, 10)
+	has := func(n int, want bool) {
+		t.Helper()
+		if got, err := s.Has(t.Context(), clientID(n)); got != want || err != nil {
+			t.Errorf("client %d has something: %v, %v, want %v", n, got, err, want)
+		}
+	}
+	key := receive(t, s, data, -1, 10)
+	has(1, false)
+	commit(t, s, waiting(key, 1, "dir/a", data))
+	has(1, true)
+	has(2, false)
 }
 
 func testClientsAreApart(t *testing.T, s session.Files) {
@@ -428,6 +456,9 @@ func testFilesEndedContext(t *testing.T, s session.Files) {
 	}
 	if err := s.Discard(ctx, key); !errors.Is(err, context.Canceled) {
 		t.Errorf("Discard: %v, want context.Canceled", err)
+	}
+	if has, err := s.Has(ctx, clientID(1)); has || !errors.Is(err, context.Canceled) {
+		t.Errorf("Has: %v, %v, want context.Canceled", has, err)
 	}
 	wantContent(t, s, key, clientID(1), "", data)
 }

@@ -245,6 +245,16 @@ func testLastSeen(t *testing.T, r session.Registry) {
 		t.Errorf("another client was last seen %v, want %v", got, at(0))
 	}
 
+	// Each of several clients in one batch.
+	apply(t, r,
+		&session.Seen{Outcome: session.Outcome{At: at(97)}, ID: clientID(1)},
+		&session.Seen{Outcome: session.Outcome{At: at(98)}, ID: clientID(2)})
+	for n, want := range map[int]time.Time{1: at(97), 2: at(98)} {
+		if got := getClient(t, r, n).LastSeen; !got.Equal(want) {
+			t.Errorf("client %d of two in a batch: last seen %v, want %v", n, got, want)
+		}
+	}
+
 	// Within a batch too: a read tells of what came before it.
 	get := &session.GetClient{Outcome: session.Outcome{At: at(102)}, ID: clientID(1)}
 	apply(t, r,

@@ -18,9 +18,10 @@ import (
 type Database struct {
 	dir string
 
-	mu    sync.Mutex
-	files map[string]*image // by base name
-	fail  func(name string) bool
+	mu     sync.Mutex
+	files  map[string]*image // by base name
+	fail   func(name string) bool
+	frozen bool
 }
 
 // image is a file as the disk has it, and what was written to it since.
@@ -80,6 +81,26 @@ func watch(dir string, fail func(name string) bool, files map[string]*image) *Da
 	watched = append(watched, d)
 	mu.Unlock()
 	return d
+}
+
+// Freeze keeps SQLite from making files in the folder, as a medium does that is for
+// reading only.
+func (d *Database) Freeze() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.frozen = true
+}
+
+// mayMake reports whether SQLite can open the file name, which it makes if there is
+// none.
+func (d *Database) mayMake(name string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.frozen {
+		return true
+	}
+	_, err := os.Lstat(filepath.Join(d.dir, name))
+	return err == nil
 }
 
 // Kill copies the database's files to the folder to, as they are after the process
@@ -170,19 +191,24 @@ func install() {
 }
 
 func xOpen(tls *libc.TLS, v, name, file uintptr, flags int32, out uintptr) int32 {
-	rc := function[func(*libc.TLS, uintptr, uintptr, uintptr, int32, uintptr) int32](realOpen)(tls, v, name, file, flags, out)
-	if rc != sqlite3.SQLITE_OK || name == 0 {
-		return rc
+	var d *Database
+	var base string
+	if name != 0 {
+		d, base = watching(libc.GoString(name))
 	}
-	d, base := watching(libc.GoString(name))
-	if d == nil {
+	f := (*sqlite3.Tsqlite3_file)(pointer(file))
+	if d != nil && flags&sqlite3.SQLITE_OPEN_CREATE != 0 && !d.mayMake(base) {
+		f.FpMethods = 0 // there is nothing to close
+		return sqlite3.SQLITE_CANTOPEN
+	}
+	rc := function[func(*libc.TLS, uintptr, uintptr, uintptr, int32, uintptr) int32](realOpen)(tls, v, name, file, flags, out)
+	if rc != sqlite3.SQLITE_OK || d == nil {
 		return rc
 	}
 	methods := libc.Xmalloc(tls, libc.Tsize_t(unsafe.Sizeof(sqlite3.Tsqlite3_io_methods{})))
 	if methods == 0 {
 		panic("no memory")
 	}
-	f := (*sqlite3.Tsqlite3_file)(pointer(file))
 	h := &handle{real: (*sqlite3.Tsqlite3_io_methods)(pointer(f.FpMethods)), methods: methods, db: d, name: base}
 	ours := (*sqlite3.Tsqlite3_io_methods)(pointer(methods))
 	*ours = *h.real
