@@ -158,7 +158,7 @@ func TestTheBacklogIsRefused(t *testing.T) {
 	}
 	r.stop()
 	for !r.draining.Load() {
-		time.Sleep(time.Millisecond) // nothing else tells
+		time.Sleep(time.Millisecond) // no event tells that the drain has begun
 	}
 	close(held)
 	for _, nc := range waiting {

@@ -37,7 +37,8 @@ type Options struct {
 	MaxPerIP int
 	// MemoryBudget bounds the bytes of content in buffers, over all
 	// connections. A quarter of it comes on top for packets that arrive before
-	// their turn, and for what is read before it is known whose it is. Default 64 MiB, least 2 MiB.
+	// their turn, and for what is read before it is known whose it is. Default
+	// 64 MiB, least 2 MiB.
 	MemoryBudget int64
 
 	// HandshakeTimeout is how long a connection may take until the server knows

@@ -12,19 +12,20 @@
 //   - After each done that it ran for the session (see [Host]), and when there is
 //     memory again after a nil from Buffer, it calls Feed once more, with what it
 //     has, be it nothing: a request may have waited for just that.
-//   - If Feed left content and [Session.Flowing] reports true, the transport may
-//     lend the session: after [Session.Lend] one other goroutine reads from the
-//     client and calls [Session.Take], until that says so or nothing is there.
-//     Then it calls [Session.Returned] on the session's goroutine, runs what had
-//     to wait meanwhile, and calls Feed with what Take left. A transport that does
-//     not lend says so with [Session.Lends], which is the default.
+//   - A transport that lends the content of large files says so with
+//     [Session.Lends]. Then Feed leaves such content, and where [Session.Flowing]
+//     reports true, the transport calls [Session.Lend], and one other goroutine
+//     reads from the client and calls [Session.Take], until that says that it is
+//     enough, or nothing is there. After that the transport calls
+//     [Session.Returned] on the session's goroutine, runs what had to wait
+//     meanwhile, and calls Feed with what Take left.
 //   - It ends connections by what [Session.Phase] and [Session.Working] tell, and
 //     calls [Session.Closed] exactly once when the connection is gone. Work that
 //     is under way still has to run to its done.
 //
 // Replies do not depend on how the bytes were split, nor on the order in which
-// workers end. A session holds no more content in buffers than
-// Config.Window, nothing at all of what is lent, and nothing else that grows with what a client sends, except
-// what Host.Hold has granted and 8 KiB for each transfer, the numbers of its
-// packets that wait in a file.
+// workers end. A session holds no more content in buffers than Config.Window,
+// nothing at all of what is lent, and nothing else that grows with what a client
+// sends, except what Host.Hold has granted and 8 KiB for each transfer, the
+// numbers of its packets that wait in a file.
 package session
