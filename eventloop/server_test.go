@@ -11,11 +11,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
 	"sealift/client"
@@ -307,6 +309,48 @@ func TestAPanicIsNoSuccessAndHarmsNobodyElse(t *testing.T) {
 	r.client("other")
 	if r.logs.FilterMessage("panic in a worker").Len() == 0 {
 		t.Error("the log says nothing")
+	}
+}
+
+// A panic in a request that waits ends its connection. The path that it had is
+// free again: the client sends its 1029 once more, on another connection.
+func TestAPanicInARequestEndsItsConnectionOnly(t *testing.T) {
+	var once sync.Once
+	r := start(t, func(_ *Options, cfg *session.Config) {
+		cfg.Log = cfg.Log.WithOptions(zap.Hooks(func(e zapcore.Entry) error {
+			if e.Message == "verified" {
+				once.Do(func() { panic("in the log") })
+			}
+			return nil
+		}))
+	})
+	other := r.client("other")
+	ctx := context.Background()
+	c, err := client.Dial(ctx, client.Options{
+		Server: r.Addr().String(), Name: "unlucky", Backoff: func(int) time.Duration { return 0 },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Login(ctx); err != nil {
+		t.Fatal(err)
+	}
+	content := random(10_001)
+	if got, err := c.Send(ctx, "f", bytes.NewReader(content), int64(len(content))); err != nil || got.Attempts != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	r.stored(c.Identity().ID, "f", content)
+	if _, err := other.Send(ctx, "g", bytes.NewReader(content), int64(len(content))); err != nil {
+		t.Error(err)
+	}
+	r.stored(other.Identity().ID, "g", content)
+	panics := r.logs.FilterMessage("panic").All()
+	if len(panics) != 1 || !strings.Contains(fmt.Sprint(panics[0].ContextMap()["panic"]), "verdict.go") {
+		t.Errorf("the log says %v, and not once where the panic was", panics)
+	}
+	if n := r.logs.FilterMessage("connection closed").FilterField(zap.String("reason", "panic")).Len(); n != 1 {
+		t.Errorf("%d connections ended by a panic, want 1", n)
 	}
 }
 

@@ -82,9 +82,9 @@ func (s *Session) apart(name string) *found {
 	if f.leave, err = s.enterAlike(path); err != nil {
 		return &found{err: err}
 	}
-	op := &FindAlike{ID: s.id, Path: path, Folds: folds}
-	s.ask(op, func(err error) {
-		switch {
+	s.serve(func(co *coroutine) {
+		op := &FindAlike{ID: s.id, Path: path, Folds: folds}
+		switch err := co.apply(op); {
 		case err == nil:
 			f.err = alikeError(op.Found)
 		case !errors.Is(err, ErrNoFile):

@@ -2,6 +2,8 @@ package session_test
 
 import (
 	"context"
+	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -138,4 +140,61 @@ func BenchmarkSmallFile(b *testing.B) {
 			b.Fatal(h.reply)
 		}
 	}
+}
+
+// BenchmarkVerdict is a 1029 for a file that is verified already: a request that
+// waits for the registry, then for the store, and copies nothing.
+func BenchmarkVerdict(b *testing.B) {
+	h, s, p := benchHost(b)
+	h.feed(s, append(p.packets(spec, "f", nil, 65_536)[0], p.ok("f")...)) // the store says of all files that they are empty
+	wire := p.ok("f")
+	b.ReportAllocs()
+	for b.Loop() {
+		h.feed(s, wire)
+		if h.reply != codec.CodeAck {
+			b.Fatal(h.reply)
+		}
+	}
+}
+
+// BenchmarkWaiting tells how much memory a verdict takes while its file is being
+// made durable.
+func BenchmarkWaiting(b *testing.B) {
+	const n = 3000
+	for b.Loop() {
+		w := newWorld(b, session.Config{})
+		p, c := w.known("alice"), w.dial()
+		for i := range n {
+			c.ask(p.packets(single, fmt.Sprint(i), nil, 0)...)
+			w.dial().ask(p.ok("none")) // it has a session that knows its client
+		}
+		for i, c := range w.conns[1:] {
+			c.send(p.ok(fmt.Sprint(i)))
+		}
+		stacks, heap := inUse()
+		for _, c := range w.conns[1:] {
+			c.feed(len(c.in))
+		}
+		w.apply(n)
+		for _, j := range w.dones {
+			j.done()
+		}
+		w.dones = nil
+		if len(w.jobs) != n {
+			b.Fatalf("%d commits wait, want %d", len(w.jobs), n)
+		}
+		moreStacks, moreHeap := inUse()
+		b.ReportMetric(float64(moreStacks-stacks)/n, "stack-B/verdict")
+		b.ReportMetric(float64(moreHeap-heap)/n, "heap-B/verdict")
+		w.hangUp()
+	}
+}
+
+// inUse returns how many bytes the stacks of goroutines and the heap take.
+func inUse() (stacks, heap int64) {
+	runtime.GC()
+	runtime.GC() // so that the first's sweep is over
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.StackInuse), int64(m.HeapAlloc)
 }

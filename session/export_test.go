@@ -52,3 +52,20 @@ func (svc *Service) Unverified(id codec.ClientID) int64 {
 
 // LendFrom sets the least ciphertext, in bytes, that is lent.
 func (svc *Service) LendFrom(size int64) { svc.lendFrom = size }
+
+// IdleCoroutines tells how many coroutines of the process wait for the next
+// request, and MaxIdleCoroutines is the most.
+func IdleCoroutines() int {
+	idle.mu.Lock()
+	defer idle.mu.Unlock()
+	return len(idle.list)
+}
+
+const MaxIdleCoroutines = maxIdle
+
+// CoroutinesUnderWay tells how many are believed to run a request.
+func CoroutinesUnderWay() int {
+	idle.mu.Lock()
+	defer idle.mu.Unlock()
+	return idle.underWay
+}

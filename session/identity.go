@@ -27,8 +27,8 @@ func (s *Session) register(payload []byte) {
 		return
 	}
 	op := &AddClient{Outcome: s.outcome(), ID: newID(), Name: string(m.Name)}
-	s.ask(op, func(err error) {
-		switch {
+	s.serve(func(co *coroutine) {
+		switch err := co.apply(op); {
 		case err == nil:
 			s.bind(named, op.ID, op.Name)
 			s.log().Info("registered", s.fields()...)
@@ -59,20 +59,22 @@ func (s *Session) rekey(key *aesKey) {
 type wrapping struct {
 	key     aesKey
 	wrapped [keys.WrappedKeySize]byte
-	err     error
 }
 
-// wrap makes a fresh AES key for the owner of publicKey. It runs on a worker.
-func (w *wrapping) wrap(publicKey []byte) {
-	pub, err := keys.ParsePublic(publicKey)
-	if err != nil {
-		w.err = err
-		return
-	}
-	if w.key, w.err = keys.NewAESKey(); w.err != nil {
-		return
-	}
-	w.wrapped, w.err = keys.Wrap(pub, &w.key)
+// wrap makes a fresh AES key for the owner of publicKey, on a worker.
+func (co *coroutine) wrap(publicKey []byte) (*wrapping, error) {
+	w := new(wrapping)
+	return w, co.do(Compute, func(context.Context) error {
+		pub, err := keys.ParsePublic(publicKey)
+		if err != nil {
+			return err
+		}
+		if w.key, err = keys.NewAESKey(); err != nil {
+			return err
+		}
+		w.wrapped, err = keys.Wrap(pub, &w.key)
+		return err
+	})
 }
 
 // exchange answers a 1026: it records the public key and sends an AES key.
@@ -83,62 +85,54 @@ func (s *Session) exchange(id codec.ClientID, payload []byte) {
 		return
 	}
 	name, publicKey := string(m.Name), append([]byte(nil), m.Key...)
-	w := &wrapping{err: errUnfinished}
-	s.do(Compute, func(context.Context) { w.wrap(publicKey) }, func() {
-		if w.err != nil {
-			s.refuse(codec.CodePublicKey, "public key: "+w.err.Error())
+	s.serve(func(co *coroutine) {
+		w, err := co.wrap(publicKey)
+		if err != nil {
+			s.refuse(codec.CodePublicKey, "public key: "+err.Error())
 			return
 		}
 		op := &SetKeys{
 			Outcome: s.outcome(), ID: id, Name: name, PublicKey: publicKey, AESKey: w.key[:],
 			Replace: s.svc.KeyPolicy == ReplaceKey,
 		}
-		s.ask(op, func(err error) {
-			// Some clients take a 1606 as an offer of its id and do not register.
-			if errors.Is(err, ErrNoClient) && s.state == fresh && !id.IsZero() && id == s.rejected {
-				s.adopt(op, w)
-				return
-			}
-			s.exchanged(op, w, err)
-		})
+		step, err := "registry", co.apply(op)
+		// Some clients take a 1606 as an offer of its id and do not register.
+		if errors.Is(err, ErrNoClient) && s.state == fresh && !id.IsZero() && id == s.rejected {
+			step, err = s.adopt(co, op)
+		}
+		s.exchanged(op, w, step, err)
 	})
 }
 
 // adopt registers the client of op under the id that a 1606 on this connection
 // carried, and then does op. An id that has stored files was another client's,
 // whose record is gone: it travelled in the clear, and gives nobody those files.
-func (s *Session) adopt(op *SetKeys, w *wrapping) {
+// The error is that of step.
+func (s *Session) adopt(co *coroutine, op *SetKeys) (step string, err error) {
 	if !s.svc.rate.allow(s.remote, s.last) {
-		s.refuse(codec.CodePublicKey, tooManyRegistrations)
-		return
+		return "", fault(tooManyRegistrations)
 	}
-	taken, err := false, errUnfinished
-	s.do(Storage, func(ctx context.Context) { taken, err = s.svc.Files.Has(ctx, op.ID) }, func() {
-		switch {
-		case err != nil:
-			s.broke(codec.CodePublicKey, "storage", err)
-		case taken:
-			s.refuse(codec.CodePublicKey, "there are files of another client under the id")
-		default:
-			s.addAdopted(op, w)
-		}
+	taken := false
+	err = co.do(Storage, func(ctx context.Context) (err error) {
+		taken, err = s.svc.Files.Has(ctx, op.ID)
+		return err
 	})
+	if err == nil && taken {
+		err = fault("there are files of another client under the id")
+	}
+	if err != nil {
+		return "storage", err
+	}
+	if err := co.apply(&AddClient{Outcome: s.outcome(), ID: op.ID, Name: op.Name}); err != nil {
+		return "registry", err
+	}
+	s.log().Info("registered under a rejected id", s.fields(zap.String("client", op.ID.String()), zap.String("name", op.Name))...)
+	op.Outcome = s.outcome()
+	return "registry", co.apply(op)
 }
 
-func (s *Session) addAdopted(op *SetKeys, w *wrapping) {
-	add := &AddClient{Outcome: s.outcome(), ID: op.ID, Name: op.Name}
-	s.ask(add, func(err error) {
-		if err != nil {
-			s.exchanged(op, w, err)
-			return
-		}
-		s.log().Info("registered under a rejected id", s.fields(zap.String("client", op.ID.String()), zap.String("name", op.Name))...)
-		op.Outcome = s.outcome()
-		s.ask(op, func(err error) { s.exchanged(op, w, err) })
-	})
-}
-
-func (s *Session) exchanged(op *SetKeys, w *wrapping, err error) {
+// exchanged answers the 1026 of op, which came to err in that step.
+func (s *Session) exchanged(op *SetKeys, w *wrapping, step string, err error) {
 	switch {
 	case err == nil:
 		s.bind(ready, op.ID, op.Name)
@@ -148,12 +142,15 @@ func (s *Session) exchanged(op *SetKeys, w *wrapping, err error) {
 	case isRefusal(err):
 		s.refuse(codec.CodePublicKey, err.Error())
 	default:
-		s.broke(codec.CodePublicKey, "registry", err)
+		s.broke(codec.CodePublicKey, step, err)
 	}
 }
 
-// isRefusal tells a registry's no from its failure.
+// isRefusal tells a no from a failure of the server's.
 func isRefusal(err error) bool {
+	if f := fault(""); errors.As(err, &f) {
+		return true
+	}
 	for _, no := range []error{ErrNameTaken, ErrIDTaken, ErrNoClient, ErrWrongName, ErrKeyPinned, ErrNoFile} {
 		if errors.Is(err, no) {
 			return true
@@ -171,23 +168,20 @@ func (s *Session) rejoin(id codec.ClientID, payload []byte) {
 		return
 	}
 	name := string(m.Name)
-	get := &GetClient{ID: id}
-	s.ask(get, func(err error) {
-		switch {
+	s.serve(func(co *coroutine) {
+		get := &GetClient{ID: id}
+		switch err := co.apply(get); {
 		case errors.Is(err, ErrNoClient):
 			s.reject(id, name, err.Error())
-			return
 		case err != nil:
 			s.broke(codec.CodeReconnect, "registry", err)
-			return
 		case get.Client.Name != name:
 			s.reject(id, name, ErrWrongName.Error())
-			return
 		case get.Client.PublicKey == nil:
 			s.reject(id, name, "no public key on record")
-			return
+		default:
+			s.rewrap(co, id, name, get.Client.PublicKey)
 		}
-		s.rewrap(id, name, get.Client.PublicKey)
 	})
 }
 
@@ -201,24 +195,21 @@ func (s *Session) reject(id codec.ClientID, name, reason string) {
 	s.send(codec.IDReply{Code: codec.CodeReconnectRejected, ID: id}.Append(nil))
 }
 
-func (s *Session) rewrap(id codec.ClientID, name string, publicKey []byte) {
-	w := &wrapping{err: errUnfinished}
-	s.do(Compute, func(context.Context) { w.wrap(publicKey) }, func() {
-		if w.err != nil {
-			s.broke(codec.CodeReconnect, "stored public key", w.err)
-			return
-		}
-		s.ask(&SetAESKey{Outcome: s.outcome(), ID: id, AESKey: w.key[:]}, func(err error) {
-			if err != nil {
-				s.broke(codec.CodeReconnect, "registry", err)
-				return
-			}
-			s.bind(ready, id, name)
-			s.rekey(&w.key)
-			s.log().Info("reconnected", s.fields()...)
-			s.send(codec.KeyReply{Code: codec.CodeReconnected, ID: id, WrappedKey: w.wrapped[:]}.Append(nil))
-		})
-	})
+// rewrap sends a client that is known a fresh AES key.
+func (s *Session) rewrap(co *coroutine, id codec.ClientID, name string, publicKey []byte) {
+	w, err := co.wrap(publicKey)
+	if err != nil {
+		s.broke(codec.CodeReconnect, "stored public key", err)
+		return
+	}
+	if err := co.apply(&SetAESKey{Outcome: s.outcome(), ID: id, AESKey: w.key[:]}); err != nil {
+		s.broke(codec.CodeReconnect, "registry", err)
+		return
+	}
+	s.bind(ready, id, name)
+	s.rekey(&w.key)
+	s.log().Info("reconnected", s.fields()...)
+	s.send(codec.KeyReply{Code: codec.CodeReconnected, ID: id, WrappedKey: w.wrapped[:]}.Append(nil))
 }
 
 // recall binds a connection to a client that goes on where its last connection
@@ -232,13 +223,14 @@ func (s *Session) recall(h codec.RequestHeader, payload []byte, content uint32) 
 	id := h.ID
 	s.svc.resumed.enter(id) // before the key is read: it may be forgotten meanwhile
 	s.resumedAs = &id
-	get := &GetClient{ID: id}
-	s.ask(get, func(err error) {
+	s.serve(func(co *coroutine) {
+		get := &GetClient{ID: id}
+		err := co.apply(get)
 		if s.closed {
 			return
 		}
 		if err == nil && len(get.Client.AESKey) == len(s.key) {
-			s.resume(m, &get.Client)
+			s.resume(co, m, &get.Client)
 			return
 		}
 		s.leaveResumption()
@@ -257,17 +249,14 @@ const errNoKey = fault("no AES key on record")
 
 // resume binds the connection to c, unless somebody has shown that he does not
 // have its AES key.
-func (s *Session) resume(m *message, c *Client) {
+func (s *Session) resume(co *coroutine, m *message, c *Client) {
 	key := aesKey(c.AESKey)
 	if s.svc.resumed.isSpoilt(c.ID, key) {
-		s.busy = true
-		s.forget(c.ID, key, func() {
-			s.busy = false
-			s.leaveResumption()
-			if !s.closed {
-				s.turnAway(m.header, m.payload, errNoKey)
-			}
-		})
+		s.forget(co, c.ID, key)
+		s.leaveResumption()
+		if !s.closed {
+			s.turnAway(m.header, m.payload, errNoKey)
+		}
 		return
 	}
 	s.bind(ready, c.ID, c.Name)

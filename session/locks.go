@@ -7,9 +7,9 @@ import (
 )
 
 // pathLocks keeps apart what several connections of a client want of the same
-// stored file: the row in the registry and the file on disk change in two
-// steps, and nobody may come between. Nobody blocks: who has to wait is called
-// when it is his turn.
+// stored file. A change takes two steps, the row in the registry and the file on
+// disk, and no other connection may act between them. lock never blocks; a waiter
+// is called back when its turn comes.
 type pathLocks struct {
 	mu      sync.Mutex
 	waiting map[pathKey][]func() // an entry exists while the path is locked
@@ -48,12 +48,4 @@ func (l *pathLocks) unlock(k pathKey) {
 	l.waiting[k] = queue[1:]
 	l.mu.Unlock()
 	queue[0]()
-}
-
-// lock runs then on the session's goroutine when the session has the path. The
-// session is not busy meanwhile; the caller unlocks.
-func (s *Session) lock(k pathKey, then func()) {
-	if s.svc.locks.lock(k, func() { s.host.Do(Compute, nil, then) }) {
-		then()
-	}
 }

@@ -93,20 +93,17 @@ func (r *resumptions) forgotten(id codec.ClientID, key aesKey) {
 	r.clients[id].spoilt[key] = false
 }
 
-// forget has the registry forget a spoilt key, and then runs then. If it fails,
-// the next connection that would go on with the key tries again.
-func (s *Session) forget(id codec.ClientID, key aesKey, then func()) {
+// forget has the registry forget a spoilt key. If it fails, the next connection
+// that would go on with the key tries again.
+func (s *Session) forget(co *coroutine, id codec.ClientID, key aesKey) {
 	s.svc.resumed.enter(id)
-	op := &SetAESKey{Outcome: s.outcome(), ID: id, If: key[:]}
-	s.host.Apply(op, func(err error) {
-		if err == nil || errors.Is(err, ErrNoClient) {
-			s.svc.resumed.forgotten(id, key)
-		} else {
-			s.log().Error("forgetting an AES key failed", s.fields(zap.Error(err))...)
-		}
-		s.svc.resumed.leave(id)
-		then()
-	})
+	defer s.svc.resumed.leave(id)
+	err := co.apply(&SetAESKey{Outcome: s.outcome(), ID: id, If: key[:]})
+	if err == nil || errors.Is(err, ErrNoClient) {
+		s.svc.resumed.forgotten(id, key)
+	} else {
+		s.log().Error("forgetting an AES key failed", s.fields(zap.Error(err))...)
+	}
 }
 
 // leaveResumption ends what recall began with enter.
@@ -138,7 +135,8 @@ func (s *Session) guard(u *upload, err error) bool {
 	}
 	s.pending = nil
 	s.forgetting = true
-	s.forget(*s.resumedAs, *u.guarded, func() {
+	s.start(func(co *coroutine) {
+		s.forget(co, *s.resumedAs, *u.guarded)
 		s.forgetting = false
 		if s.closed {
 			return

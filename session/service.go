@@ -139,7 +139,9 @@ const (
 
 // Host is what a session needs of the transport that drives it. A transport
 // runs each session on one goroutine at a time, "the session's" below; the
-// event loop has one goroutine for many. The session calls these methods on
+// event loop has one goroutine for many. None of them is locked to a thread:
+// sessions take over each other's coroutines, and the runtime allows no switch
+// between such goroutines. The session calls these methods on
 // that goroutine, but for Do and Release. The transport calls [Session.Tick] about
 // twice a second.
 type Host interface {

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"context"
 	"errors"
 	"time"
 
@@ -360,23 +359,4 @@ func (s *Session) protocolError(err error) {
 		s.hungUp = true
 		s.host.Hangup("out of step")
 	}
-}
-
-// ask applies op and holds up the connection until its result is there. After
-// that the session is no longer busy and then runs.
-func (s *Session) ask(op Operation, then func(err error)) {
-	s.busy = true
-	s.host.Apply(op, func(err error) {
-		s.busy = false
-		then(err)
-	})
-}
-
-// do is ask for work on another goroutine.
-func (s *Session) do(lane Lane, work func(ctx context.Context), then func()) {
-	s.busy = true
-	s.host.Do(lane, work, func() {
-		s.busy = false
-		then()
-	})
 }

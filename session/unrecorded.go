@@ -49,40 +49,42 @@ func (r *unrecorded) clear(k pathKey) {
 }
 
 // catchUp has the registry record what is in the place, if a commit went
-// unrecorded, and then runs then. The caller has the path's lock.
-func (s *Session) catchUp(k pathKey, then func(err error)) {
-	c, ok := s.svc.unrecorded.get(k)
+// unrecorded.
+func (p *place) catchUp() error {
+	c, ok := p.co.s.svc.unrecorded.get(p.key)
 	switch {
 	case !ok:
-		then(nil)
+		return nil
 	case c.outcome == nil || errors.Is(c.outcome, ErrPlaceNotDurable):
-		s.record(k, c, then)
+		return p.record(c)
 	default:
-		s.findOut(k, c, then)
+		return p.findOut(c)
 	}
 }
 
 // findOut is catchUp where it is not known whether the content was moved to its
 // place.
-func (s *Session) findOut(k pathKey, c commitment, then func(err error)) {
-	err := errUnfinished
-	s.host.Do(Storage, func(ctx context.Context) {
-		if _, err = s.svc.Files.Size(ctx, c.file.Incoming, k.id, k.path); errors.Is(err, ErrNotStored) {
-			err = s.svc.Files.Commit(ctx, c.file)
-		} else if err == nil {
-			err = errNotMoved
+func (p *place) findOut(c commitment) error {
+	svc := p.co.s.svc
+	err := p.co.do(Storage, func(ctx context.Context) error {
+		_, err := svc.Files.Size(ctx, c.file.Incoming, p.key.id, p.key.path)
+		if err == nil {
+			return errNotMoved
 		}
-	}, func() {
-		switch {
-		case err == nil || errors.Is(err, ErrPlaceNotDurable):
-			s.record(k, commitment{c.file, err}, then)
-		case errors.Is(err, errNotMoved) || errors.Is(err, ErrNotStored):
-			s.svc.unrecorded.clear(k)
-			then(nil)
-		default:
-			then(err)
+		if errors.Is(err, ErrNotStored) {
+			return svc.Files.Commit(ctx, c.file)
 		}
+		return err
 	})
+	switch {
+	case err == nil || errors.Is(err, ErrPlaceNotDurable):
+		return p.record(commitment{c.file, err})
+	case errors.Is(err, errNotMoved) || errors.Is(err, ErrNotStored):
+		svc.unrecorded.clear(p.key)
+		return nil
+	default:
+		return err
+	}
 }
 
 // errNotMoved says that a file is still among the incoming ones.
@@ -90,17 +92,18 @@ var errNotMoved = errors.New("the incoming file was not moved")
 
 // record writes down what a commit did. Until that has succeeded, the
 // commitment stays in unrecorded.
-func (s *Session) record(k pathKey, c commitment, then func(err error)) {
-	s.svc.unrecorded.set(k, c)
-	op := &VerifyFile{Outcome: s.outcome(), ID: k.id, Path: k.path, Incoming: c.file.Incoming, Missing: c.outcome != nil}
-	s.host.Apply(op, func(err error) {
-		if errors.Is(err, ErrNoFile) { // an earlier try, whose result was lost, did it
-			err = nil
-		}
-		if err == nil {
-			s.svc.unrecorded.clear(k)
-			s.svc.settled(c.file)
-		}
-		then(err)
-	})
+func (p *place) record(c commitment) error {
+	s := p.co.s
+	s.svc.unrecorded.set(p.key, c)
+	op := &VerifyFile{
+		Outcome: s.outcome(), ID: p.key.id, Path: p.key.path,
+		Incoming: c.file.Incoming, Missing: c.outcome != nil,
+	}
+	err := p.co.apply(op)
+	if err != nil && !errors.Is(err, ErrNoFile) { // no file: an earlier try, whose result was lost, did it
+		return err
+	}
+	s.svc.unrecorded.clear(p.key)
+	s.svc.settled(c.file)
+	return nil
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -416,52 +417,49 @@ func (s *Session) store(u *upload) {
 		ID: s.id, FileName: u.name, Path: u.path, Incoming: k.out.Key(),
 		Size: k.size, Cksum: k.sum.Sum32(), Received: s.host.Now(),
 	}}
-	lock := pathKey{op.File.ID, op.File.Path}
 	u.running = true
-	s.lock(lock, func() {
-		if u.dropped {
-			s.svc.locks.unlock(lock)
-			s.cleanup(u)
-			return
-		}
-		s.catchUp(lock, func(err error) {
-			if err != nil {
-				s.putFailed(u, lock, err)
-				return
+	s.start(func(co *coroutine) {
+		err := s.put(co, u, op)
+		u.running = false
+		switch {
+		case err == nil:
+			if op.Replaced != nil {
+				s.svc.settled(op.Replaced)
+				s.discard(op.Replaced.Incoming)
 			}
-			op.File.Lapsed = s.svc.lapsed.take(lock)
-			s.host.Apply(op, func(err error) {
-				if err != nil {
-					if op.File.Lapsed {
-						s.svc.lapsed.put(lock)
-					}
-					s.putFailed(u, lock, err)
-					return
-				}
-				s.uncount(u)
-				s.svc.Waiting(op.File.ID, Occupies(op.File.Size))
-				s.svc.awaiting.put(lock, &op.File)
-				s.svc.locks.unlock(lock)
-				u.running = false
-				if op.Replaced != nil {
-					s.svc.settled(op.Replaced)
-					s.discard(op.Replaced.Incoming)
-				}
-				s.stored(u, &op.File)
-			})
-		})
+			s.stored(u, &op.File)
+		case u.dropped:
+			s.cleanup(u)
+		default:
+			s.fail(u, u.plan.Last(), err)
+		}
 	})
 }
 
-// putFailed ends a transfer that is whole, and that the registry did not take.
-func (s *Session) putFailed(u *upload, lock pathKey, err error) {
-	s.svc.locks.unlock(lock)
-	u.running = false
+// errDropped says that a transfer was dropped while it waited for its place.
+var errDropped = errors.New("nobody wants the transfer any more")
+
+// put has the registry record the file of a transfer that is whole.
+func (s *Session) put(co *coroutine, u *upload, op *PutFile) error {
+	place := co.lock(pathKey{op.File.ID, op.File.Path})
+	defer place.unlock()
 	if u.dropped {
-		s.cleanup(u)
-		return
+		return errDropped
 	}
-	s.fail(u, u.plan.Last(), err)
+	if err := place.catchUp(); err != nil {
+		return err
+	}
+	op.File.Lapsed = s.svc.lapsed.take(place.key)
+	if err := co.apply(op); err != nil {
+		if op.File.Lapsed {
+			s.svc.lapsed.put(place.key)
+		}
+		return err
+	}
+	s.uncount(u)
+	s.svc.Waiting(op.File.ID, Occupies(op.File.Size))
+	s.svc.awaiting.put(place.key, &op.File)
+	return nil
 }
 
 func (s *Session) stored(u *upload, f *File) {

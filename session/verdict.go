@@ -44,206 +44,206 @@ func (s *Session) verdict(code codec.Code, payload []byte) bool {
 		s.refuse(code, "the transfer was refused: "+name)
 		return true
 	}
-	v := &judgement{s: s, code: code, name: name, lock: pathKey{s.id, path}, receipt: r}
-	s.busy = true
-	s.lock(v.lock, v.begin)
+	v := &judgement{s: s, code: code, name: name, path: pathKey{s.id, path}, receipt: r}
+	s.serve(func(co *coroutine) { v.answer(v.judge(co)) })
 	return true
 }
 
-// judgement is a verdict being carried out. It holds the lock of the path from
-// begin to end, and its session is busy meanwhile.
+// judgement is a verdict being carried out.
 type judgement struct {
 	s       *Session
 	code    codec.Code
 	name    string
-	lock    pathKey
+	path    pathKey
 	receipt receipt // what this connection's 1603 was about, zero if it sent none
 }
 
-func (v *judgement) end() {
-	v.s.busy = false
-	v.s.svc.locks.unlock(v.lock)
+// ruling is why a verdict gets 1607. nil is a success.
+type ruling struct {
+	err  error
+	step string // of the server's that failed; "": the client is refused
+	// open: nothing is decided, and the client may send its verdict again.
+	open bool
 }
 
-// settle ends a judgement after which this connection's 1603 waits for nothing
-// any more. What it was about is kept: the client may ask again.
-func (v *judgement) settle() {
-	v.end()
-	if r, ok := v.s.received[v.name]; ok && r.incoming == v.receipt.incoming {
-		r.settled = true
-		v.s.received[v.name] = r
+// refused is the ruling on what is not there to be judged.
+func refused(reason string) *ruling { return &ruling{err: fault(reason)} }
+
+// failed is the ruling where a step of the server's failed.
+func failed(step string, err error) *ruling { return &ruling{err: err, step: step, open: true} }
+
+// lost is the ruling where the content cannot be relied on any more: the client
+// has to send the file again.
+func lost(err error) *ruling { return &ruling{err: err, step: "storage"} }
+
+// judge carries the verdict out. It has the path from the first look at it to
+// the end.
+func (v *judgement) judge(co *coroutine) *ruling {
+	place := co.lock(v.path)
+	defer place.unlock()
+	if err := place.catchUp(); err != nil {
+		return failed("catching up", err)
+	}
+	f := v.justReceived()
+	if f == nil {
+		var r *ruling
+		if f, r = v.version(co); r != nil {
+			return r
+		}
+	}
+	switch {
+	case f == nil: // a 1030 or 1031, and there is nothing to remove
+		return nil
+	case v.code != codec.CodeCRCOK:
+		return v.remove(place, f)
+	case f.Verified:
+		return v.confirmAgain(co, f)
+	default:
+		return v.commit(place, f)
 	}
 }
 
-// begin settles what an earlier commit left unrecorded, and then looks what there
-// is to be judged.
-func (v *judgement) begin() {
-	v.s.catchUp(v.lock, func(err error) {
-		if err != nil {
-			v.fail("catching up", err)
-			return
-		}
-		v.look()
-	})
-}
-
-// look finds out what there is to be judged.
-func (v *judgement) look() {
-	if f := v.s.svc.awaiting.take(v.lock, v.s.host.Now()); f != nil && v.receipt.incoming == f.Incoming {
-		v.judge(f)
-		return
+// justReceived returns the file of this connection's 1603 if it is known, without
+// asking the registry, to await its verdict still. Otherwise it returns nil.
+func (v *judgement) justReceived() *File {
+	f := v.s.svc.awaiting.take(v.path, v.s.host.Now())
+	if f == nil || f.Incoming != v.receipt.incoming {
+		return nil
 	}
-	get := &GetFile{ID: v.lock.id, Path: v.lock.path}
-	v.s.host.Apply(get, func(err error) {
-		switch {
-		case err != nil && !errors.Is(err, ErrNoFile):
-			v.fail("registry", err)
-		case v.code == codec.CodeCRCOK:
-			v.confirm(get)
-		case get.Unverified != nil && v.about(get.Unverified):
-			v.remove(get.Unverified)
-		default:
-			v.ack()
-		}
-	})
+	return f
 }
 
-// about reports whether the verdict may be about f: another connection may have
-// uploaded a file of that name since.
+// version asks the registry for the version of the file that the verdict is about.
+// For a 1029 there must be one.
+func (v *judgement) version(co *coroutine) (*File, *ruling) {
+	get := &GetFile{ID: v.path.id, Path: v.path.path}
+	err := co.apply(get)
+	switch ok := v.code == codec.CodeCRCOK; {
+	case err != nil && !errors.Is(err, ErrNoFile):
+		return nil, failed("registry", err)
+	case ok && v.receipt.incoming == "" && get.Lapsed():
+		return nil, refused("a version of the file is gone, and it is not certain which one is meant: " + v.name)
+	case get.Unverified != nil && v.about(get.Unverified):
+		return get.Unverified, nil
+	case !ok:
+		return nil, nil
+	case get.Verified != nil && v.about(get.Verified):
+		return get.Verified, nil
+	default:
+		return nil, refused("no such file awaits a verdict: " + v.name)
+	}
+}
+
+// about reports whether the verdict may be about f. A connection that sent the
+// 1603 has a receipt, which says which version is meant; from any other, a
+// verdict is about the version there is.
 func (v *judgement) about(f *File) bool {
 	return v.receipt.incoming == "" || v.receipt.incoming == f.Incoming
 }
 
-// confirm answers a 1029. A connection that sent the 1603 has a receipt, which
-// says which version is meant; from any other, the 1029 is about the version
-// there is, unless one has lapsed.
-func (v *judgement) confirm(get *GetFile) {
-	switch {
-	case v.receipt.incoming == "" && get.Lapsed():
-		v.refuse("a version of the file is gone, and it is not certain which one is meant: " + v.name)
-	case get.Unverified != nil && v.about(get.Unverified):
-		v.commit(get.Unverified)
-	case get.Verified != nil && v.about(get.Verified):
-		v.confirmAgain(get.Verified)
-	default:
-		v.refuse("no such file awaits a verdict: " + v.name)
-	}
-}
-
-// confirmAgain answers a 1029 for a file that is verified already: its 1604 was
-// lost. The file must still be there.
-func (v *judgement) confirmAgain(f *File) {
-	size, err := int64(0), errUnfinished
-	v.s.host.Do(Storage, func(ctx context.Context) {
+// confirmAgain confirms a file that is verified already: its 1604 was lost. The
+// file must still be there.
+func (v *judgement) confirmAgain(co *coroutine, f *File) *ruling {
+	var size int64
+	err := co.do(Storage, func(ctx context.Context) (err error) {
 		size, err = v.s.svc.Files.Size(ctx, "", f.ID, f.Path)
-	}, func() {
-		switch {
-		case errors.Is(err, ErrNotStored) || errors.Is(err, ErrObstructed) || err == nil && (f.Missing || size != f.Size):
-			v.refuse("the verified file is not in its place any more: " + v.name)
-		case err != nil:
-			v.fail("storage", err)
-		default:
-			v.ack()
-		}
+		return err
 	})
-}
-
-func (v *judgement) judge(f *File) {
-	if v.code == codec.CodeCRCOK {
-		v.commit(f)
-	} else {
-		v.remove(f)
+	switch {
+	case errors.Is(err, ErrNotStored) || errors.Is(err, ErrObstructed) || err == nil && (f.Missing || size != f.Size):
+		return refused("the verified file is not in its place any more: " + v.name)
+	case err != nil:
+		return failed("storage", err)
 	}
+	return nil
 }
 
 // commit makes f durable in its place, and only then verified.
-func (v *judgement) commit(f *File) {
-	err := errUnfinished
-	v.s.host.Do(Storage, func(ctx context.Context) {
-		err = v.s.svc.Files.Commit(ctx, f)
-	}, func() {
-		switch {
-		case err == nil:
-			v.s.record(v.lock, commitment{file: f}, func(err error) {
-				if err != nil {
-					v.fail("registry", err)
-					return
-				}
-				v.s.log().Info("verified", v.s.fields(zap.String("file", f.FileName), zap.Int64("bytes", f.Size))...)
-				v.ack()
-			})
-		case errors.Is(err, ErrPlaceNotDurable):
-			v.s.record(v.lock, commitment{f, err}, func(error) { v.lose(err) })
-		case errors.Is(err, ErrObstructed): // by another file of the client's; f still waits
-			v.end()
-			v.s.refuse(v.code, err.Error())
-		case errors.Is(err, ErrNotStored) || errors.Is(err, ErrNotDurable):
-			v.drop(f, func(error) { v.lose(err) })
-		case errors.Is(err, errUnfinished):
-			v.s.svc.unrecorded.set(v.lock, commitment{f, err})
-			v.fail("storage", err)
-		default:
-			v.fail("storage", err)
+func (v *judgement) commit(p *place, f *File) *ruling {
+	s := v.s
+	err := p.co.do(Storage, func(ctx context.Context) error { return s.svc.Files.Commit(ctx, f) })
+	switch {
+	case err == nil:
+		if err := p.record(commitment{file: f}); err != nil {
+			return failed("registry", err)
 		}
-	})
+		v.logVerified(f)
+		return nil
+	case errors.Is(err, ErrPlaceNotDurable):
+		_ = p.record(commitment{f, err}) // or else the next who has the place does
+		return lost(err)
+	case errors.Is(err, ErrObstructed): // by another file of the client's; f still waits
+		return &ruling{err: err, open: true}
+	case errors.Is(err, ErrNotStored) || errors.Is(err, ErrNotDurable):
+		_ = p.drop(f) // or else the next 1029 finds the same
+		return lost(err)
+	case errors.Is(err, errUnfinished):
+		s.svc.unrecorded.set(p.key, commitment{f, err})
+	}
+	return failed("storage", err)
 }
 
-// remove ends a judgement by which f goes.
-func (v *judgement) remove(f *File) {
-	v.drop(f, func(err error) {
-		if err != nil {
-			v.fail("registry", err)
-			return
-		}
-		v.ack()
-	})
+func (v *judgement) logVerified(f *File) {
+	v.s.log().Info("verified", v.s.fields(zap.String("file", f.FileName), zap.Int64("bytes", f.Size))...)
 }
 
-// drop forgets f, then removes its content, and then runs then. The mark that a
+// remove ends a file that the client does not want.
+func (v *judgement) remove(p *place, f *File) *ruling {
+	if err := p.drop(f); err != nil {
+		return failed("registry", err)
+	}
+	return nil
+}
+
+// drop has the registry forget f, and then removes its content. The mark that a
 // version has lapsed is recorded before the content goes.
-func (v *judgement) drop(f *File, then func(err error)) {
-	op := &DropFile{Outcome: v.s.outcome(), ID: f.ID, Path: f.Path, Incoming: f.Incoming}
-	v.s.host.Apply(op, func(err error) {
-		if err != nil && !errors.Is(err, ErrNoFile) {
-			then(err)
-			return
-		}
-		if err == nil {
-			v.s.svc.dropped(f, op.Marked)
-		}
-		v.s.discard(f.Incoming)
-		then(nil)
-	})
+func (p *place) drop(f *File) error {
+	s := p.co.s
+	op := &DropFile{Outcome: s.outcome(), ID: f.ID, Path: f.Path, Incoming: f.Incoming}
+	err := p.co.apply(op)
+	if err != nil && !errors.Is(err, ErrNoFile) {
+		return err
+	}
+	if err == nil {
+		s.svc.dropped(f, op.Marked)
+	}
+	s.discard(f.Incoming)
+	return nil
 }
 
-// ack ends a judgement that went well. A 1030 gets no reply: the file comes
+// answer replies to the verdict.
+func (v *judgement) answer(r *ruling) {
+	s := v.s
+	if r == nil || !r.open {
+		v.settle()
+	}
+	switch {
+	case r == nil:
+		v.accept()
+	case r.step != "":
+		s.broke(v.code, r.step, fmt.Errorf("%s: %w", v.name, r.err))
+	default:
+		s.refuse(v.code, r.err.Error())
+	}
+}
+
+// accept answers a verdict that went well. A 1030 gets no reply: the file comes
 // again.
-func (v *judgement) ack() {
-	v.settle()
+func (v *judgement) accept() {
 	s := v.s
 	if v.code != codec.CodeCRCOK {
 		s.log().Warn("checksum mismatch", s.fields(zap.String("file", v.name), zap.Bool("given up", v.code == codec.CodeAbort))...)
 	}
 	if v.code != codec.CodeCRCBad {
-		s.send(codec.IDReply{Code: codec.CodeAck, ID: v.lock.id}.Append(nil))
+		s.send(codec.IDReply{Code: codec.CodeAck, ID: v.path.id}.Append(nil))
 	}
 }
 
-// refuse ends a judgement of what is not there to be judged.
-func (v *judgement) refuse(reason string) {
-	v.settle()
-	v.s.refuse(v.code, reason)
-}
-
-// lose ends a judgement that failed in the server, after which the content cannot
-// be relied on any more: the client has to send the file again.
-func (v *judgement) lose(err error) {
-	v.settle()
-	v.s.broke(v.code, "storage", fmt.Errorf("%s: %w", v.name, err))
-}
-
-// fail ends a judgement that failed in the server. It may be asked for again.
-func (v *judgement) fail(step string, err error) {
-	v.end()
-	v.s.broke(v.code, step, fmt.Errorf("%s: %w", v.name, err))
+// settle notes that this connection's 1603 waits for nothing any more. What it
+// was about is kept: the client may ask again.
+func (v *judgement) settle() {
+	if r, ok := v.s.received[v.name]; ok && r.incoming == v.receipt.incoming {
+		r.settled = true
+		v.s.received[v.name] = r
+	}
 }

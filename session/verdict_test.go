@@ -380,6 +380,32 @@ func TestHalfCommitted(t *testing.T) {
 	}
 }
 
+// TestHalfCommittedAndPanics: a commit moves the file and does not come to its
+// end, nor does the attempt to find out about it. Nothing is decided before one
+// does: the registry must not say that the old file is still in the place.
+func TestHalfCommittedAndPanics(t *testing.T) {
+	one, two := random(1, 1000), random(2, 2000)
+	w := newWorld(t, session.Config{})
+	p, c := w.known("alice"), w.dial()
+	c.ask(append(p.packets(single, "f", one, 0), p.ok("f"))...)
+	c.ask(p.packets(single, "f", two, 0)...)
+	f, again := w.reg.faults, p.verdict(codec.CodeCRCBad, "f")
+	f.fail = func() error { panic(errInjected) }
+	f.failOn = "Commit, after the rename"
+	if got := c.ask(p.ok("f")); got != "1607" {
+		t.Fatal(got)
+	}
+	f.failOn = "Commit"
+	if got := c.ask(again); got != "1607" || f.hit != "Commit" {
+		t.Errorf("1030 gets %q, and the call that panicked is %s", got, f.hit)
+	}
+	if got := c.ask(again); got != "" {
+		t.Errorf("1030 again gets %q", got)
+	}
+	w.verified(p, "f", two)
+	w.hangUp()
+}
+
 // TestAfterFailedCommit: a 1029 whose commit failed does not, when it is sent
 // again, verify what another connection has brought meanwhile.
 func TestAfterFailedCommit(t *testing.T) {

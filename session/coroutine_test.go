@@ -1,0 +1,144 @@
+package session_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"sealift/codec"
+	"sealift/session"
+)
+
+// TestNoCoroutineIsLeft closes all connections after each step of clients that
+// send every request that waits, two of them for one path. When the work that was
+// under way is done, no coroutine is left but the idle ones. The test runs beside
+// no other: it counts those of the process.
+func TestNoCoroutineIsLeft(t *testing.T) {
+	most := 0
+	for seed := range uint64(8) {
+		for at, over := 0, false; !over; at++ {
+			w := newWorld(t, session.Config{})
+			w.shuffle(rand.New(rand.NewPCG(seed, 5)))
+			w.files.folds = strings.ToLower // a 1028 asks the registry as well
+			everyRequest(w)
+			for range at {
+				over = !w.step()
+				most = max(most, session.CoroutinesUnderWay())
+			}
+			w.hangUp()
+			if n, idle := coroutines(), session.IdleCoroutines(); n != idle {
+				t.Fatalf("%d coroutines and %d idle after connections were closed at step %d with seed %d", n, idle, at, seed)
+			}
+		}
+	}
+	if most < 2 {
+		t.Errorf("at most %d coroutines at a time: the requests did not wait beside each other", most)
+	}
+}
+
+// coroutines is how many the process has, by the stacks of its goroutines.
+func coroutines() int {
+	return bytes.Count(stacks[:runtime.Stack(stacks, true)], []byte("\ncreated by iter.Pull"))
+}
+
+var stacks = make([]byte, 4<<20)
+
+// everyRequest has clients send each request that waits. Two connections want
+// one path, and one goes on under its id alone with a key that is spoilt.
+func everyRequest(w *world) {
+	_, pub := pair[0]()
+	alice, bob := w.known("alice"), w.known("bobby")
+	a, b, c, d, e := w.dial(), w.dial(), w.dial(), w.dial(), w.dial()
+	a.send(alice.packets(single, "f", random(1, 40), 0)...)
+	a.send(alice.ok("f"), alice.ok("f"), alice.reconnect())
+	b.send(alice.packets(single, "f", random(2, 60), 0)...)
+	b.send(alice.verdict(codec.CodeAbort, "f"), alice.publicKey(pub))
+	rejected := &peer{name: "carol"}
+	rejected.id[3]++
+	c.send((&peer{name: "david"}).register())
+	d.send(rejected.reconnect(), rejected.publicKey(pub))
+	bob.key[0]++ // it is not the one on record
+	e.send(bob.packets(single, "g", random(3, 40), 0)...)
+}
+
+// TestPanicInARequest: a panic in a request that waits comes out where the host
+// runs its done, and says where it happened. Nothing is left of the request, and
+// another connection gets its answer.
+func TestPanicInARequest(t *testing.T) {
+	w := newWorld(t, session.Config{})
+	p, c := w.known("alice"), w.dial()
+	content := random(1, 100)
+	if got := c.ask(p.packets(single, "f", content, 0)...); got != received("f", content) {
+		t.Fatal(got)
+	}
+	core, _ := observer.New(zap.InfoLevel)
+	w.svc.Log = zap.New(core, zap.Hooks(func(e zapcore.Entry) error {
+		if e.Message == "verified" {
+			panic("in the log")
+		}
+		return nil
+	}))
+	c.send(p.ok("f"))
+	got := func() (got any) {
+		defer func() { got = recover() }()
+		w.run()
+		return nil
+	}()
+	if text := fmt.Sprint(got); !strings.Contains(text, "in the log") || !strings.Contains(text, "verdict.go") {
+		t.Errorf("the panic says %q, and not what it was and where", text)
+	}
+	if n := w.svc.Locked(); n != 0 {
+		t.Errorf("%d paths stay locked", n)
+	}
+	c.close()
+	if n, idle, counted := coroutines(), session.IdleCoroutines(), session.CoroutinesUnderWay(); n != idle || counted != 0 {
+		t.Errorf("%d coroutines, %d idle; %d are counted as under way", n, idle, counted)
+	}
+	w.svc.Log = zap.NewNop()
+	if got := w.dial().ask(p.ok("f")); got != "1604" {
+		t.Errorf("another connection gets %q", got)
+	}
+	w.verified(p, "f", content)
+	w.hangUp()
+}
+
+// TestIdleCoroutines: of more requests than coroutines may be idle, as many as may
+// are kept while others are under way, and one when none is, for the next request.
+func TestIdleCoroutines(t *testing.T) {
+	const n = 4 * session.MaxIdleCoroutines
+	w := newWorld(t, session.Config{})
+	p := w.known("alice")
+	for range n {
+		w.dial().ask(p.ok("f")) // it is about to know its client
+	}
+	for i, c := range w.conns {
+		c.send(p.verdict(codec.CodeAbort, fmt.Sprint("f", i)))
+	}
+	most, mostIdle := 0, 0
+	w.choose = func(n int) int { // verdicts first, then what they wait for
+		most, mostIdle = max(most, session.CoroutinesUnderWay()), max(mostIdle, session.IdleCoroutines())
+		return n - 1
+	}
+	w.run()
+	if most != n || mostIdle != session.MaxIdleCoroutines {
+		t.Errorf("%d coroutines for %d requests; at most %d are idle, want %d", most, n, mostIdle, session.MaxIdleCoroutines)
+	}
+	if n, idle := coroutines(), session.IdleCoroutines(); n != 1 || idle != 1 {
+		t.Errorf("at rest there are %d coroutines, want 1; %d are idle", n, idle)
+	}
+	w.choose = func(int) int {
+		if coroutines() > 1 {
+			t.Error("a request makes a coroutine while one is idle")
+		}
+		return 0
+	}
+	w.conns[0].ask(p.verdict(codec.CodeAbort, "f"))
+	w.hangUp()
+}
