@@ -60,7 +60,10 @@ func New(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	slots := slotsFor(opts.MemoryBudget)
+	slots := 0
+	if canPause && !opts.noPause {
+		slots = slotsFor(opts.MemoryBudget)
+	}
 	s := &Server{
 		opts: opts, listener: l, ready: make(chan struct{}), broken: make(chan struct{}),
 		census: newCensus(opts.MaxConnections, opts.MaxPerIP),
