@@ -54,8 +54,8 @@ func (b *budget) get(c *conn, size int) []byte {
 	default:
 		b.free += c.granted
 		c.granted = 0
-		if !c.inLine {
-			c.inLine, c.wants = true, int64(rounded)
+		if !c.needs {
+			c.needs, c.wants = true, int64(rounded)
 			b.line = append(b.line, c)
 		}
 		b.serve()
@@ -85,7 +85,7 @@ func (b *budget) serve() {
 		b.line[0] = nil
 		b.line = b.line[1:]
 		b.free -= c.wants
-		c.granted, c.inLine = c.wants, false
+		c.granted, c.needs = c.wants, false
 		c.post(nil)
 	}
 	if len(b.line) == 0 {
@@ -107,14 +107,14 @@ func (b *budget) settle(c *conn) {
 // leave takes a connection that has closed out of the line.
 func (b *budget) leave(c *conn) {
 	b.mu.Lock()
-	if c.inLine {
+	if c.needs {
 		for i := range b.line {
 			if b.line[i] == c {
 				b.line = append(b.line[:i], b.line[i+1:]...)
 				break
 			}
 		}
-		c.inLine = false
+		c.needs = false
 	}
 	b.free += c.granted
 	c.granted = 0

@@ -390,3 +390,125 @@ func TestReadAhead(t *testing.T) {
 		}
 	}
 }
+
+// What follows content is answered although the worker has read it: also the message
+// that ends the connection.
+func TestTheLastReplyBehindContent(t *testing.T) {
+	r := start(t, nil)
+	b := r.rawPeer(r.raw(), "out of step")
+	packets := b.packets("f", random(3<<20), 1<<20)
+	bad := codec.RequestHeader{ID: b.id, Version: 3, Code: codec.CodeRegister, PayloadSize: 1 << 30}.Append(nil)
+	b.write(slices.Concat(packets[0], packets[1], bad))
+	if got := readAll(t, b); !bytes.Equal(got, errorReply) {
+		t.Errorf("got % x, want a 1607", got)
+	}
+	r.wasLent()
+}
+
+// conn is the only connection of the server, which has one loop.
+func (r *running) conn() (found *conn) {
+	r.t.Helper()
+	seen := make(chan struct{})
+	r.mu.Lock()
+	for _, lp := range r.loops {
+		lp.post(func() {
+			for c := range lp.conns {
+				found = c
+			}
+			close(seen)
+		})
+	}
+	r.mu.Unlock()
+	<-seen
+	return found
+}
+
+// What comes up for a connection that stands in line does not wait for its turn.
+func TestANoteForAConnectionInLine(t *testing.T) {
+	if waits {
+		t.Skip("nothing is lent")
+	}
+	r := start(t, func(o *Options, _ *session.Config) { o.Loops = 1 })
+	b := r.rawPeer(r.raw(), "in line")
+	busy := make(chan struct{}) // workers
+	for range r.slots {
+		r.bulk.submit(turn{}, func() { <-busy })
+	}
+	content := random(2 << 20)
+	packets := b.packets("f", content, 1<<20)
+	b.write(packets[0])
+	c := r.conn()
+	for r.loaned() == 0 {
+		time.Sleep(time.Millisecond) // nothing else tells that it is lent
+	}
+	for range 3 {
+		ran := make(chan bool)
+		c.post(func() { ran <- c.lent() })
+		if <-ran {
+			t.Error("a note runs while the connection is lent")
+		}
+	}
+	if n := r.loaned(); n != 4 {
+		t.Errorf("%d loans, want one, and one again after each note", n)
+	}
+	close(busy)
+	for _, p := range packets[1:] {
+		b.write(p)
+	}
+	b.received("f", content)
+	r.stored(b.id, "f", content)
+}
+
+// Notes for a connection that is lent and given back all the time all run, and on
+// the loop.
+func TestNotesWhileContentFlows(t *testing.T) {
+	r := start(t, func(o *Options, _ *session.Config) { o.Loops = 1 })
+	b := r.rawPeer(r.raw(), "busy")
+	c := r.conn()
+	content := random(64 << 20)
+	over := make(chan struct{})
+	ran := make(chan int)
+	go func() {
+		n := 0
+		defer func() { ran <- n }()
+		for note := make(chan bool); ; n++ {
+			select {
+			case <-over:
+				return
+			default:
+			}
+			c.post(func() { note <- c.lent() })
+			if <-note {
+				t.Error("a note runs while the connection is lent")
+			}
+		}
+	}()
+	for _, p := range b.packets("f", content, 1<<20) {
+		b.write(p)
+	}
+	b.received("f", content)
+	close(over)
+	if n := <-ran; n < 10 {
+		t.Errorf("%d notes", n)
+	}
+	r.stored(b.id, "f", content)
+	r.wasLent()
+}
+
+// A hand-over by a goroutine that is not the owner is a fault.
+func TestAHandOverByAnother(t *testing.T) {
+	for _, from := range []owner{byLoop, inLine, byWorker} {
+		for _, by := range []owner{byLoop, inLine, byWorker} {
+			func() {
+				c := new(conn)
+				c.owner.Store(uint32(from))
+				defer func() {
+					if panicked := recover() != nil; panicked != (by != from) {
+						t.Errorf("owner %d, handed over by %d: panic %v", from, by, panicked)
+					}
+				}()
+				c.hand(by, byLoop)
+			}()
+		}
+	}
+}

@@ -265,7 +265,7 @@ func (a *acceptor) handOver(nc net.Conn, c *conn, slot int) {
 			a.srv.opts.Log.Error("panic", zap.String("remote", c.remote), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 			_ = nc.Close()
 		}
-		if !c.entered {
+		if c.lp == nil {
 			a.srv.leave(c)
 		}
 		a.began[slot].Store(0)
@@ -279,7 +279,7 @@ func (a *acceptor) handOver(nc net.Conn, c *conn, slot int) {
 	case err != nil:
 		_ = nc.Close()
 		a.srv.opts.Log.Error("handing a connection to a loop failed", zap.String("remote", c.remote), zap.Error(err))
-	case !c.entered:
+	case c.lp == nil:
 		a.srv.opts.Log.Error("handing a connection to a loop failed", zap.String("remote", c.remote))
 	}
 }

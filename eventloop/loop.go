@@ -6,7 +6,6 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/panjf2000/gnet/v2"
 	"go.uber.org/zap"
@@ -92,26 +91,12 @@ func (lp *loop) waitTasks() {
 	}
 }
 
-// tick sends what sessions owe, and ends connections whose time is up.
-func (lp *loop) tick(now time.Time) {
-	for c := range lp.conns {
-		if c.lent {
-			continue
-		}
-		c.weigh(now)
-		c.remind()
-		if reason := c.overdue(now); reason != "" {
-			c.expire(reason)
-		}
-	}
-}
-
 // guard runs f for a connection. A panic ends that connection and no other.
 func (lp *loop) guard(c *conn, f func()) {
 	defer func() {
 		if p := recover(); p != nil {
 			lp.srv.opts.Log.Error("panic", zap.String("remote", c.remote), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
-			c.close("panic")
+			c.run(func() { c.close("panic") })
 		}
 	}()
 	f()

@@ -87,6 +87,11 @@ func start(t *testing.T, change func(*Options, *session.Config)) *running {
 		if err := r.wait(); err != nil {
 			t.Errorf("Run: %v", err)
 		}
+		for _, l := range logs.FilterMessage("panic").All() {
+			if what := fmt.Sprint(l.ContextMap()["panic"]); strings.Contains(what, "owner") {
+				t.Error(what) // see conn.hand
+			}
+		}
 	})
 	return r
 }
