@@ -27,27 +27,40 @@ func (c *conn) Send(reply []byte) {
 // Do implements [session.Host].
 func (c *conn) Do(l session.Lane, work func(ctx context.Context), done func()) {
 	srv := c.lp.srv
-	if work == nil {
-		srv.begin()
-		c.post(func() {
-			defer srv.finish()
-			done()
+	srv.begin()
+	switch {
+	case work == nil:
+		c.finish(done)
+	case l == session.Compute && srv.small.Load() == 0:
+		// An RSA wrap takes no more processor time than the way to a worker and back, and
+		// as long as no small work is under way it keeps nobody waiting.
+		c.finish(func() {
+			srv.work(work)
+			if done != nil {
+				done()
+			}
 		})
+	default:
+		srv.beginSmall()
+		srv.lanes[l].submit(c.turn(), func() {
+			srv.work(work)
+			srv.finishSmall()
+			c.finish(done)
+		})
+	}
+}
+
+// finish runs done, if not nil, on the loop, and ends what begin has counted. Any
+// goroutine may call it.
+func (c *conn) finish(done func()) {
+	srv := c.lp.srv
+	if done == nil {
+		srv.finish()
 		return
 	}
-	srv.begin()
-	srv.beginSmall()
-	srv.lanes[l].submit(c.turn(), func() {
-		srv.work(work)
-		srv.finishSmall()
-		if done == nil {
-			srv.finish()
-			return
-		}
-		c.post(func() {
-			defer srv.finish()
-			done()
-		})
+	c.post(func() {
+		defer srv.finish()
+		done()
 	})
 }
 
@@ -71,13 +84,10 @@ func (c *conn) Apply(op session.Operation, done func(err error)) {
 	b.submit(srv.ctx, request{op, func(err error) {
 		srv.finishSmall()
 		if done == nil {
-			srv.finish()
+			c.finish(nil)
 			return
 		}
-		c.post(func() {
-			defer srv.finish()
-			done(err)
-		})
+		c.finish(func() { done(err) })
 	}})
 }
 

@@ -36,7 +36,7 @@ var keyPair = sync.OnceValues(func() (*rsa.PrivateKey, []byte) {
 // it has exchanged keys.
 type rawPeer struct {
 	*net.TCPConn
-	t   *testing.T
+	t   testing.TB
 	id  codec.ClientID
 	key [keys.AESKeySize]byte
 	dec codec.ResponseDecoder

@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 // running is a server under test.
 type running struct {
 	*Server
-	t    *testing.T
+	t    testing.TB
 	dir  string
 	reg  session.Registry
 	logs *observer.ObservedLogs
@@ -55,7 +55,7 @@ type running struct {
 
 // start runs a server on a free port. change, if not nil, may change its
 // options; the server is stopped at the end of the test.
-func start(t *testing.T, change func(*Options, *session.Config)) *running {
+func start(t testing.TB, change func(*Options, *session.Config)) *running {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
 	r := &running{t: t, dir: t.TempDir(), reg: memory.New(), logs: logs, done: make(chan error, 1)}

@@ -148,7 +148,7 @@ type Host interface {
 	// Send sends one whole reply. It copies what it cannot send at once.
 	Send(reply []byte)
 
-	// Do runs work on another goroutine and then done on the session's, also if
+	// Do runs work, as a rule on another goroutine, and then done on the session's, also if
 	// the connection has closed meanwhile or work has panicked; neither before Do
 	// returns. ctx ends when the server gives up waiting for what is under way.
 	// Either function may be nil. Any goroutine may call it: another session
