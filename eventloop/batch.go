@@ -7,7 +7,7 @@ import (
 	"sealift/session"
 )
 
-// request is an operation for the registry and who is told its result.
+// request is an operation for the registry, and what to call with its result.
 type request struct {
 	op   session.Operation
 	done func(err error)

@@ -11,8 +11,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// loop is one of gnet's event loops. Its fields but tasks belong to the loop's
-// goroutine.
+// loop is one of gnet's event loops. Its fields belong to the loop's goroutine, but
+// for those that are guarded by a lock or atomic.
 type loop struct {
 	srv   *Server
 	el    gnet.EventLoop

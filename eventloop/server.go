@@ -30,28 +30,28 @@ type Server struct {
 	budget   *budget
 	lanes    [2]*lane     // by session.Lane
 	bulk     *lane        // of connections that are lent
-	slots    int          // how many of these are worked on at once while nothing small is
-	small    atomic.Int64 // what clients wait for: work in lanes, and operations for the registry
+	slots    int          // how many of these are worked on at once while no small work is under way
+	small    atomic.Int64 // work in lanes and operations for the registry that clients wait for
 	reads    *batcher     // of operations that need no commit
 	writes   *batcher
-	ticks    atomic.Int64 // that there were
+	ticks    atomic.Int64 // so far
 
-	ctx      context.Context // of work; ends when waiting is over
+	ctx      context.Context // of work; ends when the server gives up waiting for it
 	giveUp   context.CancelFunc
 	draining atomic.Bool
 	broken   chan struct{} // closed when the server cannot go on; failure says why
 
 	mu      sync.Mutex
-	changed sync.Cond // pending went down to 0, or failure is set
+	changed sync.Cond // pending or lent went down to 0, or failure is set
 	loops   map[gnet.EventLoop]*loop
 	pending int // connections, and pieces of work whose done has not run
-	lent    int // connections that workers have
-	loans   int // that there were
+	lent    int // connections that are lent
+	loans   int // so far
 	failure error
 }
 
-// New checks opts and begins to listen: who connects waits until Run accepts
-// it.
+// New checks opts and begins to listen. Clients that connect wait until Run accepts
+// them.
 func New(opts Options) (*Server, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err
@@ -86,7 +86,7 @@ func New(opts Options) (*Server, error) {
 // Addr is where the server listens, with the port that it found.
 func (s *Server) Addr() *net.TCPAddr { return s.listener.Addr().(*net.TCPAddr) }
 
-// Ready is closed when the server accepts connections.
+// Ready returns a channel that is closed when the server accepts connections.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
 // Close stops listening. It is for a server that is never run.
@@ -126,7 +126,7 @@ func (s *Server) Run(ctx context.Context) error {
 	return s.stop(client)
 }
 
-// stop ends the loops. Nobody wakes one afterwards.
+// stop ends the loops. No goroutine wakes one afterwards.
 func (s *Server) stop(client *gnet.Client) error {
 	s.mu.Lock()
 	failure := s.failure
@@ -166,8 +166,8 @@ func (s *Server) fail(err error) {
 	}
 }
 
-// drain lets the transfers under way finish, and cuts what is left of them when
-// the time is over.
+// drain lets the transfers under way finish, and cuts what is left of them after
+// DrainTimeout.
 func (s *Server) drain() {
 	s.draining.Store(true)
 	s.opts.Log.Info("draining", zap.Int("connections", s.census.count()), zap.Duration("timeout", s.opts.DrainTimeout))
@@ -225,7 +225,7 @@ func (s *Server) finish() {
 	s.mu.Unlock()
 }
 
-// work runs f on a worker. A panic is logged; the session sees no result.
+// work runs f, a job of a session. A panic is logged, and the session sees no result.
 func (s *Server) work(f func(context.Context)) {
 	defer func() {
 		if p := recover(); p != nil {
