@@ -48,7 +48,7 @@ func (s *Store) eachIncomingEntry(ctx context.Context, yield func(name string) e
 // nor a regular file is passed over, as is what is in no client's folder.
 func (s *Store) EachStored(ctx context.Context, yield func(id codec.ClientID, path string) error) error {
 	w := walk{
-		root: s.root,
+		root: s.top,
 		into: inClientFolder,
 		found: func(at string, e fs.DirEntry) error {
 			client, path, below := strings.Cut(at, "/")
@@ -70,7 +70,7 @@ func (s *Store) RemoveEmptyFolders(ctx context.Context) error {
 		return errReadOnly
 	}
 	w := walk{
-		root:  s.root,
+		root:  s.top,
 		into:  inClientFolder,
 		found: func(string, fs.DirEntry) error { return nil },
 		left: func(folder string) bool {
@@ -93,15 +93,15 @@ func (s *Store) Has(ctx context.Context, id codec.ClientID) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
-	folder, err := enter(s.root, id.String())
+	folder, err := s.top.enter(id.String())
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	defer folder.Close()
-	f, err := folder.Open(".")
+	defer folder.close()
+	f, err := folder.self()
 	if err != nil {
 		return false, err
 	}
