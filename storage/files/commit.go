@@ -33,7 +33,7 @@ func (s *Store) Commit(ctx context.Context, f *storage.File) error {
 		return storage.ErrNotStored
 	}
 	defer s.locks.lock(f.ID.String() + "/" + f.Path)()
-	if err := s.atHome(); err != nil {
+	if err := s.incomingHome.check(); err != nil {
 		return err
 	}
 	err := s.move(f, !s.fsync)
