@@ -1,6 +1,7 @@
 package files
 
 import (
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -139,7 +140,7 @@ const flushEvery = 8 << 20
 type incoming struct {
 	file
 	key        string
-	hint       int64 // bytes that the client says will come, or -1
+	hint       int64 // bytes that the client says will come; 0 if it says nothing
 	size       int64 // bytes written
 	reserved   int64 // bytes for which there are blocks
 	begun      int64 // bytes on their way to the disk
@@ -150,9 +151,12 @@ type incoming struct {
 func (in *incoming) Key() string { return in.key }
 
 // Write appends p.
-func (in *incoming) Write(p []byte) (int, error) {
+func (in *incoming) Write(ctx context.Context, p []byte) (int, error) {
 	if in.failed != nil {
 		return 0, in.failed
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, err
 	}
 	f, err := in.use()
 	if err != nil {
@@ -199,7 +203,7 @@ func (in *incoming) reserve(f *os.File, end int64) error {
 
 // Close ends the writing. The descriptor stays open for Commit, if it has a slot.
 // Close does not repeat the error of a Write.
-func (in *incoming) Close() error {
+func (in *incoming) Close(context.Context) error {
 	if in.failed != nil {
 		return in.release()
 	}
