@@ -297,7 +297,7 @@ func TestTimers(t *testing.T) {
 // panics is a store that does not do what it should.
 type panics struct{ storage.Files }
 
-func (panics) Create(context.Context, codec.ClientID, string, int64) (storage.Incoming, error) {
+func (panics) Create(context.Context, storage.Place, storage.Announced) (storage.Incoming, error) {
 	panic("create")
 }
 
@@ -368,15 +368,15 @@ type gatedIncoming struct {
 	g *gate
 }
 
-func (g *gate) Create(ctx context.Context, id codec.ClientID, path string, size int64) (storage.Incoming, error) {
-	in, err := g.Files.Create(ctx, id, path, size)
+func (g *gate) Create(ctx context.Context, place storage.Place, size storage.Announced) (storage.Incoming, error) {
+	in, err := g.Files.Create(ctx, place, size)
 	return gatedIncoming{in, g}, err
 }
 
-func (in gatedIncoming) Write(p []byte) (int, error) {
+func (in gatedIncoming) Write(ctx context.Context, p []byte) (int, error) {
 	in.g.once.Do(func() { close(in.g.reached) })
 	<-in.g.open
-	return in.Incoming.Write(p)
+	return in.Incoming.Write(ctx, p)
 }
 
 func gated(g *gate) func(*Options, *session.Config) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync"
 
-	"sealift/codec"
 	"sealift/crypto/aescbc"
 	"sealift/crypto/cksum"
 	"sealift/storage"
@@ -73,9 +72,8 @@ type span struct {
 // a time owns it.
 type sink struct {
 	files storage.Files
-	id    codec.ClientID // for Files.Create, as path and hint
-	path  string
-	hint  int64
+	place storage.Place // for Files.Create, as hint
+	hint  storage.Announced
 	limit int64 // bytes, the largest file
 
 	dec     *aescbc.Decrypter
@@ -178,13 +176,13 @@ func (k *sink) write(ctx context.Context, p []byte) error {
 	if err := k.open(ctx); err != nil {
 		return err
 	}
-	_, err := k.out.Write(p)
+	_, err := k.out.Write(ctx, p)
 	return err
 }
 
 func (k *sink) open(ctx context.Context) (err error) {
 	if k.out == nil {
-		k.out, err = k.files.Create(ctx, k.id, k.path, k.hint)
+		k.out, err = k.files.Create(ctx, k.place, k.hint)
 	}
 	return err
 }
@@ -268,7 +266,7 @@ func (k *sink) finish(ctx context.Context) error {
 		return err
 	}
 	k.closed = true
-	return errors.Join(k.out.Close(), k.closeScratch())
+	return errors.Join(k.out.Close(ctx), k.closeScratch())
 }
 
 func (k *sink) closeScratch() (err error) {
@@ -286,7 +284,7 @@ func (k *sink) abandon(ctx context.Context) error {
 		return err
 	}
 	if !k.closed {
-		err = errors.Join(err, k.out.Close())
+		err = errors.Join(err, k.out.Close(ctx))
 	}
-	return errors.Join(err, k.files.Discard(ctx, k.out.Key()))
+	return errors.Join(err, k.files.Discard(ctx, storage.Uploaded{Place: k.place, Key: k.out.Key()}))
 }

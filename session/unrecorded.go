@@ -69,7 +69,7 @@ func (p *place) catchUp() error {
 func (p *place) findOut(c commitment) error {
 	svc := p.co.s.svc
 	err := p.co.do(Storage, func(ctx context.Context) error {
-		_, err := svc.Files.Size(ctx, c.file.Incoming, p.key.id, p.key.path)
+		_, err := svc.Files.Size(ctx, c.file.Uploaded())
 		if err == nil {
 			return errNotMoved
 		}

@@ -235,8 +235,11 @@ func (s *Session) enter(u *upload) *upload {
 	s.begun++
 	u.serial = s.begun
 	u.sink = &sink{
-		files: s.svc.Files, id: s.id, path: u.path, hint: u.plan.OrigSize, limit: s.svc.MaxFileSize,
+		files: s.svc.Files, place: storage.Place{ID: s.id, Path: u.path}, limit: s.svc.MaxFileSize,
 		dec: aescbc.NewDecrypter(&s.key),
+	}
+	if u.plan.OrigSize >= 0 {
+		u.sink.hint = storage.Announce(u.plan.OrigSize)
 	}
 	if s.guarded {
 		key := s.key
@@ -426,7 +429,7 @@ func (s *Session) store(u *upload) {
 		case err == nil:
 			if op.Replaced != nil {
 				s.svc.settled(op.Replaced)
-				s.discard(op.Replaced.Incoming)
+				s.discard(op.Replaced.Uploaded())
 			}
 			s.stored(u, &op.File)
 		case u.dropped:
@@ -601,10 +604,10 @@ func (s *Session) cleanup(u *upload) {
 }
 
 // discard removes an incoming file that nobody refers to any more.
-func (s *Session) discard(key string) {
+func (s *Session) discard(f storage.Uploaded) {
 	s.host.Do(Storage, func(ctx context.Context) {
-		if err := s.svc.Files.Discard(ctx, key); err != nil {
-			s.log().Error("removing an incoming file", zap.String("key", key), zap.Error(err))
+		if err := s.svc.Files.Discard(ctx, f); err != nil {
+			s.log().Error("removing an incoming file", zap.String("key", f.Key), zap.Error(err))
 		}
 	}, nil)
 }

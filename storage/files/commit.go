@@ -65,7 +65,7 @@ func (s *Store) move(f *storage.File, synced bool) error {
 		if err != nil {
 			return err
 		}
-		at, err := s.enterAll(f.ID, f.Path, true)
+		at, err := s.enterAll(f.Place(), true)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -103,7 +103,7 @@ func (s *Store) moveInto(at *target, from location, f *storage.File, found entry
 		return false, nil
 	}
 	if isElsewhere(err) {
-		if why := s.mayHold(f.ID, f.Path); why != nil {
+		if why := s.mayHold(f.Place()); why != nil {
 			return false, why
 		}
 		return false, fmt.Errorf("%w: %w", ErrObstructed, err)
@@ -179,7 +179,7 @@ func (s *Store) syncIncoming(key string) error {
 // The sync of the folder may have failed, and only an entry that is made anew is
 // certain to be written by the next one. So the file is moved back first.
 func (s *Store) commitAgain(ctx context.Context, f *storage.File) error {
-	at, err := s.find(f.ID, f.Path)
+	at, err := s.find(f.Place())
 	if errors.Is(err, ErrObstructed) {
 		return fmt.Errorf("%w: %w", storage.ErrNotStored, err)
 	}

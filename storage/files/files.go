@@ -24,7 +24,6 @@ import (
 	"strings"
 	"sync"
 
-	"sealift/codec"
 	"sealift/storage"
 )
 
@@ -274,7 +273,7 @@ func (s *Store) Close() error {
 
 // Create begins an incoming file. It implements storage.Files. The file comes
 // into being with its first Write, or with Close if there is none.
-func (s *Store) Create(ctx context.Context, id codec.ClientID, path string, size int64) (storage.Incoming, error) {
+func (s *Store) Create(ctx context.Context, place storage.Place, size storage.Announced) (storage.Incoming, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -284,12 +283,13 @@ func (s *Store) Create(ctx context.Context, id codec.ClientID, path string, size
 	if err := s.space.take(0, true); err != nil {
 		return nil, err
 	}
-	if err := s.mayHold(id, path); err != nil {
+	if err := s.mayHold(place); err != nil {
 		return nil, err
 	}
 	key := newKey()
-	in := &incoming{file: newFile(s, inFolder(key)), key: key, hint: size}
+	in := &incoming{file: newFile(s, inFolder(key)), key: key}
 	in.mode = s.fileMode
+	in.hint, _ = size.Size()
 	return in, nil
 }
 
@@ -308,13 +308,14 @@ func (s *Store) Scratch(ctx context.Context) (storage.Scratch, error) {
 }
 
 // Discard implements storage.Files.
-func (s *Store) Discard(ctx context.Context, key string) error {
+func (s *Store) Discard(ctx context.Context, up storage.Uploaded) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if s.incoming == nil {
 		return errReadOnly
 	}
+	key := up.Key
 	if !isKey(key) {
 		return nil
 	}
@@ -331,65 +332,74 @@ func (s *Store) Discard(ctx context.Context, key string) error {
 }
 
 // Open implements storage.Files.
-func (s *Store) Open(ctx context.Context, key string, id codec.ClientID, path string) (io.ReadCloser, error) {
+func (s *Store) Open(ctx context.Context, ref storage.Ref) (io.ReadCloser, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	f, err := s.open(key, id, path)
+	f, err := s.open(ref)
 	if err != nil {
 		return nil, err // not f: a nil *os.File is no nil ReadCloser
 	}
 	return f, nil
 }
 
-func (s *Store) open(key string, id codec.ClientID, path string) (*os.File, error) {
-	if key != "" {
-		if !isKey(key) || s.incoming == nil {
-			return nil, storage.ErrNotStored
-		}
-		f, err := s.openIncoming(inFolder(key), os.O_RDONLY, 0)
+func (s *Store) open(ref storage.Ref) (*os.File, error) {
+	switch ref := ref.(type) {
+	case storage.Uploaded:
+		return s.openIncoming(ref.Key)
+	case storage.Stored:
+		at, err := s.find(ref.Place)
 		if err != nil {
-			return nil, notStored(err)
+			return nil, err
 		}
-		if s.fsync {
-			// Whoever asks wants to know what a Commit would make durable.
-			dropCache(f)
-		}
-		return f, nil
+		defer at.close()
+		f, err := at.dir.open(at.name, os.O_RDONLY, 0)
+		return f, notStored(err)
 	}
-	at, err := s.find(id, path)
-	if err != nil {
-		return nil, err
-	}
-	defer at.close()
-	f, err := at.dir.open(at.name, os.O_RDONLY, 0)
-	return f, notStored(err)
+	return nil, storage.ErrNotStored
 }
 
-// Size returns how many bytes a stored file has, named as for Open. ErrNotStored
-// if there is none.
-func (s *Store) Size(ctx context.Context, key string, id codec.ClientID, path string) (int64, error) {
+func (s *Store) openIncoming(key string) (*os.File, error) {
+	if !isKey(key) || s.incoming == nil {
+		return nil, storage.ErrNotStored
+	}
+	f, err := s.openIn(inFolder(key), os.O_RDONLY, 0)
+	if err != nil {
+		return nil, notStored(err)
+	}
+	if s.fsync {
+		// Whoever asks wants to know what a Commit would make durable.
+		dropCache(f)
+	}
+	return f, nil
+}
+
+// Size implements storage.Files.
+func (s *Store) Size(ctx context.Context, ref storage.Ref) (int64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	if key != "" {
-		if !isKey(key) || s.incoming == nil {
+	switch ref := ref.(type) {
+	case storage.Uploaded:
+		if !isKey(ref.Key) || s.incoming == nil {
 			return 0, storage.ErrNotStored
 		}
-		found, err := s.lookAtIncoming(key)
+		found, err := s.lookAtIncoming(ref.Key)
 		return found.size, notStored(err)
-	}
-	if s.incoming != nil { // a 1604 may be given again by what Size says
-		if err := s.atHome(); err != nil {
+	case storage.Stored:
+		if s.incoming != nil { // a 1604 may be given again by what Size says
+			if err := s.atHome(); err != nil {
+				return 0, err
+			}
+		}
+		at, err := s.find(ref.Place)
+		if err != nil {
 			return 0, err
 		}
+		defer at.close()
+		return at.found.size, nil
 	}
-	at, err := s.find(id, path)
-	if err != nil {
-		return 0, err
-	}
-	defer at.close()
-	return at.found.size, nil
+	return 0, storage.ErrNotStored
 }
 
 // notStored puts our error in the place of the system's.

@@ -1,6 +1,7 @@
 package files
 
 import (
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -34,7 +35,7 @@ func (f *file) use() (*os.File, error) {
 	}
 	var err error
 	if f.made {
-		f.f, err = f.store.openIncoming(f.name, os.O_RDWR, 0)
+		f.f, err = f.store.openIn(f.name, os.O_RDWR, 0)
 	} else {
 		err = f.store.step(Create, f.path, "", f.create)
 	}
@@ -47,7 +48,7 @@ func (f *file) use() (*os.File, error) {
 
 func (f *file) create() error {
 	open := func() (err error) {
-		f.f, err = f.store.openIncoming(f.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, f.mode)
+		f.f, err = f.store.openIn(f.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, f.mode)
 		if err != nil || !f.store.chmodFiles || f.mode == privateFile {
 			return err
 		}
@@ -76,7 +77,7 @@ func (s *Store) inIncoming(name string) (location, error) {
 	return location{d, incomingFolder + "/" + dir, base}, err
 }
 
-func (s *Store) openIncoming(name string, flag int, perm fs.FileMode) (*os.File, error) {
+func (s *Store) openIn(name string, flag int, perm fs.FileMode) (*os.File, error) {
 	at, err := s.inIncoming(name)
 	if err != nil {
 		return nil, err
@@ -175,7 +176,7 @@ const flushEvery = 8 << 20
 type incoming struct {
 	file
 	key        string
-	hint       int64 // bytes that the client says will come, or -1
+	hint       int64 // bytes that the client says will come; 0 if it says nothing
 	size       int64 // bytes written
 	reserved   int64 // bytes for which there are blocks
 	begun      int64 // bytes on their way to the disk
@@ -186,9 +187,12 @@ type incoming struct {
 func (in *incoming) Key() string { return in.key }
 
 // Write appends p.
-func (in *incoming) Write(p []byte) (int, error) {
+func (in *incoming) Write(ctx context.Context, p []byte) (int, error) {
 	if in.failed != nil {
 		return 0, in.failed
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, err
 	}
 	f, err := in.use()
 	if err != nil {
@@ -235,7 +239,7 @@ func (in *incoming) reserve(f *os.File, end int64) error {
 
 // Close ends the writing. The descriptor stays open for Commit, if it has a slot.
 // Close does not repeat the error of a Write.
-func (in *incoming) Close() error {
+func (in *incoming) Close(context.Context) error {
 	if in.failed != nil {
 		return in.release()
 	}

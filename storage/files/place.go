@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"sealift/codec"
 	"sealift/storage"
 )
 
@@ -60,8 +59,8 @@ func (t *target) check() error {
 }
 
 // find returns the place of a file that is stored. The caller closes it.
-func (s *Store) find(id codec.ClientID, path string) (*target, error) {
-	at, err := s.enterAll(id, path, false)
+func (s *Store) find(place storage.Place) (*target, error) {
+	at, err := s.enterAll(place, false)
 	if err != nil {
 		return nil, err
 	}
@@ -77,13 +76,13 @@ func (s *Store) find(id codec.ClientID, path string) (*target, error) {
 // missing, durably; otherwise a missing one is ErrNotStored. With create,
 // fs.ErrNotExist says that somebody removed a folder meanwhile. The caller closes
 // or abandons the target.
-func (s *Store) enterAll(id codec.ClientID, path string, create bool) (*target, error) {
-	if !storable(path) {
+func (s *Store) enterAll(place storage.Place, create bool) (*target, error) {
+	if !storable(place.Path) {
 		return nil, storage.ErrPath
 	}
-	elements := strings.Split(path, "/")
+	elements := strings.Split(place.Path, "/")
 	t := &target{store: s, location: location{dir: s.top, name: elements[len(elements)-1]}}
-	elements = append([]string{id.String()}, elements[:len(elements)-1]...)
+	elements = append([]string{place.ID.String()}, elements[:len(elements)-1]...)
 	if create && s.fsync && !s.isDurable(strings.Join(elements, "/")) {
 		if err := s.makeMissing(t, elements); err != nil {
 			t.abandon()

@@ -10,11 +10,13 @@ import (
 	"strings"
 
 	"sealift/codec"
+	"sealift/storage"
 )
 
-// EachIncoming calls yield with the key of each incoming file, until it returns
-// an error, which EachIncoming then returns. yield may discard files.
-func (s *Store) EachIncoming(ctx context.Context, yield func(key string) error) error {
+// EachIncoming calls yield with each incoming file, until it returns an error,
+// which EachIncoming then returns. yield may discard files. The place that a file
+// is meant for is not known, and zero.
+func (s *Store) EachIncoming(ctx context.Context, yield func(storage.Uploaded) error) error {
 	if s.incoming == nil {
 		return errReadOnly
 	}
@@ -22,7 +24,7 @@ func (s *Store) EachIncoming(ctx context.Context, yield func(key string) error) 
 		if !isKey(name) {
 			return nil
 		}
-		return yield(name)
+		return yield(storage.Uploaded{Key: name})
 	})
 }
 

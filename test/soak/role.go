@@ -20,7 +20,6 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"sealift/codec"
 	"sealift/internal/daemon"
 	"sealift/storage"
 	"sealift/storage/files"
@@ -128,22 +127,22 @@ type faultyIncoming struct {
 	f *faultyFiles
 }
 
-func (f *faultyFiles) Create(ctx context.Context, id codec.ClientID, path string, size int64) (storage.Incoming, error) {
-	in, err := f.Files.Create(ctx, id, path, size)
+func (f *faultyFiles) Create(ctx context.Context, place storage.Place, size storage.Announced) (storage.Incoming, error) {
+	in, err := f.Files.Create(ctx, place, size)
 	if err != nil {
 		return nil, err
 	}
 	return &faultyIncoming{in, f}, nil
 }
 
-func (in *faultyIncoming) Write(p []byte) (int, error) {
+func (in *faultyIncoming) Write(ctx context.Context, p []byte) (int, error) {
 	if name := in.f.fullWhile; name != "" {
 		if _, err := os.Stat(name); err == nil {
 			return 0, fmt.Errorf("writing %d bytes: %w", len(p), syscall.ENOSPC)
 		}
 	}
 	in.f.pace.wait(len(p))
-	return in.Incoming.Write(p)
+	return in.Incoming.Write(ctx, p)
 }
 
 // pace makes all writers together as slow as a disk of that speed.
