@@ -128,7 +128,7 @@ func (s *Server) shareDescriptors() (eventloop.Descriptors, error) {
 func (s *Server) newService(faults *session.Faults) *session.Service {
 	o := &s.o.Sessions
 	cfg := session.Config{
-		Files: s.store, Log: s.o.Log, RegisterRate: o.RegisterRate,
+		Files: s.store, Registry: s.registry, Log: s.o.Log, RegisterRate: o.RegisterRate,
 		MaxFileSize: o.MaxFileSize, MaxUnverified: o.MaxUnverified, MaxUploads: o.MaxUploads,
 		Faults: faults,
 	}
@@ -144,7 +144,7 @@ func (s *Server) newService(faults *session.Faults) *session.Service {
 func (s *Server) newLoops(connections int, faults *session.Faults) (*eventloop.Server, error) {
 	n, m := &s.o.Network, &s.o.Machine
 	o := eventloop.Options{
-		Addr: n.Listen, Service: s.service, Registry: s.registry, Log: s.o.Log,
+		Addr: n.Listen, Service: s.service, Log: s.o.Log,
 		Loops: m.Loops, Workers: m.Workers, MemoryBudget: m.MemoryBudget,
 		MaxConnections: connections, MaxPerIP: n.MaxPerIP,
 		HandshakeTimeout: n.HandshakeTimeout, IdleTimeout: n.IdleTimeout, DrainTimeout: n.DrainTimeout,
