@@ -25,18 +25,30 @@ var layers = []struct {
 	never  []string // folders of the module, other modules, or notStandard
 }{
 	{"codec", []string{notStandard}},
-	{"crypto", []string{"codec", "session", "eventloop", "client", "storage", "cmd", "test", gnet}},
+	{"crypto", []string{"codec", "session", "eventloop", "server", "client", "storage", "cmd", "test", gnet}},
 	// No sockets, no SQL, no files.
-	{"session", []string{"eventloop", "storage/audit", "storage/files", "storage/memory", "storage/sqlite", "storage/storagetest", "client", "cmd", "internal", "test", gnet, sqlite}},
-	{"storage", []string{"eventloop", "client", "cmd", "internal", "test", gnet}},
+	{"session", append(stores, "eventloop", "server", "client", "cmd", "internal", "test", gnet, sqlite)},
+	{"storage", []string{"eventloop", "server", "client", "cmd", "internal", "test", gnet}},
 	{"storage/audit", []string{"session"}},
 	{"storage/files", []string{"session"}},
 	{"storage/memory", []string{"session"}},
 	{"storage/sqlite", []string{"session"}},
-	{"eventloop", []string{"storage/audit", "storage/files", "storage/memory", "storage/sqlite", "storage/storagetest", "client", "cmd", "internal", "test", sqlite}},
-	{"client", []string{"session", "eventloop", "storage", "cmd", "test", gnet}},
+	{"eventloop", append(stores, "server", "client", "cmd", "internal", "test", sqlite)},
+	{"server", []string{"client", "cmd", "test"}},
+	{"client", []string{"session", "eventloop", "server", "storage", "cmd", "test", gnet}},
 	{"internal", []string{"cmd", "test"}},
 	{"cmd", []string{"test"}},
+}
+
+// stores are what is below the contract of storage.
+var stores = []string{"storage/audit", "storage/files", "storage/memory", "storage/sqlite", "storage/storagetest"}
+
+// doors says for the folders behind them all folders of the module that their
+// packages may import themselves.
+var doors = map[string][]string{
+	"cmd/sealiftd": {"server", "internal"},
+	"cmd/sealift":  {"client", "internal"},
+	"eventloop":    {"session"},
 }
 
 // alone says for packages, not those below them, all that they may depend on
@@ -106,6 +118,17 @@ func TestLayers(t *testing.T) {
 				t.Errorf("%s depends on %s", p.ImportPath, dep)
 			}
 		}
+		for folder, may := range doors {
+			if !below(p.ImportPath, module+"/"+folder) {
+				continue
+			}
+			seen[folder] = true
+			for _, i := range p.Imports {
+				if below(i, module) && !belowAny(i, may) {
+					t.Errorf("%s imports %s", p.ImportPath, i)
+				}
+			}
+		}
 		for path, folders := range direct {
 			for _, i := range p.Imports {
 				if below(i, path) && !belowAny(p.ImportPath, folders) {
@@ -126,6 +149,11 @@ func TestLayers(t *testing.T) {
 	for _, l := range layers {
 		if !seen[l.folder] {
 			t.Errorf("there is no package in %s", l.folder)
+		}
+	}
+	for folder := range doors {
+		if !seen[folder] {
+			t.Errorf("there is no package in %s", folder)
 		}
 	}
 }

@@ -12,9 +12,7 @@ import (
 	"github.com/panjf2000/gnet/v2"
 	"go.uber.org/zap"
 
-	"sealift/codec"
 	"sealift/session"
-	"sealift/storage"
 )
 
 const (
@@ -426,7 +424,7 @@ func (c *conn) expire(reason string) {
 
 // The rest is session.Host.
 
-var errorReply = codec.EmptyReply{Code: codec.CodeError}.Append(nil)
+var errorReply = session.ErrorReply()
 
 // Send implements [session.Host].
 func (c *conn) Send(reply []byte) {
@@ -490,11 +488,11 @@ func (c *conn) turn() turn {
 }
 
 // Apply implements [session.Host].
-func (c *conn) Apply(op storage.Operation, done func(err error)) {
+func (c *conn) Apply(op session.Operation, done func(err error)) {
 	srv := c.lp.srv
 	srv.begin()
 	srv.beginSmall()
-	srv.registry.Submit(op, func(err error) {
+	srv.submit(op, func(err error) {
 		srv.finishSmall()
 		if done == nil {
 			srv.finish()

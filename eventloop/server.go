@@ -17,7 +17,6 @@ import (
 	"go.uber.org/zap"
 
 	"sealift/session"
-	"sealift/storage"
 )
 
 // Server receives files over TCP. Make one with [New], and [Server.Run] it
@@ -29,12 +28,12 @@ type Server struct {
 	ready    chan struct{}
 	census   *census
 	budget   *budget
-	lanes    [2]*lane     // by session.Lane
-	bulk     *lane        // of connections that are lent
-	slots    int          // how many of these are worked on at once while nothing small is
-	small    atomic.Int64 // what clients wait for: work in lanes, and operations for the registry
-	registry *storage.Queue
-	ticks    atomic.Int64 // that there were
+	lanes    [2]*lane                             // by session.Lane
+	bulk     *lane                                // of connections that are lent
+	slots    int                                  // how many of these are worked on at once while nothing small is
+	small    atomic.Int64                         // what clients wait for: work in lanes, and operations for the registry
+	submit   func(session.Operation, func(error)) // to the queue in front of the registry
+	ticks    atomic.Int64                         // that there were
 
 	ctx      context.Context // of work; ends when waiting is over
 	giveUp   context.CancelFunc
@@ -75,7 +74,7 @@ func New(opts Options) (*Server, error) {
 	s.lanes[session.Compute] = newLane(max(2, opts.Workers/4))
 	s.lanes[session.Storage] = newLane(opts.Workers)
 	s.ctx, s.giveUp = context.WithCancel(context.Background())
-	s.registry = storage.NewQueue(s.ctx, opts.Registry)
+	s.submit = opts.Service.Queue(s.ctx)
 	return s, nil
 }
 

@@ -66,8 +66,8 @@ func start(t *testing.T, change func(*Options, *session.Config)) *running {
 	}
 	t.Cleanup(func() { _ = store.Close() })
 	log := zap.New(core)
-	cfg := session.Config{Files: store, Log: log}
-	opts := Options{Addr: "127.0.0.1:0", Registry: r.reg, Log: log, noPause: waits}
+	cfg := session.Config{Files: store, Registry: r.reg, Log: log}
+	opts := Options{Addr: "127.0.0.1:0", Log: log, noPause: waits}
 	if change != nil {
 		change(&opts, &cfg)
 	}
@@ -440,7 +440,7 @@ func TestDrainCuts(t *testing.T) {
 
 func TestAPortInUseIsAnError(t *testing.T) {
 	r := start(t, nil)
-	_, err := New(Options{Addr: r.Addr().String(), Registry: r.reg, Log: zap.NewNop(), Service: r.opts.Service})
+	_, err := New(Options{Addr: r.Addr().String(), Log: zap.NewNop(), Service: r.opts.Service})
 	if op := (*net.OpError)(nil); !errors.As(err, &op) {
 		t.Errorf("a second server on the port: %v", err)
 	}

@@ -24,10 +24,13 @@ const (
 	ReplaceKey
 )
 
-// Config is what all sessions of a server share. Files and Log are needed; for
-// the numbers zero means the default.
+// Config is what all sessions of a server share. Files, Registry and Log are
+// needed; for the numbers zero means the default.
 type Config struct {
-	Files     storage.Files
+	Files storage.Files
+	// Registry is asked by way of the host, see Service.Queue. A host that has
+	// another way needs none.
+	Registry  storage.Registry
 	Log       *zap.Logger
 	KeyPolicy KeyPolicy
 	// MaxFileSize is the largest file taken, in bytes. Default and most:
@@ -89,6 +92,21 @@ func NewService(cfg Config) *Service {
 	}
 	cfg.Window = max(cfg.Window, 2*MaxBuffer)
 	return &Service{Config: cfg, rate: newRegistrationRate(cfg.RegisterRate), lendFrom: lendFrom}
+}
+
+// Operation is what a session asks of the registry, see [Host].Apply.
+type Operation = storage.Operation
+
+// Queue returns the Submit of a new [storage.Queue] in front of the registry, for
+// hosts to apply operations with. Batches are applied with ctx.
+func (svc *Service) Queue(ctx context.Context) (submit func(op Operation, done func(error))) {
+	return storage.NewQueue(ctx, svc.Registry).Submit
+}
+
+// ErrorReply is a 1607, for a host that refuses a connection before it has a
+// session.
+func ErrorReply() []byte {
+	return codec.EmptyReply{Code: codec.CodeError}.Append(make([]byte, 0, codec.ResponseHeaderSize))
 }
 
 // Exclusive runs do while no session changes the file of client id at path. It
@@ -160,7 +178,7 @@ type Host interface {
 	// the session's goroutine, also if the connection has closed meanwhile, and
 	// not before Apply returns. err
 	// is op's own, or that of the whole batch. done may be nil.
-	Apply(op storage.Operation, done func(err error))
+	Apply(op Operation, done func(err error))
 
 	// Buffer returns a buffer of at least size bytes, which is a power of two from
 	// MinBuffer to MaxBuffer, or nil if the memory of the process is spent. Then

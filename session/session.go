@@ -344,9 +344,7 @@ func (s *Session) broke(code codec.Code, what string, err error) {
 	s.sendError()
 }
 
-func (s *Session) sendError() {
-	s.send(codec.EmptyReply{Code: codec.CodeError}.Append(make([]byte, 0, codec.ResponseHeaderSize)))
-}
+func (s *Session) sendError() { s.send(ErrorReply()) }
 
 // protocolError answers a message that the codec refused. If the codec lost
 // its step, the connection has to end.

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sealift/codec"
-	"sealift/internal/daemon"
+	daemon "sealift/server"
 )
 
 // database has the registry locked by another process, read-only and rubbish.

@@ -20,7 +20,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"sealift/internal/daemon"
+	daemon "sealift/server"
 	"sealift/storage"
 	"sealift/storage/files"
 )
@@ -94,11 +94,16 @@ func (p role) serve() error {
 	enc := zap.NewProductionEncoderConfig()
 	enc.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(enc), zapcore.Lock(os.Stderr), zap.InfoLevel))
-	return daemon.Run(ctx, daemon.Config{
-		Dir: p.Serve, Listen: "127.0.0.1:0", Log: log, MemoryBudget: p.MemoryBudget, Loops: 1,
-		Fsync: p.FailSyncs > 0, DiskFaults: p.diskFaults(),
-		WrapFiles: func(f storage.Files) storage.Files {
-			return &faultyFiles{Files: f, pace: pace{perSecond: p.BytesPerSecond}, fullWhile: p.FullWhile}
+	return daemon.Serve(ctx, daemon.Options{
+		Dir: p.Serve, Log: log,
+		Network: daemon.Network{Listen: "127.0.0.1:0"},
+		Storage: daemon.Storage{Fsync: p.FailSyncs > 0},
+		Machine: daemon.Machine{MemoryBudget: p.MemoryBudget, Loops: 1},
+		Testing: daemon.Testing{
+			DiskFaults: p.diskFaults(),
+			WrapFiles: func(f storage.Files) storage.Files {
+				return &faultyFiles{Files: f, pace: pace{perSecond: p.BytesPerSecond}, fullWhile: p.FullWhile}
+			},
 		},
 	}, func(a *net.TCPAddr) { log.Info("listening", zap.Stringer("address", a)) })
 }

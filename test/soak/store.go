@@ -12,7 +12,7 @@ import (
 
 	"sealift/codec"
 	"sealift/crypto/cksum"
-	"sealift/internal/daemon"
+	daemon "sealift/server"
 	"sealift/storage"
 	"sealift/storage/sqlite"
 )

@@ -1,4 +1,4 @@
-package daemon
+package server
 
 import (
 	"context"
@@ -28,11 +28,11 @@ const partialSuffix = ".partial"
 //
 // After an error there is no copy, unless the error wraps [storage.ErrBadRows]:
 // then it was made of all but what cannot be understood.
-func Backup(ctx context.Context, dir, dest string, progress func(done, total int64), wrong func(storage.File, error)) (err error) {
+func Backup(ctx context.Context, dir, dest string, progress func(done, total int64), wrong func(File, error)) (err error) {
 	if dest, err = checkDest(dir, dest); err != nil {
 		return err
 	}
-	reg, err := OpenReadOnly(ctx, dir)
+	reg, err := openReadOnly(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func removeEmpty(dest string) error {
 
 // fill makes the backup in partial.
 func fill(ctx context.Context, dir, partial string, reg *sqlite.Registry, store *files.Store,
-	progress func(done, total int64), wrong func(storage.File, error)) (err error) {
+	progress func(done, total int64), wrong func(File, error)) (err error) {
 	database := filepath.Join(partial, DatabaseName)
 	if err := reg.CopyTo(ctx, database); err != nil {
 		return err
@@ -118,7 +118,7 @@ func fill(ctx context.Context, dir, partial string, reg *sqlite.Registry, store 
 	}
 	defer func() { err = errors.Join(err, toStore.Close()) }()
 	var done, total int64
-	err = to.Files(ctx, func(f storage.File) error {
+	err = to.Files(ctx, func(f File) error {
 		if f.Verified {
 			total += f.Size
 		}
