@@ -11,8 +11,9 @@ import (
 	"sealift/codec"
 )
 
-// Patience is how long a [Conn] waits for the server to take or to send something
-// before it returns an error. It is only there for servers that hang.
+// Patience is how long a [Conn] waits at least for the server to take or to send
+// something before it returns an error; it may be twice as long. It is only there
+// for servers that hang.
 const Patience = 2 * time.Minute
 
 // Conn is a peer on a connection. One goroutine may send while another one reads.
@@ -25,6 +26,11 @@ type Conn struct {
 	Peer
 	Net net.Conn
 
+	// When the connection's deadlines are. Setting one costs a load generator more
+	// than looking at the time, so each is set for twice Patience, and not again
+	// while that much is left.
+	writeBy, readBy time.Time
+
 	dec      codec.ResponseDecoder
 	buf      [512]byte // the longest reply has 286 bytes
 	from, to int       // what of buf is not decoded
@@ -33,14 +39,30 @@ type Conn struct {
 // Use has the peer go on with another connection. It does not close the last one.
 func (c *Conn) Use(nc net.Conn) {
 	c.Net, c.dec, c.from, c.to = nc, codec.ResponseDecoder{}, 0, 0
+	c.writeBy, c.readBy = time.Time{}, time.Time{}
 }
 
 // Close closes the connection.
 func (c *Conn) Close() error { return c.Net.Close() }
 
+// mayWrite and mayRead see to it that the next write, or read, has its time.
+func (c *Conn) mayWrite() {
+	if now := time.Now(); c.writeBy.Sub(now) < Patience {
+		c.writeBy = now.Add(2 * Patience)
+		_ = c.Net.SetWriteDeadline(c.writeBy) // if this fails, so does Write
+	}
+}
+
+func (c *Conn) mayRead() {
+	if now := time.Now(); c.readBy.Sub(now) < Patience {
+		c.readBy = now.Add(2 * Patience)
+		_ = c.Net.SetReadDeadline(c.readBy) // if this fails, so does Read
+	}
+}
+
 // Send writes the messages, each at once.
 func (c *Conn) Send(messages ...[]byte) error {
-	_ = c.Net.SetWriteDeadline(time.Now().Add(Patience)) // if this fails, so does Write
+	c.mayWrite()
 	for _, m := range messages {
 		if _, err := c.Net.Write(m); err != nil {
 			return err
@@ -65,17 +87,14 @@ func (c *Conn) SendPackets(packets []Packet) error {
 
 // SendBuffers writes b.
 func (c *Conn) SendBuffers(b *net.Buffers) error {
-	_ = c.Net.SetWriteDeadline(time.Now().Add(Patience)) // if this fails, so does WriteTo
+	c.mayWrite()
 	_, err := b.WriteTo(c.Net)
 	return err
 }
 
 // Read reads the next reply. The payload is valid until the next call. io.EOF says
 // that the server has ended the connection in good order, between two replies.
-func (c *Conn) Read() (code codec.Code, payload []byte, err error) { return c.ReadWithin(Patience) }
-
-// ReadWithin is Read that gives up when the server sends nothing for that long.
-func (c *Conn) ReadWithin(d time.Duration) (code codec.Code, payload []byte, err error) {
+func (c *Conn) Read() (code codec.Code, payload []byte, err error) {
 	for partial := false; ; {
 		r, n, ok, err := c.dec.Next(c.buf[c.from:c.to])
 		c.from += n
@@ -83,7 +102,7 @@ func (c *Conn) ReadWithin(d time.Duration) (code codec.Code, payload []byte, err
 			return r.Header.Code, r.Payload, err
 		}
 		partial = partial || n > 0
-		_ = c.Net.SetReadDeadline(time.Now().Add(d)) // if this fails, so does Read
+		c.mayRead()
 		n, err = c.Net.Read(c.buf[:])
 		c.from, c.to = 0, n
 		if n == 0 && err != nil {

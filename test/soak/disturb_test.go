@@ -75,6 +75,12 @@ func (d *disturbance) dial() *peer {
 	return p
 }
 
+// hear waits a second for a reply, of any kind.
+func (p *peer) hear() {
+	_ = p.Net.SetReadDeadline(time.Now().Add(time.Second))
+	_, _ = p.Net.Read(make([]byte, 512))
+}
+
 func (d *disturbance) rivalVerdicts() {
 	for !d.over() {
 		p := d.dial()
@@ -84,7 +90,7 @@ func (d *disturbance) rivalVerdicts() {
 		code := []codec.Code{codec.CodeCRCOK, codec.CodeCRCBad, codec.CodeAbort}[d.rng.IntN(3)]
 		_, _ = p.Net.Write(codec.Verdict{Code: code, FileName: []byte("same")}.Append(nil, p.ID))
 		if code != codec.CodeCRCBad {
-			_, _, _ = p.ReadWithin(time.Second)
+			p.hear()
 		}
 		p.close()
 	}
@@ -112,7 +118,7 @@ func (d *disturbance) oracle() {
 		}
 		junk := pattern(d.rng.Uint64(), 32)
 		_, _ = p.Net.Write(p.forged("same", 20, junk, 32))
-		_, _, _ = p.ReadWithin(time.Second)
+		p.hear()
 		p.close()
 	}
 }
