@@ -27,8 +27,8 @@ type Conn struct {
 	Net net.Conn
 
 	// When the connection's deadlines are. Setting one costs a load generator more
-	// than looking at the time, so each is set for twice Patience, and not again
-	// while that much is left.
+	// than looking at the time, so each is set for twice Patience, and anew when
+	// less than Patience is left of it.
 	writeBy, readBy time.Time
 
 	dec      codec.ResponseDecoder
@@ -45,15 +45,15 @@ func (c *Conn) Use(nc net.Conn) {
 // Close closes the connection.
 func (c *Conn) Close() error { return c.Net.Close() }
 
-// mayWrite and mayRead see to it that the next write, or read, has its time.
-func (c *Conn) mayWrite() {
+// extendWrite and extendRead give the next write, or read, its time.
+func (c *Conn) extendWrite() {
 	if now := time.Now(); c.writeBy.Sub(now) < Patience {
 		c.writeBy = now.Add(2 * Patience)
 		_ = c.Net.SetWriteDeadline(c.writeBy) // if this fails, so does Write
 	}
 }
 
-func (c *Conn) mayRead() {
+func (c *Conn) extendRead() {
 	if now := time.Now(); c.readBy.Sub(now) < Patience {
 		c.readBy = now.Add(2 * Patience)
 		_ = c.Net.SetReadDeadline(c.readBy) // if this fails, so does Read
@@ -62,7 +62,7 @@ func (c *Conn) mayRead() {
 
 // Send writes the messages, each at once.
 func (c *Conn) Send(messages ...[]byte) error {
-	c.mayWrite()
+	c.extendWrite()
 	for _, m := range messages {
 		if _, err := c.Net.Write(m); err != nil {
 			return err
@@ -87,7 +87,7 @@ func (c *Conn) SendPackets(packets []Packet) error {
 
 // SendBuffers writes b.
 func (c *Conn) SendBuffers(b *net.Buffers) error {
-	c.mayWrite()
+	c.extendWrite()
 	_, err := b.WriteTo(c.Net)
 	return err
 }
@@ -102,7 +102,7 @@ func (c *Conn) Read() (code codec.Code, payload []byte, err error) {
 			return r.Header.Code, r.Payload, err
 		}
 		partial = partial || n > 0
-		c.mayRead()
+		c.extendRead()
 		n, err = c.Net.Read(c.buf[:])
 		c.from, c.to = 0, n
 		if n == 0 && err != nil {

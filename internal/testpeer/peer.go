@@ -35,13 +35,8 @@ type Pair struct {
 	Unwrap func(wrapped []byte) ([keys.AESKeySize]byte, error)
 }
 
-// pairs are what SharedPair returns.
-var pairs [4]func() *Pair
-
-func init() {
-	for i := range pairs {
-		pairs[i] = sync.OnceValue(newPair)
-	}
+var pairs = [4]func() *Pair{
+	sync.OnceValue(newPair), sync.OnceValue(newPair), sync.OnceValue(newPair), sync.OnceValue(newPair),
 }
 
 // SharedPair returns one of four key pairs of this process, each made when it is
