@@ -15,6 +15,7 @@ const (
 	module      = "sealift"
 	gnet        = "github.com/panjf2000/gnet/v2"
 	sqlite      = "modernc.org/sqlite"
+	testpeer    = module + "/internal/testpeer"
 	notStandard = "all but the standard library"
 )
 
@@ -37,6 +38,8 @@ var layers = []struct {
 	{"server", []string{"client", "cmd", "test"}},
 	{"client", []string{"session", "eventloop", "server", "storage", "cmd", "test", gnet}},
 	{"internal", []string{"cmd", "test"}},
+	// A peer that tests the product with none of its parts but messages and ciphers.
+	{"internal/testpeer", []string{"session", "eventloop", "client", "storage", "cmd", "internal", "test", gnet, sqlite}},
 	{"cmd", []string{"test"}},
 }
 
@@ -57,9 +60,10 @@ var alone = map[string][]string{
 	"storage": {"codec"},
 }
 
-// direct says what only these folders may import themselves.
+// direct says what only these folders may import themselves. Tests are not asked.
 var direct = map[string][]string{
-	gnet: {"eventloop"},
+	gnet:     {"eventloop"},
+	testpeer: {"test"},
 }
 
 // apart are modules of their own, which the product does without.
