@@ -15,6 +15,7 @@ const (
 	module      = "sealift"
 	gnet        = "github.com/panjf2000/gnet/v2"
 	sqlite      = "modernc.org/sqlite"
+	testpeer    = module + "/internal/testpeer"
 	notStandard = "all but the standard library"
 )
 
@@ -25,19 +26,44 @@ var layers = []struct {
 	never  []string // folders of the module, other modules, or notStandard
 }{
 	{"codec", []string{notStandard}},
-	{"crypto", []string{"codec", "session", "eventloop", "client", "storage", "cmd", "test", gnet}},
+	{"crypto", []string{"codec", "session", "eventloop", "server", "client", "storage", "cmd", "test", gnet}},
 	// No sockets, no SQL, no files.
-	{"session", []string{"eventloop", "storage", "client", "cmd", "internal", "test", gnet, sqlite}},
-	{"storage", []string{"eventloop", "client", "cmd", "internal", "test", gnet}},
-	{"eventloop", []string{"storage", "client", "cmd", "internal", "test", sqlite}},
-	{"client", []string{"session", "eventloop", "storage", "cmd", "test", gnet}},
+	{"session", append(stores, "eventloop", "server", "client", "cmd", "internal", "test", gnet, sqlite)},
+	{"storage", []string{"eventloop", "server", "client", "cmd", "internal", "test", gnet}},
+	{"storage/audit", []string{"session"}},
+	{"storage/files", []string{"session"}},
+	{"storage/memory", []string{"session"}},
+	{"storage/sqlite", []string{"session"}},
+	{"eventloop", append(stores, "server", "client", "cmd", "internal", "test", sqlite)},
+	{"server", []string{"client", "cmd", "test"}},
+	{"client", []string{"session", "eventloop", "server", "storage", "cmd", "test", gnet}},
 	{"internal", []string{"cmd", "test"}},
+	// A peer that tests the product with none of its parts but messages and ciphers.
+	{"internal/testpeer", []string{"session", "eventloop", "client", "storage", "cmd", "internal", "test", gnet, sqlite}},
 	{"cmd", []string{"test"}},
 }
 
-// direct says what only these folders may import themselves.
+// stores are what is below the contract of storage.
+var stores = []string{"storage/audit", "storage/files", "storage/memory", "storage/sqlite", "storage/storagetest"}
+
+// doors says for the folders behind them all folders of the module that their
+// packages may import themselves.
+var doors = map[string][]string{
+	"cmd/sealiftd": {"server", "internal"},
+	"cmd/sealift":  {"client", "internal"},
+	"eventloop":    {"session"},
+}
+
+// alone says for packages, not those below them, all that they may depend on
+// besides the standard library.
+var alone = map[string][]string{
+	"storage": {"codec"},
+}
+
+// direct says what only these folders may import themselves. Tests are not asked.
 var direct = map[string][]string{
-	gnet: {"eventloop"},
+	gnet:     {"eventloop"},
+	testpeer: {"test"},
 }
 
 // apart are modules of their own, which the product does without.
@@ -84,9 +110,27 @@ func TestLayers(t *testing.T) {
 				}
 			}
 		}
+		if may, ok := alone[strings.TrimPrefix(p.ImportPath, module+"/")]; ok {
+			for _, dep := range p.Deps {
+				if !standard[dep] && !belowAny(dep, may) {
+					t.Errorf("%s depends on %s", p.ImportPath, dep)
+				}
+			}
+		}
 		for _, dep := range p.Deps {
 			if belowAny(dep, apart) {
 				t.Errorf("%s depends on %s", p.ImportPath, dep)
+			}
+		}
+		for folder, may := range doors {
+			if !below(p.ImportPath, module+"/"+folder) {
+				continue
+			}
+			seen[folder] = true
+			for _, i := range p.Imports {
+				if below(i, module) && !belowAny(i, may) {
+					t.Errorf("%s imports %s", p.ImportPath, i)
+				}
 			}
 		}
 		for path, folders := range direct {
@@ -109,6 +153,11 @@ func TestLayers(t *testing.T) {
 	for _, l := range layers {
 		if !seen[l.folder] {
 			t.Errorf("there is no package in %s", l.folder)
+		}
+	}
+	for folder := range doors {
+		if !seen[folder] {
+			t.Errorf("there is no package in %s", folder)
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"time"
 	"weak"
 
-	"sealift/codec"
 	"sealift/session"
 )
 
@@ -13,7 +12,7 @@ import (
 
 var _ session.Host = (*conn)(nil)
 
-var errorReply = codec.EmptyReply{Code: codec.CodeError}.Append(nil)
+var errorReply = session.ErrorReply()
 
 // Send implements [session.Host].
 func (c *conn) Send(reply []byte) {
@@ -76,19 +75,15 @@ func (c *conn) turn() turn {
 func (c *conn) Apply(op session.Operation, done func(err error)) {
 	srv := c.lp.srv
 	srv.begin()
-	b := srv.writes
-	if session.Reads(op) {
-		b = srv.reads
-	}
 	srv.beginSmall()
-	b.submit(srv.ctx, request{op, func(err error) {
+	srv.submit(op, func(err error) {
 		srv.finishSmall()
 		if done == nil {
 			c.finish(nil)
 			return
 		}
 		c.finish(func() { done(err) })
-	}})
+	})
 }
 
 // Buffer implements [session.Host].

@@ -5,14 +5,12 @@ import (
 	"sync"
 	"time"
 	"weak"
-
-	"sealift/codec"
 )
 
 // turn is whose turn it is: a client's, on all of its connections, or that of a
 // connection whose client is not known.
 type turn struct {
-	id codec.ClientID
+	id [16]byte           // a client id
 	c  weak.Pointer[conn] // zero if id is known; an account outlives its connection
 }
 

@@ -22,7 +22,7 @@ func cpu() float64 {
 func TestWhereKeysAreWrapped(t *testing.T) {
 	r := start(t, nil)
 	p := r.rawPeer(r.raw(), "light")
-	ask := codec.Reconnect{Name: []byte("light")}.Append(nil, p.id)
+	ask := codec.Reconnect{Name: []byte("light")}.Append(nil, p.ID)
 	lane := r.lanes[session.Compute]
 	busy := make(chan struct{}) // workers
 	for range lane.size {
@@ -51,7 +51,7 @@ func BenchmarkLight(b *testing.B) {
 		b.Run("pause "+pause.String(), func(b *testing.B) {
 			r := start(b, nil)
 			p := r.rawPeer(r.raw(), "light")
-			ask := codec.Reconnect{Name: []byte("light")}.Append(nil, p.id)
+			ask := codec.Reconnect{Name: []byte("light")}.Append(nil, p.ID)
 			reply := make([]byte, codec.ResponseHeaderSize+16+128) // a 1605 with its id and its key
 			var waited time.Duration
 			before := cpu()
@@ -59,7 +59,7 @@ func BenchmarkLight(b *testing.B) {
 				time.Sleep(pause)
 				began := time.Now()
 				p.write(ask)
-				if _, err := io.ReadFull(p, reply); err != nil {
+				if _, err := io.ReadFull(p.Net, reply); err != nil {
 					b.Fatal(err)
 				}
 				waited += time.Since(began)

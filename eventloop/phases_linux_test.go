@@ -236,8 +236,8 @@ func stages(t *testing.T) (*Server, *observer.ObservedLogs, *rawPeer) {
 	}
 	t.Cleanup(func() { _ = store.Close() })
 	srv, _ := bare(t, func(o *Options) {
-		o.Log, o.Registry, o.noPause = zap.New(core), r.reg, waits
-		o.Service = session.NewService(session.Config{Files: store, Log: zap.New(core)})
+		o.Log, o.noPause = zap.New(core), waits
+		o.Service = session.NewService(session.Config{Files: store, Registry: r.reg, Log: zap.New(core)})
 	})
 	srv.bulk.size = 0 // the test has the turns
 	t.Cleanup(func() { _ = srv.Close() })
@@ -419,7 +419,7 @@ func TestPhasesAtRandom(t *testing.T) {
 	srv, logs, b := stages(t)
 	content := random(1 << 20)
 	stream := slices.Concat(slices.Concat(b.packets("f", content, 100_000)...), slices.Concat(b.packets("g", content[:100], 60)...))
-	bad := codec.RequestHeader{ID: b.id, Version: 3, Code: codec.CodeRegister, PayloadSize: 1 << 30}.Append(nil)
+	bad := codec.RequestHeader{ID: b.ID, Version: 3, Code: codec.CodeRegister, PayloadSize: 1 << 30}.Append(nil)
 	loans := 0
 	for seed := range uint64(300) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

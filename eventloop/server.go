@@ -28,13 +28,12 @@ type Server struct {
 	ready    chan struct{}
 	census   *census
 	budget   *budget
-	lanes    [2]*lane     // by session.Lane
-	bulk     *lane        // of connections that are lent
-	slots    int          // how many of these are worked on at once while no small work is under way
-	small    atomic.Int64 // work in lanes and operations for the registry that clients wait for
-	reads    *batcher     // of operations that need no commit
-	writes   *batcher
-	ticks    atomic.Int64 // so far
+	lanes    [2]*lane                             // by session.Lane
+	bulk     *lane                                // of connections that are lent
+	slots    int                                  // how many of these are worked on at once while no small work is under way
+	small    atomic.Int64                         // work in lanes and operations for the registry that clients wait for
+	submit   func(session.Operation, func(error)) // to the queue in front of the registry
+	ticks    atomic.Int64                         // so far
 
 	ctx      context.Context // of work; ends when the server gives up waiting for it
 	giveUp   context.CancelFunc
@@ -69,9 +68,7 @@ func New(opts Options) (*Server, error) {
 		census: newCensus(opts.MaxConnections, opts.MaxPerIP),
 		budget: newBudget(opts.MemoryBudget, slots),
 		bulk:   newLane(slots), slots: slots,
-		reads:  &batcher{reg: opts.Registry},
-		writes: &batcher{reg: opts.Registry},
-		loops:  make(map[gnet.EventLoop]*loop),
+		loops: make(map[gnet.EventLoop]*loop),
 	}
 	if opts.listener != nil {
 		s.listener = opts.listener(l)
@@ -80,6 +77,7 @@ func New(opts Options) (*Server, error) {
 	s.lanes[session.Compute] = newLane(max(2, opts.Workers/4))
 	s.lanes[session.Storage] = newLane(opts.Workers)
 	s.ctx, s.giveUp = context.WithCancel(context.Background())
+	s.submit = opts.Service.Queue(s.ctx)
 	return s, nil
 }
 

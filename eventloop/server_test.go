@@ -24,6 +24,7 @@ import (
 	"sealift/codec"
 	"sealift/crypto/cksum"
 	"sealift/session"
+	"sealift/storage"
 	"sealift/storage/files"
 	"sealift/storage/memory"
 )
@@ -47,7 +48,7 @@ type running struct {
 	*Server
 	t    testing.TB
 	dir  string
-	reg  session.Registry
+	reg  storage.Registry
 	logs *observer.ObservedLogs
 	stop context.CancelFunc
 	done chan error
@@ -65,8 +66,8 @@ func start(t testing.TB, change func(*Options, *session.Config)) *running {
 	}
 	t.Cleanup(func() { _ = store.Close() })
 	log := zap.New(core)
-	cfg := session.Config{Files: store, Log: log}
-	opts := Options{Addr: "127.0.0.1:0", Registry: r.reg, Log: log, noPause: waits}
+	cfg := session.Config{Files: store, Registry: r.reg, Log: log}
+	opts := Options{Addr: "127.0.0.1:0", Log: log, noPause: waits}
 	if change != nil {
 		change(&opts, &cfg)
 	}
@@ -144,8 +145,8 @@ func (r *running) stored(id codec.ClientID, name string, content []byte) {
 	if !bytes.Equal(got, content) {
 		r.t.Fatalf("%s: stored %d bytes differ from the %d sent", name, len(got), len(content))
 	}
-	get := &session.GetFile{ID: id, Path: name}
-	if err := r.reg.Apply(context.Background(), []session.Operation{get}); err != nil {
+	get := &storage.GetFile{ID: id, Path: name}
+	if err := r.reg.Apply(context.Background(), []storage.Operation{get}); err != nil {
 		r.t.Fatal(err)
 	}
 	if get.Verified == nil || get.Verified.Cksum != cksum.Checksum(content) {
@@ -299,9 +300,9 @@ func TestTimers(t *testing.T) {
 }
 
 // panics is a store that does not do what it should.
-type panics struct{ session.Files }
+type panics struct{ storage.Files }
 
-func (panics) Create(context.Context, codec.ClientID, string, int64) (session.Incoming, error) {
+func (panics) Create(context.Context, storage.Place, storage.Announced) (storage.Incoming, error) {
 	panic("create")
 }
 
@@ -361,26 +362,26 @@ func TestAPanicInARequestEndsItsConnectionOnly(t *testing.T) {
 
 // gate holds writes back until it is opened.
 type gate struct {
-	session.Files
+	storage.Files
 	open    chan struct{}
 	reached chan struct{}
 	once    sync.Once
 }
 
 type gatedIncoming struct {
-	session.Incoming
+	storage.Incoming
 	g *gate
 }
 
-func (g *gate) Create(ctx context.Context, id codec.ClientID, path string, size int64) (session.Incoming, error) {
-	in, err := g.Files.Create(ctx, id, path, size)
+func (g *gate) Create(ctx context.Context, place storage.Place, size storage.Announced) (storage.Incoming, error) {
+	in, err := g.Files.Create(ctx, place, size)
 	return gatedIncoming{in, g}, err
 }
 
-func (in gatedIncoming) Write(p []byte) (int, error) {
+func (in gatedIncoming) Write(ctx context.Context, p []byte) (int, error) {
 	in.g.once.Do(func() { close(in.g.reached) })
 	<-in.g.open
-	return in.Incoming.Write(p)
+	return in.Incoming.Write(ctx, p)
 }
 
 func gated(g *gate) func(*Options, *session.Config) {
@@ -444,7 +445,7 @@ func TestDrainCuts(t *testing.T) {
 
 func TestAPortInUseIsAnError(t *testing.T) {
 	r := start(t, nil)
-	_, err := New(Options{Addr: r.Addr().String(), Registry: r.reg, Log: zap.NewNop(), Service: r.opts.Service})
+	_, err := New(Options{Addr: r.Addr().String(), Log: zap.NewNop(), Service: r.opts.Service})
 	if op := (*net.OpError)(nil); !errors.As(err, &op) {
 		t.Errorf("a second server on the port: %v", err)
 	}

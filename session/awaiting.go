@@ -3,6 +3,8 @@ package session
 import (
 	"sync"
 	"time"
+
+	"sealift/storage"
 )
 
 // awaiting remembers the files that have been recorded a moment ago and await
@@ -13,7 +15,7 @@ import (
 // The map has its own lock; an entry belongs to who has the path's.
 type awaiting struct {
 	mu    sync.Mutex
-	files map[pathKey]*File
+	files map[pathKey]*storage.File
 }
 
 const (
@@ -28,18 +30,18 @@ const (
 const MinUnverifiedTTL = time.Minute
 
 // put notes that f has been recorded.
-func (a *awaiting) put(k pathKey, f *File) {
+func (a *awaiting) put(k pathKey, f *storage.File) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.files == nil || len(a.files) >= maxAwaiting {
-		a.files = make(map[pathKey]*File)
+		a.files = make(map[pathKey]*storage.File)
 	}
 	a.files[k] = f
 }
 
 // take returns what is known of the path's file, nil if nothing is, and forgets
 // it.
-func (a *awaiting) take(k pathKey, now time.Time) *File {
+func (a *awaiting) take(k pathKey, now time.Time) *storage.File {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	f := a.files[k]

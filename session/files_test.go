@@ -12,7 +12,7 @@ import (
 
 	"sealift/codec"
 	"sealift/crypto/cksum"
-	"sealift/session"
+	"sealift/storage"
 	"sealift/storage/memory"
 )
 
@@ -54,7 +54,7 @@ func (f *faults) lost() bool {
 // it was to forget the file: the next verdict or recovery does so.
 func (f *faults) leftRow() bool {
 	return slices.Contains(f.hits, "Commit, the sync") &&
-		slices.ContainsFunc(f.hits, func(call string) bool { return strings.Contains(call, "session.DropFile") })
+		slices.ContainsFunc(f.hits, func(call string) bool { return strings.Contains(call, "storage.DropFile") })
 }
 
 // registry is a real registry whose batches can be made to fail.
@@ -63,7 +63,7 @@ type registry struct {
 	faults *faults
 }
 
-func (r *registry) Apply(ctx context.Context, batch []session.Operation) error {
+func (r *registry) Apply(ctx context.Context, batch []storage.Operation) error {
 	what := "Apply"
 	for _, op := range batch {
 		what += fmt.Sprintf(" %T", op)
@@ -74,7 +74,7 @@ func (r *registry) Apply(ctx context.Context, batch []session.Operation) error {
 	return r.Registry.Apply(ctx, batch)
 }
 
-// contents is a session.Files in memory that knows what was left behind.
+// contents is a storage.Files in memory that knows what was left behind.
 type contents struct {
 	faults *faults
 	null   bool // keep no content of files
@@ -105,7 +105,7 @@ type incoming struct {
 	closed bool
 }
 
-func (c *contents) Create(context.Context, codec.ClientID, string, int64) (session.Incoming, error) {
+func (c *contents) Create(context.Context, storage.Place, storage.Announced) (storage.Incoming, error) {
 	if err := c.faults.call("Create"); err != nil {
 		return nil, err
 	}
@@ -120,7 +120,7 @@ func (c *contents) Create(context.Context, codec.ClientID, string, int64) (sessi
 
 func (in *incoming) Key() string { return in.key }
 
-func (in *incoming) Write(p []byte) (int, error) {
+func (in *incoming) Write(_ context.Context, p []byte) (int, error) {
 	if in.closed {
 		panic("write to a closed incoming file")
 	}
@@ -134,7 +134,7 @@ func (in *incoming) Write(p []byte) (int, error) {
 	return in.b.Write(p)
 }
 
-func (in *incoming) Close() error {
+func (in *incoming) Close(context.Context) error {
 	in.c.mu.Lock()
 	defer in.c.mu.Unlock()
 	if in.closed {
@@ -145,7 +145,7 @@ func (in *incoming) Close() error {
 	return in.c.faults.call("Close")
 }
 
-func (c *contents) Commit(_ context.Context, f *session.File) error {
+func (c *contents) Commit(_ context.Context, f *storage.File) error {
 	if err := c.faults.call("Commit"); err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func (c *contents) Commit(_ context.Context, f *session.File) error {
 	if !ok {
 		b, ok := c.stored[place(f.ID, f.Path)]
 		if !ok || int64(len(b)) != f.Size || cksum.Checksum(b) != f.Cksum {
-			return session.ErrNotStored
+			return storage.ErrNotStored
 		}
 		return nil
 	}
@@ -164,29 +164,33 @@ func (c *contents) Commit(_ context.Context, f *session.File) error {
 	}
 	if err := c.faults.call("Commit, the sync"); err != nil {
 		delete(c.incoming, f.Incoming)
-		return fmt.Errorf("%w: %w", session.ErrNotDurable, err)
+		return fmt.Errorf("%w: %w", storage.ErrNotDurable, err)
 	}
 	c.stored[place(f.ID, f.Path)] = in.b.Bytes()
 	delete(c.incoming, f.Incoming)
 	if err := c.faults.call("Commit, after the rename"); err != nil {
-		return fmt.Errorf("%w: %w", session.ErrPlaceNotDurable, err)
+		return fmt.Errorf("%w: %w", storage.ErrPlaceNotDurable, err)
 	}
 	return nil
 }
 
-func (c *contents) Size(_ context.Context, key string, id codec.ClientID, path string) (int64, error) {
+func (c *contents) Size(_ context.Context, ref storage.Ref) (int64, error) {
 	if err := c.faults.call("Size"); err != nil {
 		return 0, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if in, ok := c.incoming[key]; ok {
-		return int64(in.b.Len()), nil
+	switch ref := ref.(type) {
+	case storage.Uploaded:
+		if in, ok := c.incoming[ref.Key]; ok {
+			return int64(in.b.Len()), nil
+		}
+	case storage.Stored:
+		if b, ok := c.stored[place(ref.ID, ref.Path)]; ok {
+			return int64(len(b)), nil
+		}
 	}
-	if b, ok := c.stored[place(id, path)]; ok && key == "" {
-		return int64(len(b)), nil
-	}
-	return 0, session.ErrNotStored
+	return 0, storage.ErrNotStored
 }
 
 func (c *contents) Has(_ context.Context, id codec.ClientID) (bool, error) {
@@ -203,33 +207,34 @@ func (c *contents) Has(_ context.Context, id codec.ClientID) (bool, error) {
 	return false, nil
 }
 
-func (c *contents) Discard(_ context.Context, key string) error {
+func (c *contents) Discard(_ context.Context, f storage.Uploaded) error {
 	if err := c.faults.call("Discard"); err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if in := c.incoming[key]; in != nil && !in.closed {
+	if in := c.incoming[f.Key]; in != nil && !in.closed {
 		panic("discard of a file that is being written")
 	}
-	delete(c.incoming, key)
+	delete(c.incoming, f.Key)
 	return nil
 }
 
-func (c *contents) Open(_ context.Context, key string, _ codec.ClientID, _ string) (io.ReadCloser, error) {
+func (c *contents) Open(_ context.Context, ref storage.Ref) (io.ReadCloser, error) {
 	if err := c.faults.call("Open"); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	in, ok := c.incoming[key]
+	up, _ := ref.(storage.Uploaded)
+	in, ok := c.incoming[up.Key]
 	if !ok {
-		return nil, session.ErrNotStored
+		return nil, storage.ErrNotStored
 	}
 	return io.NopCloser(bytes.NewReader(in.b.Bytes())), nil
 }
 
-func (c *contents) Scratch(context.Context) (session.Scratch, error) {
+func (c *contents) Scratch(context.Context) (storage.Scratch, error) {
 	if err := c.faults.call("Scratch"); err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"sealift/codec"
 	"sealift/crypto/aescbc"
+	"sealift/storage"
 )
 
 // KeyPolicy says what becomes of a 1026 that brings another public key for a
@@ -23,10 +24,13 @@ const (
 	ReplaceKey
 )
 
-// Config is what all sessions of a server share. Files and Log are needed; for
-// the numbers zero means the default.
+// Config is what all sessions of a server share. Files, Registry and Log are
+// needed; for the numbers zero means the default.
 type Config struct {
-	Files     Files
+	Files storage.Files
+	// Registry is asked by way of the host, see Service.Queue. A host that has
+	// another way needs none.
+	Registry  storage.Registry
 	Log       *zap.Logger
 	KeyPolicy KeyPolicy
 	// MaxFileSize is the largest file taken, in bytes. Default and most:
@@ -90,6 +94,21 @@ func NewService(cfg Config) *Service {
 	return &Service{Config: cfg, rate: newRegistrationRate(cfg.RegisterRate), lendFrom: lendFrom}
 }
 
+// Operation is what a session asks of the registry, see [Host].Apply.
+type Operation = storage.Operation
+
+// Queue returns the Submit of a new [storage.Queue] in front of the registry, for
+// hosts to apply operations with. Batches are applied with ctx.
+func (svc *Service) Queue(ctx context.Context) (submit func(op Operation, done func(error))) {
+	return storage.NewQueue(ctx, svc.Registry).Submit
+}
+
+// ErrorReply is a 1607, for a host that refuses a connection before it has a
+// session.
+func ErrorReply() []byte {
+	return codec.EmptyReply{Code: codec.CodeError}.Append(make([]byte, 0, codec.ResponseHeaderSize))
+}
+
 // Exclusive runs do while no session changes the file of client id at path. It
 // waits for those that do, so no session's goroutine may call it.
 func (svc *Service) Exclusive(id codec.ClientID, path string, do func()) {
@@ -104,13 +123,13 @@ func (svc *Service) Exclusive(id codec.ClientID, path string, do func()) {
 // Dropped tells the service that maintenance has dropped the unverified file f
 // from the registry. The caller is inside of Exclusive for the file. marked is
 // DropFile.Marked.
-func (svc *Service) Dropped(f *File, marked bool) {
+func (svc *Service) Dropped(f *storage.File, marked bool) {
 	svc.awaiting.take(pathKey{f.ID, f.Path}, f.Received)
 	svc.dropped(f, marked)
 }
 
 // dropped notes that the unverified file f went without being verified.
-func (svc *Service) dropped(f *File, marked bool) {
+func (svc *Service) dropped(f *storage.File, marked bool) {
 	svc.settled(f)
 	if !marked {
 		svc.lapsed.put(pathKey{f.ID, f.Path})

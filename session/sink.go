@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"sync"
 
-	"sealift/codec"
 	"sealift/crypto/aescbc"
 	"sealift/crypto/cksum"
+	"sealift/storage"
 )
 
 // fault is why a transfer is refused though nothing in the server failed.
@@ -71,21 +71,20 @@ type span struct {
 // sink is the far end of a transfer: it decrypts, sums and stores. One job at
 // a time owns it.
 type sink struct {
-	files Files
-	id    codec.ClientID // for Files.Create, as path and hint
-	path  string
-	hint  int64
+	files storage.Files
+	place storage.Place // for Files.Create, as hint
+	hint  storage.Announced
 	limit int64 // bytes, the largest file
 
 	dec     *aescbc.Decrypter
 	sum     cksum.Hash
-	out     Incoming
+	out     storage.Incoming
 	closed  bool  // out is
 	size    int64 // bytes, decrypted
 	part    int64 // of these, since the ciphertext began
 	carry   [aescbc.BlockSize]byte
 	carried int
-	scratch Scratch
+	scratch storage.Scratch
 }
 
 // job is one job of a transfer: the content of c if it has a buffer, or else
@@ -177,13 +176,13 @@ func (k *sink) write(ctx context.Context, p []byte) error {
 	if err := k.open(ctx); err != nil {
 		return err
 	}
-	_, err := k.out.Write(p)
+	_, err := k.out.Write(ctx, p)
 	return err
 }
 
 func (k *sink) open(ctx context.Context) (err error) {
 	if k.out == nil {
-		k.out, err = k.files.Create(ctx, k.id, k.path, k.hint)
+		k.out, err = k.files.Create(ctx, k.place, k.hint)
 	}
 	return err
 }
@@ -229,7 +228,7 @@ func (k *sink) replay(ctx context.Context, spans []span) error {
 	return drain()
 }
 
-func (sp *span) read(scratch Scratch, p []byte, from int64) error {
+func (sp *span) read(scratch storage.Scratch, p []byte, from int64) error {
 	if sp.mem != nil {
 		copy(p, sp.mem[from:])
 		return nil
@@ -237,7 +236,7 @@ func (sp *span) read(scratch Scratch, p []byte, from int64) error {
 	return readScratch(scratch, p, sp.off+from)
 }
 
-func (sp *span) checkPad(scratch Scratch) error {
+func (sp *span) checkPad(scratch storage.Scratch) error {
 	var b [4096]byte
 	for done := int64(0); done < sp.pad; {
 		p := b[:min(int64(len(b)), sp.pad-done)]
@@ -267,7 +266,7 @@ func (k *sink) finish(ctx context.Context) error {
 		return err
 	}
 	k.closed = true
-	return errors.Join(k.out.Close(), k.closeScratch())
+	return errors.Join(k.out.Close(ctx), k.closeScratch())
 }
 
 func (k *sink) closeScratch() (err error) {
@@ -285,7 +284,7 @@ func (k *sink) abandon(ctx context.Context) error {
 		return err
 	}
 	if !k.closed {
-		err = errors.Join(err, k.out.Close())
+		err = errors.Join(err, k.out.Close(ctx))
 	}
-	return errors.Join(err, k.files.Discard(ctx, k.out.Key()))
+	return errors.Join(err, k.files.Discard(ctx, storage.Uploaded{Place: k.place, Key: k.out.Key()}))
 }

@@ -12,6 +12,7 @@ import (
 	"sealift/codec"
 	"sealift/crypto/cksum"
 	"sealift/session"
+	"sealift/storage"
 )
 
 func unhex(s string) []byte {
@@ -86,18 +87,19 @@ var settings = map[string]func(t *testing.T) (*world, *conn, *peer){
 // unverified stores a file of which the client was told the checksum.
 func (w *world) unverified(p *peer, name string, content []byte) {
 	w.t.Helper()
-	in, err := w.files.Create(context.Background(), p.id, name, int64(len(content)))
+	ctx := context.Background()
+	in, err := w.files.Create(ctx, storage.Place{ID: p.id, Path: name}, storage.Announce(int64(len(content))))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	_, _ = in.Write(content)
-	_ = in.Close()
+	_, _ = in.Write(ctx, content)
+	_ = in.Close(ctx)
 	w.svc.Waiting(p.id, session.Occupies(int64(len(content))))
-	path, err := session.CleanPath(name)
+	path, err := storage.CleanPath(name)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.must(&session.PutFile{File: session.File{
+	w.must(&storage.PutFile{File: storage.File{
 		ID: p.id, FileName: name, Path: path, Incoming: in.Key(), Size: int64(len(content)), Cksum: cksum.Checksum(content),
 	}})
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"sync"
+
+	"sealift/storage"
 )
 
 // unrecorded holds the files whose commit went so far that the registry's rows
@@ -20,7 +22,7 @@ type unrecorded struct {
 
 // commitment is a commit that the registry does not know about.
 type commitment struct {
-	file *File
+	file *storage.File
 	// outcome is what Files.Commit returned: nil, ErrPlaceNotDurable, or
 	// errUnfinished if nobody knows how far it came.
 	outcome error
@@ -55,7 +57,7 @@ func (p *place) catchUp() error {
 	switch {
 	case !ok:
 		return nil
-	case c.outcome == nil || errors.Is(c.outcome, ErrPlaceNotDurable):
+	case c.outcome == nil || errors.Is(c.outcome, storage.ErrPlaceNotDurable):
 		return p.record(c)
 	default:
 		return p.findOut(c)
@@ -67,19 +69,19 @@ func (p *place) catchUp() error {
 func (p *place) findOut(c commitment) error {
 	svc := p.co.s.svc
 	err := p.co.do(Storage, func(ctx context.Context) error {
-		_, err := svc.Files.Size(ctx, c.file.Incoming, p.key.id, p.key.path)
+		_, err := svc.Files.Size(ctx, c.file.Uploaded())
 		if err == nil {
 			return errNotMoved
 		}
-		if errors.Is(err, ErrNotStored) {
+		if errors.Is(err, storage.ErrNotStored) {
 			return svc.Files.Commit(ctx, c.file)
 		}
 		return err
 	})
 	switch {
-	case err == nil || errors.Is(err, ErrPlaceNotDurable):
+	case err == nil || errors.Is(err, storage.ErrPlaceNotDurable):
 		return p.record(commitment{c.file, err})
-	case errors.Is(err, errNotMoved) || errors.Is(err, ErrNotStored):
+	case errors.Is(err, errNotMoved) || errors.Is(err, storage.ErrNotStored):
 		svc.unrecorded.clear(p.key)
 		return nil
 	default:
@@ -95,12 +97,12 @@ var errNotMoved = errors.New("the incoming file was not moved")
 func (p *place) record(c commitment) error {
 	s := p.co.s
 	s.svc.unrecorded.set(p.key, c)
-	op := &VerifyFile{
+	op := &storage.VerifyFile{
 		Outcome: s.outcome(), ID: p.key.id, Path: p.key.path,
 		Incoming: c.file.Incoming, Missing: c.outcome != nil,
 	}
 	err := p.co.apply(op)
-	if err != nil && !errors.Is(err, ErrNoFile) { // no file: an earlier try, whose result was lost, did it
+	if err != nil && !errors.Is(err, storage.ErrNoFile) { // no file: an earlier try, whose result was lost, did it
 		return err
 	}
 	s.svc.unrecorded.clear(p.key)

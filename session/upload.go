@@ -11,6 +11,7 @@ import (
 
 	"sealift/codec"
 	"sealift/crypto/aescbc"
+	"sealift/storage"
 )
 
 // upload is a transfer under way: the packets of one file name on one
@@ -196,7 +197,7 @@ func (s *Session) begin(name string, m codec.SendFile, content uint32, f *found)
 	if s.draining {
 		return nil, errGoingDown
 	}
-	path, err := CleanPath(name)
+	path, err := storage.CleanPath(name)
 	if err != nil {
 		return nil, err
 	}
@@ -234,8 +235,11 @@ func (s *Session) enter(u *upload) *upload {
 	s.begun++
 	u.serial = s.begun
 	u.sink = &sink{
-		files: s.svc.Files, id: s.id, path: u.path, hint: u.plan.OrigSize, limit: s.svc.MaxFileSize,
+		files: s.svc.Files, place: storage.Place{ID: s.id, Path: u.path}, limit: s.svc.MaxFileSize,
 		dec: aescbc.NewDecrypter(&s.key),
+	}
+	if u.plan.OrigSize >= 0 {
+		u.sink.hint = storage.Announce(u.plan.OrigSize)
 	}
 	if s.guarded {
 		key := s.key
@@ -413,7 +417,7 @@ func (u *upload) due() (spans []span, err error) {
 // store records the complete file and sends its checksum.
 func (s *Session) store(u *upload) {
 	k := u.sink
-	op := &PutFile{Outcome: s.outcome(), File: File{
+	op := &storage.PutFile{Outcome: s.outcome(), File: storage.File{
 		ID: s.id, FileName: u.name, Path: u.path, Incoming: k.out.Key(),
 		Size: k.size, Cksum: k.sum.Sum32(), Received: s.host.Now(),
 	}}
@@ -425,7 +429,7 @@ func (s *Session) store(u *upload) {
 		case err == nil:
 			if op.Replaced != nil {
 				s.svc.settled(op.Replaced)
-				s.discard(op.Replaced.Incoming)
+				s.discard(op.Replaced.Uploaded())
 			}
 			s.stored(u, &op.File)
 		case u.dropped:
@@ -440,7 +444,7 @@ func (s *Session) store(u *upload) {
 var errDropped = errors.New("nobody wants the transfer any more")
 
 // put has the registry record the file of a transfer that is whole.
-func (s *Session) put(co *coroutine, u *upload, op *PutFile) error {
+func (s *Session) put(co *coroutine, u *upload, op *storage.PutFile) error {
 	place := co.lock(pathKey{op.File.ID, op.File.Path})
 	defer place.unlock()
 	if u.dropped {
@@ -462,7 +466,7 @@ func (s *Session) put(co *coroutine, u *upload, op *PutFile) error {
 	return nil
 }
 
-func (s *Session) stored(u *upload, f *File) {
+func (s *Session) stored(u *upload, f *storage.File) {
 	u.leaveAlike()
 	s.forgetEarly(u)
 	if u.dropped { // the connection is gone; the file awaits its verdict on another one
@@ -600,10 +604,10 @@ func (s *Session) cleanup(u *upload) {
 }
 
 // discard removes an incoming file that nobody refers to any more.
-func (s *Session) discard(key string) {
+func (s *Session) discard(f storage.Uploaded) {
 	s.host.Do(Storage, func(ctx context.Context) {
-		if err := s.svc.Files.Discard(ctx, key); err != nil {
-			s.log().Error("removing an incoming file", zap.String("key", key), zap.Error(err))
+		if err := s.svc.Files.Discard(ctx, f); err != nil {
+			s.log().Error("removing an incoming file", zap.String("key", f.Key), zap.Error(err))
 		}
 	}, nil)
 }

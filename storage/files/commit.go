@@ -10,7 +10,7 @@ import (
 	"path"
 
 	"sealift/crypto/cksum"
-	"sealift/session"
+	"sealift/storage"
 )
 
 // maxTries is how often Commit enters the folder of a file, if somebody removes
@@ -20,9 +20,9 @@ const maxTries = 10
 // errFolderGoes is a folder that was removed as often as Commit made it.
 var errFolderGoes = errors.New("the file's folder is removed again and again")
 
-// Commit implements session.Files: the content is synced first, then renamed into
+// Commit implements storage.Files: the content is synced first, then renamed into
 // its place, then the folder is synced.
-func (s *Store) Commit(ctx context.Context, f *session.File) error {
+func (s *Store) Commit(ctx context.Context, f *storage.File) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -30,10 +30,10 @@ func (s *Store) Commit(ctx context.Context, f *session.File) error {
 		return errReadOnly
 	}
 	if !isKey(f.Incoming) {
-		return session.ErrNotStored
+		return storage.ErrNotStored
 	}
 	defer s.locks.lock(f.ID.String() + "/" + f.Path)()
-	if err := s.atHome(); err != nil {
+	if err := s.incomingHome.check(); err != nil {
 		return err
 	}
 	err := s.move(f, !s.fsync)
@@ -51,20 +51,28 @@ var errGone = errors.New("the incoming file is gone")
 
 // move moves an incoming file to its place. synced says that its content is durable
 // already. errGone if there is none.
-func (s *Store) move(f *session.File, synced bool) error {
+func (s *Store) move(f *storage.File, synced bool) error {
+	from, err := s.inIncoming(inFolder(f.Incoming))
+	if errors.Is(err, fs.ErrNotExist) {
+		return errGone
+	}
+	if err != nil {
+		return err
+	}
+	defer from.dir.close()
 	for range maxTries {
-		info, err := s.complete(f)
+		found, err := complete(from, f)
 		if err != nil {
 			return err
 		}
-		at, err := s.enterAll(f.ID, f.Path, true)
+		at, err := s.enterAll(f.Place(), true)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		moved, err := s.moveInto(at, f, info, &synced)
+		moved, err := s.moveInto(at, from, f, found, &synced)
 		if moved {
 			at.close()
 			return err
@@ -77,11 +85,11 @@ func (s *Store) move(f *session.File, synced bool) error {
 	return errFolderGoes
 }
 
-// moveInto moves an incoming file, which info describes, into at. If it was not moved and there is no
+// moveInto moves an incoming file, which found describes, into at. If it was not moved and there is no
 // error, the folder went, and the caller tries again. It sets synced once the
 // content is durable.
-func (s *Store) moveInto(at *target, f *session.File, info fs.FileInfo, synced *bool) (moved bool, err error) {
-	if err := at.check(); err != nil && !errors.Is(err, session.ErrNotStored) {
+func (s *Store) moveInto(at *target, from location, f *storage.File, found entry, synced *bool) (moved bool, err error) {
+	if err := at.check(); err != nil && !errors.Is(err, storage.ErrNotStored) {
 		return false, err
 	}
 	if !*synced {
@@ -90,12 +98,12 @@ func (s *Store) moveInto(at *target, f *session.File, info fs.FileInfo, synced *
 		}
 		*synced = true
 	}
-	err = s.rename(incomingFolder+"/"+inFolder(f.Incoming), at.folder+"/"+at.name)
+	err = s.rename(from, at.location)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if isElsewhere(err) {
-		if why := s.mayHold(f.ID, f.Path); why != nil {
+		if why := s.mayHold(f.Place()); why != nil {
 			return false, why
 		}
 		return false, fmt.Errorf("%w: %w", ErrObstructed, err)
@@ -103,38 +111,40 @@ func (s *Store) moveInto(at *target, f *session.File, info fs.FileInfo, synced *
 	if err != nil {
 		return false, err
 	}
-	// The rename went by the path. If that leads elsewhere by now, the file may
-	// be where no sync of at.dir makes it durable, nor was that of the folders above.
-	if there := at.check(); there != nil || !os.SameFile(at.info, info) {
+	// Somebody may have moved one of the folders meanwhile, and the file went with it.
+	if there, err := s.top.look(at.path()); err != nil || !there.same(found) {
 		for whole := at.folder; whole != "."; whole = path.Dir(whole) {
 			s.forgetFolder(whole)
 		}
-		return true, errGone
+		if err := s.rename(at.location, from); err != nil {
+			return true, errors.Join(errGone, err)
+		}
+		return false, nil
 	}
 	if !s.fsync {
 		return true, nil
 	}
 	if err := s.syncFolder(at.dir, at.folder); err != nil {
-		return true, fmt.Errorf("%w: %w", session.ErrPlaceNotDurable, err)
+		return true, fmt.Errorf("%w: %w", storage.ErrPlaceNotDurable, err)
 	}
 	return true, nil
 }
 
 // complete looks at an incoming file: errGone if there is none, ErrNotStored if it
 // is not what f says.
-func (s *Store) complete(f *session.File) (fs.FileInfo, error) {
-	info, err := s.incoming.Lstat(inFolder(f.Incoming))
+func complete(from location, f *storage.File) (entry, error) {
+	found, err := from.dir.look(from.name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, errGone
+		return entry{}, errGone
 	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%w: the incoming file is a %s", session.ErrNotStored, kind(info.Mode()))
-	case info.Size() != f.Size:
-		return nil, fmt.Errorf("%w: the incoming file has %d bytes instead of %d", session.ErrNotStored, info.Size(), f.Size)
+		return entry{}, err
+	case !found.mode.IsRegular():
+		return entry{}, fmt.Errorf("%w: the incoming file is a %s", storage.ErrNotStored, kind(found.mode))
+	case found.size != f.Size:
+		return entry{}, fmt.Errorf("%w: the incoming file has %d bytes instead of %d", storage.ErrNotStored, found.size, f.Size)
 	}
-	return info, nil
+	return found, nil
 }
 
 // syncIncoming makes the content of an incoming file durable, through the
@@ -168,17 +178,17 @@ func (s *Store) syncIncoming(key string) error {
 //
 // The sync of the folder may have failed, and only an entry that is made anew is
 // certain to be written by the next one. So the file is moved back first.
-func (s *Store) commitAgain(ctx context.Context, f *session.File) error {
-	at, err := s.find(f.ID, f.Path)
+func (s *Store) commitAgain(ctx context.Context, f *storage.File) error {
+	at, err := s.find(f.Place())
 	if errors.Is(err, ErrObstructed) {
-		return fmt.Errorf("%w: %w", session.ErrNotStored, err)
+		return fmt.Errorf("%w: %w", storage.ErrNotStored, err)
 	}
 	if err != nil {
 		return err
 	}
 	defer at.close()
-	if at.info.Size() != f.Size {
-		return fmt.Errorf("%w: in its place are %d bytes instead of %d", session.ErrNotStored, at.info.Size(), f.Size)
+	if at.found.size != f.Size {
+		return fmt.Errorf("%w: in its place are %d bytes instead of %d", storage.ErrNotStored, at.found.size, f.Size)
 	}
 	if err := s.verify(ctx, at, f); err != nil || !s.fsync {
 		return err
@@ -187,25 +197,31 @@ func (s *Store) commitAgain(ctx context.Context, f *session.File) error {
 	if err := s.makeIncomingFolder(name); err != nil {
 		return err
 	}
-	if err := s.rename(at.folder+"/"+at.name, incomingFolder+"/"+name); err != nil {
+	back, err := s.inIncoming(name)
+	if err != nil {
+		return err
+	}
+	err = s.rename(at.location, back)
+	back.dir.close()
+	if err != nil {
 		return notStored(err)
 	}
 	if err = s.move(f, true); errors.Is(err, errGone) {
-		return session.ErrNotStored
+		return storage.ErrNotStored
 	}
 	return err
 }
 
 // verify makes the content in a place durable and compares it with f.
-func (s *Store) verify(ctx context.Context, at *target, f *session.File) error {
-	r, err := at.dir.OpenFile(at.name, os.O_RDWR, 0)
+func (s *Store) verify(ctx context.Context, at *target, f *storage.File) error {
+	r, err := at.dir.open(at.name, os.O_RDWR, 0)
 	if err != nil {
 		return notStored(err)
 	}
 	defer r.Close()
 	if s.fsync {
 		if err := s.step(SyncFile, s.below(at.folder+"/"+at.name), "", r.Sync); err != nil {
-			return fmt.Errorf("%w: %w", session.ErrPlaceNotDurable, err)
+			return fmt.Errorf("%w: %w", storage.ErrPlaceNotDurable, err)
 		}
 		dropCache(r)
 	}
@@ -214,7 +230,7 @@ func (s *Store) verify(ctx context.Context, at *target, f *session.File) error {
 		return err
 	}
 	if sum.Sum32() != f.Cksum {
-		return fmt.Errorf("%w: in its place is content of another checksum", session.ErrNotStored)
+		return fmt.Errorf("%w: in its place is content of another checksum", storage.ErrNotStored)
 	}
 	return nil
 }

@@ -5,15 +5,15 @@ import (
 	"slices"
 	"testing"
 
-	"sealift/session"
+	"sealift/storage"
 )
 
 // An empty file comes into being with Close, which says so if it could not. It is
 // synced through the descriptor that made it, like any other.
 func TestEmptyFile(t *testing.T) {
 	s, d, dir := faulty(t, Options{})
-	begin := func() session.Incoming {
-		in, err := s.Create(t.Context(), alice, "docs/a", 0)
+	begin := func() storage.Incoming {
+		in, err := s.Create(t.Context(), placeOf("docs/a"), storage.Announce(0))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -21,7 +21,7 @@ func TestEmptyFile(t *testing.T) {
 	}
 	in := begin()
 	d.fail(in.Key(), Create)
-	if err := in.Close(); !errors.Is(err, errDisk) {
+	if err := in.Close(t.Context()); !errors.Is(err, errDisk) {
 		t.Errorf("Close: %v, want that the disk failed", err)
 	}
 	if left := leftIncoming(t, dir); len(left) != 0 {
@@ -30,7 +30,7 @@ func TestEmptyFile(t *testing.T) {
 	d.repair()
 	d.taken()
 	in = begin()
-	if err := in.Close(); err != nil {
+	if err := in.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	f := waiting(in.Key(), "docs/a", "")
@@ -53,19 +53,19 @@ func TestFailedDiscard(t *testing.T) {
 	f := waiting(receive(t, s, newer), "docs/a", newer)
 	d.fail(f.Incoming, SyncFile, Remove)
 	for range 2 {
-		wantCommit(t, s, f, session.ErrNotDurable)
-		if err := s.Discard(t.Context(), f.Incoming); !errors.Is(err, errDisk) {
+		wantCommit(t, s, f, storage.ErrNotDurable)
+		if err := s.Discard(t.Context(), f.Uploaded()); !errors.Is(err, errDisk) {
 			t.Errorf("Discard: %v, want that the disk failed", err)
 		}
 		wantIncoming(t, s, f.Incoming)
 	}
 	d.repair()
-	if err := s.Discard(t.Context(), f.Incoming); err != nil {
+	if err := s.Discard(t.Context(), f.Uploaded()); err != nil {
 		t.Errorf("Discard: %v", err)
 	}
 	if left := leftIncoming(t, dir); len(left) != 0 || len(s.spoilt) != 0 {
 		t.Errorf("left %v, and remembered as spoilt %v", left, s.spoilt)
 	}
-	wantCommit(t, s, f, session.ErrNotStored)
+	wantCommit(t, s, f, storage.ErrNotStored)
 	wantFile(t, dir, "docs/a", older)
 }

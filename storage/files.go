@@ -1,0 +1,89 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"sealift/codec"
+)
+
+// ErrObstructed is a place for a file that cannot be used, because something
+// that is no folder, or a folder of another file system, is on the way, or
+// something that is no file is in it.
+var ErrObstructed = errors.New("something else is in the file's place")
+
+// Files keeps the content of files. An upload is written to an incoming file,
+// which has a key of its own; once verified it moves to its client's folder.
+// Implementations are safe for concurrent use.
+type Files interface {
+	// Create begins an incoming file that is meant for place. ErrFull, from Create
+	// or a Write, if the content would take the reserve. ErrPath or ErrObstructed if
+	// it is seen already that no Commit can put a file there.
+	Create(ctx context.Context, place Place, size Announced) (Incoming, error)
+
+	// Commit puts the complete incoming file f.Uploaded() into its place, instead of
+	// the one that was. When it returns nil the content and its place survive a
+	// power cut. If the incoming file is gone, an earlier Commit may have put it
+	// there: then what is in the place must have f.Size and f.Cksum. Errors:
+	//
+	//   - ErrNotStored: the content is in neither.
+	//   - ErrObstructed: there can be no file at the path.
+	//   - ErrNotDurable: the content could not be made durable, and never can be.
+	//     The file that was is still in the place.
+	//   - ErrPlaceNotDurable: the content is in the place, but after a power cut
+	//     either version, or none, may be there.
+	//   - After any other error Commit may be called again.
+	Commit(ctx context.Context, f *File) error
+
+	// Discard removes an incoming file. It is no error if there is none.
+	Discard(ctx context.Context, f Uploaded) error
+
+	// Size returns how many bytes the content has. ErrNotStored if there is none.
+	Size(ctx context.Context, ref Ref) (int64, error)
+
+	// Open opens content for reading. ErrNotStored if there is none.
+	Open(ctx context.Context, ref Ref) (io.ReadCloser, error)
+
+	// Has reports whether client id has anything stored.
+	Has(ctx context.Context, id codec.ClientID) (bool, error)
+
+	// Folds returns a function that makes the same of two paths of a client which
+	// are one place in this store, as where the disk does not tell upper from lower
+	// case. It may make the same of others, too. It returns nil if each path is a
+	// place of its own. The answer does not change.
+	Folds() func(path string) string
+
+	// Scratch makes temporary room for packets that came before their turn. What
+	// a process that was killed left of it goes at the next start.
+	Scratch(ctx context.Context) (Scratch, error)
+}
+
+// What Files answers when a file cannot be had or kept.
+var (
+	ErrNotStored       = errors.New("the file is not in the store")
+	ErrNotDurable      = errors.New("the content could not be written to the disk")
+	ErrPlaceNotDurable = errors.New("the file's folder could not be written to the disk")
+	ErrFull            = errors.New("the disk is full, but for a reserve")
+)
+
+// Incoming is a file that is being received. One goroutine at a time uses it.
+type Incoming interface {
+	// Key names the content in the store, together with its place, also after a
+	// restart.
+	Key() string
+	// Write appends p, and returns an error unless all of it was taken. It does
+	// not keep p. Nothing of p was taken if it returns the error of ctx.
+	Write(ctx context.Context, p []byte) (int, error)
+	// Close ends the writing. The content stays, to be committed or discarded.
+	// Whatever it returns, and also if ctx has ended, the Incoming holds nothing
+	// any more.
+	Close(ctx context.Context) error
+}
+
+// Scratch is temporary room. One goroutine at a time uses it; Close removes it.
+type Scratch interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+}

@@ -1,0 +1,261 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"sealift/codec"
+)
+
+// What a Registry answers when an operation cannot be done. Anything else in
+// an operation's error is a failure of the store, and a client gets 1607.
+var (
+	ErrNameTaken = errors.New("the name is taken")
+	ErrIDTaken   = errors.New("the client id is taken")
+	ErrNoClient  = errors.New("no such client")
+	ErrWrongName = errors.New("the client is registered under another name")
+	ErrKeyPinned = errors.New("the client has another public key on record")
+	ErrNoFile    = errors.New("no such file")
+)
+
+// ErrBadRows is what [Registry.Clients] and [Registry.Files] return, wrapped, when
+// they have yielded all but what cannot be understood: somebody changed the store
+// by hand.
+var ErrBadRows = errors.New("records that Sealift did not write")
+
+// Client is what the registry knows of a client: a row of the table clients
+// (protocol documents, "Server Persistence with SQLite").
+type Client struct {
+	ID        codec.ClientID
+	Name      string
+	PublicKey []byte // codec.PublicKeySize bytes of DER, or nil before the first 1026
+	AESKey    []byte // 32 bytes, the last AES key sent to the client, or nil
+	LastSeen  time.Time
+}
+
+// File is what the registry knows of a stored file: a row of the table files.
+// A client has at most one verified and one unverified file under a path.
+type File struct {
+	ID       codec.ClientID
+	FileName string // as the client sent it
+	Path     string // below the client's folder, slash-separated: what CleanPath made of FileName
+	// Incoming is the Files key under which the content came in. It tells the
+	// versions of a file apart. While the file is not verified, its content has
+	// that key; then it is in its place. Registries of schema 1 did not keep the
+	// key of a verified file: it is empty there.
+	Incoming string
+	Verified bool
+	// Missing is set on a verified file whose content was not in its place when
+	// recovery looked, or whose place could not be made durable. It is cleared
+	// when the content is found again, and by a new version that is verified.
+	Missing bool
+	// Lapsed is set where a version under the path that had its 1603 went
+	// without being verified: a 1029 from a connection that did not send that
+	// 1603 may mean it. A version that is verified clears it.
+	Lapsed   bool
+	Size     int64  // bytes, decrypted
+	Cksum    uint32 // POSIX cksum
+	Received time.Time
+}
+
+// PathName is where the file is stored once it is verified, below the server's
+// directory: the column of that name in the protocol documents.
+func (f *File) PathName() string { return "files/" + f.ID.String() + "/" + f.Path }
+
+// Registry keeps clients and files. Implementations are safe for concurrent
+// use.
+//
+// Everything a running server asks of a registry comes in batches, because one
+// round trip or one commit for many operations is what makes a durable store
+// fast: a host gathers what its connections want while the last batch is under
+// way.
+type Registry interface {
+	// Apply does the operations of batch in order and sets the results in each.
+	// Those that succeed are durable when Apply returns, all or none of them: a
+	// crash leaves no half of a batch. An operation that cannot be done (its Err
+	// is one of the sentinels above) changes nothing and does not stop the others.
+	//
+	// An error of Apply itself means that the store failed, or that ctx ended:
+	// then nothing of the batch took place, and the Errs are to be ignored.
+	Apply(ctx context.Context, batch []Operation) error
+
+	// Clients calls yield for each client, ordered by name, until yield returns
+	// an error, which it then returns. A client that cannot be understood is
+	// passed over, and the error at the end wraps ErrBadRows.
+	Clients(ctx context.Context, yield func(Client) error) error
+
+	// Files calls yield for each file, ordered by client and path, the verified
+	// one before the unverified, until yield returns an error, which it then
+	// returns. yield may not call the registry. A file that cannot be understood
+	// is passed over, and the error at the end wraps ErrBadRows.
+	Files(ctx context.Context, yield func(File) error) error
+
+	// Close releases the store. What Apply did is durable already.
+	Close() error
+}
+
+// Operation is one thing asked of a Registry: a pointer to one of the types
+// below, which carries the arguments in and the results out. It belongs to the
+// registry from Apply's call to its return.
+//
+// Every operation that names a client and succeeds sets that client's LastSeen
+// to At, unless At is zero.
+type Operation interface {
+	// Result returns the part that every operation has.
+	Result() *Outcome
+	operation()
+}
+
+// Reads reports whether op changes nothing: a GetClient, GetFile or FindAlike
+// without a time. A batch of such can be answered without a commit, beside one that is
+// under way.
+func Reads(op Operation) bool {
+	switch op.(type) {
+	case *GetClient, *GetFile, *FindAlike:
+		return op.Result().At.IsZero()
+	}
+	return false
+}
+
+// Outcome is the part that every operation shares.
+type Outcome struct {
+	At  time.Time // when it was asked for
+	Err error     // result
+}
+
+// Result returns o: it makes every type that embeds an Outcome an [Operation].
+func (o *Outcome) Result() *Outcome { return o }
+
+func (*Outcome) operation() {}
+
+type (
+	// AddClient registers ID under Name. Names are compared byte by byte.
+	// Err: ErrNameTaken, ErrIDTaken.
+	AddClient struct {
+		Outcome
+		ID   codec.ClientID
+		Name string
+	}
+
+	// GetClient reads a client. Err: ErrNoClient.
+	GetClient struct {
+		Outcome
+		ID     codec.ClientID
+		Client Client // result
+	}
+
+	// SetKeys records the public key of a client and the AES key that is about
+	// to be sent to it. Unless Replace is set, a public key that is on record
+	// already must be the same. Err: ErrNoClient, ErrWrongName, ErrKeyPinned.
+	SetKeys struct {
+		Outcome
+		ID        codec.ClientID
+		Name      string // must be the registered one
+		PublicKey []byte
+		AESKey    []byte
+		Replace   bool
+	}
+
+	// SetAESKey records the AES key that is about to be sent to a client, or, if
+	// AESKey is nil, that it has none. If If is set and the key on record is
+	// another, nothing changes. Err: ErrNoClient, in that case too.
+	SetAESKey struct {
+		Outcome
+		ID     codec.ClientID
+		AESKey []byte
+		If     []byte
+	}
+
+	// Seen only sets LastSeen. Err: ErrNoClient.
+	Seen struct {
+		Outcome
+		ID codec.ClientID
+	}
+
+	// PutFile records an unverified file in the place of one that has the same
+	// client and path, and marks it as Lapsed if there was one. Err: ErrNoClient.
+	PutFile struct {
+		Outcome
+		File     File  // Verified false, Incoming set
+		Replaced *File // result: the file whose place it took, or nil
+	}
+
+	// GetFile reads what there is under a client and path. Err: ErrNoFile if
+	// there is neither.
+	GetFile struct {
+		Outcome
+		ID         codec.ClientID
+		Path       string
+		Unverified *File // result, nil if there is none
+		Verified   *File // result, nil if there is none
+	}
+
+	// FindAlike looks for a file of a client under another path than Path of which
+	// Folds makes the same. It looks at all paths of the client. Err: ErrNoFile if
+	// there is none.
+	FindAlike struct {
+		Outcome
+		ID    codec.ClientID
+		Path  string
+		Folds func(path string) string
+		Found string // result: the path of one, "" if there is none
+	}
+
+	// VerifyFile makes the unverified file under client and path the verified
+	// one, in the place of the one that was, and clears Lapsed. Incoming must be
+	// its key, so that a newer upload is not verified by mistake. With Missing,
+	// the new row says that its content cannot be relied on. Err: ErrNoFile.
+	VerifyFile struct {
+		Outcome
+		ID       codec.ClientID
+		Path     string
+		Incoming string
+		Missing  bool
+	}
+
+	// DropFile forgets the unverified file under client and path, if Incoming
+	// is its key, and marks the verified one, if there is one, as Lapsed.
+	// Err: ErrNoFile.
+	DropFile struct {
+		Outcome
+		ID       codec.ClientID
+		Path     string
+		Incoming string
+		Marked   bool // result: there is a verified one
+	}
+
+	// MarkFile sets or clears Missing of the verified file under client and path,
+	// if Incoming is its key, so that a newer version is not marked by mistake.
+	// Err: ErrNoFile.
+	MarkFile struct {
+		Outcome
+		ID       codec.ClientID
+		Path     string
+		Incoming string
+		Missing  bool
+	}
+
+	// ForgetFile forgets the verified file under client and path if it is marked
+	// as Missing. Err: ErrNoFile.
+	ForgetFile struct {
+		Outcome
+		ID   codec.ClientID
+		Path string
+	}
+
+	// DropKeyless forgets a client that has no public key, no files, and was last
+	// seen before Before: its 1600 was lost, or it never went on. Its name is free
+	// again. At stays zero. Err: ErrNoClient if there is no such client.
+	DropKeyless struct {
+		Outcome
+		ID     codec.ClientID
+		Before time.Time
+	}
+)
+
+// Lapsed reports whether a 1029 that comes without a receipt may be about a
+// version that is gone.
+func (g *GetFile) Lapsed() bool {
+	return g.Verified != nil && g.Verified.Lapsed || g.Unverified != nil && g.Unverified.Lapsed
+}
