@@ -23,7 +23,6 @@ import (
 type coroutine struct {
 	s       *Session
 	f       func(co *coroutine)          // nil: it is idle
-	place   place                        // the one that f has locked
 	yield   func(ask func()) bool        // leaves the coroutine for who called next
 	next    func() (ask func(), ok bool) // enters it. ask is nil if f has returned.
 	stop    func()                       // ends it while it is idle
@@ -57,7 +56,7 @@ func newCoroutine() *coroutine {
 		co.yield = yield
 		for more := true; more; more = yield(nil) {
 			co.f(co)
-			co.s, co.f, co.place = nil, nil, place{}
+			co.s, co.f = nil, nil
 		}
 	})
 	return co
@@ -159,21 +158,12 @@ func (co *coroutine) apply(op Operation) (err error) {
 	return err
 }
 
-// lock waits until no other connection and no maintenance has the path. The
-// caller unlocks the place, and locks one at a time.
+// lock waits until no other request and no maintenance has the place. The caller
+// unlocks it.
 func (co *coroutine) lock(k pathKey) *place {
-	if !co.s.svc.locks.lock(k, func() { co.s.host.Do(Compute, nil, co.resumed) }) {
+	p, now := co.s.svc.places.lock(k, func() { co.s.host.Do(Compute, nil, co.resumed) })
+	if !now {
 		co.wait(func() {})
 	}
-	co.place = place{co, k}
-	return &co.place
+	return p
 }
-
-// place is a path of a client that only this coroutine may change: its row in
-// the registry, and the file.
-type place struct {
-	co  *coroutine
-	key pathKey
-}
-
-func (p *place) unlock() { p.co.s.svc.locks.unlock(p.key) }

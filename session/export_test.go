@@ -13,16 +13,23 @@ func (s *Session) Uploads() int { return len(s.uploads) }
 
 // Locked tells how many paths are locked.
 func (svc *Service) Locked() int {
-	svc.locks.mu.Lock()
-	defer svc.locks.mu.Unlock()
-	return len(svc.locks.waiting)
+	return svc.count(func(p *place) bool { return p.locked })
 }
 
 // Unrecorded tells how many files wait for the registry to record them.
 func (svc *Service) Unrecorded() int {
-	svc.unrecorded.mu.Lock()
-	defer svc.unrecorded.mu.Unlock()
-	return len(svc.unrecorded.files)
+	return svc.count(func(p *place) bool { return p.unsettled != nil })
+}
+
+func (svc *Service) count(which func(*place) bool) (n int) {
+	svc.places.mu.Lock()
+	defer svc.places.mu.Unlock()
+	for _, p := range svc.places.all {
+		if which(p) {
+			n++
+		}
+	}
+	return n
 }
 
 // MaxLapsed bounds what LapsedPaths counts: paths without a row of which a
@@ -30,9 +37,7 @@ func (svc *Service) Unrecorded() int {
 const MaxLapsed = maxLapsed
 
 func (svc *Service) LapsedPaths() int {
-	svc.lapsed.mu.Lock()
-	defer svc.lapsed.mu.Unlock()
-	return len(svc.lapsed.paths)
+	return svc.count(func(p *place) bool { return p.lapsed })
 }
 
 // Resumed tells for how many clients resumptions are remembered.

@@ -61,10 +61,7 @@ const (
 type Service struct {
 	Config
 	alike      alike
-	locks      pathLocks
-	unrecorded unrecorded
-	awaiting   awaiting
-	lapsed     lapsed
+	places     places
 	resumed    resumptions
 	unverified unverified
 	rate       *registrationRate
@@ -88,33 +85,6 @@ func NewService(cfg Config) *Service {
 	}
 	cfg.Window = max(cfg.Window, 2*MaxBuffer)
 	return &Service{Config: cfg, rate: newRegistrationRate(cfg.RegisterRate), lendFrom: lendFrom}
-}
-
-// Exclusive runs do while no session changes the file of client id at path. It
-// waits for those that do, so no session's goroutine may call it.
-func (svc *Service) Exclusive(id codec.ClientID, path string, do func()) {
-	k, turn := pathKey{id, path}, make(chan struct{})
-	if !svc.locks.lock(k, func() { close(turn) }) {
-		<-turn
-	}
-	defer svc.locks.unlock(k)
-	do()
-}
-
-// Dropped tells the service that maintenance has dropped the unverified file f
-// from the registry. The caller is inside of Exclusive for the file. marked is
-// DropFile.Marked.
-func (svc *Service) Dropped(f *File, marked bool) {
-	svc.awaiting.take(pathKey{f.ID, f.Path}, f.Received)
-	svc.dropped(f, marked)
-}
-
-// dropped notes that the unverified file f went without being verified.
-func (svc *Service) dropped(f *File, marked bool) {
-	svc.settled(f)
-	if !marked {
-		svc.lapsed.put(pathKey{f.ID, f.Path})
-	}
 }
 
 // newID makes a client id: a UUID of version 4.

@@ -446,19 +446,19 @@ func (s *Session) put(co *coroutine, u *upload, op *PutFile) error {
 	if u.dropped {
 		return errDropped
 	}
-	if err := place.catchUp(); err != nil {
+	if err := place.settle(co); err != nil {
 		return err
 	}
-	op.File.Lapsed = s.svc.lapsed.take(place.key)
+	op.File.Lapsed = place.setLapsed(false)
 	if err := co.apply(op); err != nil {
 		if op.File.Lapsed {
-			s.svc.lapsed.put(place.key)
+			place.setLapsed(true)
 		}
 		return err
 	}
 	s.uncount(u)
 	s.svc.Waiting(op.File.ID, Occupies(op.File.Size))
-	s.svc.awaiting.put(place.key, &op.File)
+	place.setWaits(&op.File)
 	return nil
 }
 

@@ -81,10 +81,10 @@ func lost(err error) *ruling { return &ruling{err: err, step: "storage"} }
 func (v *judgement) judge(co *coroutine) *ruling {
 	place := co.lock(v.path)
 	defer place.unlock()
-	if err := place.catchUp(); err != nil {
+	if err := place.settle(co); err != nil {
 		return failed("catching up", err)
 	}
-	f := v.justReceived()
+	f := v.justReceived(place)
 	if f == nil {
 		var r *ruling
 		if f, r = v.version(co); r != nil {
@@ -95,18 +95,18 @@ func (v *judgement) judge(co *coroutine) *ruling {
 	case f == nil: // a 1030 or 1031, and there is nothing to remove
 		return nil
 	case v.code != codec.CodeCRCOK:
-		return v.remove(place, f)
+		return v.remove(co, place, f)
 	case f.Verified:
 		return v.confirmAgain(co, f)
 	default:
-		return v.commit(place, f)
+		return v.commit(co, place, f)
 	}
 }
 
 // justReceived returns the file of this connection's 1603 if it is known, without
 // asking the registry, to await its verdict still. Otherwise it returns nil.
-func (v *judgement) justReceived() *File {
-	f := v.s.svc.awaiting.take(v.path, v.s.host.Now())
+func (v *judgement) justReceived(p *place) *File {
+	f := p.takeWaits(v.s.host.Now())
 	if f == nil || f.Incoming != v.receipt.incoming {
 		return nil
 	}
@@ -159,26 +159,26 @@ func (v *judgement) confirmAgain(co *coroutine, f *File) *ruling {
 }
 
 // commit makes f durable in its place, and only then verified.
-func (v *judgement) commit(p *place, f *File) *ruling {
+func (v *judgement) commit(co *coroutine, p *place, f *File) *ruling {
 	s := v.s
-	err := p.co.do(Storage, func(ctx context.Context) error { return s.svc.Files.Commit(ctx, f) })
+	err := co.do(Storage, func(ctx context.Context) error { return s.svc.Files.Commit(ctx, f) })
 	switch {
 	case err == nil:
-		if err := p.record(commitment{file: f}); err != nil {
+		if err := p.record(co, commitment{file: f}); err != nil {
 			return failed("registry", err)
 		}
 		v.logVerified(f)
 		return nil
 	case errors.Is(err, ErrPlaceNotDurable):
-		_ = p.record(commitment{f, err}) // or else the next who has the place does
+		_ = p.record(co, commitment{f, err}) // or else the next who has the place does
 		return lost(err)
 	case errors.Is(err, ErrObstructed): // by another file of the client's; f still waits
 		return &ruling{err: err, open: true}
 	case errors.Is(err, ErrNotStored) || errors.Is(err, ErrNotDurable):
-		_ = p.drop(f) // or else the next 1029 finds the same
+		_ = p.drop(co, f) // or else the next 1029 finds the same
 		return lost(err)
 	case errors.Is(err, errUnfinished):
-		s.svc.unrecorded.set(p.key, commitment{f, err})
+		p.setUnsettled(&commitment{f, err})
 	}
 	return failed("storage", err)
 }
@@ -188,26 +188,10 @@ func (v *judgement) logVerified(f *File) {
 }
 
 // remove ends a file that the client does not want.
-func (v *judgement) remove(p *place, f *File) *ruling {
-	if err := p.drop(f); err != nil {
+func (v *judgement) remove(co *coroutine, p *place, f *File) *ruling {
+	if err := p.drop(co, f); err != nil {
 		return failed("registry", err)
 	}
-	return nil
-}
-
-// drop has the registry forget f, and then removes its content. The mark that a
-// version has lapsed is recorded before the content goes.
-func (p *place) drop(f *File) error {
-	s := p.co.s
-	op := &DropFile{Outcome: s.outcome(), ID: f.ID, Path: f.Path, Incoming: f.Incoming}
-	err := p.co.apply(op)
-	if err != nil && !errors.Is(err, ErrNoFile) {
-		return err
-	}
-	if err == nil {
-		s.svc.dropped(f, op.Marked)
-	}
-	s.discard(f.Incoming)
 	return nil
 }
 
