@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+
+	"sealift/storage"
 )
 
 // ErrAlike is a name that is not that of another file of the client, and is on the
@@ -15,7 +17,7 @@ var ErrAlike = errors.New("the server's disk takes the name for that of another 
 func alikeError(other string) error { return fmt.Errorf("%w: %q", ErrAlike, other) }
 
 // alike keeps apart the transfers under way on such a disk. What is stored or
-// waits for its verdict is in the registry, see [FindAlike]: a transfer is entered
+// waits for its verdict is in the registry, see [storage.FindAlike]: a transfer is entered
 // here before the registry is asked, and leaves when it is recorded there or gone.
 // So no two are missed.
 type alike struct {
@@ -74,7 +76,7 @@ func (s *Session) apart(name string) *found {
 		s.found = nil
 		return f
 	}
-	path, err := CleanPath(name)
+	path, err := storage.CleanPath(name)
 	if err != nil {
 		return &found{err: err}
 	}
@@ -83,11 +85,11 @@ func (s *Session) apart(name string) *found {
 		return &found{err: err}
 	}
 	s.serve(func(co *coroutine) {
-		op := &FindAlike{ID: s.id, Path: path, Folds: folds}
+		op := &storage.FindAlike{ID: s.id, Path: path, Folds: folds}
 		switch err := co.apply(op); {
 		case err == nil:
 			f.err = alikeError(op.Found)
-		case !errors.Is(err, ErrNoFile):
+		case !errors.Is(err, storage.ErrNoFile):
 			f.err = fmt.Errorf("registry: %w", err)
 		}
 		if s.closed {

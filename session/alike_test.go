@@ -150,7 +150,7 @@ func TestAlikeRegistryFails(t *testing.T) {
 	w := foldingWorld(t)
 	content := random(1, 1000)
 	p, c := w.known("alice"), w.dial()
-	w.reg.faults.failOn = "Apply *session.FindAlike"
+	w.reg.faults.failOn = "Apply *storage.FindAlike"
 	for _, want := range []string{"1607", received("A", content)} {
 		if got := c.ask(p.packets(spec, "A", content, 300)...); got != want {
 			t.Errorf("got %q, want %q", got, want)

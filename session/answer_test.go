@@ -5,6 +5,7 @@ import (
 
 	"sealift/codec"
 	"sealift/session"
+	"sealift/storage"
 )
 
 // TestAnswers: what a 1029 is answered when versions of a file come and go. one
@@ -27,7 +28,7 @@ func TestAnswers(t *testing.T) {
 	}
 	drop := func(s *scene) { // as maintenance does
 		f := s.row(s.p.id, "f", false)
-		op := &session.DropFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}
+		op := &storage.DropFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}
 		s.must(op)
 		s.svc.Exclusive(f.ID, f.Path, func() { s.svc.Dropped(f, op.Marked) })
 		if err := s.files.Discard(s.t.Context(), f.Incoming); err != nil {
@@ -81,7 +82,7 @@ func TestAnswers(t *testing.T) {
 		}, "1607", "1607", nil},
 		{"it is verified, and marked as missing", false, func(s *scene) {
 			s.mine.ask(s.p.ok("f"))
-			s.must(&session.MarkFile{ID: s.p.id, Path: "f", Incoming: s.row(s.p.id, "f", true).Incoming, Missing: true})
+			s.must(&storage.MarkFile{ID: s.p.id, Path: "f", Incoming: s.row(s.p.id, "f", true).Incoming, Missing: true})
 		}, "1607", "1607", two},
 
 		{"nothing, and it is the first", true, func(*scene) {}, "1604", "1604", two},
@@ -141,7 +142,7 @@ func TestAnswers(t *testing.T) {
 func TestLapsedIsBounded(t *testing.T) {
 	w := newWorld(t, session.Config{})
 	for i := range 3 * session.MaxLapsed {
-		w.svc.Dropped(&session.File{Path: string(rune(i))}, false)
+		w.svc.Dropped(&storage.File{Path: string(rune(i))}, false)
 	}
 	if n := w.svc.LapsedPaths(); n != session.MaxLapsed {
 		t.Errorf("%d paths are remembered, want %d", n, session.MaxLapsed)

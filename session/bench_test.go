@@ -11,6 +11,7 @@ import (
 
 	"sealift/codec"
 	"sealift/session"
+	"sealift/storage"
 	"sealift/storage/memory"
 )
 
@@ -18,7 +19,7 @@ import (
 // goroutine: what is measured is the session, its cipher and its checksum.
 type atOnce struct {
 	b       *testing.B
-	reg     session.Registry
+	reg     storage.Registry
 	tasks   []func()
 	buffers [][]byte
 	reply   codec.Code // of the last one
@@ -37,9 +38,9 @@ func (h *atOnce) Do(_ session.Lane, work func(context.Context), done func()) {
 	})
 }
 
-func (h *atOnce) Apply(op session.Operation, done func(error)) {
+func (h *atOnce) Apply(op storage.Operation, done func(error)) {
 	h.tasks = append(h.tasks, func() {
-		if err := h.reg.Apply(context.Background(), []session.Operation{op}); err != nil {
+		if err := h.reg.Apply(context.Background(), []storage.Operation{op}); err != nil {
 			h.b.Fatal(err)
 		}
 		if done != nil {

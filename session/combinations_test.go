@@ -10,6 +10,7 @@ import (
 
 	"sealift/codec"
 	"sealift/session"
+	"sealift/storage"
 )
 
 // reading is one way to understand the documents: a choice on each axis.
@@ -308,7 +309,7 @@ func TestCombinationsOfReadings(t *testing.T) {
 		if got := c.ask(r.header(verdict)); got != "1604" {
 			fail("1029 gets %q", got)
 		}
-		path, err := session.CleanPath(name)
+		path, err := storage.CleanPath(name)
 		if err != nil {
 			fail("%v", err)
 		}

@@ -6,6 +6,8 @@ import (
 	"iter"
 	"runtime/debug"
 	"sync"
+
+	"sealift/storage"
 )
 
 // coroutine runs a function of the session that waits, and that so reads from
@@ -148,7 +150,7 @@ func (co *coroutine) do(lane Lane, work func(ctx context.Context) error) error {
 }
 
 // apply has the registry do op, and waits for it.
-func (co *coroutine) apply(op Operation) (err error) {
+func (co *coroutine) apply(op storage.Operation) (err error) {
 	co.wait(func() {
 		co.s.host.Apply(op, func(result error) {
 			err = result

@@ -2,7 +2,7 @@
 // one state machine for each connection, which takes bytes, decides, and
 // answers. It has no sockets, no database, no clock, and nothing that runs beside
 // the session's goroutine; it gets all of that from its [Host], and the stores
-// from a [Registry] and [Files]. The table of transitions (table.go) says what it
+// from a [storage.Registry] and [storage.Files]. The table of transitions (table.go) says what it
 // does with each request. A request that waits is a coroutine (coroutine.go),
 // which runs only while Feed or a done of the host's waits for it. A connection
 // that is idle has none.

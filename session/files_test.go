@@ -12,7 +12,7 @@ import (
 
 	"sealift/codec"
 	"sealift/crypto/cksum"
-	"sealift/session"
+	"sealift/storage"
 	"sealift/storage/memory"
 )
 
@@ -54,7 +54,7 @@ func (f *faults) lost() bool {
 // it was to forget the file: the next verdict or recovery does so.
 func (f *faults) leftRow() bool {
 	return slices.Contains(f.hits, "Commit, the sync") &&
-		slices.ContainsFunc(f.hits, func(call string) bool { return strings.Contains(call, "session.DropFile") })
+		slices.ContainsFunc(f.hits, func(call string) bool { return strings.Contains(call, "storage.DropFile") })
 }
 
 // registry is a real registry whose batches can be made to fail.
@@ -63,7 +63,7 @@ type registry struct {
 	faults *faults
 }
 
-func (r *registry) Apply(ctx context.Context, batch []session.Operation) error {
+func (r *registry) Apply(ctx context.Context, batch []storage.Operation) error {
 	what := "Apply"
 	for _, op := range batch {
 		what += fmt.Sprintf(" %T", op)
@@ -74,7 +74,7 @@ func (r *registry) Apply(ctx context.Context, batch []session.Operation) error {
 	return r.Registry.Apply(ctx, batch)
 }
 
-// contents is a session.Files in memory that knows what was left behind.
+// contents is a storage.Files in memory that knows what was left behind.
 type contents struct {
 	faults *faults
 	null   bool // keep no content of files
@@ -105,7 +105,7 @@ type incoming struct {
 	closed bool
 }
 
-func (c *contents) Create(context.Context, codec.ClientID, string, int64) (session.Incoming, error) {
+func (c *contents) Create(context.Context, codec.ClientID, string, int64) (storage.Incoming, error) {
 	if err := c.faults.call("Create"); err != nil {
 		return nil, err
 	}
@@ -145,7 +145,7 @@ func (in *incoming) Close() error {
 	return in.c.faults.call("Close")
 }
 
-func (c *contents) Commit(_ context.Context, f *session.File) error {
+func (c *contents) Commit(_ context.Context, f *storage.File) error {
 	if err := c.faults.call("Commit"); err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func (c *contents) Commit(_ context.Context, f *session.File) error {
 	if !ok {
 		b, ok := c.stored[place(f.ID, f.Path)]
 		if !ok || int64(len(b)) != f.Size || cksum.Checksum(b) != f.Cksum {
-			return session.ErrNotStored
+			return storage.ErrNotStored
 		}
 		return nil
 	}
@@ -164,12 +164,12 @@ func (c *contents) Commit(_ context.Context, f *session.File) error {
 	}
 	if err := c.faults.call("Commit, the sync"); err != nil {
 		delete(c.incoming, f.Incoming)
-		return fmt.Errorf("%w: %w", session.ErrNotDurable, err)
+		return fmt.Errorf("%w: %w", storage.ErrNotDurable, err)
 	}
 	c.stored[place(f.ID, f.Path)] = in.b.Bytes()
 	delete(c.incoming, f.Incoming)
 	if err := c.faults.call("Commit, after the rename"); err != nil {
-		return fmt.Errorf("%w: %w", session.ErrPlaceNotDurable, err)
+		return fmt.Errorf("%w: %w", storage.ErrPlaceNotDurable, err)
 	}
 	return nil
 }
@@ -186,7 +186,7 @@ func (c *contents) Size(_ context.Context, key string, id codec.ClientID, path s
 	if b, ok := c.stored[place(id, path)]; ok && key == "" {
 		return int64(len(b)), nil
 	}
-	return 0, session.ErrNotStored
+	return 0, storage.ErrNotStored
 }
 
 func (c *contents) Has(_ context.Context, id codec.ClientID) (bool, error) {
@@ -224,12 +224,12 @@ func (c *contents) Open(_ context.Context, key string, _ codec.ClientID, _ strin
 	defer c.mu.Unlock()
 	in, ok := c.incoming[key]
 	if !ok {
-		return nil, session.ErrNotStored
+		return nil, storage.ErrNotStored
 	}
 	return io.NopCloser(bytes.NewReader(in.b.Bytes())), nil
 }
 
-func (c *contents) Scratch(context.Context) (session.Scratch, error) {
+func (c *contents) Scratch(context.Context) (storage.Scratch, error) {
 	if err := c.faults.call("Scratch"); err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"sealift/codec"
 	"sealift/crypto/keys"
+	"sealift/storage"
 )
 
 // register answers a 1025: a new client under a name that is free.
@@ -26,14 +27,14 @@ func (s *Session) register(payload []byte) {
 		s.refuse(codec.CodeRegister, tooManyRegistrations)
 		return
 	}
-	op := &AddClient{Outcome: s.outcome(), ID: newID(), Name: string(m.Name)}
+	op := &storage.AddClient{Outcome: s.outcome(), ID: newID(), Name: string(m.Name)}
 	s.serve(func(co *coroutine) {
 		switch err := co.apply(op); {
 		case err == nil:
 			s.bind(named, op.ID, op.Name)
 			s.log().Info("registered", s.fields()...)
 			s.send(codec.IDReply{Code: codec.CodeRegistered, ID: op.ID}.Append(nil))
-		case errors.Is(err, ErrNameTaken):
+		case errors.Is(err, storage.ErrNameTaken):
 			s.log().Info("registration failed", s.fields(zap.String("name", op.Name), zap.String("reason", err.Error()))...)
 			s.send(codec.EmptyReply{Code: codec.CodeRegisterFailed}.Append(nil))
 		default:
@@ -91,13 +92,13 @@ func (s *Session) exchange(id codec.ClientID, payload []byte) {
 			s.refuse(codec.CodePublicKey, "public key: "+err.Error())
 			return
 		}
-		op := &SetKeys{
+		op := &storage.SetKeys{
 			Outcome: s.outcome(), ID: id, Name: name, PublicKey: publicKey, AESKey: w.key[:],
 			Replace: s.svc.KeyPolicy == ReplaceKey,
 		}
 		step, err := "registry", co.apply(op)
 		// Some clients take a 1606 as an offer of its id and do not register.
-		if errors.Is(err, ErrNoClient) && s.state == fresh && !id.IsZero() && id == s.rejected {
+		if errors.Is(err, storage.ErrNoClient) && s.state == fresh && !id.IsZero() && id == s.rejected {
 			step, err = s.adopt(co, op)
 		}
 		s.exchanged(op, w, step, err)
@@ -108,7 +109,7 @@ func (s *Session) exchange(id codec.ClientID, payload []byte) {
 // carried, and then does op. An id that has stored files was another client's,
 // whose record is gone: it travelled in the clear, and gives nobody those files.
 // The error is that of step.
-func (s *Session) adopt(co *coroutine, op *SetKeys) (step string, err error) {
+func (s *Session) adopt(co *coroutine, op *storage.SetKeys) (step string, err error) {
 	if !s.svc.rate.allow(s.remote, s.last) {
 		return "", fault(tooManyRegistrations)
 	}
@@ -123,7 +124,7 @@ func (s *Session) adopt(co *coroutine, op *SetKeys) (step string, err error) {
 	if err != nil {
 		return "storage", err
 	}
-	if err := co.apply(&AddClient{Outcome: s.outcome(), ID: op.ID, Name: op.Name}); err != nil {
+	if err := co.apply(&storage.AddClient{Outcome: s.outcome(), ID: op.ID, Name: op.Name}); err != nil {
 		return "registry", err
 	}
 	s.log().Info("registered under a rejected id", s.fields(zap.String("client", op.ID.String()), zap.String("name", op.Name))...)
@@ -132,7 +133,7 @@ func (s *Session) adopt(co *coroutine, op *SetKeys) (step string, err error) {
 }
 
 // exchanged answers the 1026 of op, which came to err in that step.
-func (s *Session) exchanged(op *SetKeys, w *wrapping, step string, err error) {
+func (s *Session) exchanged(op *storage.SetKeys, w *wrapping, step string, err error) {
 	switch {
 	case err == nil:
 		s.bind(ready, op.ID, op.Name)
@@ -151,7 +152,7 @@ func isRefusal(err error) bool {
 	if f := fault(""); errors.As(err, &f) {
 		return true
 	}
-	for _, no := range []error{ErrNameTaken, ErrIDTaken, ErrNoClient, ErrWrongName, ErrKeyPinned, ErrNoFile} {
+	for _, no := range []error{storage.ErrNameTaken, storage.ErrIDTaken, storage.ErrNoClient, storage.ErrWrongName, storage.ErrKeyPinned, storage.ErrNoFile} {
 		if errors.Is(err, no) {
 			return true
 		}
@@ -169,14 +170,14 @@ func (s *Session) rejoin(id codec.ClientID, payload []byte) {
 	}
 	name := string(m.Name)
 	s.serve(func(co *coroutine) {
-		get := &GetClient{ID: id}
+		get := &storage.GetClient{ID: id}
 		switch err := co.apply(get); {
-		case errors.Is(err, ErrNoClient):
+		case errors.Is(err, storage.ErrNoClient):
 			s.reject(id, name, err.Error())
 		case err != nil:
 			s.broke(codec.CodeReconnect, "registry", err)
 		case get.Client.Name != name:
-			s.reject(id, name, ErrWrongName.Error())
+			s.reject(id, name, storage.ErrWrongName.Error())
 		case get.Client.PublicKey == nil:
 			s.reject(id, name, "no public key on record")
 		default:
@@ -202,7 +203,7 @@ func (s *Session) rewrap(co *coroutine, id codec.ClientID, name string, publicKe
 		s.broke(codec.CodeReconnect, "stored public key", err)
 		return
 	}
-	if err := co.apply(&SetAESKey{Outcome: s.outcome(), ID: id, AESKey: w.key[:]}); err != nil {
+	if err := co.apply(&storage.SetAESKey{Outcome: s.outcome(), ID: id, AESKey: w.key[:]}); err != nil {
 		s.broke(codec.CodeReconnect, "registry", err)
 		return
 	}
@@ -224,7 +225,7 @@ func (s *Session) recall(h codec.RequestHeader, payload []byte, content uint32) 
 	s.svc.resumed.enter(id) // before the key is read: it may be forgotten meanwhile
 	s.resumedAs = &id
 	s.serve(func(co *coroutine) {
-		get := &GetClient{ID: id}
+		get := &storage.GetClient{ID: id}
 		err := co.apply(get)
 		if s.closed {
 			return
@@ -237,7 +238,7 @@ func (s *Session) recall(h codec.RequestHeader, payload []byte, content uint32) 
 		switch {
 		case err == nil:
 			s.turnAway(m.header, m.payload, errNoKey)
-		case errors.Is(err, ErrNoClient):
+		case errors.Is(err, storage.ErrNoClient):
 			s.turnAway(m.header, m.payload, fault(err.Error()))
 		default:
 			s.turnAway(m.header, m.payload, fmt.Errorf("registry: %w", err))
@@ -249,7 +250,7 @@ const errNoKey = fault("no AES key on record")
 
 // resume binds the connection to c, unless somebody has shown that he does not
 // have its AES key.
-func (s *Session) resume(co *coroutine, m *message, c *Client) {
+func (s *Session) resume(co *coroutine, m *message, c *storage.Client) {
 	key := aesKey(c.AESKey)
 	if s.svc.resumed.isSpoilt(c.ID, key) {
 		s.forget(co, c.ID, key)

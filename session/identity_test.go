@@ -9,6 +9,7 @@ import (
 
 	"sealift/codec"
 	"sealift/session"
+	"sealift/storage"
 	"sealift/storage/memory"
 )
 
@@ -74,8 +75,8 @@ func TestSession(t *testing.T) {
 	w.hangUp()
 }
 
-func (w *world) client(id codec.ClientID) (found session.Client) {
-	_ = w.reg.Clients(context.Background(), func(c session.Client) error {
+func (w *world) client(id codec.ClientID) (found storage.Client) {
+	_ = w.reg.Clients(context.Background(), func(c storage.Client) error {
 		if c.ID == id {
 			found = c
 		}
@@ -198,8 +199,8 @@ func TestKeylessClientGoes(t *testing.T) {
 		t.Fatal(got)
 	}
 	p.id = codec.ClientID(c.raw[0][7:])
-	drop := &session.DropKeyless{ID: p.id, Before: w.now.Add(time.Hour)}
-	if err := w.reg.Apply(t.Context(), []session.Operation{drop}); err != nil || drop.Err != nil {
+	drop := &storage.DropKeyless{ID: p.id, Before: w.now.Add(time.Hour)}
+	if err := w.reg.Apply(t.Context(), []storage.Operation{drop}); err != nil || drop.Err != nil {
 		t.Fatal(err, drop.Err)
 	}
 	if got := c.ask(p.publicKey(pub)); got != "1607" {

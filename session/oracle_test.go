@@ -266,7 +266,7 @@ func TestOracleSparesTheClient(t *testing.T) {
 func TestKeyNotForgotten(t *testing.T) {
 	w := newWorld(t, session.Config{})
 	e := w.eavesdrop()
-	w.reg.faults.failOn = "Apply *session.SetAESKey"
+	w.reg.faults.failOn = "Apply *storage.SetAESKey"
 	if got := w.dial().ask(e.guess("f", e.right()+1)); got != "1607" || w.reg.faults.hit == "" {
 		t.Fatal(got)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"sealift/codec"
 	"sealift/session"
+	"sealift/storage"
 )
 
 // thread is a host with a goroutine of its own, and one more for each piece of
@@ -55,10 +56,10 @@ func (h *thread) Do(_ session.Lane, work func(context.Context), done func()) {
 	}()
 }
 
-func (h *thread) Apply(op session.Operation, done func(error)) {
+func (h *thread) Apply(op storage.Operation, done func(error)) {
 	h.begin()
 	go func() {
-		err := h.w.reg.Apply(context.Background(), []session.Operation{op})
+		err := h.w.reg.Apply(context.Background(), []storage.Operation{op})
 		if err == nil {
 			err = op.Result().Err
 		}

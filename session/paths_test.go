@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sealift/session"
+	"sealift/storage"
 )
 
 // TestCleanPath: a client may send names with a path of another system; none
@@ -54,11 +55,11 @@ func TestCleanPath(t *testing.T) {
 		"a/\u202eb":                        "",
 		"caf\xe9":                          "",
 	} {
-		got, err := session.CleanPath(name)
+		got, err := storage.CleanPath(name)
 		if got != want || (err != nil) != (want == "") {
 			t.Errorf("%q becomes %q (%v), want %q", name, got, err, want)
 		}
-		if again, err := session.CleanPath(got); want != "" && (err != nil || again != got) {
+		if again, err := storage.CleanPath(got); want != "" && (err != nil || again != got) {
 			t.Errorf("%q is not a clean path: it becomes %q (%v)", got, again, err)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 	"sealift/crypto/aescbc"
 	"sealift/crypto/cksum"
 	"sealift/crypto/keys"
-	"sealift/session"
+	"sealift/storage"
 )
 
 // peer is the client's side of a test: what it knows and how it speaks.
@@ -49,8 +49,8 @@ func (w *world) known(name string) *peer {
 		p.key[i] = byte(i) ^ name[0]
 	}
 	_, pub := pair[0]()
-	w.must(&session.AddClient{ID: p.id, Name: name})
-	w.must(&session.SetKeys{ID: p.id, Name: name, PublicKey: pub, AESKey: p.key[:]})
+	w.must(&storage.AddClient{ID: p.id, Name: name})
+	w.must(&storage.SetKeys{ID: p.id, Name: name, PublicKey: pub, AESKey: p.key[:]})
 	return p
 }
 
@@ -67,9 +67,9 @@ func (w *world) login(name string) (*peer, *conn) {
 	return p, c
 }
 
-func (w *world) must(op session.Operation) {
+func (w *world) must(op storage.Operation) {
 	w.t.Helper()
-	if err := w.reg.Registry.Apply(context.Background(), []session.Operation{op}); err != nil {
+	if err := w.reg.Registry.Apply(context.Background(), []storage.Operation{op}); err != nil {
 		w.t.Fatal(err)
 	}
 	if err := op.Result().Err; err != nil {

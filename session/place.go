@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sealift/codec"
+	"sealift/storage"
 )
 
 // pathKey names a place: a client, and a path below its folder.
@@ -33,7 +34,7 @@ type place struct {
 	// waits was recorded a moment ago and awaits its verdict, which mostly follows
 	// at once: knowing it spares a question to the registry. If it is nil, such a
 	// file may still be in the registry.
-	waits *File
+	waits *storage.File
 	// unsettled is a commit that the registry's rows may not tell: the content may be in
 	// the place, and its row, if there is one, is about the file that was there
 	// before. That is settled before anything else happens to the place. After a
@@ -46,7 +47,7 @@ type place struct {
 
 // commitment is a commit that the registry does not know about.
 type commitment struct {
-	file *File
+	file *storage.File
 	// outcome is what Files.Commit returned: nil, ErrPlaceNotDurable, or
 	// errUnfinished if nobody knows how far it came.
 	outcome error
@@ -130,7 +131,7 @@ func (p *place) tidy() {
 
 // setWaits notes that f has been recorded, or with nil that nothing is known. The
 // caller has the place.
-func (p *place) setWaits(f *File) {
+func (p *place) setWaits(f *storage.File) {
 	ps := p.in
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -151,7 +152,7 @@ func (p *place) setWaits(f *File) {
 
 // takeWaits returns the file that is known to await its verdict, or nil, and
 // forgets it. The caller has the place.
-func (p *place) takeWaits(now time.Time) *File {
+func (p *place) takeWaits(now time.Time) *storage.File {
 	p.in.mu.Lock()
 	f := p.waits
 	p.in.mu.Unlock()
@@ -216,7 +217,7 @@ func (svc *Service) Exclusive(id codec.ClientID, path string, do func()) {
 // Dropped tells the service that maintenance has dropped the unverified file f
 // from the registry. The caller is inside of Exclusive for the file. marked is
 // DropFile.Marked.
-func (svc *Service) Dropped(f *File, marked bool) {
+func (svc *Service) Dropped(f *storage.File, marked bool) {
 	svc.settled(f)
 	ps := &svc.places
 	ps.mu.Lock()
@@ -239,7 +240,7 @@ func (p *place) settle(co *coroutine) error {
 	switch {
 	case c == nil:
 		return nil
-	case c.outcome == nil || errors.Is(c.outcome, ErrPlaceNotDurable):
+	case c.outcome == nil || errors.Is(c.outcome, storage.ErrPlaceNotDurable):
 		return p.record(co, *c)
 	default:
 		return p.findOut(co, c.file)
@@ -248,22 +249,22 @@ func (p *place) settle(co *coroutine) error {
 
 // findOut is settle where it is not known whether the content of f was moved to
 // the place.
-func (p *place) findOut(co *coroutine, f *File) error {
+func (p *place) findOut(co *coroutine, f *storage.File) error {
 	files := co.s.svc.Files
 	err := co.do(Storage, func(ctx context.Context) error {
 		_, err := files.Size(ctx, f.Incoming, p.key.id, p.key.path)
 		if err == nil {
 			return errNotMoved
 		}
-		if errors.Is(err, ErrNotStored) {
+		if errors.Is(err, storage.ErrNotStored) {
 			return files.Commit(ctx, f)
 		}
 		return err
 	})
 	switch {
-	case err == nil || errors.Is(err, ErrPlaceNotDurable):
+	case err == nil || errors.Is(err, storage.ErrPlaceNotDurable):
 		return p.record(co, commitment{f, err})
-	case errors.Is(err, errNotMoved) || errors.Is(err, ErrNotStored):
+	case errors.Is(err, errNotMoved) || errors.Is(err, storage.ErrNotStored):
 		p.setUnsettled(nil)
 		return nil
 	default:
@@ -278,12 +279,12 @@ var errNotMoved = errors.New("the incoming file was not moved")
 // the place is unsettled.
 func (p *place) record(co *coroutine, c commitment) error {
 	p.setUnsettled(&c)
-	op := &VerifyFile{
+	op := &storage.VerifyFile{
 		Outcome: co.s.outcome(), ID: p.key.id, Path: p.key.path,
 		Incoming: c.file.Incoming, Missing: c.outcome != nil,
 	}
 	err := co.apply(op)
-	if err != nil && !errors.Is(err, ErrNoFile) { // no file: an earlier try, whose result was lost, did it
+	if err != nil && !errors.Is(err, storage.ErrNoFile) { // no file: an earlier try, whose result was lost, did it
 		return err
 	}
 	p.setUnsettled(nil)
@@ -299,11 +300,11 @@ func (p *place) setUnsettled(c *commitment) {
 
 // drop has the registry forget the unverified file f, and then removes its content.
 // The mark that a version has lapsed is recorded before the content goes.
-func (p *place) drop(co *coroutine, f *File) error {
+func (p *place) drop(co *coroutine, f *storage.File) error {
 	s := co.s
-	op := &DropFile{Outcome: s.outcome(), ID: f.ID, Path: f.Path, Incoming: f.Incoming}
+	op := &storage.DropFile{Outcome: s.outcome(), ID: f.ID, Path: f.Path, Incoming: f.Incoming}
 	err := co.apply(op)
-	if err != nil && !errors.Is(err, ErrNoFile) {
+	if err != nil && !errors.Is(err, storage.ErrNoFile) {
 		return err
 	}
 	if err == nil {

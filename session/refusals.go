@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"sealift/codec"
+	"sealift/storage"
 )
 
 // refusal remembers a transfer that was answered with 1607. The rest of its
@@ -132,6 +133,6 @@ func (r *refusals) clear(host Host) {
 func refusedFor(err error) bool {
 	var f fault
 	e := (*codec.Error)(nil)
-	return errors.As(err, &e) || errors.As(err, &f) || errors.Is(err, ErrPath) ||
-		errors.Is(err, ErrObstructed) || errors.Is(err, ErrAlike)
+	return errors.As(err, &e) || errors.As(err, &f) || errors.Is(err, storage.ErrPath) ||
+		errors.Is(err, storage.ErrObstructed) || errors.Is(err, storage.ErrAlike)
 }

@@ -8,6 +8,7 @@ import (
 
 	"sealift/codec"
 	"sealift/crypto/keys"
+	"sealift/storage"
 )
 
 // A client whose connection dropped may send its last message again on a new one,
@@ -98,8 +99,8 @@ func (r *resumptions) forgotten(id codec.ClientID, key aesKey) {
 func (s *Session) forget(co *coroutine, id codec.ClientID, key aesKey) {
 	s.svc.resumed.enter(id)
 	defer s.svc.resumed.leave(id)
-	err := co.apply(&SetAESKey{Outcome: s.outcome(), ID: id, If: key[:]})
-	if err == nil || errors.Is(err, ErrNoClient) {
+	err := co.apply(&storage.SetAESKey{Outcome: s.outcome(), ID: id, If: key[:]})
+	if err == nil || errors.Is(err, storage.ErrNoClient) {
 		s.svc.resumed.forgotten(id, key)
 	} else {
 		s.log().Error("forgetting an AES key failed", s.fields(zap.Error(err))...)

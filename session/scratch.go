@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"sealift/codec"
+	"sealift/storage"
 )
 
 // The scratch room of a transfer begins with an index, which has a record for
@@ -127,7 +128,7 @@ func spanOf(plan *codec.Plan, offset int64, number uint32, p earlyPacket) (span,
 	return sp, nil
 }
 
-func readScratch(scratch Scratch, p []byte, off int64) error {
+func readScratch(scratch storage.Scratch, p []byte, off int64) error {
 	if n, err := scratch.ReadAt(p, off); n < len(p) {
 		return fmt.Errorf("reading back what came early: %w", err)
 	}

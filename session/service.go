@@ -9,6 +9,7 @@ import (
 
 	"sealift/codec"
 	"sealift/crypto/aescbc"
+	"sealift/storage"
 )
 
 // KeyPolicy says what becomes of a 1026 that brings another public key for a
@@ -26,7 +27,7 @@ const (
 // Config is what all sessions of a server share. Files and Log are needed; for
 // the numbers zero means the default.
 type Config struct {
-	Files     Files
+	Files     storage.Files
 	Log       *zap.Logger
 	KeyPolicy KeyPolicy
 	// MaxFileSize is the largest file taken, in bytes. Default and most:
@@ -129,7 +130,7 @@ type Host interface {
 	// the session's goroutine, also if the connection has closed meanwhile, and
 	// not before Apply returns. err
 	// is op's own, or that of the whole batch. done may be nil.
-	Apply(op Operation, done func(err error))
+	Apply(op storage.Operation, done func(err error))
 
 	// Buffer returns a buffer of at least size bytes, which is a power of two from
 	// MinBuffer to MaxBuffer, or nil if the memory of the process is spent. Then

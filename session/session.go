@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"sealift/codec"
+	"sealift/storage"
 )
 
 // Session is the server's side of one connection. It takes the bytes that the
@@ -269,7 +270,7 @@ func (s *Session) Closed() {
 	s.abandon()
 	s.leaveResumption()
 	if s.state != fresh && s.last.After(s.recorded) {
-		s.host.Apply(&Seen{Outcome: Outcome{At: s.last}, ID: s.id}, nil)
+		s.host.Apply(&storage.Seen{Outcome: storage.Outcome{At: s.last}, ID: s.id}, nil)
 	}
 }
 
@@ -307,9 +308,9 @@ func (s *Session) fields(more ...zap.Field) []zap.Field {
 }
 
 // outcome stamps an operation with the time of the request that asks for it.
-func (s *Session) outcome() Outcome {
+func (s *Session) outcome() storage.Outcome {
 	s.recorded = s.last
-	return Outcome{At: s.last}
+	return storage.Outcome{At: s.last}
 }
 
 func (s *Session) send(reply []byte) {

@@ -9,6 +9,7 @@ import (
 	"sealift/codec"
 	"sealift/crypto/aescbc"
 	"sealift/crypto/cksum"
+	"sealift/storage"
 )
 
 // fault is why a transfer is refused though nothing in the server failed.
@@ -71,7 +72,7 @@ type span struct {
 // sink is the far end of a transfer: it decrypts, sums and stores. One job at
 // a time owns it.
 type sink struct {
-	files Files
+	files storage.Files
 	id    codec.ClientID // for Files.Create, as path and hint
 	path  string
 	hint  int64
@@ -79,13 +80,13 @@ type sink struct {
 
 	dec     *aescbc.Decrypter
 	sum     cksum.Hash
-	out     Incoming
+	out     storage.Incoming
 	closed  bool  // out is
 	size    int64 // bytes, decrypted
 	part    int64 // of these, since the ciphertext began
 	carry   [aescbc.BlockSize]byte
 	carried int
-	scratch Scratch
+	scratch storage.Scratch
 }
 
 // job is one job of a transfer: the content of c if it has a buffer, or else
@@ -229,7 +230,7 @@ func (k *sink) replay(ctx context.Context, spans []span) error {
 	return drain()
 }
 
-func (sp *span) read(scratch Scratch, p []byte, from int64) error {
+func (sp *span) read(scratch storage.Scratch, p []byte, from int64) error {
 	if sp.mem != nil {
 		copy(p, sp.mem[from:])
 		return nil
@@ -237,7 +238,7 @@ func (sp *span) read(scratch Scratch, p []byte, from int64) error {
 	return readScratch(scratch, p, sp.off+from)
 }
 
-func (sp *span) checkPad(scratch Scratch) error {
+func (sp *span) checkPad(scratch storage.Scratch) error {
 	var b [4096]byte
 	for done := int64(0); done < sp.pad; {
 		p := b[:min(int64(len(b)), sp.pad-done)]

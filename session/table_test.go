@@ -12,6 +12,7 @@ import (
 	"sealift/codec"
 	"sealift/crypto/cksum"
 	"sealift/session"
+	"sealift/storage"
 )
 
 func unhex(s string) []byte {
@@ -93,11 +94,11 @@ func (w *world) unverified(p *peer, name string, content []byte) {
 	_, _ = in.Write(content)
 	_ = in.Close()
 	w.svc.Waiting(p.id, session.Occupies(int64(len(content))))
-	path, err := session.CleanPath(name)
+	path, err := storage.CleanPath(name)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.must(&session.PutFile{File: session.File{
+	w.must(&storage.PutFile{File: storage.File{
 		ID: p.id, FileName: name, Path: path, Incoming: in.Key(), Size: int64(len(content)), Cksum: cksum.Checksum(content),
 	}})
 }

@@ -1,6 +1,9 @@
 package session
 
-import "sealift/codec"
+import (
+	"sealift/codec"
+	"sealift/storage"
+)
 
 // A file that has its 1603 may be sent again, and its packets may come in any
 // order. A packet that is not the first may just as well be a late repetition.
@@ -12,7 +15,7 @@ import "sealift/codec"
 // suppose opens a tentative transfer, by the plan of the one before. It returns
 // nil if there is no room for it, or no time: then the packet is passed over.
 func (s *Session) suppose(name string, plan codec.Plan) *upload {
-	path, err := CleanPath(name)
+	path, err := storage.CleanPath(name)
 	if err != nil || s.draining || !s.makeRoom() {
 		return nil
 	}

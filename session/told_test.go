@@ -13,6 +13,7 @@ import (
 
 	"sealift/codec"
 	"sealift/session"
+	"sealift/storage"
 )
 
 // logged gives the world a log, and returns what is written to it.
@@ -275,8 +276,8 @@ func TestRetryOfAResumedTransfer(t *testing.T) {
 	c.send(bad)
 	w.rush()
 	_, pub := pair[0]()
-	w.must(&session.AddClient{ID: p.id, Name: p.name})
-	w.must(&session.SetKeys{ID: p.id, Name: p.name, PublicKey: pub, AESKey: p.key[:]})
+	w.must(&storage.AddClient{ID: p.id, Name: p.name})
+	w.must(&storage.SetKeys{ID: p.id, Name: p.name, PublicKey: pub, AESKey: p.key[:]})
 	c.send(bad)
 	w.rush()
 	if len(c.replies) != 2 || c.s.State() != "ready" {

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"sealift/codec"
+	"sealift/storage"
 )
 
 // unverified counts what each client has in the store that is not verified: files
@@ -31,7 +32,7 @@ func (svc *Service) Waiting(id codec.ClientID, bytes int64) {
 }
 
 // settled notes that f, which awaited its verdict, does so no more.
-func (svc *Service) settled(f *File) { svc.Waiting(f.ID, -Occupies(f.Size)) }
+func (svc *Service) settled(f *storage.File) { svc.Waiting(f.ID, -Occupies(f.Size)) }
 
 // add reports whether bytes could be added without passing the limit.
 func (u *unverified) add(id codec.ClientID, bytes, limit int64) bool {

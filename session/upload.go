@@ -11,6 +11,7 @@ import (
 
 	"sealift/codec"
 	"sealift/crypto/aescbc"
+	"sealift/storage"
 )
 
 // upload is a transfer under way: the packets of one file name on one
@@ -196,7 +197,7 @@ func (s *Session) begin(name string, m codec.SendFile, content uint32, f *found)
 	if s.draining {
 		return nil, errGoingDown
 	}
-	path, err := CleanPath(name)
+	path, err := storage.CleanPath(name)
 	if err != nil {
 		return nil, err
 	}
@@ -413,7 +414,7 @@ func (u *upload) due() (spans []span, err error) {
 // store records the complete file and sends its checksum.
 func (s *Session) store(u *upload) {
 	k := u.sink
-	op := &PutFile{Outcome: s.outcome(), File: File{
+	op := &storage.PutFile{Outcome: s.outcome(), File: storage.File{
 		ID: s.id, FileName: u.name, Path: u.path, Incoming: k.out.Key(),
 		Size: k.size, Cksum: k.sum.Sum32(), Received: s.host.Now(),
 	}}
@@ -440,7 +441,7 @@ func (s *Session) store(u *upload) {
 var errDropped = errors.New("nobody wants the transfer any more")
 
 // put has the registry record the file of a transfer that is whole.
-func (s *Session) put(co *coroutine, u *upload, op *PutFile) error {
+func (s *Session) put(co *coroutine, u *upload, op *storage.PutFile) error {
 	place := co.lock(pathKey{op.File.ID, op.File.Path})
 	defer place.unlock()
 	if u.dropped {
@@ -462,7 +463,7 @@ func (s *Session) put(co *coroutine, u *upload, op *PutFile) error {
 	return nil
 }
 
-func (s *Session) stored(u *upload, f *File) {
+func (s *Session) stored(u *upload, f *storage.File) {
 	u.leaveAlike()
 	s.forgetEarly(u)
 	if u.dropped { // the connection is gone; the file awaits its verdict on another one

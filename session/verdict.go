@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"sealift/codec"
+	"sealift/storage"
 )
 
 // verdict answers a 1029, 1030 or 1031: the client compared the checksums. It
@@ -19,7 +20,7 @@ func (s *Session) verdict(code codec.Code, payload []byte) bool {
 		return true
 	}
 	name := string(m.FileName)
-	path, err := CleanPath(name)
+	path, err := storage.CleanPath(name)
 	if err != nil {
 		s.refuse(code, err.Error())
 		return true
@@ -105,7 +106,7 @@ func (v *judgement) judge(co *coroutine) *ruling {
 
 // justReceived returns the file of this connection's 1603 if it is known, without
 // asking the registry, to await its verdict still. Otherwise it returns nil.
-func (v *judgement) justReceived(p *place) *File {
+func (v *judgement) justReceived(p *place) *storage.File {
 	f := p.takeWaits(v.s.host.Now())
 	if f == nil || f.Incoming != v.receipt.incoming {
 		return nil
@@ -115,11 +116,11 @@ func (v *judgement) justReceived(p *place) *File {
 
 // version asks the registry for the version of the file that the verdict is about.
 // For a 1029 there must be one.
-func (v *judgement) version(co *coroutine) (*File, *ruling) {
-	get := &GetFile{ID: v.path.id, Path: v.path.path}
+func (v *judgement) version(co *coroutine) (*storage.File, *ruling) {
+	get := &storage.GetFile{ID: v.path.id, Path: v.path.path}
 	err := co.apply(get)
 	switch ok := v.code == codec.CodeCRCOK; {
-	case err != nil && !errors.Is(err, ErrNoFile):
+	case err != nil && !errors.Is(err, storage.ErrNoFile):
 		return nil, failed("registry", err)
 	case ok && v.receipt.incoming == "" && get.Lapsed():
 		return nil, refused("a version of the file is gone, and it is not certain which one is meant: " + v.name)
@@ -137,20 +138,20 @@ func (v *judgement) version(co *coroutine) (*File, *ruling) {
 // about reports whether the verdict may be about f. A connection that sent the
 // 1603 has a receipt, which says which version is meant; from any other, a
 // verdict is about the version there is.
-func (v *judgement) about(f *File) bool {
+func (v *judgement) about(f *storage.File) bool {
 	return v.receipt.incoming == "" || v.receipt.incoming == f.Incoming
 }
 
 // confirmAgain confirms a file that is verified already: its 1604 was lost. The
 // file must still be there.
-func (v *judgement) confirmAgain(co *coroutine, f *File) *ruling {
+func (v *judgement) confirmAgain(co *coroutine, f *storage.File) *ruling {
 	var size int64
 	err := co.do(Storage, func(ctx context.Context) (err error) {
 		size, err = v.s.svc.Files.Size(ctx, "", f.ID, f.Path)
 		return err
 	})
 	switch {
-	case errors.Is(err, ErrNotStored) || errors.Is(err, ErrObstructed) || err == nil && (f.Missing || size != f.Size):
+	case errors.Is(err, storage.ErrNotStored) || errors.Is(err, storage.ErrObstructed) || err == nil && (f.Missing || size != f.Size):
 		return refused("the verified file is not in its place any more: " + v.name)
 	case err != nil:
 		return failed("storage", err)
@@ -159,7 +160,7 @@ func (v *judgement) confirmAgain(co *coroutine, f *File) *ruling {
 }
 
 // commit makes f durable in its place, and only then verified.
-func (v *judgement) commit(co *coroutine, p *place, f *File) *ruling {
+func (v *judgement) commit(co *coroutine, p *place, f *storage.File) *ruling {
 	s := v.s
 	err := co.do(Storage, func(ctx context.Context) error { return s.svc.Files.Commit(ctx, f) })
 	switch {
@@ -169,12 +170,12 @@ func (v *judgement) commit(co *coroutine, p *place, f *File) *ruling {
 		}
 		v.logVerified(f)
 		return nil
-	case errors.Is(err, ErrPlaceNotDurable):
+	case errors.Is(err, storage.ErrPlaceNotDurable):
 		_ = p.record(co, commitment{f, err}) // or else the next who has the place does
 		return lost(err)
-	case errors.Is(err, ErrObstructed): // by another file of the client's; f still waits
+	case errors.Is(err, storage.ErrObstructed): // by another file of the client's; f still waits
 		return &ruling{err: err, open: true}
-	case errors.Is(err, ErrNotStored) || errors.Is(err, ErrNotDurable):
+	case errors.Is(err, storage.ErrNotStored) || errors.Is(err, storage.ErrNotDurable):
 		_ = p.drop(co, f) // or else the next 1029 finds the same
 		return lost(err)
 	case errors.Is(err, errUnfinished):
@@ -183,12 +184,12 @@ func (v *judgement) commit(co *coroutine, p *place, f *File) *ruling {
 	return failed("storage", err)
 }
 
-func (v *judgement) logVerified(f *File) {
+func (v *judgement) logVerified(f *storage.File) {
 	v.s.log().Info("verified", v.s.fields(zap.String("file", f.FileName), zap.Int64("bytes", f.Size))...)
 }
 
 // remove ends a file that the client does not want.
-func (v *judgement) remove(co *coroutine, p *place, f *File) *ruling {
+func (v *judgement) remove(co *coroutine, p *place, f *storage.File) *ruling {
 	if err := p.drop(co, f); err != nil {
 		return failed("registry", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"sealift/codec"
 	"sealift/crypto/cksum"
 	"sealift/session"
+	"sealift/storage"
 )
 
 // TestVerdicts goes through what a client may say about a file and when.
@@ -336,7 +337,7 @@ func TestHalfCommitted(t *testing.T) {
 		"1028 and 1031": {received("f", three) + ", 1604", func(p *peer) [][]byte { return join(p.packets(single, "f", three, 0), p.verdict(codec.CodeAbort, "f")) }},
 		"1028 and 1029": {received("f", three) + ", 1604", func(p *peer) [][]byte { return join(p.packets(single, "f", three, 0), p.ok("f")) }},
 	}
-	for _, fails := range []string{"Commit", "Commit, the sync", "Commit, after the rename", "Apply *session.VerifyFile"} {
+	for _, fails := range []string{"Commit", "Commit, the sync", "Commit, after the rename", "Apply *storage.VerifyFile"} {
 		for what, next := range next {
 			for _, sameConnection := range []bool{true, false} {
 				w := newWorld(t, session.Config{})
@@ -442,7 +443,7 @@ func TestExclusive(t *testing.T) {
 			t.Error("a verdict while the path was taken:", c.replies)
 		}
 		row := w.row(p.id, "f", false)
-		w.must(&session.DropFile{ID: p.id, Path: "f", Incoming: row.Incoming})
+		w.must(&storage.DropFile{ID: p.id, Path: "f", Incoming: row.Incoming})
 		if err := w.files.Discard(context.Background(), row.Incoming); err != nil {
 			t.Fatal(err)
 		}
@@ -480,8 +481,8 @@ func TestVerdictAfterExpiry(t *testing.T) {
 			c.ask(join(p.packets(single, "f", old, 0), p.ok("f"))...)
 			c.ask(p.packets(spec, "f", content, 100)...)
 			f := w.row(p.id, "f", false)
-			drop := &session.DropFile{ID: p.id, Path: "f", Incoming: f.Incoming}
-			if err := w.reg.Apply(t.Context(), []session.Operation{drop}); err != nil {
+			drop := &storage.DropFile{ID: p.id, Path: "f", Incoming: f.Incoming}
+			if err := w.reg.Apply(t.Context(), []storage.Operation{drop}); err != nil {
 				t.Fatal(err)
 			}
 			if after == 0 { // else the store's turn is still to come

@@ -15,6 +15,7 @@ import (
 
 	"sealift/codec"
 	"sealift/session"
+	"sealift/storage"
 	"sealift/storage/memory"
 )
 
@@ -75,7 +76,7 @@ var spoilt = bytes.Repeat([]byte{0xa5}, session.MaxBuffer)
 type job struct {
 	c    *conn
 	work func(ctx context.Context)
-	op   session.Operation
+	op   storage.Operation
 	done func()
 	err  error
 }
@@ -158,7 +159,7 @@ func (c *conn) Do(_ session.Lane, work func(ctx context.Context), done func()) {
 	c.w.jobs = append(c.w.jobs, j)
 }
 
-func (c *conn) Apply(op session.Operation, done func(err error)) {
+func (c *conn) Apply(op storage.Operation, done func(err error)) {
 	j := &job{c: c, op: op}
 	if done != nil {
 		j.done = func() { done(j.err) }
@@ -394,7 +395,7 @@ func (w *world) work(j *job) {
 func (w *world) apply(n int) {
 	batch := slices.Clone(w.applies[:n])
 	w.applies = w.applies[n:]
-	ops := make([]session.Operation, n)
+	ops := make([]storage.Operation, n)
 	for i, j := range batch {
 		ops[i] = j.op
 	}
@@ -508,8 +509,8 @@ func (w *world) clean() {
 }
 
 // rows returns the files that the registry knows.
-func (w *world) rows() (all []session.File) {
-	err := w.reg.Files(context.Background(), func(f session.File) error {
+func (w *world) rows() (all []storage.File) {
+	err := w.reg.Files(context.Background(), func(f storage.File) error {
 		all = append(all, f)
 		return nil
 	})
@@ -520,7 +521,7 @@ func (w *world) rows() (all []session.File) {
 }
 
 // row returns the file at a client's path, verified or not.
-func (w *world) row(id codec.ClientID, path string, verified bool) *session.File {
+func (w *world) row(id codec.ClientID, path string, verified bool) *storage.File {
 	for _, f := range w.rows() {
 		if f.ID == id && f.Path == path && f.Verified == verified {
 			return &f
