@@ -27,12 +27,22 @@ var layers = []struct {
 	{"codec", []string{notStandard}},
 	{"crypto", []string{"codec", "session", "eventloop", "client", "storage", "cmd", "test", gnet}},
 	// No sockets, no SQL, no files.
-	{"session", []string{"eventloop", "storage", "client", "cmd", "internal", "test", gnet, sqlite}},
+	{"session", []string{"eventloop", "storage/audit", "storage/files", "storage/memory", "storage/sqlite", "storage/storagetest", "client", "cmd", "internal", "test", gnet, sqlite}},
 	{"storage", []string{"eventloop", "client", "cmd", "internal", "test", gnet}},
-	{"eventloop", []string{"storage", "client", "cmd", "internal", "test", sqlite}},
+	{"storage/audit", []string{"session"}},
+	{"storage/files", []string{"session"}},
+	{"storage/memory", []string{"session"}},
+	{"storage/sqlite", []string{"session"}},
+	{"eventloop", []string{"storage/audit", "storage/files", "storage/memory", "storage/sqlite", "storage/storagetest", "client", "cmd", "internal", "test", sqlite}},
 	{"client", []string{"session", "eventloop", "storage", "cmd", "test", gnet}},
 	{"internal", []string{"cmd", "test"}},
 	{"cmd", []string{"test"}},
+}
+
+// alone says for packages, not those below them, all that they may depend on
+// besides the standard library.
+var alone = map[string][]string{
+	"storage": {"codec"},
 }
 
 // direct says what only these folders may import themselves.
@@ -81,6 +91,13 @@ func TestLayers(t *testing.T) {
 					if bad {
 						t.Errorf("%s depends on %s", p.ImportPath, dep)
 					}
+				}
+			}
+		}
+		if may, ok := alone[strings.TrimPrefix(p.ImportPath, module+"/")]; ok {
+			for _, dep := range p.Deps {
+				if !standard[dep] && !belowAny(dep, may) {
+					t.Errorf("%s depends on %s", p.ImportPath, dep)
 				}
 			}
 		}

@@ -15,8 +15,8 @@ import (
 	"sealift/bench/load"
 	"sealift/crypto/cksum"
 	"sealift/internal/daemon"
-	"sealift/session"
 	"sealift/storage"
+	"sealift/storage/audit"
 	"sealift/storage/files"
 	"sealift/storage/sqlite"
 )
@@ -95,7 +95,7 @@ func storedBySealift(ctx context.Context, dir string) error {
 	defer store.Close()
 	n := 0
 	var wrong error
-	err = storage.Verify(ctx, reg, store, func(f session.File, err error) {
+	err = audit.Verify(ctx, reg, store, func(f storage.File, err error) {
 		n++
 		if err != nil && wrong == nil {
 			wrong = fmt.Errorf("%s: %w", f.PathName(), err)

@@ -14,6 +14,7 @@ import (
 
 	"sealift/codec"
 	"sealift/session"
+	"sealift/storage"
 )
 
 const (
@@ -489,15 +490,11 @@ func (c *conn) turn() turn {
 }
 
 // Apply implements [session.Host].
-func (c *conn) Apply(op session.Operation, done func(err error)) {
+func (c *conn) Apply(op storage.Operation, done func(err error)) {
 	srv := c.lp.srv
 	srv.begin()
-	b := srv.writes
-	if session.Reads(op) {
-		b = srv.reads
-	}
 	srv.beginSmall()
-	b.submit(srv.ctx, request{op, func(err error) {
+	srv.registry.Submit(op, func(err error) {
 		srv.finishSmall()
 		if done == nil {
 			srv.finish()
@@ -507,7 +504,7 @@ func (c *conn) Apply(op session.Operation, done func(err error)) {
 			defer srv.finish()
 			done(err)
 		})
-	}})
+	})
 }
 
 // Buffer implements [session.Host].

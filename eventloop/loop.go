@@ -2,7 +2,6 @@ package eventloop
 
 import (
 	"context"
-	"fmt"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -115,8 +114,4 @@ func (lp *loop) guard(c *conn, f func()) {
 		}
 	}()
 	f()
-}
-
-func panicError(p any) error {
-	return fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 }

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"sealift/session"
+	"sealift/storage"
 )
 
 // Options configure a Server. Service, Registry and Log are needed; for the
@@ -18,7 +19,7 @@ type Options struct {
 	Addr string
 
 	Service  *session.Service
-	Registry session.Registry
+	Registry storage.Registry
 	Log      *zap.Logger
 
 	// Loops is how many event loops there are. Default: one for each two cores,

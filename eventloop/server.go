@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"sealift/session"
+	"sealift/storage"
 )
 
 // Server receives files over TCP. Make one with [New], and [Server.Run] it
@@ -32,8 +33,7 @@ type Server struct {
 	bulk     *lane        // of connections that are lent
 	slots    int          // how many of these are worked on at once while nothing small is
 	small    atomic.Int64 // what clients wait for: work in lanes, and operations for the registry
-	reads    *batcher     // of operations that need no commit
-	writes   *batcher
+	registry *storage.Queue
 	ticks    atomic.Int64 // that there were
 
 	ctx      context.Context // of work; ends when waiting is over
@@ -66,9 +66,7 @@ func New(opts Options) (*Server, error) {
 		census: newCensus(opts.MaxConnections, opts.MaxPerIP),
 		budget: newBudget(opts.MemoryBudget, slots),
 		bulk:   newLane(slots), slots: slots,
-		reads:  &batcher{reg: opts.Registry},
-		writes: &batcher{reg: opts.Registry},
-		loops:  make(map[gnet.EventLoop]*loop),
+		loops: make(map[gnet.EventLoop]*loop),
 	}
 	if opts.listener != nil {
 		s.listener = opts.listener(l)
@@ -77,6 +75,7 @@ func New(opts Options) (*Server, error) {
 	s.lanes[session.Compute] = newLane(max(2, opts.Workers/4))
 	s.lanes[session.Storage] = newLane(opts.Workers)
 	s.ctx, s.giveUp = context.WithCancel(context.Background())
+	s.registry = storage.NewQueue(s.ctx, opts.Registry)
 	return s, nil
 }
 

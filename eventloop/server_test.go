@@ -24,6 +24,7 @@ import (
 	"sealift/codec"
 	"sealift/crypto/cksum"
 	"sealift/session"
+	"sealift/storage"
 	"sealift/storage/files"
 	"sealift/storage/memory"
 )
@@ -47,7 +48,7 @@ type running struct {
 	*Server
 	t    *testing.T
 	dir  string
-	reg  session.Registry
+	reg  storage.Registry
 	logs *observer.ObservedLogs
 	stop context.CancelFunc
 	done chan error
@@ -139,8 +140,8 @@ func (r *running) stored(id codec.ClientID, name string, content []byte) {
 	if !bytes.Equal(got, content) {
 		r.t.Fatalf("%s: stored %d bytes differ from the %d sent", name, len(got), len(content))
 	}
-	get := &session.GetFile{ID: id, Path: name}
-	if err := r.reg.Apply(context.Background(), []session.Operation{get}); err != nil {
+	get := &storage.GetFile{ID: id, Path: name}
+	if err := r.reg.Apply(context.Background(), []storage.Operation{get}); err != nil {
 		r.t.Fatal(err)
 	}
 	if get.Verified == nil || get.Verified.Cksum != cksum.Checksum(content) {
@@ -294,9 +295,9 @@ func TestTimers(t *testing.T) {
 }
 
 // panics is a store that does not do what it should.
-type panics struct{ session.Files }
+type panics struct{ storage.Files }
 
-func (panics) Create(context.Context, codec.ClientID, string, int64) (session.Incoming, error) {
+func (panics) Create(context.Context, codec.ClientID, string, int64) (storage.Incoming, error) {
 	panic("create")
 }
 
@@ -356,18 +357,18 @@ func TestAPanicInARequestEndsItsConnectionOnly(t *testing.T) {
 
 // gate holds writes back until it is opened.
 type gate struct {
-	session.Files
+	storage.Files
 	open    chan struct{}
 	reached chan struct{}
 	once    sync.Once
 }
 
 type gatedIncoming struct {
-	session.Incoming
+	storage.Incoming
 	g *gate
 }
 
-func (g *gate) Create(ctx context.Context, id codec.ClientID, path string, size int64) (session.Incoming, error) {
+func (g *gate) Create(ctx context.Context, id codec.ClientID, path string, size int64) (storage.Incoming, error) {
 	in, err := g.Files.Create(ctx, id, path, size)
 	return gatedIncoming{in, g}, err
 }

@@ -8,13 +8,8 @@ import (
 	"sealift/storage"
 )
 
-// ErrAlike is a name that is not that of another file of the client, and is on the
-// server's disk: the disk does not tell upper from lower case, or an accented
-// letter from the letter and its accent. The file would take the other's place.
-var ErrAlike = errors.New("the server's disk takes the name for that of another file")
-
 // alikeError is ErrAlike about the file at that path.
-func alikeError(other string) error { return fmt.Errorf("%w: %q", ErrAlike, other) }
+func alikeError(other string) error { return fmt.Errorf("%w: %q", storage.ErrAlike, other) }
 
 // alike keeps apart the transfers under way on such a disk. What is stored or
 // waits for its verdict is in the registry, see [storage.FindAlike]: a transfer is entered

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sealift/session"
+	"sealift/storage"
 )
 
 // conn is one connection: its session's [session.Host].
@@ -112,7 +113,7 @@ func (c *conn) Do(lane session.Lane, work func(ctx context.Context), done func()
 }
 
 // Apply implements [session.Host].
-func (c *conn) Apply(op session.Operation, done func(err error)) {
+func (c *conn) Apply(op storage.Operation, done func(err error)) {
 	c.srv.batches.submit(request{op, func(err error) {
 		if done != nil {
 			c.post(func() { done(err) })

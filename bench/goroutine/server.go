@@ -21,12 +21,13 @@ import (
 	"go.uber.org/zap"
 
 	"sealift/session"
+	"sealift/storage"
 )
 
 // Options configure Serve. Service, Registry and Log are needed.
 type Options struct {
 	Service  *session.Service
-	Registry session.Registry
+	Registry storage.Registry
 	Log      *zap.Logger
 
 	// Workers is how many connections may decrypt or touch the disk at a time.
@@ -170,7 +171,7 @@ func (c *conn) linger() {
 // batcher gives the registry all operations that gathered while it was busy with
 // the ones before, so that one commit serves many connections.
 type batcher struct {
-	reg     session.Registry
+	reg     storage.Registry
 	mu      sync.Mutex
 	some    sync.Cond // pending is not empty, or closed
 	pending []request
@@ -179,11 +180,11 @@ type batcher struct {
 }
 
 type request struct {
-	op   session.Operation
+	op   storage.Operation
 	done func(error) // any goroutine may call it
 }
 
-func newBatcher(reg session.Registry) *batcher {
+func newBatcher(reg storage.Registry) *batcher {
 	b := &batcher{reg: reg, ended: make(chan struct{})}
 	b.some.L = &b.mu
 	go b.run()
@@ -219,7 +220,7 @@ func (b *batcher) run() {
 		if len(batch) == 0 {
 			return
 		}
-		ops := make([]session.Operation, len(batch))
+		ops := make([]storage.Operation, len(batch))
 		for i := range batch {
 			ops[i] = batch[i].op
 		}
@@ -236,7 +237,7 @@ func (b *batcher) run() {
 
 // apply is the registry's Apply. What was asked for before the server began to
 // stop is still done, and a panic fails the batch, not the server.
-func (b *batcher) apply(ops []session.Operation) (err error) {
+func (b *batcher) apply(ops []storage.Operation) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())

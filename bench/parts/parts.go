@@ -23,7 +23,7 @@ import (
 	"sealift/crypto/aescbc"
 	"sealift/crypto/cksum"
 	"sealift/crypto/keys"
-	"sealift/session"
+	"sealift/storage"
 	"sealift/storage/files"
 	"sealift/storage/sqlite"
 )
@@ -221,7 +221,7 @@ func (b *bench) smallFiles() error {
 				return err
 			}
 			n++
-			return store.Commit(ctx, &session.File{
+			return store.Commit(ctx, &storage.File{
 				ID: codec.ClientID{1}, Path: fmt.Sprint("file-", n), Incoming: in.Key(), Size: int64(len(content)), Cksum: sum,
 			})
 		})
@@ -246,10 +246,10 @@ func (b *bench) registry() error {
 		}
 		serial := 0
 		err = b.add(fmt.Sprintf("register, %d a commit", size), "rows", "durable SQLite transactions that add clients", float64(size), func() error {
-			batch := make([]session.Operation, size)
+			batch := make([]storage.Operation, size)
 			for i := range batch {
 				serial++
-				batch[i] = &session.AddClient{ID: codec.ClientID{byte(serial), byte(serial >> 8), byte(serial >> 16)}, Name: fmt.Sprint(serial)}
+				batch[i] = &storage.AddClient{ID: codec.ClientID{byte(serial), byte(serial >> 8), byte(serial >> 16)}, Name: fmt.Sprint(serial)}
 			}
 			return reg.Apply(ctx, batch)
 		})

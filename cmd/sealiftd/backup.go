@@ -12,7 +12,7 @@ import (
 
 	"sealift/internal/bars"
 	"sealift/internal/daemon"
-	"sealift/session"
+	"sealift/storage"
 )
 
 func backupCommand() *cobra.Command {
@@ -38,7 +38,7 @@ the copy without them, and ends with 1.`,
 			err := daemon.Backup(cmd.Context(), dir, to, func(done, total int64) {
 				copied = done
 				bar.Set(done, total)
-			}, func(f session.File, err error) {
+			}, func(f storage.File, err error) {
 				bad++
 				line := fmt.Sprintf("%s: %v\n", shown(f.PathName()), err)
 				if screen.Drawing() && term.IsTerminal(int(os.Stdout.Fd())) {

@@ -15,8 +15,8 @@ import (
 
 	"sealift/client"
 	"sealift/internal/daemon"
-	"sealift/session"
 	"sealift/storage"
+	"sealift/storage/audit"
 	"sealift/storage/files"
 	"sealift/storage/sqlite"
 )
@@ -132,7 +132,7 @@ func demoStored(ctx context.Context, w io.Writer, dir string) error {
 	defer store.Close()
 	stored := 0
 	var wrong error
-	err = storage.Verify(ctx, reg, store, func(f session.File, err error) {
+	err = audit.Verify(ctx, reg, store, func(f storage.File, err error) {
 		stored++
 		state := "read back, cksum equal"
 		if err != nil {

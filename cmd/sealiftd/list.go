@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"sealift/internal/daemon"
-	"sealift/session"
 	"sealift/storage"
+	"sealift/storage/audit"
 	"sealift/storage/files"
 )
 
@@ -25,7 +25,7 @@ type listing struct {
 	json bool
 }
 
-func (l *listing) command(use, short string, run func(ctx context.Context, w io.Writer, reg session.Registry) error) *cobra.Command {
+func (l *listing) command(use, short string, run func(ctx context.Context, w io.Writer, reg storage.Registry) error) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   use,
 		Short: short,
@@ -69,9 +69,9 @@ type clientRow struct {
 
 func clientsCommand() *cobra.Command {
 	l := new(listing)
-	return l.command("clients", "List the clients that the registry holds", func(ctx context.Context, w io.Writer, reg session.Registry) error {
+	return l.command("clients", "List the clients that the registry holds", func(ctx context.Context, w io.Writer, reg storage.Registry) error {
 		return l.print(w, []string{"ID", "NAME", "KEY", "LAST SEEN"}, func(line func(any, ...string) error) error {
-			return reg.Clients(ctx, func(c session.Client) error {
+			return reg.Clients(ctx, func(c storage.Client) error {
 				row := clientRow{ID: c.ID.String(), Name: c.Name, Key: c.PublicKey != nil}
 				seen := "-"
 				if !c.LastSeen.IsZero() {
@@ -103,9 +103,9 @@ type fileRow struct {
 
 func filesCommand() *cobra.Command {
 	l := new(listing)
-	return l.command("files", "List the files that the registry holds", func(ctx context.Context, w io.Writer, reg session.Registry) error {
+	return l.command("files", "List the files that the registry holds", func(ctx context.Context, w io.Writer, reg storage.Registry) error {
 		return l.print(w, []string{"PATH", "SIZE", "CKSUM", "VERIFIED", "MISSING", "RECEIVED"}, func(line func(any, ...string) error) error {
-			return reg.Files(ctx, func(f session.File) error {
+			return reg.Files(ctx, func(f storage.File) error {
 				row := rowOf(f)
 				return line(row, shown(row.Path), strconv.FormatInt(row.Size, 10), strconv.FormatUint(uint64(row.Cksum), 10),
 					yes(row.Verified), yes(row.Missing), row.Received.Local().Format(time.DateTime))
@@ -114,7 +114,7 @@ func filesCommand() *cobra.Command {
 	})
 }
 
-func rowOf(f session.File) fileRow {
+func rowOf(f storage.File) fileRow {
 	return fileRow{
 		Client: f.ID.String(), FileName: f.FileName, Path: f.PathName(),
 		Verified: f.Verified, Missing: f.Missing, Size: f.Size, Cksum: f.Cksum, Received: f.Received,
@@ -129,7 +129,7 @@ type verifyRow struct {
 
 func verifyCommand() *cobra.Command {
 	l := new(listing)
-	cmd := l.command("verify", "Read every stored file again and compare it with the checksum of its upload", func(ctx context.Context, w io.Writer, reg session.Registry) error {
+	cmd := l.command("verify", "Read every stored file again and compare it with the checksum of its upload", func(ctx context.Context, w io.Writer, reg storage.Registry) error {
 		store, err := files.OpenReadOnly(l.dir)
 		if err != nil {
 			return err
@@ -141,7 +141,7 @@ func verifyCommand() *cobra.Command {
 		encode := json.NewEncoder(w)
 		ctx, stop := context.WithCancelCause(ctx)
 		defer stop(nil)
-		err = storage.Verify(ctx, reg, store, func(f session.File, err error) {
+		err = audit.Verify(ctx, reg, store, func(f storage.File, err error) {
 			row := verifyRow{fileRow: rowOf(f), OK: err == nil}
 			if err == nil {
 				good++

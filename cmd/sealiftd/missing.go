@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"sealift/internal/daemon"
-	"sealift/session"
 	"sealift/storage"
+	"sealift/storage/audit"
 	"sealift/storage/files"
 	"sealift/storage/sqlite"
 )
@@ -70,7 +70,7 @@ again. It works beside a running server.`,
 			}
 			defer store.Close()
 			n := 0
-			err = storage.ForgetMissing(ctx, reg, store, k.dryRun, func(f session.File) {
+			err = audit.ForgetMissing(ctx, reg, store, k.dryRun, func(f storage.File) {
 				n++
 				fmt.Fprintln(w, shown(f.PathName()))
 			})
@@ -96,7 +96,7 @@ The server must be stopped.`,
 			}
 			defer func() { err = errors.Join(err, store.Close()) }()
 			taken, left := 0, 0
-			err = storage.TakeStrays(ctx, reg, store, time.Now(), k.dryRun, func(f session.File, err error) {
+			err = audit.TakeStrays(ctx, reg, store, time.Now(), k.dryRun, func(f storage.File, err error) {
 				if err != nil {
 					left++
 					fmt.Fprintf(w, "%s: %v\n", shown(f.PathName()), err)

@@ -10,8 +10,8 @@ import (
 	"runtime"
 	"strings"
 
-	"sealift/session"
 	"sealift/storage"
+	"sealift/storage/audit"
 	"sealift/storage/files"
 	"sealift/storage/sqlite"
 )
@@ -24,11 +24,11 @@ const partialSuffix = ".partial"
 // must be an empty folder or not there. It is made as dest.partial and renamed
 // when it is complete and on the disk. progress is called with how many bytes of
 // how many are copied. wrong is called with each file that is not as it was
-// uploaded, see [storage.Backup]; the copy is made without them.
+// uploaded, see [audit.Backup]; the copy is made without them.
 //
-// After an error there is no copy, unless the error wraps [session.ErrBadRows]:
+// After an error there is no copy, unless the error wraps [storage.ErrBadRows]:
 // then it was made of all but what cannot be understood.
-func Backup(ctx context.Context, dir, dest string, progress func(done, total int64), wrong func(session.File, error)) (err error) {
+func Backup(ctx context.Context, dir, dest string, progress func(done, total int64), wrong func(storage.File, error)) (err error) {
 	if dest, err = checkDest(dir, dest); err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func Backup(ctx context.Context, dir, dest string, progress func(done, total int
 	if bad == nil {
 		bad = fill(ctx, dir, partial, reg, store, progress, wrong)
 	}
-	if bad == nil || errors.Is(bad, session.ErrBadRows) {
+	if bad == nil || errors.Is(bad, storage.ErrBadRows) {
 		if err = finish(partial, dest); err == nil {
 			return bad
 		}
@@ -102,7 +102,7 @@ func removeEmpty(dest string) error {
 
 // fill makes the backup in partial.
 func fill(ctx context.Context, dir, partial string, reg *sqlite.Registry, store *files.Store,
-	progress func(done, total int64), wrong func(session.File, error)) (err error) {
+	progress func(done, total int64), wrong func(storage.File, error)) (err error) {
 	database := filepath.Join(partial, DatabaseName)
 	if err := reg.CopyTo(ctx, database); err != nil {
 		return err
@@ -118,19 +118,19 @@ func fill(ctx context.Context, dir, partial string, reg *sqlite.Registry, store 
 	}
 	defer func() { err = errors.Join(err, toStore.Close()) }()
 	var done, total int64
-	err = to.Files(ctx, func(f session.File) error {
+	err = to.Files(ctx, func(f storage.File) error {
 		if f.Verified {
 			total += f.Size
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, session.ErrBadRows) {
+	if err != nil && !errors.Is(err, storage.ErrBadRows) {
 		return err
 	}
 	if err := copySetting(dir, partial, "port.info"); err != nil {
 		return err
 	}
-	return storage.Backup(ctx, reg, store, to, toStore, func(n int64) {
+	return audit.Backup(ctx, reg, store, to, toStore, func(n int64) {
 		done += n
 		progress(done, total)
 	}, wrong)

@@ -18,6 +18,7 @@ import (
 	"sealift/eventloop"
 	"sealift/internal/infofile"
 	"sealift/session"
+	"sealift/storage"
 	"sealift/storage/files"
 )
 
@@ -67,7 +68,7 @@ type Config struct {
 
 	// WrapFiles, if not nil, puts something between the sessions and the store:
 	// a disk that is slow, or fails.
-	WrapFiles func(session.Files) session.Files
+	WrapFiles func(storage.Files) storage.Files
 }
 
 // Run serves until ctx ends and everything is drained. started is called with
@@ -124,7 +125,7 @@ func Run(ctx context.Context, cfg Config, started func(addr *net.TCPAddr)) (err 
 	}
 	defer func() { err = errors.Join(err, registry.Close()) }()
 
-	var content session.Files = store
+	var content storage.Files = store
 	if cfg.WrapFiles != nil {
 		content = cfg.WrapFiles(store)
 	}

@@ -14,6 +14,7 @@ import (
 	"sealift/codec"
 	"sealift/session"
 	"sealift/storage"
+	"sealift/storage/audit"
 	"sealift/storage/files"
 	"sealift/storage/memory"
 	"sealift/storage/sqlite"
@@ -24,7 +25,7 @@ import (
 var ErrNoRecords = errors.New("there are stored files, and no record of any client")
 
 // openRegistry opens the registry that goes with store.
-func openRegistry(ctx context.Context, cfg *Config, store *files.Store) (session.Registry, error) {
+func openRegistry(ctx context.Context, cfg *Config, store *files.Store) (storage.Registry, error) {
 	switch cfg.Registry {
 	case "", "sqlite":
 		return openDatabase(ctx, cfg, store)
@@ -35,7 +36,7 @@ func openRegistry(ctx context.Context, cfg *Config, store *files.Store) (session
 }
 
 // openDatabase opens the database, unless it is empty beside stored files.
-func openDatabase(ctx context.Context, cfg *Config, store *files.Store) (session.Registry, error) {
+func openDatabase(ctx context.Context, cfg *Config, store *files.Store) (storage.Registry, error) {
 	path := filepath.Join(cfg.Dir, DatabaseName)
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		// Looked at before the database is made: nothing of it is to stay.
@@ -59,7 +60,7 @@ func openDatabase(ctx context.Context, cfg *Config, store *files.Store) (session
 
 // openMemory makes a registry in memory, unless there is a database: what that
 // waits for would be removed as something that no record knows.
-func openMemory(ctx context.Context, cfg *Config, store *files.Store) (session.Registry, error) {
+func openMemory(ctx context.Context, cfg *Config, store *files.Store) (storage.Registry, error) {
 	path := filepath.Join(cfg.Dir, DatabaseName)
 	if _, err := os.Lstat(path); err == nil {
 		return nil, &Hinted{
@@ -110,9 +111,9 @@ func hasStored(ctx context.Context, store *files.Store) (bool, error) {
 }
 
 // isEmpty reports whether reg has no client.
-func isEmpty(ctx context.Context, reg session.Registry) (bool, error) {
-	err := reg.Clients(ctx, func(session.Client) error { return errFound })
-	if errors.Is(err, errFound) || errors.Is(err, session.ErrBadRows) {
+func isEmpty(ctx context.Context, reg storage.Registry) (bool, error) {
+	err := reg.Clients(ctx, func(storage.Client) error { return errFound })
+	if errors.Is(err, errFound) || errors.Is(err, storage.ErrBadRows) {
 		return false, nil
 	}
 	return err == nil, err
@@ -147,16 +148,16 @@ func explainNoDatabase(ctx context.Context, dir string, err error) error {
 
 // recoverStorage puts the storage in order. missing is how many stored files were
 // not found.
-func recoverStorage(ctx context.Context, cfg *Config, service *session.Service, reg session.Registry, store *files.Store) (missing int, err error) {
+func recoverStorage(ctx context.Context, cfg *Config, service *session.Service, reg storage.Registry, store *files.Store) (missing int, err error) {
 	o := storageOptions(cfg, service, time.Now())
-	var waiting []session.File
-	o.Waiting = func(f *session.File) { waiting = append(waiting, *f) }
-	report, err := storage.Recover(ctx, reg, store, o)
-	var gone *storage.FilesGoneError
+	var waiting []storage.File
+	o.Waiting = func(f *storage.File) { waiting = append(waiting, *f) }
+	report, err := audit.Recover(ctx, reg, store, o)
+	var gone *audit.FilesGoneError
 	if errors.As(err, &gone) {
 		return 0, &Hinted{Err: err, Hint: "Is the right disk mounted? To start without them: sealiftd forget-missing --dir " + cfg.Dir}
 	}
-	var alike *storage.AlikeError
+	var alike *audit.AlikeError
 	if errors.As(err, &alike) {
 		return 0, &Hinted{Err: err, Hint: "Move " + cfg.Dir + " to a disk that tells them apart: one of each two was lost when it came here. " +
 			"Put the files back from a backup, then start the server there."}
@@ -167,7 +168,7 @@ func recoverStorage(ctx context.Context, cfg *Config, service *session.Service, 
 	for _, f := range waiting {
 		service.Waiting(f.ID, session.Occupies(f.Size))
 	}
-	missing = report[storage.Missing]
+	missing = report[audit.Missing]
 	if missing > 0 {
 		cfg.Log.Error("stored files were not found; they are marked as missing", zap.Int("count", missing))
 	}
@@ -175,11 +176,11 @@ func recoverStorage(ctx context.Context, cfg *Config, service *session.Service, 
 	return missing, nil
 }
 
-func storageOptions(cfg *Config, service *session.Service, now time.Time) storage.Options {
-	return storage.Options{
+func storageOptions(cfg *Config, service *session.Service, now time.Time) audit.Options {
+	return audit.Options{
 		UnverifiedTTL: cfg.UnverifiedTTL, Now: now,
 		Dropped: service.Dropped,
-		Log: func(f storage.Finding) {
+		Log: func(f audit.Finding) {
 			cfg.Log.Warn("storage", zap.String("finding", string(f.Event)), zap.String("client", f.File.ID.String()),
 				zap.String("path", f.File.Path), zap.String("incoming", f.File.Incoming), zap.Error(f.Err))
 		},
@@ -191,7 +192,7 @@ const expireEvery = 10 * time.Minute
 
 // maintain removes what nobody needs any more, beside the server, until ctx ends.
 // missing is how many stored files were not found at the start.
-func maintain(ctx context.Context, cfg *Config, missing int, service *session.Service, reg session.Registry, store *files.Store) {
+func maintain(ctx context.Context, cfg *Config, missing int, service *session.Service, reg storage.Registry, store *files.Store) {
 	// Where files are missing, an empty folder may be the place of a disk that is
 	// not mounted.
 	if missing == 0 {
@@ -208,7 +209,7 @@ func maintain(ctx context.Context, cfg *Config, missing int, service *session.Se
 		case now := <-ticker.C:
 			o := storageOptions(cfg, service, now)
 			o.Exclusive = service.Exclusive
-			if _, err := storage.Expire(ctx, reg, store, o); err != nil && ctx.Err() == nil {
+			if _, err := audit.Expire(ctx, reg, store, o); err != nil && ctx.Err() == nil {
 				cfg.Log.Error("removing what is unverified failed", zap.Error(err))
 			}
 		}

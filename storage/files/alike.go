@@ -40,7 +40,7 @@ func visible(r rune) rune {
 	return r
 }
 
-// Folds implements session.Files.
+// Folds implements storage.Files.
 func (s *Store) Folds() func(path string) string {
 	if s.folding == (Folding{}) {
 		return nil

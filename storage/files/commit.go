@@ -10,7 +10,7 @@ import (
 	"path"
 
 	"sealift/crypto/cksum"
-	"sealift/session"
+	"sealift/storage"
 )
 
 // maxTries is how often Commit enters the folder of a file, if somebody removes
@@ -20,9 +20,9 @@ const maxTries = 10
 // errFolderGoes is a folder that was removed as often as Commit made it.
 var errFolderGoes = errors.New("the file's folder is removed again and again")
 
-// Commit implements session.Files: the content is synced first, then renamed into
+// Commit implements storage.Files: the content is synced first, then renamed into
 // its place, then the folder is synced.
-func (s *Store) Commit(ctx context.Context, f *session.File) error {
+func (s *Store) Commit(ctx context.Context, f *storage.File) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -30,7 +30,7 @@ func (s *Store) Commit(ctx context.Context, f *session.File) error {
 		return errReadOnly
 	}
 	if !isKey(f.Incoming) {
-		return session.ErrNotStored
+		return storage.ErrNotStored
 	}
 	defer s.locks.lock(f.ID.String() + "/" + f.Path)()
 	if err := s.atHome(); err != nil {
@@ -51,7 +51,7 @@ var errGone = errors.New("the incoming file is gone")
 
 // move moves an incoming file to its place. synced says that its content is durable
 // already. errGone if there is none.
-func (s *Store) move(f *session.File, synced bool) error {
+func (s *Store) move(f *storage.File, synced bool) error {
 	for range maxTries {
 		info, err := s.complete(f)
 		if err != nil {
@@ -80,8 +80,8 @@ func (s *Store) move(f *session.File, synced bool) error {
 // moveInto moves an incoming file, which info describes, into at. If it was not moved and there is no
 // error, the folder went, and the caller tries again. It sets synced once the
 // content is durable.
-func (s *Store) moveInto(at *target, f *session.File, info fs.FileInfo, synced *bool) (moved bool, err error) {
-	if err := at.check(); err != nil && !errors.Is(err, session.ErrNotStored) {
+func (s *Store) moveInto(at *target, f *storage.File, info fs.FileInfo, synced *bool) (moved bool, err error) {
+	if err := at.check(); err != nil && !errors.Is(err, storage.ErrNotStored) {
 		return false, err
 	}
 	if !*synced {
@@ -115,14 +115,14 @@ func (s *Store) moveInto(at *target, f *session.File, info fs.FileInfo, synced *
 		return true, nil
 	}
 	if err := s.syncFolder(at.dir, at.folder); err != nil {
-		return true, fmt.Errorf("%w: %w", session.ErrPlaceNotDurable, err)
+		return true, fmt.Errorf("%w: %w", storage.ErrPlaceNotDurable, err)
 	}
 	return true, nil
 }
 
 // complete looks at an incoming file: errGone if there is none, ErrNotStored if it
 // is not what f says.
-func (s *Store) complete(f *session.File) (fs.FileInfo, error) {
+func (s *Store) complete(f *storage.File) (fs.FileInfo, error) {
 	info, err := s.incoming.Lstat(inFolder(f.Incoming))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -130,9 +130,9 @@ func (s *Store) complete(f *session.File) (fs.FileInfo, error) {
 	case err != nil:
 		return nil, err
 	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%w: the incoming file is a %s", session.ErrNotStored, kind(info.Mode()))
+		return nil, fmt.Errorf("%w: the incoming file is a %s", storage.ErrNotStored, kind(info.Mode()))
 	case info.Size() != f.Size:
-		return nil, fmt.Errorf("%w: the incoming file has %d bytes instead of %d", session.ErrNotStored, info.Size(), f.Size)
+		return nil, fmt.Errorf("%w: the incoming file has %d bytes instead of %d", storage.ErrNotStored, info.Size(), f.Size)
 	}
 	return info, nil
 }
@@ -168,17 +168,17 @@ func (s *Store) syncIncoming(key string) error {
 //
 // The sync of the folder may have failed, and only an entry that is made anew is
 // certain to be written by the next one. So the file is moved back first.
-func (s *Store) commitAgain(ctx context.Context, f *session.File) error {
+func (s *Store) commitAgain(ctx context.Context, f *storage.File) error {
 	at, err := s.find(f.ID, f.Path)
 	if errors.Is(err, ErrObstructed) {
-		return fmt.Errorf("%w: %w", session.ErrNotStored, err)
+		return fmt.Errorf("%w: %w", storage.ErrNotStored, err)
 	}
 	if err != nil {
 		return err
 	}
 	defer at.close()
 	if at.info.Size() != f.Size {
-		return fmt.Errorf("%w: in its place are %d bytes instead of %d", session.ErrNotStored, at.info.Size(), f.Size)
+		return fmt.Errorf("%w: in its place are %d bytes instead of %d", storage.ErrNotStored, at.info.Size(), f.Size)
 	}
 	if err := s.verify(ctx, at, f); err != nil || !s.fsync {
 		return err
@@ -191,13 +191,13 @@ func (s *Store) commitAgain(ctx context.Context, f *session.File) error {
 		return notStored(err)
 	}
 	if err = s.move(f, true); errors.Is(err, errGone) {
-		return session.ErrNotStored
+		return storage.ErrNotStored
 	}
 	return err
 }
 
 // verify makes the content in a place durable and compares it with f.
-func (s *Store) verify(ctx context.Context, at *target, f *session.File) error {
+func (s *Store) verify(ctx context.Context, at *target, f *storage.File) error {
 	r, err := at.dir.OpenFile(at.name, os.O_RDWR, 0)
 	if err != nil {
 		return notStored(err)
@@ -205,7 +205,7 @@ func (s *Store) verify(ctx context.Context, at *target, f *session.File) error {
 	defer r.Close()
 	if s.fsync {
 		if err := s.step(SyncFile, s.below(at.folder+"/"+at.name), "", r.Sync); err != nil {
-			return fmt.Errorf("%w: %w", session.ErrPlaceNotDurable, err)
+			return fmt.Errorf("%w: %w", storage.ErrPlaceNotDurable, err)
 		}
 		dropCache(r)
 	}
@@ -214,7 +214,7 @@ func (s *Store) verify(ctx context.Context, at *target, f *session.File) error {
 		return err
 	}
 	if sum.Sum32() != f.Cksum {
-		return fmt.Errorf("%w: in its place is content of another checksum", session.ErrNotStored)
+		return fmt.Errorf("%w: in its place is content of another checksum", storage.ErrNotStored)
 	}
 	return nil
 }

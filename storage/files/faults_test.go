@@ -10,7 +10,7 @@ import (
 	"sync"
 	"testing"
 
-	"sealift/session"
+	"sealift/storage"
 )
 
 var errDisk = errors.New("the disk failed")
@@ -107,14 +107,14 @@ func faulty(t *testing.T, o Options) (*Store, *disk, string) {
 	return s, d, dir
 }
 
-func commit(t testing.TB, s *Store, f *session.File) {
+func commit(t testing.TB, s *Store, f *storage.File) {
 	t.Helper()
 	if err := s.Commit(t.Context(), f); err != nil {
 		t.Fatalf("Commit: %v", err)
 	}
 }
 
-func wantCommit(t testing.TB, s *Store, f *session.File, want error) {
+func wantCommit(t testing.TB, s *Store, f *storage.File, want error) {
 	t.Helper()
 	if err := s.Commit(t.Context(), f); !errors.Is(err, want) {
 		t.Errorf("Commit: %v, want %v", err, want)
@@ -163,7 +163,7 @@ func TestFailedSyncOfContentIsFinal(t *testing.T) {
 			s, d, dir := faulty(t, Options{})
 			f := waiting(receive(t, s, newer), "docs/a", newer)
 			fail(d, f.Incoming)
-			wantCommit(t, s, f, session.ErrNotDurable)
+			wantCommit(t, s, f, storage.ErrNotDurable)
 			wantFile(t, dir, "docs/a", older)
 			stuck := strings.Contains(name, "removed")
 			if left := leftIncoming(t, dir); len(left) != 0 && !stuck {
@@ -171,9 +171,9 @@ func TestFailedSyncOfContentIsFinal(t *testing.T) {
 			}
 			d.repair()
 			if stuck {
-				wantCommit(t, s, f, session.ErrNotDurable)
+				wantCommit(t, s, f, storage.ErrNotDurable)
 			}
-			wantCommit(t, s, f, session.ErrNotStored)
+			wantCommit(t, s, f, storage.ErrNotStored)
 			if left := leftIncoming(t, dir); len(left) != 0 {
 				t.Errorf("left %v", left)
 			}
@@ -197,9 +197,9 @@ func TestFailedCloseOfAKeptFileIsFinal(t *testing.T) {
 		other := waiting(receive(t, s, "other"), "docs/b", "other")
 		d.repair()
 		if removable {
-			wantCommit(t, s, f, session.ErrNotStored)
+			wantCommit(t, s, f, storage.ErrNotStored)
 		} else {
-			wantCommit(t, s, f, session.ErrNotDurable)
+			wantCommit(t, s, f, storage.ErrNotDurable)
 		}
 		wantFile(t, dir, "docs/a", older)
 		commit(t, s, other)
@@ -214,7 +214,7 @@ func TestFailedSyncOfTheFolder(t *testing.T) {
 	d.failAfter("docs", SyncFolder)
 	for range 2 {
 		d.taken()
-		wantCommit(t, s, f, session.ErrPlaceNotDurable)
+		wantCommit(t, s, f, storage.ErrPlaceNotDurable)
 		wantFile(t, dir, "docs/a", newer)
 	}
 	d.repair()
@@ -237,7 +237,7 @@ func TestFailedSyncOfWhatIsInThePlace(t *testing.T) {
 	f := waiting(receive(t, s, newer), "docs/a", newer)
 	commit(t, s, f)
 	d.failAfter("docs/a", SyncFile)
-	wantCommit(t, s, f, session.ErrPlaceNotDurable)
+	wantCommit(t, s, f, storage.ErrPlaceNotDurable)
 	wantFile(t, dir, "docs/a", newer)
 }
 
@@ -249,7 +249,7 @@ func TestFailedSyncAboveTheFolder(t *testing.T) {
 	for _, above := range []string{aliceFolder, aliceFolder + "/x", aliceFolder + "/x/y"} {
 		d.failAfter(above, SyncFolder)
 		err := s.Commit(t.Context(), f)
-		if !errors.Is(err, errDisk) || errors.Is(err, session.ErrNotDurable) || errors.Is(err, session.ErrPlaceNotDurable) {
+		if !errors.Is(err, errDisk) || errors.Is(err, storage.ErrNotDurable) || errors.Is(err, storage.ErrPlaceNotDurable) {
 			t.Errorf("%s: %v, want an error after which Commit may be called again", above, err)
 		}
 		if _, err := os.Stat(filepath.Join(dir, aliceFolder, "x")); !errors.Is(err, os.ErrNotExist) {

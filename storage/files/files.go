@@ -25,7 +25,7 @@ import (
 	"sync"
 
 	"sealift/codec"
-	"sealift/session"
+	"sealift/storage"
 )
 
 var (
@@ -34,7 +34,7 @@ var (
 	// ErrObstructed is a place for a file that cannot be used: something that is
 	// no regular file is there, or a symbolic link or a file where a folder of
 	// the path should be.
-	ErrObstructed = session.ErrObstructed
+	ErrObstructed = storage.ErrObstructed
 )
 
 const (
@@ -70,7 +70,7 @@ type Options struct {
 	// DefaultMaxOpen, below zero is none.
 	MaxOpen int
 	// MinFree is how many bytes stay free on the file system: content is refused
-	// with session.ErrFull that would take them. Zero is none. A file system that
+	// with storage.ErrFull that would take them. Zero is none. A file system that
 	// does not say how large it is is not checked.
 	MinFree int64
 	// FileMode and DirMode are the permissions of stored files, and of the folders
@@ -85,7 +85,7 @@ type Options struct {
 	Faults *Faults
 }
 
-// Store is a session.Files in a directory. It is safe for concurrent use; an
+// Store is a storage.Files in a directory. It is safe for concurrent use; an
 // Incoming or a Scratch of it belongs to one goroutine at a time. Besides the
 // files that MaxOpen allows, it holds 4 descriptors, and up to 4 in each call
 // under way.
@@ -114,7 +114,7 @@ type Store struct {
 	spoilt   map[string]error    // incoming files, by key; see spoil
 }
 
-var _ session.Files = (*Store)(nil)
+var _ storage.Files = (*Store)(nil)
 
 // Open opens the store in dir/files, and makes it first if there is none. It
 // fails with ErrLocked if another process has it open.
@@ -271,9 +271,9 @@ func (s *Store) Close() error {
 	return errors.Join(errs...)
 }
 
-// Create begins an incoming file. It implements session.Files. The file comes
+// Create begins an incoming file. It implements storage.Files. The file comes
 // into being with its first Write, or with Close if there is none.
-func (s *Store) Create(ctx context.Context, id codec.ClientID, path string, size int64) (session.Incoming, error) {
+func (s *Store) Create(ctx context.Context, id codec.ClientID, path string, size int64) (storage.Incoming, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -292,11 +292,11 @@ func (s *Store) Create(ctx context.Context, id codec.ClientID, path string, size
 	return in, nil
 }
 
-// Scratch implements session.Files. The room is a file beside the incoming
+// Scratch implements storage.Files. The room is a file beside the incoming
 // ones: an unlinked one would need its descriptor for as long as it lives. A
 // process that is killed leaves it behind, and the next Open removes it. It
 // comes into being with the first WriteAt.
-func (s *Store) Scratch(ctx context.Context) (session.Scratch, error) {
+func (s *Store) Scratch(ctx context.Context) (storage.Scratch, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -306,7 +306,7 @@ func (s *Store) Scratch(ctx context.Context) (session.Scratch, error) {
 	return &scratch{newFile(s, inFolder(newKey())+scratchSuffix)}, nil
 }
 
-// Discard implements session.Files.
+// Discard implements storage.Files.
 func (s *Store) Discard(ctx context.Context, key string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -329,7 +329,7 @@ func (s *Store) Discard(ctx context.Context, key string) error {
 	return nil
 }
 
-// Open implements session.Files.
+// Open implements storage.Files.
 func (s *Store) Open(ctx context.Context, key string, id codec.ClientID, path string) (io.ReadCloser, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -344,7 +344,7 @@ func (s *Store) Open(ctx context.Context, key string, id codec.ClientID, path st
 func (s *Store) open(key string, id codec.ClientID, path string) (*os.File, error) {
 	if key != "" {
 		if !isKey(key) || s.incoming == nil {
-			return nil, session.ErrNotStored
+			return nil, storage.ErrNotStored
 		}
 		f, err := s.incoming.Open(inFolder(key))
 		if err != nil {
@@ -373,7 +373,7 @@ func (s *Store) Size(ctx context.Context, key string, id codec.ClientID, path st
 	}
 	if key != "" {
 		if !isKey(key) || s.incoming == nil {
-			return 0, session.ErrNotStored
+			return 0, storage.ErrNotStored
 		}
 		info, err := s.incoming.Lstat(inFolder(key))
 		if err != nil {
@@ -397,7 +397,7 @@ func (s *Store) Size(ctx context.Context, key string, id codec.ClientID, path st
 // notStored puts our error in the place of the system's.
 func notStored(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return session.ErrNotStored
+		return storage.ErrNotStored
 	}
 	return err
 }

@@ -13,7 +13,7 @@ import (
 
 	"sealift/codec"
 	"sealift/crypto/cksum"
-	"sealift/session"
+	"sealift/storage"
 	"sealift/storage/storagetest"
 )
 
@@ -30,8 +30,8 @@ func open(t testing.TB, dir string, o Options) *Store {
 }
 
 // waiting is alice's file at path, complete in the incoming file key.
-func waiting(key, path, data string) *session.File {
-	return &session.File{
+func waiting(key, path, data string) *storage.File {
+	return &storage.File{
 		ID: alice, FileName: path, Path: path, Incoming: key,
 		Size: int64(len(data)), Cksum: cksum.Checksum([]byte(data)),
 	}
@@ -60,7 +60,7 @@ func TestFiles(t *testing.T) {
 		"unsynced": {MaxOpen: -1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			storagetest.TestFiles(t, func(t *testing.T) session.Files { return open(t, t.TempDir(), o) })
+			storagetest.TestFiles(t, func(t *testing.T) storage.Files { return open(t, t.TempDir(), o) })
 		})
 	}
 }
@@ -266,7 +266,7 @@ func TestRemovedFolderComesBack(t *testing.T) {
 		if err := os.RemoveAll(filepath.Join(dir, "files", alice.String())); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Open(t.Context(), "", alice, "a/b/c"); !errors.Is(err, session.ErrNotStored) {
+		if _, err := s.Open(t.Context(), "", alice, "a/b/c"); !errors.Is(err, storage.ErrNotStored) {
 			t.Errorf("Open: %v, want ErrNotStored", err)
 		}
 	}

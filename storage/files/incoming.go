@@ -7,7 +7,7 @@ import (
 	"os"
 	"path"
 
-	"sealift/session"
+	"sealift/storage"
 )
 
 // file is a file in the incoming folder that is opened when it is used, and
@@ -135,7 +135,7 @@ const maxAhead = 64 << 20
 // flushEvery is how many bytes gather before they are sent to the disk.
 const flushEvery = 8 << 20
 
-// incoming is a session.Incoming.
+// incoming is a storage.Incoming.
 type incoming struct {
 	file
 	key        string
@@ -191,7 +191,7 @@ func (in *incoming) reserve(f *os.File, end int64) error {
 		in.reserved = to
 	case errors.Is(err, errors.ErrUnsupported):
 		in.unreserved = true
-	case !errors.Is(err, session.ErrFull): // there may be room for p yet
+	case !errors.Is(err, storage.ErrFull): // there may be room for p yet
 		return err
 	}
 	return nil
@@ -225,7 +225,7 @@ func (in *incoming) Close() error {
 	return nil
 }
 
-// scratch is a session.Scratch.
+// scratch is a storage.Scratch.
 type scratch struct{ file }
 
 func (s *scratch) ReadAt(p []byte, off int64) (int, error) {

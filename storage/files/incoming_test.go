@@ -5,14 +5,14 @@ import (
 	"slices"
 	"testing"
 
-	"sealift/session"
+	"sealift/storage"
 )
 
 // An empty file comes into being with Close, which says so if it could not. It is
 // synced through the descriptor that made it, like any other.
 func TestEmptyFile(t *testing.T) {
 	s, d, dir := faulty(t, Options{})
-	begin := func() session.Incoming {
+	begin := func() storage.Incoming {
 		in, err := s.Create(t.Context(), alice, "docs/a", 0)
 		if err != nil {
 			t.Fatal(err)
@@ -53,7 +53,7 @@ func TestFailedDiscard(t *testing.T) {
 	f := waiting(receive(t, s, newer), "docs/a", newer)
 	d.fail(f.Incoming, SyncFile, Remove)
 	for range 2 {
-		wantCommit(t, s, f, session.ErrNotDurable)
+		wantCommit(t, s, f, storage.ErrNotDurable)
 		if err := s.Discard(t.Context(), f.Incoming); !errors.Is(err, errDisk) {
 			t.Errorf("Discard: %v, want that the disk failed", err)
 		}
@@ -66,6 +66,6 @@ func TestFailedDiscard(t *testing.T) {
 	if left := leftIncoming(t, dir); len(left) != 0 || len(s.spoilt) != 0 {
 		t.Errorf("left %v, and remembered as spoilt %v", left, s.spoilt)
 	}
-	wantCommit(t, s, f, session.ErrNotStored)
+	wantCommit(t, s, f, storage.ErrNotStored)
 	wantFile(t, dir, "docs/a", older)
 }

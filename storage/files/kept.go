@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"sync"
 
-	"sealift/session"
+	"sealift/storage"
 )
 
 // kept are the complete incoming files that are still open, so that Commit syncs
@@ -91,7 +91,7 @@ func (s *Store) spoil(key string, cause error) error {
 	} else {
 		s.spoilt[key] = cause
 	}
-	return errors.Join(fmt.Errorf("%w: %w", session.ErrNotDurable, cause), rm)
+	return errors.Join(fmt.Errorf("%w: %w", storage.ErrNotDurable, cause), rm)
 }
 
 // isSpoilt returns why an incoming file is spoilt that could not be removed.

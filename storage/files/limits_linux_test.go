@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sealift/session"
+	"sealift/storage"
 )
 
 func openDescriptors(t *testing.T) int {
@@ -29,8 +29,8 @@ func TestDescriptorBudget(t *testing.T) {
 	const maxOpen = 8
 	s := open(t, t.TempDir(), Options{MaxOpen: maxOpen})
 	before := openDescriptors(t)
-	var incoming []session.Incoming
-	var scratch []session.Scratch
+	var incoming []storage.Incoming
+	var scratch []storage.Scratch
 	for range 50 {
 		in, err := s.Create(t.Context(), alice, "new", 1<<20)
 		if err != nil {

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"sealift/codec"
-	"sealift/session"
+	"sealift/storage"
 )
 
 // While the directory is not where it was opened, nothing is acknowledged; once it
@@ -76,7 +76,7 @@ func TestFileWhereTheStoreWas(t *testing.T) {
 	if err := errors.Join(os.Rename(dir, dir+" away"), os.WriteFile(dir, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Commit(t.Context(), f); err == nil || errors.Is(err, session.ErrNotStored) {
+	if err := s.Commit(t.Context(), f); err == nil || errors.Is(err, storage.ErrNotStored) {
 		t.Errorf("Commit: %v, want an error after which Commit may be called again", err)
 	}
 	if err := errors.Join(os.Remove(dir), os.Rename(dir+" away", dir)); err != nil {

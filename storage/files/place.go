@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"sealift/codec"
-	"sealift/session"
+	"sealift/storage"
 )
 
 // target is the place of a file.
@@ -74,7 +74,7 @@ func (s *Store) find(id codec.ClientID, path string) (*target, error) {
 // or abandons the target.
 func (s *Store) enterAll(id codec.ClientID, path string, create bool) (*target, error) {
 	if !storable(path) {
-		return nil, session.ErrPath
+		return nil, storage.ErrPath
 	}
 	elements := strings.Split(path, "/")
 	t := &target{store: s, dir: s.root, name: elements[len(elements)-1]}

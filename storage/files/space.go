@@ -6,7 +6,7 @@ import (
 	"math"
 	"sync"
 
-	"sealift/session"
+	"sealift/storage"
 )
 
 // DefaultMinFree is how many bytes stay free on the file system, unless an
@@ -52,7 +52,7 @@ func (sp *space) take(n int64, fresh bool) error {
 		}
 		sp.left, sp.granted = free-sp.reserve-sp.pending, 0
 		if n > sp.left || sp.left < 0 {
-			return fmt.Errorf("%w of %d bytes: %d are free", session.ErrFull, sp.reserve, free)
+			return fmt.Errorf("%w of %d bytes: %d are free", storage.ErrFull, sp.reserve, free)
 		}
 	}
 	sp.granted += n
@@ -109,7 +109,7 @@ func blocks(n uint64, size int64) int64 {
 // full puts our error before the system's.
 func full(err error) error {
 	if err != nil && lacksSpace(err) {
-		return fmt.Errorf("%w: %w", session.ErrFull, err)
+		return fmt.Errorf("%w: %w", storage.ErrFull, err)
 	}
 	return err
 }

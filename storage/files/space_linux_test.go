@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"testing"
 
-	"sealift/session"
+	"sealift/storage"
 )
 
 // small is a disk of so many free bytes, which what is written takes away.
@@ -50,7 +50,7 @@ func TestReserveOfSpace(t *testing.T) {
 					w = func(p []byte) (int, error) { return sc.WriteAt(p, int64(i)*1000) }
 				}
 				if _, err := w(make([]byte, 1000)); err != nil {
-					if !errors.Is(err, session.ErrFull) {
+					if !errors.Is(err, storage.ErrFull) {
 						t.Errorf("Write: %v, want ErrFull", err)
 					}
 					break
@@ -77,7 +77,7 @@ func TestCreateWithoutSpace(t *testing.T) {
 		free, reserve int64
 		want          error
 	}{
-		{999, 1000, session.ErrFull}, {1000, 1000, nil}, {0, 0, nil}, {-5, 0, nil}, {math.MaxInt64, 1, nil},
+		{999, 1000, storage.ErrFull}, {1000, 1000, nil}, {0, 0, nil}, {-5, 0, nil}, {math.MaxInt64, 1, nil},
 	} {
 		s := small(t, tt.free, Options{MinFree: tt.reserve})
 		if _, err := s.Create(t.Context(), alice, "new", 5<<30); !errors.Is(err, tt.want) {
@@ -105,11 +105,11 @@ func TestOthersFillTheDisk(t *testing.T) {
 		n, err = n+1000, nil
 		_, err = in.Write(make([]byte, 1000))
 	}
-	if !errors.Is(err, session.ErrFull) || n > askEvery {
+	if !errors.Is(err, storage.ErrFull) || n > askEvery {
 		t.Errorf("%v after %d bytes, want ErrFull after %d", err, n, askEvery)
 	}
 	for range 2 {
-		if _, err := s.Create(t.Context(), alice, "new", -1); !errors.Is(err, session.ErrFull) {
+		if _, err := s.Create(t.Context(), alice, "new", -1); !errors.Is(err, storage.ErrFull) {
 			t.Errorf("Create: %v, want ErrFull", err)
 		}
 		free = 1 << 30
@@ -185,7 +185,7 @@ func TestDiskFull(t *testing.T) {
 		for i := 0; i < 10 && err == nil; i++ {
 			_, err = in.Write(make([]byte, 100_000))
 		}
-		if ok && err != nil || !ok && !errors.Is(err, session.ErrFull) {
+		if ok && err != nil || !ok && !errors.Is(err, storage.ErrFull) {
 			t.Errorf("%s fails: %v", op, err)
 		}
 		if err := in.Close(); err != nil {

@@ -88,7 +88,7 @@ func inClientFolder(folder string) bool {
 	return ok
 }
 
-// Has implements session.Files.
+// Has implements storage.Files.
 func (s *Store) Has(ctx context.Context, id codec.ClientID) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"sealift/codec"
-	"sealift/session"
+	"sealift/storage"
 )
 
 // standing is what stands at a path below files/.
@@ -24,7 +24,7 @@ type standing struct {
 // at each folder on the way once, and opens none.
 func (s *Store) mayHold(id codec.ClientID, path string) error {
 	if !storable(path) {
-		return session.ErrPath
+		return storage.ErrPath
 	}
 	at := id.String()
 	for rest := path; ; {
@@ -50,7 +50,7 @@ func (s *Store) mayHold(id codec.ClientID, path string) error {
 // storable reports whether path is one that CleanPath makes, and one that means
 // on this system what it says.
 func storable(path string) bool {
-	clean, err := session.CleanPath(path)
+	clean, err := storage.CleanPath(path)
 	return err == nil && clean == path && (runtime.GOOS != "windows" || onWindows(path))
 }
 

@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"sealift/session"
+	"sealift/storage"
 )
 
 // What is seen to be in the way of a file is told when it begins, with the name of
@@ -49,7 +49,7 @@ func TestWayIsLookedAt(t *testing.T) {
 				t.Errorf("%q: %v", path, err)
 			}
 		case what == "-":
-			if !errors.Is(err, session.ErrPath) {
+			if !errors.Is(err, storage.ErrPath) {
 				t.Errorf("%q: %v, want ErrPath", path, err)
 			}
 		case !errors.Is(err, ErrObstructed) || !strings.Contains(err.Error(), "files/"+alice.String()+"/"+what):
@@ -224,7 +224,7 @@ func TestIncomingFolderIsNone(t *testing.T) {
 	if err := errors.Join(os.Rename(at, at+" away"), os.WriteFile(at, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Commit(t.Context(), f); err == nil || errors.Is(err, session.ErrNotStored) {
+	if err := s.Commit(t.Context(), f); err == nil || errors.Is(err, storage.ErrNotStored) {
 		t.Errorf("Commit: %v, want an error after which Commit may be called again", err)
 	}
 	if err := errors.Join(os.Remove(at), os.Rename(at+" away", at)); err != nil {

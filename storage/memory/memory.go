@@ -14,23 +14,23 @@ import (
 	"sync"
 
 	"sealift/codec"
-	"sealift/session"
+	"sealift/storage"
 )
 
 // ErrClosed is the use of a registry after Close.
 var ErrClosed = errors.New("the registry is closed")
 
-// Registry is a session.Registry in RAM. It is safe for concurrent use. Nothing
+// Registry is a storage.Registry in RAM. It is safe for concurrent use. Nothing
 // in it survives the process.
 type Registry struct {
 	mu      sync.Mutex
 	closed  bool
-	clients map[codec.ClientID]*session.Client
+	clients map[codec.ClientID]*storage.Client
 	names   map[string]codec.ClientID
 	files   map[place]*entry
 }
 
-var _ session.Registry = (*Registry)(nil)
+var _ storage.Registry = (*Registry)(nil)
 
 type place struct {
 	id   codec.ClientID
@@ -38,18 +38,18 @@ type place struct {
 }
 
 // entry is what there is at a place; never two nils.
-type entry struct{ verified, unverified *session.File }
+type entry struct{ verified, unverified *storage.File }
 
 // New returns an empty registry.
 func New() *Registry {
 	return &Registry{
-		clients: make(map[codec.ClientID]*session.Client),
+		clients: make(map[codec.ClientID]*storage.Client),
 		names:   make(map[string]codec.ClientID),
 		files:   make(map[place]*entry),
 	}
 }
 
-// Close implements session.Registry. What comes later gets ErrClosed.
+// Close implements storage.Registry. What comes later gets ErrClosed.
 func (r *Registry) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -71,8 +71,8 @@ func (r *Registry) lock(ctx context.Context) error {
 	return nil
 }
 
-// Apply implements session.Registry.
-func (r *Registry) Apply(ctx context.Context, batch []session.Operation) error {
+// Apply implements storage.Registry.
+func (r *Registry) Apply(ctx context.Context, batch []storage.Operation) error {
 	if err := r.lock(ctx); err != nil {
 		return err
 	}
@@ -88,95 +88,95 @@ func (r *Registry) Apply(ctx context.Context, batch []session.Operation) error {
 }
 
 // apply does one operation, and says which client it names.
-func (r *Registry) apply(op session.Operation) (codec.ClientID, error) {
+func (r *Registry) apply(op storage.Operation) (codec.ClientID, error) {
 	switch op := op.(type) {
-	case *session.AddClient:
+	case *storage.AddClient:
 		return op.ID, r.addClient(op)
-	case *session.GetClient:
+	case *storage.GetClient:
 		return op.ID, r.getClient(op)
-	case *session.SetKeys:
+	case *storage.SetKeys:
 		return op.ID, r.setKeys(op)
-	case *session.SetAESKey:
+	case *storage.SetAESKey:
 		return op.ID, r.setAESKey(op)
-	case *session.Seen:
+	case *storage.Seen:
 		return op.ID, r.seen(op)
-	case *session.PutFile:
+	case *storage.PutFile:
 		return op.File.ID, r.putFile(op)
-	case *session.GetFile:
+	case *storage.GetFile:
 		return op.ID, r.getFile(op)
-	case *session.FindAlike:
+	case *storage.FindAlike:
 		return op.ID, r.findAlike(op)
-	case *session.VerifyFile:
+	case *storage.VerifyFile:
 		return op.ID, r.verifyFile(op)
-	case *session.DropFile:
+	case *storage.DropFile:
 		return op.ID, r.dropFile(op)
-	case *session.MarkFile:
+	case *storage.MarkFile:
 		return op.ID, r.markFile(op)
-	case *session.ForgetFile:
+	case *storage.ForgetFile:
 		return op.ID, r.forgetFile(op)
-	case *session.DropKeyless:
+	case *storage.DropKeyless:
 		return op.ID, r.dropKeyless(op)
 	}
 	return codec.ClientID{}, fmt.Errorf("unknown operation %T", op)
 }
 
-func (r *Registry) addClient(op *session.AddClient) error {
+func (r *Registry) addClient(op *storage.AddClient) error {
 	if _, taken := r.names[op.Name]; taken {
-		return session.ErrNameTaken
+		return storage.ErrNameTaken
 	}
 	if _, taken := r.clients[op.ID]; taken {
-		return session.ErrIDTaken
+		return storage.ErrIDTaken
 	}
 	r.names[op.Name] = op.ID
-	r.clients[op.ID] = &session.Client{ID: op.ID, Name: op.Name}
+	r.clients[op.ID] = &storage.Client{ID: op.ID, Name: op.Name}
 	return nil
 }
 
-func (r *Registry) getClient(op *session.GetClient) error {
+func (r *Registry) getClient(op *storage.GetClient) error {
 	c, ok := r.clients[op.ID]
 	if !ok {
-		op.Client = session.Client{}
-		return session.ErrNoClient
+		op.Client = storage.Client{}
+		return storage.ErrNoClient
 	}
 	op.Client = copyClient(c)
 	return nil
 }
 
-func (r *Registry) setKeys(op *session.SetKeys) error {
+func (r *Registry) setKeys(op *storage.SetKeys) error {
 	c, ok := r.clients[op.ID]
 	switch {
 	case !ok:
-		return session.ErrNoClient
+		return storage.ErrNoClient
 	case c.Name != op.Name:
-		return session.ErrWrongName
+		return storage.ErrWrongName
 	case !op.Replace && c.PublicKey != nil && !bytes.Equal(c.PublicKey, op.PublicKey):
-		return session.ErrKeyPinned
+		return storage.ErrKeyPinned
 	}
 	c.PublicKey, c.AESKey = bytes.Clone(op.PublicKey), bytes.Clone(op.AESKey)
 	return nil
 }
 
-func (r *Registry) setAESKey(op *session.SetAESKey) error {
+func (r *Registry) setAESKey(op *storage.SetAESKey) error {
 	c, ok := r.clients[op.ID]
 	if !ok || op.If != nil && !bytes.Equal(c.AESKey, op.If) {
-		return session.ErrNoClient
+		return storage.ErrNoClient
 	}
 	c.AESKey = bytes.Clone(op.AESKey)
 	return nil
 }
 
-func (r *Registry) seen(op *session.Seen) error {
+func (r *Registry) seen(op *storage.Seen) error {
 	if _, ok := r.clients[op.ID]; !ok {
-		return session.ErrNoClient
+		return storage.ErrNoClient
 	}
 	return nil
 }
 
-func (r *Registry) putFile(op *session.PutFile) error {
+func (r *Registry) putFile(op *storage.PutFile) error {
 	f := op.File
 	op.Replaced = nil
 	if _, ok := r.clients[f.ID]; !ok {
-		return session.ErrNoClient
+		return storage.ErrNoClient
 	}
 	e := r.files[place{f.ID, f.Path}]
 	if e == nil {
@@ -190,17 +190,17 @@ func (r *Registry) putFile(op *session.PutFile) error {
 	return nil
 }
 
-func (r *Registry) getFile(op *session.GetFile) error {
+func (r *Registry) getFile(op *storage.GetFile) error {
 	op.Verified, op.Unverified = nil, nil
 	e := r.files[place{op.ID, op.Path}]
 	if e == nil {
-		return session.ErrNoFile
+		return storage.ErrNoFile
 	}
 	op.Verified, op.Unverified = copyFile(e.verified), copyFile(e.unverified)
 	return nil
 }
 
-func (r *Registry) findAlike(op *session.FindAlike) error {
+func (r *Registry) findAlike(op *storage.FindAlike) error {
 	op.Found = ""
 	key := op.Folds(op.Path)
 	for at := range r.files {
@@ -209,7 +209,7 @@ func (r *Registry) findAlike(op *session.FindAlike) error {
 			return nil
 		}
 	}
-	return session.ErrNoFile
+	return storage.ErrNoFile
 }
 
 // unverified returns the entry whose unverified file has that key, or nil.
@@ -221,10 +221,10 @@ func (r *Registry) unverified(at place, incoming string) *entry {
 	return e
 }
 
-func (r *Registry) verifyFile(op *session.VerifyFile) error {
+func (r *Registry) verifyFile(op *storage.VerifyFile) error {
 	e := r.unverified(place{op.ID, op.Path}, op.Incoming)
 	if e == nil {
-		return session.ErrNoFile
+		return storage.ErrNoFile
 	}
 	f := *e.unverified
 	f.Verified, f.Missing, f.Lapsed = true, op.Missing, false
@@ -232,11 +232,11 @@ func (r *Registry) verifyFile(op *session.VerifyFile) error {
 	return nil
 }
 
-func (r *Registry) dropFile(op *session.DropFile) error {
+func (r *Registry) dropFile(op *storage.DropFile) error {
 	at := place{op.ID, op.Path}
 	e := r.unverified(at, op.Incoming)
 	if e == nil {
-		return session.ErrNoFile
+		return storage.ErrNoFile
 	}
 	e.unverified = nil
 	if op.Marked = e.verified != nil; op.Marked {
@@ -246,19 +246,19 @@ func (r *Registry) dropFile(op *session.DropFile) error {
 	return nil
 }
 
-func (r *Registry) markFile(op *session.MarkFile) error {
+func (r *Registry) markFile(op *storage.MarkFile) error {
 	e := r.files[place{op.ID, op.Path}]
 	if e == nil || e.verified == nil || e.verified.Incoming != op.Incoming {
-		return session.ErrNoFile
+		return storage.ErrNoFile
 	}
 	e.verified.Missing = op.Missing
 	return nil
 }
 
-func (r *Registry) dropKeyless(op *session.DropKeyless) error {
+func (r *Registry) dropKeyless(op *storage.DropKeyless) error {
 	c := r.clients[op.ID]
 	if c == nil || c.PublicKey != nil || !c.LastSeen.Before(op.Before) || r.hasFiles(op.ID) {
-		return session.ErrNoClient
+		return storage.ErrNoClient
 	}
 	delete(r.names, c.Name)
 	delete(r.clients, op.ID)
@@ -274,11 +274,11 @@ func (r *Registry) hasFiles(id codec.ClientID) bool {
 	return false
 }
 
-func (r *Registry) forgetFile(op *session.ForgetFile) error {
+func (r *Registry) forgetFile(op *storage.ForgetFile) error {
 	at := place{op.ID, op.Path}
 	e := r.files[at]
 	if e == nil || e.verified == nil || !e.verified.Missing {
-		return session.ErrNoFile
+		return storage.ErrNoFile
 	}
 	e.verified = nil
 	r.forgetIfEmpty(at, e)
@@ -291,26 +291,26 @@ func (r *Registry) forgetIfEmpty(at place, e *entry) {
 	}
 }
 
-// Clients implements session.Registry. It yields what there was when it began.
-func (r *Registry) Clients(ctx context.Context, yield func(session.Client) error) error {
+// Clients implements storage.Registry. It yields what there was when it began.
+func (r *Registry) Clients(ctx context.Context, yield func(storage.Client) error) error {
 	if err := r.lock(ctx); err != nil {
 		return err
 	}
-	all := make([]session.Client, 0, len(r.clients))
+	all := make([]storage.Client, 0, len(r.clients))
 	for _, c := range r.clients {
 		all = append(all, copyClient(c))
 	}
 	r.mu.Unlock()
-	slices.SortFunc(all, func(a, b session.Client) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(all, func(a, b storage.Client) int { return strings.Compare(a.Name, b.Name) })
 	return each(ctx, all, yield)
 }
 
-// Files implements session.Registry. It yields what there was when it began.
-func (r *Registry) Files(ctx context.Context, yield func(session.File) error) error {
+// Files implements storage.Registry. It yields what there was when it began.
+func (r *Registry) Files(ctx context.Context, yield func(storage.File) error) error {
 	if err := r.lock(ctx); err != nil {
 		return err
 	}
-	all := make([]session.File, 0, len(r.files))
+	all := make([]storage.File, 0, len(r.files))
 	for _, e := range r.files {
 		if e.verified != nil {
 			all = append(all, *e.verified)
@@ -320,13 +320,13 @@ func (r *Registry) Files(ctx context.Context, yield func(session.File) error) er
 		}
 	}
 	r.mu.Unlock()
-	slices.SortFunc(all, func(a, b session.File) int {
+	slices.SortFunc(all, func(a, b storage.File) int {
 		return cmp.Or(bytes.Compare(a.ID[:], b.ID[:]), strings.Compare(a.Path, b.Path), verifiedFirst(a, b))
 	})
 	return each(ctx, all, yield)
 }
 
-func verifiedFirst(a, b session.File) int {
+func verifiedFirst(a, b storage.File) int {
 	switch {
 	case a.Verified == b.Verified:
 		return 0
@@ -348,13 +348,13 @@ func each[T any](ctx context.Context, all []T, yield func(T) error) error {
 	return nil
 }
 
-func copyClient(c *session.Client) session.Client {
+func copyClient(c *storage.Client) storage.Client {
 	d := *c
 	d.PublicKey, d.AESKey = bytes.Clone(c.PublicKey), bytes.Clone(c.AESKey)
 	return d
 }
 
-func copyFile(f *session.File) *session.File {
+func copyFile(f *storage.File) *storage.File {
 	if f == nil {
 		return nil
 	}

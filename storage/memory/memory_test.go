@@ -3,13 +3,13 @@ package memory_test
 import (
 	"testing"
 
-	"sealift/session"
+	"sealift/storage"
 	"sealift/storage/memory"
 	"sealift/storage/storagetest"
 )
 
 func TestRegistry(t *testing.T) {
-	storagetest.TestRegistry(t, func(*testing.T) session.Registry { return memory.New() })
+	storagetest.TestRegistry(t, func(*testing.T) storage.Registry { return memory.New() })
 }
 
 func BenchmarkRegistry(b *testing.B) {

@@ -10,14 +10,14 @@ import (
 	"time"
 
 	"sealift/codec"
-	"sealift/session"
+	"sealift/storage"
 )
 
-// Apply does batch in one transaction. It implements session.Registry.
+// Apply does batch in one transaction. It implements storage.Registry.
 //
-// A batch that only reads (see session.Reads) goes over the
+// A batch that only reads (see storage.Reads) goes over the
 // reading connection and waits for no writer.
-func (r *Registry) Apply(ctx context.Context, batch []session.Operation) error {
+func (r *Registry) Apply(ctx context.Context, batch []storage.Operation) error {
 	if err := ctx.Err(); err != nil || len(batch) == 0 {
 		return err
 	}
@@ -48,12 +48,12 @@ func (r *Registry) Apply(ctx context.Context, batch []session.Operation) error {
 	return nil
 }
 
-func onlyReads(batch []session.Operation) bool {
-	return !slices.ContainsFunc(batch, func(op session.Operation) bool { return !session.Reads(op) })
+func onlyReads(batch []storage.Operation) bool {
+	return !slices.ContainsFunc(batch, func(op storage.Operation) bool { return !storage.Reads(op) })
 }
 
 // write does batch in a transaction on c. After an error there is none open.
-func (r *Registry) write(ctx context.Context, c *conn, batch []session.Operation) error {
+func (r *Registry) write(ctx context.Context, c *conn, batch []storage.Operation) error {
 	_, err := c.execContext(ctx, begin)
 	if err == nil {
 		t := &transaction{c: c, seen: make(map[codec.ClientID]time.Time, len(batch))}
@@ -89,7 +89,7 @@ type transaction struct {
 	seen map[codec.ClientID]time.Time
 }
 
-func (t *transaction) do(batch []session.Operation) error {
+func (t *transaction) do(batch []storage.Operation) error {
 	for _, op := range batch {
 		if err := t.apply(op); err != nil {
 			return err
@@ -99,49 +99,49 @@ func (t *transaction) do(batch []session.Operation) error {
 }
 
 // apply does one operation and sets its results. An error is the store's.
-func (t *transaction) apply(op session.Operation) error {
+func (t *transaction) apply(op storage.Operation) error {
 	var refused, failed error
 	var id codec.ClientID
 	switch op := op.(type) {
-	case *session.AddClient:
+	case *storage.AddClient:
 		id = op.ID
 		refused, failed = t.addClient(op)
-	case *session.GetClient:
+	case *storage.GetClient:
 		id = op.ID
 		refused, failed = t.getClient(op)
-	case *session.SetKeys:
+	case *storage.SetKeys:
 		id = op.ID
 		refused, failed = t.setKeys(op)
-	case *session.SetAESKey:
+	case *storage.SetAESKey:
 		id = op.ID
-		refused, failed = t.change(session.ErrNoClient, updateAESKey, op.ID[:], blob(op.AESKey), blob(op.If))
-	case *session.Seen:
+		refused, failed = t.change(storage.ErrNoClient, updateAESKey, op.ID[:], blob(op.AESKey), blob(op.If))
+	case *storage.Seen:
 		id = op.ID
-		refused, failed = t.find(session.ErrNoClient, hasClient, op.ID[:])
-	case *session.PutFile:
+		refused, failed = t.find(storage.ErrNoClient, hasClient, op.ID[:])
+	case *storage.PutFile:
 		id = op.File.ID
 		refused, failed = t.putFile(op)
-	case *session.GetFile:
+	case *storage.GetFile:
 		id = op.ID
 		refused, failed = t.getFile(op)
-	case *session.FindAlike:
+	case *storage.FindAlike:
 		id = op.ID
 		refused, failed = t.findAlike(op)
-	case *session.VerifyFile:
+	case *storage.VerifyFile:
 		id = op.ID
-		refused, failed = t.change(session.ErrNoFile, verifyFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing)
-	case *session.DropFile:
+		refused, failed = t.change(storage.ErrNoFile, verifyFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing)
+	case *storage.DropFile:
 		id = op.ID
 		refused, failed = t.dropFile(op)
-	case *session.MarkFile:
+	case *storage.MarkFile:
 		id = op.ID
-		refused, failed = t.change(session.ErrNoFile, markMissing, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing)
-	case *session.ForgetFile:
+		refused, failed = t.change(storage.ErrNoFile, markMissing, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing)
+	case *storage.ForgetFile:
 		id = op.ID
-		refused, failed = t.change(session.ErrNoFile, forgetFile, op.ID[:], pathName(op.ID, op.Path))
-	case *session.DropKeyless:
+		refused, failed = t.change(storage.ErrNoFile, forgetFile, op.ID[:], pathName(op.ID, op.Path))
+	case *storage.DropKeyless:
 		id = op.ID
-		refused, failed = t.change(session.ErrNoClient, dropKeyless, op.ID[:], timestamp(op.Before))
+		refused, failed = t.change(storage.ErrNoClient, dropKeyless, op.ID[:], timestamp(op.Before))
 	default:
 		refused = fmt.Errorf("unknown operation %T", op)
 	}
@@ -178,32 +178,32 @@ func (t *transaction) find(none error, s statement, args ...any) (refused, faile
 	return refused, err
 }
 
-func (t *transaction) addClient(op *session.AddClient) (refused, failed error) {
+func (t *transaction) addClient(op *storage.AddClient) (refused, failed error) {
 	n, err := t.c.exec(insertClient, op.ID[:], op.Name, timestamp(op.At))
 	if err != nil || n == 1 {
 		return nil, err
 	}
 	taken, err := t.exists(hasName, op.Name)
 	if taken {
-		return session.ErrNameTaken, err
+		return storage.ErrNameTaken, err
 	}
-	return session.ErrIDTaken, err
+	return storage.ErrIDTaken, err
 }
 
-func (t *transaction) getClient(op *session.GetClient) (refused, failed error) {
+func (t *transaction) getClient(op *storage.GetClient) (refused, failed error) {
 	client, err := t.client(op.ID)
 	if err != nil {
 		return nil, err
 	}
 	if client == nil {
-		op.Client = session.Client{}
-		return session.ErrNoClient, nil
+		op.Client = storage.Client{}
+		return storage.ErrNoClient, nil
 	}
 	op.Client = *client
 	return nil, nil
 }
 
-func (t *transaction) setKeys(op *session.SetKeys) (refused, failed error) {
+func (t *transaction) setKeys(op *storage.SetKeys) (refused, failed error) {
 	n, err := t.c.exec(updateKeys, op.ID[:], op.Name, blob(op.PublicKey), blob(op.AESKey), op.Replace)
 	if err != nil || n == 1 {
 		return nil, err
@@ -213,15 +213,15 @@ func (t *transaction) setKeys(op *session.SetKeys) (refused, failed error) {
 	case err != nil:
 		return nil, err
 	case client == nil:
-		return session.ErrNoClient, nil
+		return storage.ErrNoClient, nil
 	case client.Name != op.Name:
-		return session.ErrWrongName, nil
+		return storage.ErrWrongName, nil
 	default:
-		return session.ErrKeyPinned, nil
+		return storage.ErrKeyPinned, nil
 	}
 }
 
-func (t *transaction) putFile(op *session.PutFile) (refused, failed error) {
+func (t *transaction) putFile(op *storage.PutFile) (refused, failed error) {
 	f := &op.File
 	path := pathName(f.ID, f.Path)
 	op.Replaced = nil
@@ -233,13 +233,13 @@ func (t *transaction) putFile(op *session.PutFile) (refused, failed error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.change(session.ErrNoClient, putFile, f.ID[:], f.FileName, path, f.Size, int64(f.Cksum), f.Incoming,
+	return t.change(storage.ErrNoClient, putFile, f.ID[:], f.FileName, path, f.Size, int64(f.Cksum), f.Incoming,
 		timestamp(f.Received), f.Lapsed || op.Replaced != nil)
 }
 
-func (t *transaction) dropFile(op *session.DropFile) (refused, failed error) {
+func (t *transaction) dropFile(op *storage.DropFile) (refused, failed error) {
 	path := pathName(op.ID, op.Path)
-	refused, failed = t.change(session.ErrNoFile, dropFile, op.ID[:], path, op.Incoming)
+	refused, failed = t.change(storage.ErrNoFile, dropFile, op.ID[:], path, op.Incoming)
 	op.Marked = false
 	if refused == nil && failed == nil {
 		var n int64
@@ -249,7 +249,7 @@ func (t *transaction) dropFile(op *session.DropFile) (refused, failed error) {
 	return refused, failed
 }
 
-func (t *transaction) getFile(op *session.GetFile) (refused, failed error) {
+func (t *transaction) getFile(op *storage.GetFile) (refused, failed error) {
 	op.Verified, op.Unverified = nil, nil
 	err := t.c.rows(background, selectFile, []any{op.ID[:], pathName(op.ID, op.Path)}, fileColumnCount,
 		func(row []driver.Value) error {
@@ -262,12 +262,12 @@ func (t *transaction) getFile(op *session.GetFile) (refused, failed error) {
 			return err
 		})
 	if err == nil && op.Verified == nil && op.Unverified == nil {
-		refused = session.ErrNoFile
+		refused = storage.ErrNoFile
 	}
 	return refused, err
 }
 
-func (t *transaction) findAlike(op *session.FindAlike) (refused, failed error) {
+func (t *transaction) findAlike(op *storage.FindAlike) (refused, failed error) {
 	op.Found = ""
 	key, below := op.Folds(op.Path), pathName(op.ID, "")
 	err := t.c.rows(background, selectPaths, []any{op.ID[:]}, 1, func(row []driver.Value) error {
@@ -279,15 +279,15 @@ func (t *transaction) findAlike(op *session.FindAlike) (refused, failed error) {
 		return nil
 	})
 	if err == nil && op.Found == "" {
-		refused = session.ErrNoFile
+		refused = storage.ErrNoFile
 	}
 	return refused, err
 }
 
 // client reads a client, with what the batch has made of its LastSeen so far;
 // nil if there is none.
-func (t *transaction) client(id codec.ClientID) (*session.Client, error) {
-	var found *session.Client
+func (t *transaction) client(id codec.ClientID) (*storage.Client, error) {
+	var found *storage.Client
 	err := t.c.rows(background, selectClient, []any{id[:]}, clientColumnCount, func(row []driver.Value) error {
 		client, err := clientOf(row)
 		if at, ok := t.seen[id]; ok {

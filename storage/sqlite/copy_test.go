@@ -9,7 +9,7 @@ import (
 	"reflect"
 	"testing"
 
-	"sealift/session"
+	"sealift/storage"
 )
 
 // A copy has what was committed, also where its path looks like SQL or a URI, and
@@ -17,8 +17,8 @@ import (
 func TestCopyTo(t *testing.T) {
 	dir := t.TempDir()
 	r := open(t, filepath.Join(dir, "defensive.db"))
-	f := session.File{ID: add(1, "anna").ID, FileName: "a", Path: "a", Incoming: "00ff", Received: moment}
-	apply(t, r, add(1, "anna"), &session.PutFile{File: f}, &session.VerifyFile{ID: f.ID, Path: "a", Incoming: "00ff"})
+	f := storage.File{ID: add(1, "anna").ID, FileName: "a", Path: "a", Incoming: "00ff", Received: moment}
+	apply(t, r, add(1, "anna"), &storage.PutFile{File: f}, &storage.VerifyFile{ID: f.ID, Path: "a", Incoming: "00ff"})
 	writing := other(t, filepath.Join(dir, "defensive.db"))
 	run(t, writing, "BEGIN IMMEDIATE")
 	run(t, writing, "DELETE FROM files") // not committed, and does not hold the copy up
@@ -44,9 +44,9 @@ func TestCopyTo(t *testing.T) {
 	}
 	c := open(t, path)
 	apply(t, c, add(2, "ben"))
-	list := func(r *Registry) (names []string, files []session.File) {
-		_ = r.Clients(t.Context(), func(c session.Client) error { names = append(names, c.Name); return nil })
-		_ = r.Files(t.Context(), func(f session.File) error { files = append(files, f); return nil })
+	list := func(r *Registry) (names []string, files []storage.File) {
+		_ = r.Clients(t.Context(), func(c storage.Client) error { names = append(names, c.Name); return nil })
+		_ = r.Files(t.Context(), func(f storage.File) error { files = append(files, f); return nil })
 		return names, files
 	}
 	names, files := list(r)

@@ -13,16 +13,16 @@ import (
 	"time"
 
 	"sealift/codec"
-	"sealift/session"
+	"sealift/storage"
 )
 
 var moment = time.Date(2026, 3, 4, 5, 6, 7, 89_000_000, time.UTC)
 
-func add(n int, name string) *session.AddClient {
-	return &session.AddClient{Outcome: session.Outcome{At: moment}, ID: codec.ClientID{15: byte(n)}, Name: name}
+func add(n int, name string) *storage.AddClient {
+	return &storage.AddClient{Outcome: storage.Outcome{At: moment}, ID: codec.ClientID{15: byte(n)}, Name: name}
 }
 
-func apply(t testing.TB, r *Registry, batch ...session.Operation) {
+func apply(t testing.TB, r *Registry, batch ...storage.Operation) {
 	t.Helper()
 	if err := r.Apply(t.Context(), batch); err != nil {
 		t.Fatal(err)
@@ -33,7 +33,7 @@ func apply(t testing.TB, r *Registry, batch ...session.Operation) {
 func names(t testing.TB, r *Registry) string {
 	t.Helper()
 	var all []string
-	err := r.Clients(t.Context(), func(c session.Client) error { all = append(all, c.Name); return nil })
+	err := r.Clients(t.Context(), func(c storage.Client) error { all = append(all, c.Name); return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,12 +72,12 @@ func run(t testing.TB, c *conn, text string) {
 func TestReopen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a database? with 100% of #odd; characters'.db")
 	r := open(t, path)
-	f := session.File{
+	f := storage.File{
 		ID: codec.ClientID{15: 1}, FileName: `C:\a.txt`, Path: "a.txt", Incoming: "00ff",
 		Size: 7, Cksum: 4_294_967_295, Received: moment,
 	}
-	apply(t, r, add(1, "anna"), &session.PutFile{File: f},
-		&session.SetKeys{ID: f.ID, Name: "anna", PublicKey: make([]byte, 160), AESKey: make([]byte, 32)})
+	apply(t, r, add(1, "anna"), &storage.PutFile{File: f},
+		&storage.SetKeys{ID: f.ID, Name: "anna", PublicKey: make([]byte, 160), AESKey: make([]byte, 32)})
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -85,14 +85,14 @@ func TestReopen(t *testing.T) {
 		t.Errorf("%v, %v: the database holds keys and must be its owner's alone", info.Mode(), err)
 	}
 	r = open(t, path)
-	get := &session.GetFile{ID: f.ID, Path: f.Path}
+	get := &storage.GetFile{ID: f.ID, Path: f.Path}
 	apply(t, r, get)
 	if get.Unverified == nil || *get.Unverified != f {
 		t.Errorf("got %+v, want %+v", get.Unverified, f)
 	}
 	taken := add(2, "anna")
 	apply(t, r, taken)
-	if !errors.Is(taken.Err, session.ErrNameTaken) {
+	if !errors.Is(taken.Err, storage.ErrNameTaken) {
 		t.Errorf("the name again: %v", taken.Err)
 	}
 }
@@ -120,10 +120,10 @@ func TestDurableWithoutClose(t *testing.T) {
 func TestSchemaOfTheDocuments(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "defensive.db")
 	r := open(t, path)
-	f := session.File{
+	f := storage.File{
 		ID: codec.ClientID{15: 1}, FileName: "Ä.txt", Path: "d/a.txt", Incoming: "00ff", Received: moment,
 	}
-	apply(t, r, add(1, "anna"), &session.PutFile{File: f}, &session.VerifyFile{ID: f.ID, Path: f.Path, Incoming: "00ff"})
+	apply(t, r, add(1, "anna"), &storage.PutFile{File: f}, &storage.VerifyFile{ID: f.ID, Path: f.Path, Incoming: "00ff"})
 	c := other(t, path)
 	for query, want := range map[string]any{
 		"SELECT hex(ID) || Name || (PublicKey IS NULL) || (AESKey IS NULL) || LastSeen || '' FROM clients": "00000000000000000000000000000001anna112026-03-04T05:06:07.089Z",
@@ -155,8 +155,8 @@ func TestEditedRows(t *testing.T) {
 		t.Run(edit, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "defensive.db")
 			r := open(t, path)
-			f := session.File{ID: codec.ClientID{15: 1}, FileName: "a", Path: "a", Incoming: "00ff", Received: moment}
-			apply(t, r, add(1, "anna"), add(3, "carl"), &session.PutFile{File: f})
+			f := storage.File{ID: codec.ClientID{15: 1}, FileName: "a", Path: "a", Incoming: "00ff", Received: moment}
+			apply(t, r, add(1, "anna"), add(3, "carl"), &storage.PutFile{File: f})
 			const more = 2*page + 1
 			for i := range more { // before it and behind it
 				g := f
@@ -164,21 +164,21 @@ func TestEditedRows(t *testing.T) {
 				if g.ID[0] == 1 {
 					g.ID = codec.ClientID{15: 3}
 				}
-				apply(t, r, &session.PutFile{File: g})
+				apply(t, r, &storage.PutFile{File: g})
 			}
 			run(t, other(t, path), edit)
 			clients, files := 0, 0
 			err := errors.Join(
-				r.Clients(t.Context(), func(session.Client) error { clients++; return nil }),
-				r.Files(t.Context(), func(session.File) error { files++; return nil }))
-			if !errors.Is(err, session.ErrBadRows) || !strings.Contains(err.Error(), "is not one that Sealift wrote") {
+				r.Clients(t.Context(), func(storage.Client) error { clients++; return nil }),
+				r.Files(t.Context(), func(storage.File) error { files++; return nil }))
+			if !errors.Is(err, storage.ErrBadRows) || !strings.Contains(err.Error(), "is not one that Sealift wrote") {
 				t.Errorf("listing: %v", err)
 			}
 			if clients+files != 2+1+more-1 {
 				t.Errorf("listed %d clients and %d files, want all but one", clients, files)
 			}
 			// Whoever asks for it gets the error, and others in the batch none.
-			client, file := &session.GetClient{ID: f.ID}, &session.GetFile{ID: f.ID, Path: "a"}
+			client, file := &storage.GetClient{ID: f.ID}, &storage.GetFile{ID: f.ID, Path: "a"}
 			ben := add(2, "ben")
 			apply(t, r, client, file, ben)
 			if client.Err == nil && file.Err == nil || ben.Err != nil {
@@ -196,11 +196,11 @@ func TestNothingButEditedRows(t *testing.T) {
 	apply(t, r, add(1, "anna"))
 	const all = 2*page + 1
 	for i := range all {
-		apply(t, r, &session.PutFile{File: session.File{ID: codec.ClientID{15: 1}, FileName: "a", Path: fmt.Sprint(i), Incoming: "00ff"}})
+		apply(t, r, &storage.PutFile{File: storage.File{ID: codec.ClientID{15: 1}, FileName: "a", Path: fmt.Sprint(i), Incoming: "00ff"}})
 	}
 	run(t, other(t, path), "UPDATE files SET Size = -1")
-	err := r.Files(t.Context(), func(f session.File) error { t.Errorf("%+v", f); return nil })
-	if !errors.Is(err, session.ErrBadRows) || !strings.Contains(err.Error(), fmt.Sprintf(" %d records", all)) {
+	err := r.Files(t.Context(), func(f storage.File) error { t.Errorf("%+v", f); return nil })
+	if !errors.Is(err, storage.ErrBadRows) || !strings.Contains(err.Error(), fmt.Sprintf(" %d records", all)) {
 		t.Errorf("listing: %v", err)
 	}
 	if n := strings.Count(fmt.Sprint(err), errRow.Error()); n != maxBadTold {
@@ -288,7 +288,7 @@ func TestLockedByAnother(t *testing.T) {
 	c := other(t, path)
 	run(t, c, "BEGIN EXCLUSIVE")
 	for range 3 {
-		if err := r.Apply(t.Context(), []session.Operation{add(2, "ben")}); !errors.Is(err, ErrLocked) {
+		if err := r.Apply(t.Context(), []storage.Operation{add(2, "ben")}); !errors.Is(err, ErrLocked) {
 			t.Errorf("Apply: %v, want ErrLocked", err)
 		}
 	}
@@ -312,14 +312,14 @@ func TestContextEndsTheWaitForALock(t *testing.T) {
 	run(t, c, "BEGIN EXCLUSIVE")
 	for range 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		if err := r.Apply(ctx, []session.Operation{add(2, "ben")}); !errors.Is(err, context.DeadlineExceeded) {
+		if err := r.Apply(ctx, []storage.Operation{add(2, "ben")}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Apply: %v, want DeadlineExceeded", err)
 		}
 		cancel()
 	}
 	// And the wait ends well when the other lets go.
 	done := make(chan error)
-	go func() { done <- r.Apply(t.Context(), []session.Operation{add(2, "ben")}) }()
+	go func() { done <- r.Apply(t.Context(), []storage.Operation{add(2, "ben")}) }()
 	run(t, c, "ROLLBACK")
 	if err := <-done; err != nil {
 		t.Errorf("Apply: %v", err)
@@ -378,14 +378,14 @@ func TestFullDisk(t *testing.T) {
 	limit := func(c *conn) {
 		run(t, c, "PRAGMA max_page_count = 1") // rounds up to what there is
 	}
-	var batch []session.Operation
+	var batch []storage.Operation
 	batch = append(batch, add(2, "ben"))
 	for i := range 100 {
-		f := session.File{
+		f := storage.File{
 			ID: codec.ClientID{15: 1}, FileName: strings.Repeat("f", 250), Path: fmt.Sprint("f", i),
 			Incoming: "00ff", Received: moment,
 		}
-		batch = append(batch, &session.PutFile{File: f})
+		batch = append(batch, &storage.PutFile{File: f})
 	}
 	c := <-r.writer
 	limit(c)
@@ -397,7 +397,7 @@ func TestFullDisk(t *testing.T) {
 	// The failure cost the connection its limit: there is room again.
 	apply(t, r, batch...)
 	for i, op := range batch[1:] {
-		if err := op.(*session.PutFile).Err; err != nil {
+		if err := op.(*storage.PutFile).Err; err != nil {
 			t.Errorf("operation %d: %v", i, err)
 		}
 	}
@@ -420,17 +420,17 @@ func TestReadOnly(t *testing.T) {
 	wantNames(t, ro, "anna")
 	apply(t, r, add(2, "ben"))
 	wantNames(t, ro, "anna ben") // it keeps up
-	get := &session.GetClient{ID: codec.ClientID{15: 2}}
+	get := &storage.GetClient{ID: codec.ClientID{15: 2}}
 	apply(t, ro, get)
 	if get.Client.Name != "ben" {
 		t.Errorf("GetClient: %+v, %v", get.Client, get.Err)
 	}
-	if err := ro.Apply(t.Context(), []session.Operation{add(3, "carl")}); !errors.Is(err, ErrReadOnly) {
+	if err := ro.Apply(t.Context(), []storage.Operation{add(3, "carl")}); !errors.Is(err, ErrReadOnly) {
 		t.Errorf("AddClient: %v, want ErrReadOnly", err)
 	}
-	seen := &session.GetClient{ID: codec.ClientID{15: 2}}
+	seen := &storage.GetClient{ID: codec.ClientID{15: 2}}
 	seen.At = moment
-	if err := ro.Apply(t.Context(), []session.Operation{seen}); !errors.Is(err, ErrReadOnly) {
+	if err := ro.Apply(t.Context(), []storage.Operation{seen}); !errors.Is(err, ErrReadOnly) {
 		t.Errorf("GetClient that sets LastSeen: %v, want ErrReadOnly", err)
 	}
 	if err := errors.Join(ro.Close(), r.Close()); err != nil {
@@ -484,7 +484,7 @@ func TestOpenAtOnce(t *testing.T) {
 		go func() {
 			r, err := Open(t.Context(), path, Options{})
 			if err == nil {
-				err = r.Apply(t.Context(), []session.Operation{add(i, fmt.Sprint("client", i))})
+				err = r.Apply(t.Context(), []storage.Operation{add(i, fmt.Sprint("client", i))})
 				err = errors.Join(err, r.Close())
 			}
 			errs <- err

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"sealift/session"
+	"sealift/storage"
 )
 
 // tables of the schema with that version, as that version's program made them.
@@ -42,14 +42,14 @@ func TestMigration(t *testing.T) {
 		}
 		r := open(t, path)
 		wantNames(t, r, "anna")
-		get := &session.GetFile{ID: id, Path: "a"}
+		get := &storage.GetFile{ID: id, Path: "a"}
 		apply(t, r, get)
-		old := session.File{ID: id, FileName: "a", Path: "a", Verified: true, Size: 10, Cksum: 11, Received: moment}
-		waiting := session.File{ID: id, FileName: "a", Path: "a", Incoming: "k2", Size: 20, Cksum: 21, Received: moment}
+		old := storage.File{ID: id, FileName: "a", Path: "a", Verified: true, Size: 10, Cksum: 11, Received: moment}
+		waiting := storage.File{ID: id, FileName: "a", Path: "a", Incoming: "k2", Size: 20, Cksum: 21, Received: moment}
 		if *get.Verified != old || *get.Unverified != waiting {
 			t.Errorf("schema %d: %+v, %+v", version, get.Verified, get.Unverified)
 		}
-		apply(t, r, &session.DropFile{ID: id, Path: "a", Incoming: "k2"}, &session.MarkFile{ID: id, Path: "a", Missing: true}, get)
+		apply(t, r, &storage.DropFile{ID: id, Path: "a", Incoming: "k2"}, &storage.MarkFile{ID: id, Path: "a", Missing: true}, get)
 		if old.Missing, old.Lapsed = true, true; *get.Verified != old {
 			t.Errorf("schema %d: %+v", version, get.Verified)
 		}
@@ -87,7 +87,7 @@ func TestMoved(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return errors.Join(r.Apply(background, []session.Operation{add(9, "other")}), r.Close())
+				return errors.Join(r.Apply(background, []storage.Operation{add(9, "other")}), r.Close())
 			},
 			func(path, aside string) error { return both(aside, path) },
 		},
@@ -111,16 +111,16 @@ func TestMoved(t *testing.T) {
 				t.Fatal(err)
 			}
 			apply(t, r, add(1, "anna"))
-			get := &session.GetClient{ID: add(1, "").ID}
+			get := &storage.GetClient{ID: add(1, "").ID}
 			apply(t, r, get) // the reading connection is open, too
 			if err := tt.take(path, aside); err != nil {
 				t.Fatal(err)
 			}
 			for range 2 {
-				if err := r.Apply(t.Context(), []session.Operation{add(2, "ben")}); !errors.Is(err, ErrMoved) {
+				if err := r.Apply(t.Context(), []storage.Operation{add(2, "ben")}); !errors.Is(err, ErrMoved) {
 					t.Errorf("a batch gets %v, want ErrMoved", err)
 				}
-				if err := r.Apply(t.Context(), []session.Operation{get}); !errors.Is(err, ErrMoved) {
+				if err := r.Apply(t.Context(), []storage.Operation{get}); !errors.Is(err, ErrMoved) {
 					t.Errorf("a question gets %v, want ErrMoved", err)
 				}
 			}
@@ -156,7 +156,7 @@ func TestFileWhereTheDatabaseWas(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := r.Apply(t.Context(), []session.Operation{add(2, "ben")}); err == nil {
+		if err := r.Apply(t.Context(), []storage.Operation{add(2, "ben")}); err == nil {
 			t.Error("a batch was acknowledged")
 		}
 	}
@@ -182,7 +182,7 @@ func TestIndexDeletedBesideAnother(t *testing.T) {
 	if out, err := another.CombinedOutput(); err != nil {
 		t.Fatalf("the other process: %v\n%s", err, out)
 	}
-	if err := r.Apply(t.Context(), []session.Operation{add(3, "carl")}); !errors.Is(err, ErrMoved) {
+	if err := r.Apply(t.Context(), []storage.Operation{add(3, "carl")}); !errors.Is(err, ErrMoved) {
 		t.Errorf("a batch gets %v, want ErrMoved", err)
 	}
 	if err := r.Close(); !errors.Is(err, ErrMoved) {

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"sealift/codec"
-	"sealift/session"
+	"sealift/storage"
 	"sealift/storage/storagetest/power"
 )
 
@@ -32,7 +32,7 @@ func TestPowerCut(t *testing.T) {
 				t.Fatal(err)
 			}
 			there := make(map[int]bool)
-			err = r.Clients(t.Context(), func(c session.Client) error {
+			err = r.Clients(t.Context(), func(c storage.Client) error {
 				var i int
 				_, err := fmt.Sscanf(c.Name, "client %d", &i)
 				there[i] = true
@@ -53,11 +53,11 @@ func TestPowerCut(t *testing.T) {
 			}
 			failing.Store(true)
 			for range rnd.IntN(12) {
-				var batch []session.Operation
+				var batch []storage.Operation
 				from := n
 				for range 1 + rnd.IntN(5) {
 					id := codec.ClientID{14: byte(n >> 8), 15: byte(n)}
-					batch = append(batch, &session.AddClient{ID: id, Name: fmt.Sprintf("client %d", n)})
+					batch = append(batch, &storage.AddClient{ID: id, Name: fmt.Sprintf("client %d", n)})
 					n++
 				}
 				err := r.Apply(t.Context(), batch)

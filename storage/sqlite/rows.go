@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"sealift/codec"
-	"sealift/session"
+	"sealift/storage"
 )
 
 // errRow is a row that makes no sense, which is no reason to give up others.
@@ -23,18 +23,18 @@ var background = context.Background()
 // folded into the database.
 const page = 256
 
-// Clients implements session.Registry. Clients that come or go meanwhile may be
+// Clients implements storage.Registry. Clients that come or go meanwhile may be
 // among those yielded or not.
-func (r *Registry) Clients(ctx context.Context, yield func(session.Client) error) error {
+func (r *Registry) Clients(ctx context.Context, yield func(storage.Client) error) error {
 	from := []any{""} // Name
 	return each(ctx, r, listClients, from, clientColumnCount, clientOf, yield, func(row []driver.Value) []any {
 		return []any{row[1]}
 	})
 }
 
-// Files implements session.Registry. Files that come or go meanwhile may be
+// Files implements storage.Registry. Files that come or go meanwhile may be
 // among those yielded or not.
-func (r *Registry) Files(ctx context.Context, yield func(session.File) error) error {
+func (r *Registry) Files(ctx context.Context, yield func(storage.File) error) error {
 	from := []any{[]byte{}, "", int64(0)} // ID, PathName, 1 if unverified
 	return each(ctx, r, listFiles, from, fileColumnCount, fileOf, yield, func(row []driver.Value) []any {
 		unverified := int64(1)
@@ -79,7 +79,7 @@ func each[T any](ctx context.Context, r *Registry, s statement, from []any, colu
 			continue
 		}
 		if badCount > 0 {
-			return fmt.Errorf("database %s: %d %w: %w", r.path, badCount, session.ErrBadRows, errors.Join(bad...))
+			return fmt.Errorf("database %s: %d %w: %w", r.path, badCount, storage.ErrBadRows, errors.Join(bad...))
 		}
 		return nil
 	}
@@ -103,22 +103,22 @@ func (r *Registry) list(ctx context.Context, s statement, args []any, columns in
 
 // clientOf makes a Client of a row of clientColumns. The row may have been
 // edited by hand, so nothing in it is sure.
-func clientOf(row []driver.Value) (session.Client, error) {
+func clientOf(row []driver.Value) (storage.Client, error) {
 	id, okID := row[0].([]byte)
 	name, okName := row[1].(string)
 	publicKey, _ := row[2].([]byte)
 	aesKey, _ := row[3].([]byte)
 	lastSeen, okTime := timeOf(row[4])
 	if !okID || len(id) != codec.IDSize || !okName || !okTime {
-		return session.Client{}, fmt.Errorf("%w: clients, ID %x, Name %q", errRow, id, name)
+		return storage.Client{}, fmt.Errorf("%w: clients, ID %x, Name %q", errRow, id, name)
 	}
-	return session.Client{
+	return storage.Client{
 		ID: codec.ClientID(id), Name: name, PublicKey: publicKey, AESKey: aesKey, LastSeen: lastSeen,
 	}, nil
 }
 
 // fileOf makes a File of a row of fileColumns.
-func fileOf(row []driver.Value) (session.File, error) {
+func fileOf(row []driver.Value) (storage.File, error) {
 	id, okID := row[0].([]byte)
 	fileName, okName := row[1].(string)
 	path, okPath := row[2].(string)
@@ -135,9 +135,9 @@ func fileOf(row []driver.Value) (session.File, error) {
 		path, ok = strings.CutPrefix(path, pathName(codec.ClientID(id), ""))
 	}
 	if !ok {
-		return session.File{}, fmt.Errorf("%w: files, ID %x, PathName %q", errRow, id, path)
+		return storage.File{}, fmt.Errorf("%w: files, ID %x, PathName %q", errRow, id, path)
 	}
-	return session.File{
+	return storage.File{
 		ID: codec.ClientID(id), FileName: fileName, Path: path, Incoming: incoming, Verified: verified,
 		Missing: missing, Lapsed: lapsed, Size: size, Cksum: uint32(cksum), Received: received,
 	}, nil

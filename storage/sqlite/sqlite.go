@@ -22,7 +22,7 @@ import (
 
 	"modernc.org/sqlite"
 
-	"sealift/session"
+	"sealift/storage"
 )
 
 // What is wrong with a database that cannot be opened, or that stopped working.
@@ -52,7 +52,7 @@ type Options struct {
 	BusyTimeout time.Duration
 }
 
-// Registry is a session.Registry in an SQLite database. It is safe for
+// Registry is a storage.Registry in an SQLite database. It is safe for
 // concurrent use.
 type Registry struct {
 	path        string
@@ -73,7 +73,7 @@ type Registry struct {
 	closed  chan struct{}
 }
 
-var _ session.Registry = (*Registry)(nil)
+var _ storage.Registry = (*Registry)(nil)
 
 // Open opens the database at path for reading and writing, and makes it first
 // if there is none: with mode 0600, because it holds the AES keys. Waiting for

@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"sealift/session"
+	"sealift/storage"
 	"sealift/storage/storagetest"
 )
 
@@ -20,7 +20,7 @@ func open(t testing.TB, path string) *Registry {
 }
 
 func TestRegistry(t *testing.T) {
-	storagetest.TestRegistry(t, func(t *testing.T) session.Registry {
+	storagetest.TestRegistry(t, func(t *testing.T) storage.Registry {
 		return open(t, filepath.Join(t.TempDir(), "defensive.db"))
 	})
 }

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"sealift/codec"
-	"sealift/session"
+	"sealift/storage"
 )
 
 // benchClients is how many clients the benchmarks have at work.
@@ -13,40 +13,40 @@ const benchClients = 100
 
 // BenchmarkRegistry measures what a server does most, in batches of 1, 10 and
 // 100 operations. Each reports operations per second. r is empty.
-func BenchmarkRegistry(b *testing.B, r session.Registry) {
+func BenchmarkRegistry(b *testing.B, r storage.Registry) {
 	const incoming = "00112233445566778899aabbccddeeff"
-	put := func(i int) session.Operation {
+	put := func(i int) storage.Operation {
 		f := upload(0, fmt.Sprint("file ", i), incoming, 1000)
 		f.ID = benchID(i % benchClients)
-		return &session.PutFile{Outcome: session.Outcome{At: at(i)}, File: f}
+		return &storage.PutFile{Outcome: storage.Outcome{At: at(i)}, File: f}
 	}
 	benchmarks := []struct {
 		name string
-		op   func(i int) session.Operation
+		op   func(i int) storage.Operation
 	}{
-		{"AddClient", func(i int) session.Operation {
-			return &session.AddClient{Outcome: session.Outcome{At: at(i)}, ID: benchID(i), Name: fmt.Sprint("client ", i)}
+		{"AddClient", func(i int) storage.Operation {
+			return &storage.AddClient{Outcome: storage.Outcome{At: at(i)}, ID: benchID(i), Name: fmt.Sprint("client ", i)}
 		}},
-		{"SetAESKey", func(i int) session.Operation {
-			return &session.SetAESKey{
-				Outcome: session.Outcome{At: at(i)}, ID: benchID(i % benchClients), AESKey: key(byte(i), 32),
+		{"SetAESKey", func(i int) storage.Operation {
+			return &storage.SetAESKey{
+				Outcome: storage.Outcome{At: at(i)}, ID: benchID(i % benchClients), AESKey: key(byte(i), 32),
 			}
 		}},
-		{"Seen", func(i int) session.Operation {
-			return &session.Seen{Outcome: session.Outcome{At: at(i)}, ID: benchID(i % benchClients)}
+		{"Seen", func(i int) storage.Operation {
+			return &storage.Seen{Outcome: storage.Outcome{At: at(i)}, ID: benchID(i % benchClients)}
 		}},
 		{"PutFile", put},
-		{"PutFileVerifyFile", func(i int) session.Operation { // by turns
+		{"PutFileVerifyFile", func(i int) storage.Operation { // by turns
 			if i%2 == 0 {
 				return put(i / 2)
 			}
-			return &session.VerifyFile{
-				Outcome: session.Outcome{At: at(i)}, ID: benchID(i / 2 % benchClients), Path: fmt.Sprint("file ", i/2),
+			return &storage.VerifyFile{
+				Outcome: storage.Outcome{At: at(i)}, ID: benchID(i / 2 % benchClients), Path: fmt.Sprint("file ", i/2),
 				Incoming: incoming,
 			}
 		}},
-		{"GetFile", func(i int) session.Operation {
-			return &session.GetFile{ID: benchID(i % benchClients), Path: fmt.Sprint("file ", i%benchClients)}
+		{"GetFile", func(i int) storage.Operation {
+			return &storage.GetFile{ID: benchID(i % benchClients), Path: fmt.Sprint("file ", i%benchClients)}
 		}},
 	}
 	add := benchmarks[0].op
@@ -60,7 +60,7 @@ func BenchmarkRegistry(b *testing.B, r session.Registry) {
 		}
 		for _, size := range []int{1, 10, 100} {
 			b.Run(fmt.Sprintf("%s/%d", bench.name, size), func(b *testing.B) {
-				batch := make([]session.Operation, size)
+				batch := make([]storage.Operation, size)
 				for b.Loop() {
 					for i := range batch {
 						batch[i] = bench.op(done)

@@ -13,15 +13,15 @@ import (
 
 	"sealift/codec"
 	"sealift/crypto/cksum"
-	"sealift/session"
+	"sealift/storage"
 )
 
 // TestFiles runs the tests of a Files. open returns an empty one; what it needs
 // closed is its own business.
-func TestFiles(t *testing.T, open func(t *testing.T) session.Files) {
+func TestFiles(t *testing.T, open func(t *testing.T) storage.Files) {
 	tests := []struct {
 		name string
-		test func(t *testing.T, s session.Files)
+		test func(t *testing.T, s storage.Files)
 	}{
 		{"WriteCommitOpen", testWriteCommitOpen},
 		{"CommitReplaces", testCommitReplaces},
@@ -56,7 +56,7 @@ func content(seed uint64, size int) []byte {
 
 // receive makes an incoming file of data, in writes of at most chunk bytes, and
 // returns its key.
-func receive(t testing.TB, s session.Files, data []byte, size int64, chunk int) string {
+func receive(t testing.TB, s storage.Files, data []byte, size int64, chunk int) string {
 	t.Helper()
 	in, err := s.Create(t.Context(), clientID(1), "new", size)
 	if err != nil {
@@ -75,7 +75,7 @@ func receive(t testing.TB, s session.Files, data []byte, size int64, chunk int) 
 	return in.Key()
 }
 
-func wantContent(t testing.TB, s session.Files, key string, id codec.ClientID, path string, want []byte) {
+func wantContent(t testing.TB, s storage.Files, key string, id codec.ClientID, path string, want []byte) {
 	t.Helper()
 	got, err := read(t.Context(), s, key, id, path)
 	if err != nil {
@@ -85,14 +85,14 @@ func wantContent(t testing.TB, s session.Files, key string, id codec.ClientID, p
 	}
 }
 
-func wantNotStored(t testing.TB, s session.Files, key string, id codec.ClientID, path string) {
+func wantNotStored(t testing.TB, s storage.Files, key string, id codec.ClientID, path string) {
 	t.Helper()
-	if _, err := read(t.Context(), s, key, id, path); !errors.Is(err, session.ErrNotStored) {
+	if _, err := read(t.Context(), s, key, id, path); !errors.Is(err, storage.ErrNotStored) {
 		t.Errorf("opening %q %s %q: %v, want ErrNotStored", key, id, path, err)
 	}
 }
 
-func read(ctx context.Context, s session.Files, key string, id codec.ClientID, path string) ([]byte, error) {
+func read(ctx context.Context, s storage.Files, key string, id codec.ClientID, path string) ([]byte, error) {
 	f, err := s.Open(ctx, key, id, path)
 	if err != nil {
 		return nil, err
@@ -102,14 +102,14 @@ func read(ctx context.Context, s session.Files, key string, id codec.ClientID, p
 }
 
 // waiting is client n's file at path, complete in the incoming file key.
-func waiting(key string, n int, path string, data []byte) *session.File {
-	return &session.File{
+func waiting(key string, n int, path string, data []byte) *storage.File {
+	return &storage.File{
 		ID: clientID(n), FileName: path, Path: path, Incoming: key,
 		Size: int64(len(data)), Cksum: cksum.Checksum(data),
 	}
 }
 
-func commit(t testing.TB, s session.Files, f *session.File) {
+func commit(t testing.TB, s storage.Files, f *storage.File) {
 	t.Helper()
 	if err := s.Commit(t.Context(), f); err != nil {
 		t.Fatalf("Commit of %q: %v", f.Path, err)
@@ -117,14 +117,14 @@ func commit(t testing.TB, s session.Files, f *session.File) {
 }
 
 // wantCommit checks what Commit says of f.
-func wantCommit(t testing.TB, s session.Files, f *session.File, want error) {
+func wantCommit(t testing.TB, s storage.Files, f *storage.File, want error) {
 	t.Helper()
 	if err := s.Commit(t.Context(), f); !errors.Is(err, want) {
 		t.Errorf("Commit of %q to %q: %v, want %v", f.Incoming, f.Path, err, want)
 	}
 }
 
-func testWriteCommitOpen(t *testing.T, s session.Files) {
+func testWriteCommitOpen(t *testing.T, s storage.Files) {
 	for _, size := range []int{0, 1, 15, 4096, 256 << 10, 1<<20 + 1} {
 		for _, announced := range []int64{-1, int64(size)} {
 			for _, chunk := range []int{1 << 30, 65_537} {
@@ -140,7 +140,7 @@ func testWriteCommitOpen(t *testing.T, s session.Files) {
 	}
 }
 
-func testCommitReplaces(t *testing.T, s session.Files) {
+func testCommitReplaces(t *testing.T, s storage.Files) {
 	older, newer := content(1, 5000), content(2, 100)
 	first, second := receive(t, s, older, 5000, 5000), receive(t, s, newer, -1, 5000)
 	commit(t, s, waiting(first, 1, "a", older))
@@ -149,7 +149,7 @@ func testCommitReplaces(t *testing.T, s session.Files) {
 	wantContent(t, s, "", clientID(1), "a", newer)
 }
 
-func testCommitAgain(t *testing.T, s session.Files) {
+func testCommitAgain(t *testing.T, s storage.Files) {
 	data := content(1, 5000)
 	key := receive(t, s, data, -1, 5000)
 	for range 3 {
@@ -158,31 +158,31 @@ func testCommitAgain(t *testing.T, s session.Files) {
 	}
 }
 
-func testCommitNothing(t *testing.T, s session.Files) {
+func testCommitNothing(t *testing.T, s storage.Files) {
 	dropped := receive(t, s, content(1, 10), -1, 10)
 	if err := s.Discard(t.Context(), dropped); err != nil {
 		t.Fatal(err)
 	}
 	for _, key := range []string{dropped, "", "no key", "../" + dropped, ".", strings.Repeat("0", 32)} {
-		wantCommit(t, s, waiting(key, 1, "a", content(1, 10)), session.ErrNotStored)
+		wantCommit(t, s, waiting(key, 1, "a", content(1, 10)), storage.ErrNotStored)
 	}
 	wantNotStored(t, s, "", clientID(1), "a")
 }
 
 // An incoming file that has lost its end is not committed.
-func testCommitOfAnotherSize(t *testing.T, s session.Files) {
+func testCommitOfAnotherSize(t *testing.T, s storage.Files) {
 	was, data := content(1, 5000), content(2, 5000)
 	commit(t, s, waiting(receive(t, s, was, -1, 5000), 1, "a", was))
 	for _, has := range []int{0, 4999, 5001} {
 		key := receive(t, s, content(2, has), -1, 5000)
-		wantCommit(t, s, waiting(key, 1, "a", data), session.ErrNotStored)
+		wantCommit(t, s, waiting(key, 1, "a", data), storage.ErrNotStored)
 		wantContent(t, s, "", clientID(1), "a", was)
 	}
 }
 
 // With the incoming file gone, what is in the place is this content, or there was
 // no Commit.
-func testCommitIsOfThisContent(t *testing.T, s session.Files) {
+func testCommitIsOfThisContent(t *testing.T, s storage.Files) {
 	data := content(2, 5000)
 	for name, place := range map[string][]byte{
 		"smaller": data[:4999], "larger": append(data[:5000:5000], 0), "empty": {}, "other": content(3, 5000),
@@ -193,15 +193,15 @@ func testCommitIsOfThisContent(t *testing.T, s session.Files) {
 		if err := s.Discard(t.Context(), key); err != nil {
 			t.Fatal(err)
 		}
-		wantCommit(t, s, waiting(key, 1, name+"/a", data), session.ErrNotStored)
+		wantCommit(t, s, waiting(key, 1, name+"/a", data), storage.ErrNotStored)
 		wantContent(t, s, "", clientID(1), name+"/a", place)
-		wantCommit(t, s, waiting(key, 1, name, data), session.ErrNotStored)        // the place is a folder
-		wantCommit(t, s, waiting(key, 1, name+"/a/b", data), session.ErrNotStored) // or below a file
+		wantCommit(t, s, waiting(key, 1, name, data), storage.ErrNotStored)        // the place is a folder
+		wantCommit(t, s, waiting(key, 1, name+"/a/b", data), storage.ErrNotStored) // or below a file
 		wantNotStored(t, s, "", clientID(1), name+"/b")
 	}
 }
 
-func testDiscard(t *testing.T, s session.Files) {
+func testDiscard(t *testing.T, s storage.Files) {
 	data := content(1, 10)
 	keep := receive(t, s, data, -1, 10)
 	for _, size := range []int64{-1, 0, 10, 1 << 20} {
@@ -234,7 +234,7 @@ func testDiscard(t *testing.T, s session.Files) {
 	wantContent(t, s, "", clientID(1), "a", data)
 }
 
-func testIncomingIsReadable(t *testing.T, s session.Files) {
+func testIncomingIsReadable(t *testing.T, s storage.Files) {
 	data := content(1, 300_000)
 	key := receive(t, s, data, 300_000, 1000)
 	wantContent(t, s, key, codec.ClientID{}, "", data)
@@ -246,14 +246,14 @@ func testIncomingIsReadable(t *testing.T, s session.Files) {
 		t.Fatal(err)
 	}
 	for _, key := range []string{key, "../" + key} {
-		if n, err := s.Size(t.Context(), key, codec.ClientID{}, ""); n != 0 || !errors.Is(err, session.ErrNotStored) {
+		if n, err := s.Size(t.Context(), key, codec.ClientID{}, ""); n != 0 || !errors.Is(err, storage.ErrNotStored) {
 			t.Errorf("Size of %q: %d, %v, want ErrNotStored", key, n, err)
 		}
 	}
 }
 
 // A client has something stored, or it has not: what it only began does not count.
-func testHas(t *testing.T, s session.Files) {
+func testHas(t *testing.T, s storage.Files) {
 	data := content(1, 10)
 	has := func(n int, want bool) {
 		t.Helper()
@@ -268,7 +268,7 @@ func testHas(t *testing.T, s session.Files) {
 	has(2, false)
 }
 
-func testClientsAreApart(t *testing.T, s session.Files) {
+func testClientsAreApart(t *testing.T, s storage.Files) {
 	one, two := content(1, 10), content(2, 20)
 	commit(t, s, waiting(receive(t, s, one, -1, 100), 1, "a", one))
 	wantNotStored(t, s, "", clientID(2), "a")
@@ -278,7 +278,7 @@ func testClientsAreApart(t *testing.T, s session.Files) {
 }
 
 // What CleanPath would not have made is refused, whoever asks.
-func testPathsAreChecked(t *testing.T, s session.Files) {
+func testPathsAreChecked(t *testing.T, s storage.Files) {
 	data := content(1, 10)
 	key := receive(t, s, data, -1, 100)
 	paths := []string{
@@ -286,8 +286,8 @@ func testPathsAreChecked(t *testing.T, s session.Files) {
 		"../" + clientID(2).String() + "/a", "../../defensive.db",
 	}
 	for _, path := range paths {
-		wantCommit(t, s, waiting(key, 1, path, data), session.ErrPath)
-		if _, err := read(t.Context(), s, "", clientID(1), path); !errors.Is(err, session.ErrPath) {
+		wantCommit(t, s, waiting(key, 1, path, data), storage.ErrPath)
+		if _, err := read(t.Context(), s, "", clientID(1), path); !errors.Is(err, storage.ErrPath) {
 			t.Errorf("Open of %q: %v, want ErrPath", path, err)
 		}
 	}
@@ -299,17 +299,17 @@ func testPathsAreChecked(t *testing.T, s session.Files) {
 	}
 }
 
-func testFileWhereFolderShouldBe(t *testing.T, s session.Files) {
+func testFileWhereFolderShouldBe(t *testing.T, s storage.Files) {
 	file, below := content(1, 10), content(2, 20)
 	commit(t, s, waiting(receive(t, s, file, -1, 100), 1, "a", file))
 	key := receive(t, s, below, -1, 100)
-	wantCommit(t, s, waiting(key, 1, "a/b", below), session.ErrObstructed)
+	wantCommit(t, s, waiting(key, 1, "a/b", below), storage.ErrObstructed)
 	wantContent(t, s, "", clientID(1), "a", file)
 	wantContent(t, s, key, clientID(1), "", below) // an error leaves the incoming file
 	commit(t, s, waiting(key, 1, "c/b", below))
 
 	key = receive(t, s, file, -1, 100)
-	wantCommit(t, s, waiting(key, 1, "c", file), session.ErrObstructed)
+	wantCommit(t, s, waiting(key, 1, "c", file), storage.ErrObstructed)
 	wantContent(t, s, "", clientID(1), "c/b", below)
 	wantContent(t, s, key, clientID(1), "", file)
 	if _, err := read(t.Context(), s, "", clientID(1), "c"); err == nil {
@@ -318,7 +318,7 @@ func testFileWhereFolderShouldBe(t *testing.T, s session.Files) {
 }
 
 // Whichever of several files for one place comes last is there whole.
-func testCommitsOfOnePathAtOnce(t *testing.T, s session.Files) {
+func testCommitsOfOnePathAtOnce(t *testing.T, s storage.Files) {
 	const sides, rounds = 6, 10
 	var wg sync.WaitGroup
 	for side := range sides {
@@ -349,7 +349,7 @@ func testCommitsOfOnePathAtOnce(t *testing.T, s session.Files) {
 }
 
 // Commits of one file at the same time all succeed.
-func testCommitsOfOneFileAtOnce(t *testing.T, s session.Files) {
+func testCommitsOfOneFileAtOnce(t *testing.T, s storage.Files) {
 	for round := range 10 {
 		data := content(uint64(round), 20_000)
 		f := waiting(receive(t, s, data, -1, 7000), 1, fmt.Sprintf("dir%d/a", round), data)
@@ -367,11 +367,11 @@ func testCommitsOfOneFileAtOnce(t *testing.T, s session.Files) {
 }
 
 // Many files under way, each getting a little at a time.
-func testManyUnderWay(t *testing.T, s session.Files) {
+func testManyUnderWay(t *testing.T, s storage.Files) {
 	const n = 300
 	type upload struct {
-		in      session.Incoming
-		scratch session.Scratch
+		in      storage.Incoming
+		scratch storage.Scratch
 	}
 	uploads := make([]upload, n)
 	for i := range uploads {
@@ -406,7 +406,7 @@ func testManyUnderWay(t *testing.T, s session.Files) {
 	}
 }
 
-func testScratch(t *testing.T, s session.Files) {
+func testScratch(t *testing.T, s storage.Files) {
 	a, err := s.Scratch(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -443,7 +443,7 @@ func testScratch(t *testing.T, s session.Files) {
 	}
 }
 
-func testFilesEndedContext(t *testing.T, s session.Files) {
+func testFilesEndedContext(t *testing.T, s storage.Files) {
 	data := content(1, 10)
 	key := receive(t, s, data, -1, 10)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -15,13 +15,14 @@ import (
 	"sealift/crypto/aescbc"
 	"sealift/crypto/cksum"
 	"sealift/session"
+	"sealift/storage"
 )
 
 // Machine is a server's storage on a disk of its own.
 type Machine interface {
 	// Start opens the stores and puts them in order, as a server does. What they
 	// do may be cut short at each step, by a panic of step.
-	Start(t *testing.T, step func()) (session.Registry, session.Files)
+	Start(t *testing.T, step func()) (storage.Registry, storage.Files)
 	// Kill and Cut end the life that Start began: the process was killed, or the
 	// power was cut. The next Start finds what that leaves.
 	Kill(t *testing.T)
@@ -86,8 +87,8 @@ type promiseModel struct {
 	round   int
 	now     time.Time
 
-	reg    session.Registry
-	files  session.Files
+	reg    storage.Registry
+	files  storage.Files
 	svc    *session.Service
 	places map[string]*placeModel
 	sent   map[uint32]*version // by checksum
@@ -132,7 +133,7 @@ func (m *promiseModel) run() {
 	m.fuse = -1
 	m.start()
 	id := clientID(1)
-	m.apply(addClient(1, "anna"), &session.SetKeys{ID: id, Name: "anna", PublicKey: key(1, 160), AESKey: promiseKey[:]})
+	m.apply(addClient(1, "anna"), &storage.SetKeys{ID: id, Name: "anna", PublicKey: key(1, 160), AESKey: promiseKey[:]})
 	for _, path := range promisePaths {
 		m.places[path] = &placeModel{}
 	}
@@ -320,8 +321,8 @@ func (m *promiseModel) die(path string, act int) {
 // path that may have come to any point. It checks that this can be.
 func (m *promiseModel) resync(path string, act int, cut bool) {
 	for at, p := range m.places {
-		get := &session.GetFile{ID: clientID(1), Path: at}
-		if err := m.reg.Apply(context.Background(), []session.Operation{get}); err != nil {
+		get := &storage.GetFile{ID: clientID(1), Path: at}
+		if err := m.reg.Apply(context.Background(), []storage.Operation{get}); err != nil {
 			m.fatalf("registry: %v", err)
 		}
 		was := *p
@@ -362,7 +363,7 @@ func (m *promiseModel) resync(path string, act int, cut bool) {
 }
 
 // match returns which of some versions a row is about, nil if none.
-func (m *promiseModel) match(f *session.File, of ...*version) *version {
+func (m *promiseModel) match(f *storage.File, of ...*version) *version {
 	for _, v := range of {
 		if f != nil && v != nil && f.Cksum == v.sum {
 			return v
@@ -397,7 +398,7 @@ func (m *promiseModel) start() {
 	m.svc = session.NewService(session.Config{Files: m.files, Log: zap.New(core)})
 }
 
-func (m *promiseModel) apply(ops ...session.Operation) {
+func (m *promiseModel) apply(ops ...storage.Operation) {
 	if err := m.reg.Apply(context.Background(), ops); err != nil {
 		m.fatalf("registry: %v", err)
 	}
@@ -513,10 +514,10 @@ func (c *promiseConn) Do(_ session.Lane, work func(ctx context.Context), done fu
 	})
 }
 
-func (c *promiseConn) Apply(op session.Operation, done func(err error)) {
+func (c *promiseConn) Apply(op storage.Operation, done func(err error)) {
 	c.todo = append(c.todo, func() {
 		c.m.step()
-		err := c.m.reg.Apply(context.Background(), []session.Operation{op})
+		err := c.m.reg.Apply(context.Background(), []storage.Operation{op})
 		c.m.step()
 		if err == nil {
 			err = op.Result().Err

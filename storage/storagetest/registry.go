@@ -1,5 +1,5 @@
 // Package storagetest holds the tests that every implementation of
-// session.Registry and session.Files must pass, and the benchmarks by which
+// storage.Registry and storage.Files must pass, and the benchmarks by which
 // they are compared.
 package storagetest
 
@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"sealift/codec"
-	"sealift/session"
+	"sealift/storage"
 )
 
 // start is some moment to the millisecond, the precision that every registry
@@ -35,10 +35,10 @@ func key(b byte, size int) []byte { return bytes.Repeat([]byte{b}, size) }
 
 // TestRegistry runs the tests of a Registry. open returns an empty one, which
 // the tests close.
-func TestRegistry(t *testing.T, open func(t *testing.T) session.Registry) {
+func TestRegistry(t *testing.T, open func(t *testing.T) storage.Registry) {
 	tests := []struct {
 		name string
-		test func(t *testing.T, r session.Registry)
+		test func(t *testing.T, r storage.Registry)
 	}{
 		{"AddClient", testAddClient},
 		{"NamesAreBytes", testNamesAreBytes},
@@ -74,7 +74,7 @@ func TestRegistry(t *testing.T, open func(t *testing.T) session.Registry) {
 }
 
 // apply applies operations of which each has to succeed.
-func apply(t testing.TB, r session.Registry, batch ...session.Operation) {
+func apply(t testing.TB, r storage.Registry, batch ...storage.Operation) {
 	t.Helper()
 	tryApply(t, r, batch...)
 	for i, op := range batch {
@@ -85,51 +85,51 @@ func apply(t testing.TB, r session.Registry, batch ...session.Operation) {
 }
 
 // tryApply applies operations that may be refused.
-func tryApply(t testing.TB, r session.Registry, batch ...session.Operation) {
+func tryApply(t testing.TB, r storage.Registry, batch ...storage.Operation) {
 	t.Helper()
 	if err := r.Apply(t.Context(), batch); err != nil {
 		t.Fatalf("Apply: %v", err)
 	}
 }
 
-func wantErr(t testing.TB, op session.Operation, want error) {
+func wantErr(t testing.TB, op storage.Operation, want error) {
 	t.Helper()
 	if got := op.Result().Err; !errors.Is(got, want) {
 		t.Errorf("%T: error %v, want %v", op, got, want)
 	}
 }
 
-func addClient(n int, name string) *session.AddClient {
-	return &session.AddClient{Outcome: session.Outcome{At: at(0)}, ID: clientID(n), Name: name}
+func addClient(n int, name string) *storage.AddClient {
+	return &storage.AddClient{Outcome: storage.Outcome{At: at(0)}, ID: clientID(n), Name: name}
 }
 
-func getClient(t testing.TB, r session.Registry, n int) session.Client {
+func getClient(t testing.TB, r storage.Registry, n int) storage.Client {
 	t.Helper()
-	get := &session.GetClient{ID: clientID(n)}
+	get := &storage.GetClient{ID: clientID(n)}
 	apply(t, r, get)
 	return get.Client
 }
 
-func testAddClient(t *testing.T, r session.Registry) {
+func testAddClient(t *testing.T, r storage.Registry) {
 	apply(t, r, addClient(1, "Michael Jackson"))
-	want := session.Client{ID: clientID(1), Name: "Michael Jackson", LastSeen: at(0)}
+	want := storage.Client{ID: clientID(1), Name: "Michael Jackson", LastSeen: at(0)}
 	if got := getClient(t, r, 1); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 
 	name, id := addClient(2, "Michael Jackson"), addClient(1, "Prince")
-	unknown := &session.GetClient{ID: clientID(2)}
+	unknown := &storage.GetClient{ID: clientID(2)}
 	tryApply(t, r, name, id, unknown)
-	wantErr(t, name, session.ErrNameTaken)
-	wantErr(t, id, session.ErrIDTaken)
-	wantErr(t, unknown, session.ErrNoClient)
+	wantErr(t, name, storage.ErrNameTaken)
+	wantErr(t, id, storage.ErrIDTaken)
+	wantErr(t, unknown, storage.ErrNoClient)
 	if got := getClient(t, r, 1); !reflect.DeepEqual(got, want) {
 		t.Errorf("after refusals: got %+v, want %+v", got, want)
 	}
 	apply(t, r, addClient(2, "Prince"))
 }
 
-func testNamesAreBytes(t *testing.T, r session.Registry) {
+func testNamesAreBytes(t *testing.T, r storage.Registry) {
 	names := []string{"anna", "Anna", "ANNA", "anna ", " anna", "anna'; DROP TABLE clients; --", "%", `"`, "\u00e9", "e\u0301", "\u00c9", "\u5c65\u6b74", "\U0001f600", "anna\u200d"}
 	for i, name := range names {
 		apply(t, r, addClient(i, name))
@@ -141,10 +141,10 @@ func testNamesAreBytes(t *testing.T, r session.Registry) {
 	}
 }
 
-func testSetKeys(t *testing.T, r session.Registry) {
+func testSetKeys(t *testing.T, r storage.Registry) {
 	apply(t, r, addClient(1, "anna"))
-	set := func(n int, name string, public, aes byte, replace bool) *session.SetKeys {
-		return &session.SetKeys{
+	set := func(n int, name string, public, aes byte, replace bool) *storage.SetKeys {
+		return &storage.SetKeys{
 			ID: clientID(n), Name: name, Replace: replace,
 			PublicKey: key(public, codec.PublicKeySize), AESKey: key(aes, 32),
 		}
@@ -165,45 +165,45 @@ func testSetKeys(t *testing.T, r session.Registry) {
 	name := set(1, "Anna", 0xaa, 3, true)
 	unknown := set(2, "anna", 0xaa, 3, true)
 	tryApply(t, r, pinned, name, unknown)
-	wantErr(t, pinned, session.ErrKeyPinned)
-	wantErr(t, name, session.ErrWrongName)
-	wantErr(t, unknown, session.ErrNoClient)
+	wantErr(t, pinned, storage.ErrKeyPinned)
+	wantErr(t, name, storage.ErrWrongName)
+	wantErr(t, unknown, storage.ErrNoClient)
 	want(0xaa, 2)
 
 	apply(t, r, set(1, "anna", 0xbb, 4, true))
 	want(0xbb, 4)
 }
 
-func testSetAESKey(t *testing.T, r session.Registry) {
+func testSetAESKey(t *testing.T, r storage.Registry) {
 	apply(t, r, addClient(1, "anna"), addClient(2, "ben"))
-	unknown := &session.SetAESKey{ID: clientID(3), AESKey: key(7, 32)}
-	tryApply(t, r, &session.SetAESKey{ID: clientID(1), AESKey: key(7, 32)}, unknown)
-	wantErr(t, unknown, session.ErrNoClient)
+	unknown := &storage.SetAESKey{ID: clientID(3), AESKey: key(7, 32)}
+	tryApply(t, r, &storage.SetAESKey{ID: clientID(1), AESKey: key(7, 32)}, unknown)
+	wantErr(t, unknown, storage.ErrNoClient)
 	if got := getClient(t, r, 1); !bytes.Equal(got.AESKey, key(7, 32)) || got.PublicKey != nil {
 		t.Errorf("got %+v, want the AES key and no public one", got)
 	}
 	if got := getClient(t, r, 2); got.AESKey != nil {
 		t.Errorf("another client got the key: %+v", got)
 	}
-	other := &session.SetAESKey{ID: clientID(1), If: key(6, 32)}
-	none := &session.SetAESKey{ID: clientID(2), If: key(7, 32)}
+	other := &storage.SetAESKey{ID: clientID(1), If: key(6, 32)}
+	none := &storage.SetAESKey{ID: clientID(2), If: key(7, 32)}
 	tryApply(t, r, other, none)
-	wantErr(t, other, session.ErrNoClient)
-	wantErr(t, none, session.ErrNoClient)
+	wantErr(t, other, storage.ErrNoClient)
+	wantErr(t, none, storage.ErrNoClient)
 	if got := getClient(t, r, 1); !bytes.Equal(got.AESKey, key(7, 32)) {
 		t.Errorf("the key was forgotten, though it is not the one that was meant: %x", got.AESKey)
 	}
-	apply(t, r, &session.SetAESKey{ID: clientID(1), If: key(7, 32)})
+	apply(t, r, &storage.SetAESKey{ID: clientID(1), If: key(7, 32)})
 	if got := getClient(t, r, 1); got.AESKey != nil {
 		t.Errorf("the key that was to be forgotten is still there: %x", got.AESKey)
 	}
 }
 
-func testLastSeen(t *testing.T, r session.Registry) {
+func testLastSeen(t *testing.T, r storage.Registry) {
 	apply(t, r, addClient(1, "anna"), addClient(2, "ben"))
 	f := upload(1, "a", "k1", 10)
 	second := 0
-	step := func(succeeds bool, op session.Operation) {
+	step := func(succeeds bool, op storage.Operation) {
 		t.Helper()
 		before := getClient(t, r, 1).LastSeen
 		second++
@@ -220,35 +220,35 @@ func testLastSeen(t *testing.T, r session.Registry) {
 			t.Errorf("%T, success %t: last seen %v, want %v", op, succeeds, got, want)
 		}
 	}
-	step(true, &session.Seen{ID: clientID(1)})
+	step(true, &storage.Seen{ID: clientID(1)})
 	step(false, addClient(1, "carl"))
-	step(true, &session.GetClient{ID: clientID(1)})
-	step(false, &session.SetKeys{ID: clientID(1), Name: "ben", PublicKey: key(1, 160), AESKey: key(1, 32)})
-	step(true, &session.SetKeys{ID: clientID(1), Name: "anna", PublicKey: key(1, 160), AESKey: key(1, 32)})
-	step(true, &session.SetAESKey{ID: clientID(1), AESKey: key(1, 32)})
-	step(false, &session.GetFile{ID: clientID(1), Path: "a"})
-	step(true, &session.PutFile{File: f})
-	step(true, &session.GetFile{ID: clientID(1), Path: "a"})
-	step(false, &session.VerifyFile{ID: clientID(1), Path: "a", Incoming: "other"})
-	step(true, &session.VerifyFile{ID: clientID(1), Path: "a", Incoming: "k1"})
-	step(false, &session.ForgetFile{ID: clientID(1), Path: "a"})
-	step(true, &session.MarkFile{ID: clientID(1), Path: "a", Incoming: "k1", Missing: true})
-	step(true, &session.ForgetFile{ID: clientID(1), Path: "a"})
-	step(true, &session.PutFile{File: f})
-	step(true, &session.DropFile{ID: clientID(1), Path: "a", Incoming: "k1"})
-	step(false, &session.DropFile{ID: clientID(1), Path: "a", Incoming: "k1"})
+	step(true, &storage.GetClient{ID: clientID(1)})
+	step(false, &storage.SetKeys{ID: clientID(1), Name: "ben", PublicKey: key(1, 160), AESKey: key(1, 32)})
+	step(true, &storage.SetKeys{ID: clientID(1), Name: "anna", PublicKey: key(1, 160), AESKey: key(1, 32)})
+	step(true, &storage.SetAESKey{ID: clientID(1), AESKey: key(1, 32)})
+	step(false, &storage.GetFile{ID: clientID(1), Path: "a"})
+	step(true, &storage.PutFile{File: f})
+	step(true, &storage.GetFile{ID: clientID(1), Path: "a"})
+	step(false, &storage.VerifyFile{ID: clientID(1), Path: "a", Incoming: "other"})
+	step(true, &storage.VerifyFile{ID: clientID(1), Path: "a", Incoming: "k1"})
+	step(false, &storage.ForgetFile{ID: clientID(1), Path: "a"})
+	step(true, &storage.MarkFile{ID: clientID(1), Path: "a", Incoming: "k1", Missing: true})
+	step(true, &storage.ForgetFile{ID: clientID(1), Path: "a"})
+	step(true, &storage.PutFile{File: f})
+	step(true, &storage.DropFile{ID: clientID(1), Path: "a", Incoming: "k1"})
+	step(false, &storage.DropFile{ID: clientID(1), Path: "a", Incoming: "k1"})
 
-	unknown := &session.Seen{Outcome: session.Outcome{At: at(99)}, ID: clientID(3)}
+	unknown := &storage.Seen{Outcome: storage.Outcome{At: at(99)}, ID: clientID(3)}
 	tryApply(t, r, unknown)
-	wantErr(t, unknown, session.ErrNoClient)
+	wantErr(t, unknown, storage.ErrNoClient)
 	if got := getClient(t, r, 2).LastSeen; !got.Equal(at(0)) {
 		t.Errorf("another client was last seen %v, want %v", got, at(0))
 	}
 
 	// Each of several clients in one batch.
 	apply(t, r,
-		&session.Seen{Outcome: session.Outcome{At: at(97)}, ID: clientID(1)},
-		&session.Seen{Outcome: session.Outcome{At: at(98)}, ID: clientID(2)})
+		&storage.Seen{Outcome: storage.Outcome{At: at(97)}, ID: clientID(1)},
+		&storage.Seen{Outcome: storage.Outcome{At: at(98)}, ID: clientID(2)})
 	for n, want := range map[int]time.Time{1: at(97), 2: at(98)} {
 		if got := getClient(t, r, n).LastSeen; !got.Equal(want) {
 			t.Errorf("client %d of two in a batch: last seen %v, want %v", n, got, want)
@@ -256,10 +256,10 @@ func testLastSeen(t *testing.T, r session.Registry) {
 	}
 
 	// Within a batch too: a read tells of what came before it.
-	get := &session.GetClient{Outcome: session.Outcome{At: at(102)}, ID: clientID(1)}
+	get := &storage.GetClient{Outcome: storage.Outcome{At: at(102)}, ID: clientID(1)}
 	apply(t, r,
-		&session.Seen{Outcome: session.Outcome{At: at(101)}, ID: clientID(1)}, get,
-		&session.Seen{Outcome: session.Outcome{At: at(103)}, ID: clientID(1)})
+		&storage.Seen{Outcome: storage.Outcome{At: at(101)}, ID: clientID(1)}, get,
+		&storage.Seen{Outcome: storage.Outcome{At: at(103)}, ID: clientID(1)})
 	if !get.Client.LastSeen.Equal(at(101)) {
 		t.Errorf("in the batch: last seen %v, want %v", get.Client.LastSeen, at(101))
 	}
@@ -268,10 +268,10 @@ func testLastSeen(t *testing.T, r session.Registry) {
 	}
 }
 
-func testResultsAreCopies(t *testing.T, r session.Registry) {
+func testResultsAreCopies(t *testing.T, r storage.Registry) {
 	public, aes := key(1, codec.PublicKeySize), key(2, 32)
 	apply(t, r, addClient(1, "anna"),
-		&session.SetKeys{ID: clientID(1), Name: "anna", PublicKey: public, AESKey: aes})
+		&storage.SetKeys{ID: clientID(1), Name: "anna", PublicKey: public, AESKey: aes})
 	public[0], aes[0] = 0xff, 0xff
 	got := getClient(t, r, 1)
 	got.PublicKey[1], got.AESKey[1] = 0xff, 0xff
@@ -280,25 +280,25 @@ func testResultsAreCopies(t *testing.T, r session.Registry) {
 	}
 }
 
-func testRefusalsDoNotStopABatch(t *testing.T, r session.Registry) {
-	apply(t, r, addClient(1, "anna"), &session.PutFile{File: upload(1, "a", "k1", 1)})
-	var batch []session.Operation
+func testRefusalsDoNotStopABatch(t *testing.T, r storage.Registry) {
+	apply(t, r, addClient(1, "anna"), &storage.PutFile{File: upload(1, "a", "k1", 1)})
+	var batch []storage.Operation
 	for i := range 20 {
 		batch = append(batch,
 			addClient(100+i, "anna"),
-			&session.SetKeys{ID: clientID(1), Name: "wrong"},
+			&storage.SetKeys{ID: clientID(1), Name: "wrong"},
 			addClient(100+i, fmt.Sprint("new", i)),
-			&session.PutFile{File: upload(99, "a", "k", 1)},
-			&session.PutFile{File: upload(100+i, "b", "k", 1)},
-			&session.VerifyFile{ID: clientID(1), Path: "a", Incoming: "no"},
-			&session.DropFile{ID: clientID(100 + i), Path: "c", Incoming: "k"},
-			&session.VerifyFile{ID: clientID(100 + i), Path: "b", Incoming: "k"},
+			&storage.PutFile{File: upload(99, "a", "k", 1)},
+			&storage.PutFile{File: upload(100+i, "b", "k", 1)},
+			&storage.VerifyFile{ID: clientID(1), Path: "a", Incoming: "no"},
+			&storage.DropFile{ID: clientID(100 + i), Path: "c", Incoming: "k"},
+			&storage.VerifyFile{ID: clientID(100 + i), Path: "b", Incoming: "k"},
 		)
 	}
 	tryApply(t, r, batch...)
 	want := []error{
-		session.ErrNameTaken, session.ErrWrongName, nil, session.ErrNoClient, nil,
-		session.ErrNoFile, session.ErrNoFile, nil,
+		storage.ErrNameTaken, storage.ErrWrongName, nil, storage.ErrNoClient, nil,
+		storage.ErrNoFile, storage.ErrNoFile, nil,
 	}
 	for i, op := range batch {
 		if got := op.Result().Err; got != want[i%len(want)] {
@@ -313,23 +313,23 @@ func testRefusalsDoNotStopABatch(t *testing.T, r session.Registry) {
 	}
 }
 
-func testOperationsOfABatchSeeEachOther(t *testing.T, r session.Registry) {
-	get, file := &session.GetClient{ID: clientID(1)}, &session.GetFile{ID: clientID(1), Path: "a"}
-	early := &session.GetClient{ID: clientID(1)}
-	second := &session.PutFile{File: upload(1, "a", "k2", 2)}
+func testOperationsOfABatchSeeEachOther(t *testing.T, r storage.Registry) {
+	get, file := &storage.GetClient{ID: clientID(1)}, &storage.GetFile{ID: clientID(1), Path: "a"}
+	early := &storage.GetClient{ID: clientID(1)}
+	second := &storage.PutFile{File: upload(1, "a", "k2", 2)}
 	tryApply(t, r,
 		early,
 		addClient(1, "anna"),
-		&session.SetKeys{ID: clientID(1), Name: "anna", PublicKey: key(1, 160), AESKey: key(2, 32)},
+		&storage.SetKeys{ID: clientID(1), Name: "anna", PublicKey: key(1, 160), AESKey: key(2, 32)},
 		get,
-		&session.PutFile{File: upload(1, "a", "k1", 1)},
+		&storage.PutFile{File: upload(1, "a", "k1", 1)},
 		second,
-		&session.VerifyFile{ID: clientID(1), Path: "a", Incoming: "k2"},
+		&storage.VerifyFile{ID: clientID(1), Path: "a", Incoming: "k2"},
 		file,
-		&session.MarkFile{ID: clientID(1), Path: "a", Incoming: "k2", Missing: true},
-		&session.ForgetFile{ID: clientID(1), Path: "a"},
+		&storage.MarkFile{ID: clientID(1), Path: "a", Incoming: "k2", Missing: true},
+		&storage.ForgetFile{ID: clientID(1), Path: "a"},
 	)
-	wantErr(t, early, session.ErrNoClient)
+	wantErr(t, early, storage.ErrNoClient)
 	if get.Err != nil || !bytes.Equal(get.Client.AESKey, key(2, 32)) {
 		t.Errorf("the key set before: %+v %v", get.Client, get.Err)
 	}
@@ -344,18 +344,18 @@ func testOperationsOfABatchSeeEachOther(t *testing.T, r session.Registry) {
 	}
 }
 
-func testOneNameTwiceInABatch(t *testing.T, r session.Registry) {
+func testOneNameTwiceInABatch(t *testing.T, r storage.Registry) {
 	first, second := addClient(1, "anna"), addClient(2, "anna")
 	tryApply(t, r, first, second)
 	wantErr(t, first, nil)
-	wantErr(t, second, session.ErrNameTaken)
+	wantErr(t, second, storage.ErrNameTaken)
 	if got := clients(t, r); len(got) != 1 || got[0].ID != clientID(1) {
 		t.Errorf("clients %+v, want the first", got)
 	}
 }
 
 // Every goroutine registers the same names, and clients of its own beside.
-func testOneNameFromManySides(t *testing.T, r session.Registry) {
+func testOneNameFromManySides(t *testing.T, r storage.Registry) {
 	const sides, names = 8, 50
 	var wg sync.WaitGroup
 	won := make([][]bool, sides)
@@ -365,7 +365,7 @@ func testOneNameFromManySides(t *testing.T, r session.Registry) {
 			for n := range names {
 				op := addClient(s*names+n, fmt.Sprint("name ", n))
 				own := addClient(10_000+s*names+n, fmt.Sprint("own ", s, " ", n))
-				if err := r.Apply(t.Context(), []session.Operation{op, own}); err != nil || own.Err != nil {
+				if err := r.Apply(t.Context(), []storage.Operation{op, own}); err != nil || own.Err != nil {
 					t.Errorf("side %d: %v, %v", s, err, own.Err)
 					return
 				}
@@ -393,15 +393,15 @@ func testOneNameFromManySides(t *testing.T, r session.Registry) {
 	}
 }
 
-func testEndedContext(t *testing.T, r session.Registry) {
+func testEndedContext(t *testing.T, r storage.Registry) {
 	apply(t, r, addClient(1, "anna"))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	op := addClient(2, "ben")
-	if err := r.Apply(ctx, []session.Operation{op}); !errors.Is(err, context.Canceled) {
+	if err := r.Apply(ctx, []storage.Operation{op}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Apply: %v, want context.Canceled", err)
 	}
-	if err := r.Clients(ctx, func(session.Client) error { return nil }); !errors.Is(err, context.Canceled) {
+	if err := r.Clients(ctx, func(storage.Client) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("Clients: %v, want context.Canceled", err)
 	}
 	if n := len(clients(t, r)); n != 1 {
@@ -410,7 +410,7 @@ func testEndedContext(t *testing.T, r session.Registry) {
 	apply(t, r, op)
 }
 
-func testListsAreOrdered(t *testing.T, r session.Registry) {
+func testListsAreOrdered(t *testing.T, r storage.Registry) {
 	apply(t, r, addClient(2, "zoe"), addClient(1, "Zoe"), addClient(3, "anna"))
 	var names []string
 	for _, c := range clients(t, r) {
@@ -424,17 +424,17 @@ func testListsAreOrdered(t *testing.T, r session.Registry) {
 	// unverified file, so that a border falls between the two of one pair: the
 	// first file has no other.
 	const n = 700
-	batch := []session.Operation{&session.PutFile{File: upload(1, "alone", "k", 1)}}
+	batch := []storage.Operation{&storage.PutFile{File: upload(1, "alone", "k", 1)}}
 	for i := range n {
 		path := fmt.Sprintf("dir/%04d", n-1-i)
 		batch = append(batch,
-			&session.PutFile{File: upload(1+i%2, path, fmt.Sprint("old", i), 1)},
-			&session.VerifyFile{ID: clientID(1 + i%2), Path: path, Incoming: fmt.Sprint("old", i)},
-			&session.PutFile{File: upload(1+i%2, path, fmt.Sprint("new", i), 2)},
+			&storage.PutFile{File: upload(1+i%2, path, fmt.Sprint("old", i), 1)},
+			&storage.VerifyFile{ID: clientID(1 + i%2), Path: path, Incoming: fmt.Sprint("old", i)},
+			&storage.PutFile{File: upload(1+i%2, path, fmt.Sprint("new", i), 2)},
 		)
 	}
-	batch = append(batch, &session.PutFile{File: upload(3, "a.b", "p", 1)},
-		&session.PutFile{File: upload(3, "a/b", "q", 1)}, &session.PutFile{File: upload(3, "B", "r", 1)})
+	batch = append(batch, &storage.PutFile{File: upload(3, "a.b", "p", 1)},
+		&storage.PutFile{File: upload(3, "a/b", "q", 1)}, &storage.PutFile{File: upload(3, "B", "r", 1)})
 	apply(t, r, batch...)
 	var got []string
 	for _, f := range files(t, r) {
@@ -457,29 +457,29 @@ func testListsAreOrdered(t *testing.T, r session.Registry) {
 	}
 }
 
-func testListsStop(t *testing.T, r session.Registry) {
+func testListsStop(t *testing.T, r storage.Registry) {
 	apply(t, r, addClient(1, "anna"), addClient(2, "ben"),
-		&session.PutFile{File: upload(1, "a", "k", 1)}, &session.PutFile{File: upload(1, "b", "k", 1)})
+		&storage.PutFile{File: upload(1, "a", "k", 1)}, &storage.PutFile{File: upload(1, "b", "k", 1)})
 	stop := errors.New("enough")
 	calls := 0
-	if err := r.Clients(t.Context(), func(session.Client) error { calls++; return stop }); err != stop || calls != 1 {
+	if err := r.Clients(t.Context(), func(storage.Client) error { calls++; return stop }); err != stop || calls != 1 {
 		t.Errorf("Clients: %v after %d calls, want %v after 1", err, calls, stop)
 	}
 	calls = 0
-	if err := r.Files(t.Context(), func(session.File) error { calls++; return stop }); err != stop || calls != 1 {
+	if err := r.Files(t.Context(), func(storage.File) error { calls++; return stop }); err != stop || calls != 1 {
 		t.Errorf("Files: %v after %d calls, want %v after 1", err, calls, stop)
 	}
 }
 
-func testClosed(t *testing.T, r session.Registry) {
+func testClosed(t *testing.T, r storage.Registry) {
 	apply(t, r, addClient(1, "anna"))
 	if err := r.Close(); err != nil {
 		t.Errorf("Close: %v", err)
 	}
-	if err := r.Apply(t.Context(), []session.Operation{addClient(2, "ben")}); err == nil {
+	if err := r.Apply(t.Context(), []storage.Operation{addClient(2, "ben")}); err == nil {
 		t.Error("Apply after Close succeeded")
 	}
-	if err := r.Files(t.Context(), func(session.File) error { return nil }); err == nil {
+	if err := r.Files(t.Context(), func(storage.File) error { return nil }); err == nil {
 		t.Error("Files after Close succeeded")
 	}
 	if err := r.Close(); err != nil {
@@ -487,19 +487,19 @@ func testClosed(t *testing.T, r session.Registry) {
 	}
 }
 
-func clients(t testing.TB, r session.Registry) []session.Client {
+func clients(t testing.TB, r storage.Registry) []storage.Client {
 	t.Helper()
-	var all []session.Client
-	if err := r.Clients(t.Context(), func(c session.Client) error { all = append(all, c); return nil }); err != nil {
+	var all []storage.Client
+	if err := r.Clients(t.Context(), func(c storage.Client) error { all = append(all, c); return nil }); err != nil {
 		t.Fatalf("Clients: %v", err)
 	}
 	return all
 }
 
-func files(t testing.TB, r session.Registry) []session.File {
+func files(t testing.TB, r storage.Registry) []storage.File {
 	t.Helper()
-	var all []session.File
-	if err := r.Files(t.Context(), func(f session.File) error { all = append(all, f); return nil }); err != nil {
+	var all []storage.File
+	if err := r.Files(t.Context(), func(f storage.File) error { all = append(all, f); return nil }); err != nil {
 		t.Fatalf("Files: %v", err)
 	}
 	return all

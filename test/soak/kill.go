@@ -12,7 +12,7 @@ import (
 
 	"sealift/codec"
 	"sealift/crypto/cksum"
-	"sealift/session"
+	"sealift/storage"
 )
 
 // kill has clients upload all the time, while the server is disturbed in one way
@@ -222,7 +222,7 @@ func (u *uploader) upload(n int) error {
 }
 
 // checkSame asserts that the file "same" is one that may be there.
-func (u *uploader) checkSame(good map[fileName]session.File) {
+func (u *uploader) checkSame(good map[fileName]storage.File) {
 	if u.me == nil {
 		return
 	}

@@ -24,7 +24,7 @@ var rest struct {
 // finishing is how many goroutines may be about to end: the last LastSeen is
 // being written, and the last file removed, when all clients have left.
 var finishing = map[string]int{
-	"sealift/eventloop.(*batcher).submit":       2,
+	"sealift/storage.(*batches).submit":         2,
 	"sealift/eventloop.(*lane).submit":          1,
 	"sealift/internal/logqueue.(*Writer).Write": 1,
 }

@@ -22,7 +22,7 @@ import (
 
 	"sealift/codec"
 	"sealift/internal/daemon"
-	"sealift/session"
+	"sealift/storage"
 	"sealift/storage/files"
 )
 
@@ -98,7 +98,7 @@ func (p role) serve() error {
 	return daemon.Run(ctx, daemon.Config{
 		Dir: p.Serve, Listen: "127.0.0.1:0", Log: log, MemoryBudget: p.MemoryBudget, Loops: 1,
 		Fsync: p.FailSyncs > 0, DiskFaults: p.diskFaults(),
-		WrapFiles: func(f session.Files) session.Files {
+		WrapFiles: func(f storage.Files) storage.Files {
 			return &faultyFiles{Files: f, pace: pace{perSecond: p.BytesPerSecond}, fullWhile: p.FullWhile}
 		},
 	}, func(a *net.TCPAddr) { log.Info("listening", zap.Stringer("address", a)) })
@@ -118,17 +118,17 @@ func (p role) diskFaults() *files.Faults {
 
 // faultyFiles is a store on a disk that is slow, or full.
 type faultyFiles struct {
-	session.Files
+	storage.Files
 	pace      pace
 	fullWhile string
 }
 
 type faultyIncoming struct {
-	session.Incoming
+	storage.Incoming
 	f *faultyFiles
 }
 
-func (f *faultyFiles) Create(ctx context.Context, id codec.ClientID, path string, size int64) (session.Incoming, error) {
+func (f *faultyFiles) Create(ctx context.Context, id codec.ClientID, path string, size int64) (storage.Incoming, error) {
 	in, err := f.Files.Create(ctx, id, path, size)
 	if err != nil {
 		return nil, err

@@ -13,7 +13,7 @@ import (
 	"sealift/codec"
 	"sealift/crypto/cksum"
 	"sealift/internal/daemon"
-	"sealift/session"
+	"sealift/storage"
 	"sealift/storage/sqlite"
 )
 
@@ -31,14 +31,14 @@ type stored struct {
 }
 
 // records reads what the registry in dir has of files.
-func (r *run) records(dir string) (files []session.File) {
+func (r *run) records(dir string) (files []storage.File) {
 	r.Helper()
 	reg, err := sqlite.OpenReadOnly(context.Background(), filepath.Join(dir, daemon.DatabaseName))
 	if err != nil {
 		r.Fatalf("%v", err)
 	}
 	defer reg.Close()
-	if err := reg.Files(context.Background(), func(f session.File) error {
+	if err := reg.Files(context.Background(), func(f storage.File) error {
 		files = append(files, f)
 		return nil
 	}); err != nil {
@@ -50,10 +50,10 @@ func (r *run) records(dir string) (files []session.File) {
 // checkStore asserts that the server's directory is in order and that each of
 // want is in it: recorded once, Verified, equal. Nobody may be uploading. It
 // returns what is verified.
-func (r *run) checkStore(dir string, want []stored) (good map[fileName]session.File) {
+func (r *run) checkStore(dir string, want []stored) (good map[fileName]storage.File) {
 	r.Helper()
 	rows := r.records(dir)
-	good = make(map[fileName]session.File)
+	good = make(map[fileName]storage.File)
 	awaited := make(map[string]bool)   // keys of incoming files
 	halfWay := make(map[fileName]bool) // may be in their places, but are not verified yet
 	for _, f := range rows {

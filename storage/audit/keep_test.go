@@ -1,4 +1,4 @@
-package storage_test
+package audit_test
 
 import (
 	"context"
@@ -14,15 +14,15 @@ import (
 
 	"sealift/codec"
 	"sealift/crypto/cksum"
-	"sealift/session"
 	"sealift/storage"
+	"sealift/storage/audit"
 	"sealift/storage/memory"
 )
 
 // between runs a hook once, after the store was asked for the size of a file, and
 // one before each file is opened.
 type between struct {
-	storage.Files
+	audit.Files
 	size   func()
 	onOpen func(path string)
 }
@@ -57,12 +57,12 @@ func TestForgetMissingBesideAServer(t *testing.T) {
 				}
 			}
 			if marked {
-				w.recover(storage.Report{storage.Missing: 2})
+				w.recover(audit.Report{audit.Missing: 2})
 				w.store("looked at", oldContent)
 			}
 			var told []string
 			server := &between{Files: w.Store, size: func() { w.store(path, newContent) }}
-			err := storage.ForgetMissing(t.Context(), w.reg, server, false, func(f session.File) { told = append(told, f.Path) })
+			err := audit.ForgetMissing(t.Context(), w.reg, server, false, func(f storage.File) { told = append(told, f.Path) })
 			if err != nil || !slices.Equal(told, []string{"gone for good"}) {
 				t.Errorf("told of %q, %v", told, err)
 			}
@@ -84,7 +84,7 @@ func TestForgetMissingForgetsNothingElse(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	err := storage.ForgetMissing(t.Context(), w.reg, w.Store, false, func(f session.File) { t.Errorf("forgot %s", f.Path) })
+	err := audit.ForgetMissing(t.Context(), w.reg, w.Store, false, func(f storage.File) { t.Errorf("forgot %s", f.Path) })
 	if err != nil {
 		t.Error(err)
 	}
@@ -108,9 +108,9 @@ func TestTakeStraysAfterACrash(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			server := &crashing{Files: w.Store, at: crashAt, crash: cancel}
-			_ = storage.TakeStrays(ctx, w.reg, server, now, false, func(session.File, error) {})
+			_ = audit.TakeStrays(ctx, w.reg, server, now, false, func(storage.File, error) {})
 			// A 1029 may have gone through, or not.
-			if _, err := storage.Recover(t.Context(), w.reg, w.Store, storage.Options{Now: now}); err != nil {
+			if _, err := audit.Recover(t.Context(), w.reg, w.Store, audit.Options{Now: now}); err != nil {
 				t.Fatal(err)
 			}
 			if content, err := os.ReadFile(w.storedFile(path)); err != nil || string(content) != newContent {
@@ -118,10 +118,10 @@ func TestTakeStraysAfterACrash(t *testing.T) {
 			}
 			o := w.options()
 			o.Now = now.Add(2 * o.UnverifiedTTL)
-			if _, err := storage.Expire(t.Context(), w.reg, w.Store, o); err != nil {
+			if _, err := audit.Expire(t.Context(), w.reg, w.Store, o); err != nil {
 				t.Fatal(err)
 			}
-			err := storage.TakeStrays(t.Context(), w.reg, w.Store, now, false, func(f session.File, err error) {
+			err := audit.TakeStrays(t.Context(), w.reg, w.Store, now, false, func(f storage.File, err error) {
 				if err != nil || f.Path != path || f.Cksum != cksum.Checksum([]byte(newContent)) {
 					t.Errorf("%+v: %v", f, err)
 				}
@@ -138,7 +138,7 @@ func TestTakeStraysAfterACrash(t *testing.T) {
 
 // crashing ends everything at the n-th of the steps that change something.
 type crashing struct {
-	storage.Files
+	audit.Files
 	at    int
 	crash func()
 }
@@ -149,12 +149,12 @@ func (c *crashing) step() {
 	}
 }
 
-func (c *crashing) Create(ctx context.Context, id codec.ClientID, path string, size int64) (session.Incoming, error) {
+func (c *crashing) Create(ctx context.Context, id codec.ClientID, path string, size int64) (storage.Incoming, error) {
 	c.step()
 	return c.Files.Create(ctx, id, path, size)
 }
 
-func (c *crashing) Commit(ctx context.Context, f *session.File) error {
+func (c *crashing) Commit(ctx context.Context, f *storage.File) error {
 	c.step()
 	err := c.Files.Commit(ctx, f)
 	c.step()
@@ -162,17 +162,17 @@ func (c *crashing) Commit(ctx context.Context, f *session.File) error {
 }
 
 // snapshot returns another registry with the same rows.
-func (w *world) snapshot() session.Registry {
+func (w *world) snapshot() storage.Registry {
 	w.t.Helper()
 	copied := &world{t: w.t, reg: memory.New()}
-	_ = w.reg.Clients(w.t.Context(), func(c session.Client) error {
-		copied.apply(&session.AddClient{ID: c.ID, Name: c.Name})
+	_ = w.reg.Clients(w.t.Context(), func(c storage.Client) error {
+		copied.apply(&storage.AddClient{ID: c.ID, Name: c.Name})
 		return nil
 	})
-	_ = w.reg.Files(w.t.Context(), func(f session.File) error {
-		copied.apply(&session.PutFile{File: f})
+	_ = w.reg.Files(w.t.Context(), func(f storage.File) error {
+		copied.apply(&storage.PutFile{File: f})
 		if f.Verified {
-			copied.apply(&session.VerifyFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming, Missing: f.Missing})
+			copied.apply(&storage.VerifyFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming, Missing: f.Missing})
 		}
 		return nil
 	})
@@ -181,11 +181,11 @@ func (w *world) snapshot() session.Registry {
 
 // later runs a hook once, after the registry was asked for a file.
 type later struct {
-	session.Registry
+	storage.Registry
 	hook func()
 }
 
-func (l *later) Apply(ctx context.Context, batch []session.Operation) error {
+func (l *later) Apply(ctx context.Context, batch []storage.Operation) error {
 	err := l.Registry.Apply(ctx, batch)
 	if hook := l.hook; hook != nil {
 		l.hook = nil
@@ -225,7 +225,7 @@ func TestBackupBesideAServer(t *testing.T) {
 			if err := os.Remove(w.storedFile(path)); err != nil {
 				w.t.Fatal(err)
 			}
-			if err := storage.ForgetMissing(w.t.Context(), w.reg, w.Store, false, func(session.File) {}); err != nil {
+			if err := audit.ForgetMissing(w.t.Context(), w.reg, w.Store, false, func(storage.File) {}); err != nil {
 				w.t.Fatal(err)
 			}
 		}, "", false},
@@ -241,7 +241,7 @@ func TestBackupBesideAServer(t *testing.T) {
 				w.store(path, oldContent)
 				w.store("other", "stays")
 				w.store("marked", "marked, and there")
-				w.apply(&session.MarkFile{ID: alice, Path: "marked", Incoming: w.get("marked").Verified.Incoming, Missing: true})
+				w.apply(&storage.MarkFile{ID: alice, Path: "marked", Incoming: w.get("marked").Verified.Incoming, Missing: true})
 				if waits {
 					w.put(w.receive("waits"), path, "waits")
 				}
@@ -249,14 +249,14 @@ func TestBackupBesideAServer(t *testing.T) {
 				live := &later{Registry: w.reg}
 				server := &between{Files: w.Store}
 				var wrong []string
-				tell := func(f session.File, err error) { wrong = append(wrong, f.Path) }
+				tell := func(f storage.File, err error) { wrong = append(wrong, f.Path) }
 				server.onOpen = func(p string) {
 					if p == path {
 						server.onOpen = nil
 						tc.meanwhile(w, live)
 					}
 				}
-				if err := storage.Backup(t.Context(), live, server, to.reg, to.Store, func(int64) {}, tell); err != nil {
+				if err := audit.Backup(t.Context(), live, server, to.reg, to.Store, func(int64) {}, tell); err != nil {
 					t.Fatal(err)
 				}
 				if tc.missing != slices.Equal(wrong, []string{path}) || len(wrong) > 1 {
@@ -284,25 +284,25 @@ func TestBackupOnAFullDisk(t *testing.T) {
 	w, to := newWorld(t), newWorld(t)
 	w.store(path, oldContent)
 	to.reg = w.snapshot()
-	err := storage.Backup(t.Context(), w.reg, w.Store, to.reg, &full{to.Store}, func(int64) {}, func(f session.File, err error) {
+	err := audit.Backup(t.Context(), w.reg, w.Store, to.reg, &full{to.Store}, func(int64) {}, func(f storage.File, err error) {
 		t.Errorf("%s is called wrong: %v", f.Path, err)
 	})
-	if !errors.Is(err, session.ErrFull) {
+	if !errors.Is(err, storage.ErrFull) {
 		t.Errorf("Backup: %v", err)
 	}
 }
 
 // A client that never sent its key gives its name back after a while.
 func TestClientsWithoutAKeyGo(t *testing.T) {
-	for name, act := range map[string]func(context.Context, session.Registry, storage.Files, storage.Options) (storage.Report, error){
-		"Recover": storage.Recover, "Expire": storage.Expire,
+	for name, act := range map[string]func(context.Context, storage.Registry, audit.Files, audit.Options) (audit.Report, error){
+		"Recover": audit.Recover, "Expire": audit.Expire,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.store(path, oldContent) // alice has no key either
 			add := func(n int, name string, at time.Time) codec.ClientID {
 				id := codec.ClientID{byte(n), byte(n >> 8), 7}
-				w.apply(&session.AddClient{Outcome: session.Outcome{At: at}, ID: id, Name: name})
+				w.apply(&storage.AddClient{Outcome: storage.Outcome{At: at}, ID: id, Name: name})
 				return id
 			}
 			const many = 600 // more than one batch
@@ -310,7 +310,7 @@ func TestClientsWithoutAKeyGo(t *testing.T) {
 				add(i, fmt.Sprint("keyless ", i), now.Add(-time.Hour))
 			}
 			keyed := add(many, "keyed", now.Add(-time.Hour))
-			w.apply(&session.SetKeys{ID: keyed, Name: "keyed", PublicKey: make([]byte, codec.PublicKeySize), AESKey: make([]byte, 32)})
+			w.apply(&storage.SetKeys{ID: keyed, Name: "keyed", PublicKey: make([]byte, codec.PublicKeySize), AESKey: make([]byte, 32)})
 			add(many+1, "just registered", now)
 
 			o := w.options()
@@ -319,11 +319,11 @@ func TestClientsWithoutAKeyGo(t *testing.T) {
 				t.Errorf("without a limit: %v, %v", got, err)
 			}
 			o.UnverifiedTTL = time.Hour
-			if got, err := act(t.Context(), w.reg, w.Store, o); err != nil || !maps.Equal(got, storage.Report{storage.Keyless: many}) {
+			if got, err := act(t.Context(), w.reg, w.Store, o); err != nil || !maps.Equal(got, audit.Report{audit.Keyless: many}) {
 				t.Errorf("report %v, %v", got, err)
 			}
 			var left []string
-			_ = w.reg.Clients(t.Context(), func(c session.Client) error { left = append(left, c.Name); return nil })
+			_ = w.reg.Clients(t.Context(), func(c storage.Client) error { left = append(left, c.Name); return nil })
 			if want := []string{"alice", "just registered", "keyed"}; !slices.Equal(left, want) {
 				t.Errorf("left are %q, want %q", left, want)
 			}

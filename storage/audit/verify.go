@@ -1,4 +1,4 @@
-// Package storage puts in order what a server finds when it starts, and checks
+// Package audit puts in order what a server finds when it starts, and checks
 // what it has stored: the registry and the files have to agree, whatever moment
 // the last server was killed at.
 //
@@ -22,7 +22,7 @@
 // A verified row stays whatever became of its file. It is marked as missing while
 // that is not in its place, or may not survive a power cut there. Only a person
 // can have it forgotten.
-package storage
+package audit
 
 import (
 	"context"
@@ -33,12 +33,12 @@ import (
 
 	"sealift/codec"
 	"sealift/crypto/cksum"
-	"sealift/session"
+	"sealift/storage"
 )
 
-// Files is a session.Files that can tell what it holds. *files.Store is one.
+// Files is a storage.Files that can tell what it holds. *files.Store is one.
 type Files interface {
-	session.Files
+	storage.Files
 
 	// EachIncoming calls yield with the key of each incoming file. yield may
 	// discard files.
@@ -86,7 +86,7 @@ const (
 // Finding is one thing found.
 type Finding struct {
 	Event Event
-	File  session.File
+	File  storage.File
 	Err   error // why; nil where the event says it all
 }
 
@@ -105,17 +105,17 @@ type Options struct {
 	// Dropped is called with each unverified file that was dropped, after its
 	// record went and before its content goes, with what DropFile said about
 	// Marked. Inside of Exclusive. It may be nil.
-	Dropped func(f *session.File, marked bool)
+	Dropped func(f *storage.File, marked bool)
 	// Waiting is called by Recover with each unverified file that stays. It may
 	// be nil.
-	Waiting func(f *session.File)
+	Waiting func(f *storage.File)
 	// Exclusive runs do while nobody else verifies or drops the file of client id
 	// at path. Expire needs it beside a running server; nil is for when there is
 	// none.
 	Exclusive func(id codec.ClientID, path string, do func())
 }
 
-func (o *Options) expired(f *session.File) bool {
+func (o *Options) expired(f *storage.File) bool {
 	return o.UnverifiedTTL > 0 && !f.Received.IsZero() && o.Now.Sub(f.Received) > o.UnverifiedTTL
 }
 
@@ -124,19 +124,19 @@ const copySize = 256 << 10
 
 // checker compares files with what is on record.
 type checker struct {
-	files session.Files
+	files storage.Files
 	buf   []byte
 }
 
-func newChecker(files session.Files) *checker {
+func newChecker(files storage.Files) *checker {
 	return &checker{files: files, buf: make([]byte, copySize)}
 }
 
 // check reads the file that is named as for Files.Open and compares it with f.
 // The error wraps ErrMissing, ErrSize or ErrCksum, or else is one of reading.
-func (c *checker) check(ctx context.Context, f *session.File, key string) error {
+func (c *checker) check(ctx context.Context, f *storage.File, key string) error {
 	r, err := c.files.Open(ctx, key, f.ID, f.Path)
-	if errors.Is(err, session.ErrNotStored) {
+	if errors.Is(err, storage.ErrNotStored) {
 		return ErrMissing
 	}
 	if err != nil {
@@ -151,7 +151,7 @@ func (c *checker) check(ctx context.Context, f *session.File, key string) error 
 
 // compare returns an error that wraps ErrSize or ErrCksum unless content of that
 // size and checksum is that of f.
-func compare(f *session.File, size int64, sum uint32) error {
+func compare(f *storage.File, size int64, sum uint32) error {
 	switch {
 	case size != f.Size:
 		return fmt.Errorf("%w: %s, not %d bytes", ErrSize, sizeText(size, f.Size), f.Size)
@@ -187,10 +187,10 @@ func (c *checker) copy(ctx context.Context, w io.Writer, r io.Reader, want int64
 // writeAnew writes the stored content of f, of which it reads little more than
 // want bytes, into a complete incoming file of to. It returns f with the key of
 // that, and the size and checksum that it has. After an error nothing is left.
-func (c *checker) writeAnew(ctx context.Context, to session.Files, f *session.File, want int64) (session.File, error) {
+func (c *checker) writeAnew(ctx context.Context, to storage.Files, f *storage.File, want int64) (storage.File, error) {
 	g := *f
 	r, err := c.files.Open(ctx, "", f.ID, f.Path)
-	if errors.Is(err, session.ErrNotStored) {
+	if errors.Is(err, storage.ErrNotStored) {
 		return g, ErrMissing
 	}
 	if err != nil {
@@ -234,10 +234,10 @@ func sizeText(size, want int64) string {
 // recovery has not taken it back yet.
 //
 // The error is one of the registry, or ctx's.
-func Verify(ctx context.Context, reg session.Registry, files session.Files, progress func(session.File, error)) error {
+func Verify(ctx context.Context, reg storage.Registry, files storage.Files, progress func(storage.File, error)) error {
 	c := newChecker(files)
-	var wrong []session.File
-	err := reg.Files(ctx, func(f session.File) error {
+	var wrong []storage.File
+	err := reg.Files(ctx, func(f storage.File) error {
 		if !f.Verified {
 			return nil
 		}
@@ -248,7 +248,7 @@ func Verify(ctx context.Context, reg session.Registry, files session.Files, prog
 		progress(f, nil)
 		return nil
 	})
-	if err != nil && !errors.Is(err, session.ErrBadRows) {
+	if err != nil && !errors.Is(err, storage.ErrBadRows) {
 		return err
 	}
 	for i := range wrong {
@@ -260,7 +260,7 @@ func Verify(ctx context.Context, reg session.Registry, files session.Files, prog
 }
 
 // checkStored is check for the verified file f, which may be marked as missing.
-func (c *checker) checkStored(ctx context.Context, f *session.File) error {
+func (c *checker) checkStored(ctx context.Context, f *storage.File) error {
 	err := c.check(ctx, f, "")
 	if err == nil && f.Missing {
 		err = fmt.Errorf("%w on record; it is there now, and the next start of the server takes it back", ErrMissing)
@@ -270,7 +270,7 @@ func (c *checker) checkStored(ctx context.Context, f *session.File) error {
 
 // checkAgain checks f, which seemed wrong, until its row is the same before and
 // after.
-func (c *checker) checkAgain(ctx context.Context, reg session.Registry, f *session.File, progress func(session.File, error)) error {
+func (c *checker) checkAgain(ctx context.Context, reg storage.Registry, f *storage.File, progress func(storage.File, error)) error {
 	for {
 		fault := c.checkStored(ctx, f)
 		get, err := getFile(ctx, reg, f)
@@ -288,12 +288,12 @@ func (c *checker) checkAgain(ctx context.Context, reg session.Registry, f *sessi
 }
 
 // getFile reads what the registry has where f is, or was.
-func getFile(ctx context.Context, reg session.Registry, f *session.File) (*session.GetFile, error) {
-	get := &session.GetFile{ID: f.ID, Path: f.Path}
-	if err := reg.Apply(ctx, []session.Operation{get}); err != nil {
+func getFile(ctx context.Context, reg storage.Registry, f *storage.File) (*storage.GetFile, error) {
+	get := &storage.GetFile{ID: f.ID, Path: f.Path}
+	if err := reg.Apply(ctx, []storage.Operation{get}); err != nil {
 		return nil, err
 	}
-	if get.Err != nil && !errors.Is(get.Err, session.ErrNoFile) {
+	if get.Err != nil && !errors.Is(get.Err, storage.ErrNoFile) {
 		return nil, get.Err
 	}
 	return get, nil

@@ -1,4 +1,4 @@
-package storage_test
+package audit_test
 
 import (
 	"context"
@@ -15,8 +15,8 @@ import (
 
 	"sealift/codec"
 	"sealift/crypto/cksum"
-	"sealift/session"
 	"sealift/storage"
+	"sealift/storage/audit"
 	"sealift/storage/files"
 	"sealift/storage/memory"
 	"sealift/storage/sqlite"
@@ -37,7 +37,7 @@ const (
 type world struct {
 	t   testing.TB
 	dir string
-	reg session.Registry
+	reg storage.Registry
 	*files.Store
 }
 
@@ -50,13 +50,13 @@ func newWorld(t testing.TB) *world {
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	w := &world{t: t, dir: dir, reg: memory.New(), Store: s}
-	w.apply(&session.AddClient{ID: alice, Name: "alice"})
+	w.apply(&storage.AddClient{ID: alice, Name: "alice"})
 	return w
 }
 
-func (w *world) apply(op session.Operation) {
+func (w *world) apply(op storage.Operation) {
 	w.t.Helper()
-	if err := w.reg.Apply(w.t.Context(), []session.Operation{op}); err != nil {
+	if err := w.reg.Apply(w.t.Context(), []storage.Operation{op}); err != nil {
 		w.t.Fatal(err)
 	}
 	if err := op.Result().Err; err != nil {
@@ -79,9 +79,9 @@ func (w *world) receive(content string) (key string) {
 	return in.Key()
 }
 
-func (w *world) put(key, path, content string) (replaced *session.File) {
+func (w *world) put(key, path, content string) (replaced *storage.File) {
 	w.t.Helper()
-	op := &session.PutFile{File: session.File{
+	op := &storage.PutFile{File: storage.File{
 		ID: alice, FileName: path, Path: path, Incoming: key,
 		Size: int64(len(content)), Cksum: cksum.Checksum([]byte(content)), Received: now,
 	}}
@@ -101,9 +101,9 @@ func (w *world) commit(key, path string) {
 	}
 }
 
-func (w *world) get(path string) *session.GetFile {
+func (w *world) get(path string) *storage.GetFile {
 	w.t.Helper()
-	get := &session.GetFile{ID: alice, Path: path}
+	get := &storage.GetFile{ID: alice, Path: path}
 	w.apply(get)
 	return get
 }
@@ -117,7 +117,7 @@ func (w *world) wantMissing(path string, want bool) {
 
 func (w *world) verify(key, path string) {
 	w.t.Helper()
-	w.apply(&session.VerifyFile{ID: alice, Path: path, Incoming: key})
+	w.apply(&storage.VerifyFile{ID: alice, Path: path, Incoming: key})
 }
 
 func (w *world) store(path, content string) {
@@ -136,15 +136,15 @@ func (w *world) storedFile(path string) string {
 	return filepath.Join(w.dir, "files", alice.String(), path)
 }
 
-func (w *world) options() storage.Options {
-	return storage.Options{UnverifiedTTL: time.Hour, Now: now.Add(time.Minute), Log: func(f storage.Finding) {
+func (w *world) options() audit.Options {
+	return audit.Options{UnverifiedTTL: time.Hour, Now: now.Add(time.Minute), Log: func(f audit.Finding) {
 		w.t.Logf("%s: %q %q %v", f.Event, f.File.Path, f.File.Incoming, f.Err)
 	}}
 }
 
-func (w *world) recover(want storage.Report) {
+func (w *world) recover(want audit.Report) {
 	w.t.Helper()
-	got, err := storage.Recover(w.t.Context(), w.reg, w.Store, w.options())
+	got, err := audit.Recover(w.t.Context(), w.reg, w.Store, w.options())
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -157,11 +157,11 @@ func (w *world) recover(want storage.Report) {
 // the unverified file ("" for none), and the files themselves.
 func (w *world) wantFile(path, verified, unverified string) {
 	w.t.Helper()
-	get := &session.GetFile{ID: alice, Path: path}
-	if err := w.reg.Apply(w.t.Context(), []session.Operation{get}); err != nil {
+	get := &storage.GetFile{ID: alice, Path: path}
+	if err := w.reg.Apply(w.t.Context(), []storage.Operation{get}); err != nil {
 		w.t.Fatal(err)
 	}
-	check := func(what string, f *session.File, key, want string) {
+	check := func(what string, f *storage.File, key, want string) {
 		w.t.Helper()
 		if (f != nil) != (want != "") {
 			w.t.Errorf("%s row %+v, want one: %t", what, f, want != "")
@@ -206,19 +206,19 @@ func TestRecoverFromACrash(t *testing.T) {
 	points := []struct {
 		name   string
 		crash  func(w *world) // what was done before it
-		report storage.Report
+		report audit.Report
 		// Afterwards, "" for what was in the place before.
 		verified, unverified string
 	}{
 		{
 			name:   "before PutFile",
 			crash:  func(w *world) { w.receive(newContent) },
-			report: storage.Report{storage.Orphan: 1},
+			report: audit.Report{audit.Orphan: 1},
 		},
 		{
 			name:       "after PutFile, content whole",
 			crash:      func(w *world) { w.put(w.receive(newContent), path, newContent) },
-			report:     storage.Report{},
+			report:     audit.Report{},
 			unverified: newContent,
 		},
 		{
@@ -230,7 +230,7 @@ func TestRecoverFromACrash(t *testing.T) {
 					w.t.Fatal(err)
 				}
 			},
-			report: storage.Report{storage.Spoilt: 1},
+			report: audit.Report{audit.Spoilt: 1},
 		},
 		{
 			name: "after PutFile, power cut: content zeros",
@@ -241,7 +241,7 @@ func TestRecoverFromACrash(t *testing.T) {
 					w.t.Fatal(err)
 				}
 			},
-			report: storage.Report{storage.Spoilt: 1},
+			report: audit.Report{audit.Spoilt: 1},
 		},
 		{
 			name: "after PutFile, power cut: the file is gone",
@@ -252,7 +252,7 @@ func TestRecoverFromACrash(t *testing.T) {
 					w.t.Fatal(err)
 				}
 			},
-			report: storage.Report{storage.Spoilt: 1},
+			report: audit.Report{audit.Spoilt: 1},
 		},
 		{
 			name: "after the second PutFile of the path, before Discard of the first",
@@ -263,7 +263,7 @@ func TestRecoverFromACrash(t *testing.T) {
 					w.t.Fatalf("replaced %+v", replaced)
 				}
 			},
-			report:     storage.Report{storage.Orphan: 1},
+			report:     audit.Report{audit.Orphan: 1},
 			unverified: newContent,
 		},
 		{
@@ -273,13 +273,13 @@ func TestRecoverFromACrash(t *testing.T) {
 				w.put(key, path, newContent)
 				w.commit(key, path)
 			},
-			report:   storage.Report{storage.Finished: 1},
+			report:   audit.Report{audit.Finished: 1},
 			verified: newContent,
 		},
 		{
 			name:     "after VerifyFile",
 			crash:    func(w *world) { w.store(path, newContent) },
-			report:   storage.Report{},
+			report:   audit.Report{},
 			verified: newContent,
 		},
 		{
@@ -287,9 +287,9 @@ func TestRecoverFromACrash(t *testing.T) {
 			crash: func(w *world) {
 				key := w.receive(newContent)
 				w.put(key, path, newContent)
-				w.apply(&session.DropFile{ID: alice, Path: path, Incoming: key})
+				w.apply(&storage.DropFile{ID: alice, Path: path, Incoming: key})
 			},
-			report: storage.Report{storage.Orphan: 1},
+			report: audit.Report{audit.Orphan: 1},
 		},
 	}
 	for _, p := range points {
@@ -313,10 +313,10 @@ func TestRecoverFromACrash(t *testing.T) {
 					n = 1
 				}
 				w.wantIncoming(n)
-				w.recover(storage.Report{}) // nothing is left to do
+				w.recover(audit.Report{}) // nothing is left to do
 
 				if p.unverified != "" { // its 1029 still comes
-					get := &session.GetFile{ID: alice, Path: path}
+					get := &storage.GetFile{ID: alice, Path: path}
 					w.apply(get)
 					w.commit(get.Unverified.Incoming, path)
 					w.verify(get.Unverified.Incoming, path)
@@ -333,8 +333,8 @@ func TestRecoverTellsOfDamage(t *testing.T) {
 	if err := os.WriteFile(w.storedFile(path), []byte("short"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.recover(storage.Report{storage.Damaged: 1})
-	get := &session.GetFile{ID: alice, Path: path}
+	w.recover(audit.Report{audit.Damaged: 1})
+	get := &storage.GetFile{ID: alice, Path: path}
 	if w.apply(get); get.Verified == nil {
 		t.Error("the row of a damaged file is gone")
 	}
@@ -350,7 +350,7 @@ func TestRecoverLeavesStraysAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.recover(storage.Report{storage.Stray: len(want)})
+	w.recover(audit.Report{audit.Stray: len(want)})
 	for _, path := range want {
 		if _, err := os.Stat(w.storedFile(path)); err != nil {
 			t.Error(err)
@@ -368,7 +368,7 @@ func TestRecoverOfManyWaiting(t *testing.T) {
 			w.commit(key, fmt.Sprint("f", i))
 		}
 	}
-	w.recover(storage.Report{storage.Finished: n / 2})
+	w.recover(audit.Report{audit.Finished: n / 2})
 	w.wantIncoming(n / 2)
 	w.wantFile("f0", newContent, "")
 	w.wantFile("f1", "", newContent)
@@ -386,7 +386,7 @@ func TestRecoverBesideAPlantedSymlink(t *testing.T) {
 	if err := os.Symlink(target, w.storedFile(path)); err != nil {
 		t.Fatal(err)
 	}
-	w.recover(storage.Report{storage.Failed: 1})
+	w.recover(audit.Report{audit.Failed: 1})
 }
 
 func TestExpire(t *testing.T) {
@@ -397,7 +397,7 @@ func TestExpire(t *testing.T) {
 	w.put(moved, "moved", newContent)
 	w.commit(moved, "moved") // its VerifyFile failed, and the client did not come back
 	o := w.options()
-	if got, err := storage.Expire(t.Context(), w.reg, w.Store, o); err != nil || len(got) != 0 {
+	if got, err := audit.Expire(t.Context(), w.reg, w.Store, o); err != nil || len(got) != 0 {
 		t.Errorf("too early: %v, %v", got, err)
 	}
 	o.Now = now.Add(time.Hour + time.Second)
@@ -406,7 +406,7 @@ func TestExpire(t *testing.T) {
 	late := o
 	late.Exclusive = func(id codec.ClientID, p string, do func()) {
 		if p == path {
-			get := &session.GetFile{ID: alice, Path: path}
+			get := &storage.GetFile{ID: alice, Path: path}
 			if w.apply(get); get.Unverified != nil {
 				w.commit(get.Unverified.Incoming, path)
 				w.verify(get.Unverified.Incoming, path)
@@ -414,8 +414,8 @@ func TestExpire(t *testing.T) {
 		}
 		do()
 	}
-	got, err := storage.Expire(t.Context(), w.reg, w.Store, late)
-	if want := (storage.Report{storage.Finished: 1}); err != nil || !maps.Equal(got, want) {
+	got, err := audit.Expire(t.Context(), w.reg, w.Store, late)
+	if want := (audit.Report{audit.Finished: 1}); err != nil || !maps.Equal(got, want) {
 		t.Errorf("report %v, %v, want %v", got, err, want)
 	}
 	w.wantFile(path, newContent, "")
@@ -424,20 +424,20 @@ func TestExpire(t *testing.T) {
 	w.put(w.receive("never confirmed"), path, "never confirmed")
 	w.put(w.receive("never confirmed"), "alone", "never confirmed")
 	marked := map[string]bool{}
-	o.Dropped = func(f *session.File, m bool) {
+	o.Dropped = func(f *storage.File, m bool) {
 		marked[f.Path] = m
 		if _, err := w.Size(t.Context(), f.Incoming, f.ID, f.Path); err != nil {
 			t.Errorf("told of %s when its content was gone already: %v", f.Path, err)
 		}
 	}
-	got, err = storage.Expire(t.Context(), w.reg, w.Store, o)
+	got, err = audit.Expire(t.Context(), w.reg, w.Store, o)
 	if want := map[string]bool{path: true, "alone": false}; !maps.Equal(marked, want) {
 		t.Errorf("told of %v, want %v", marked, want)
 	}
 	if !w.get(path).Lapsed() {
 		t.Error("the verified file has no mark that another version went")
 	}
-	if want := (storage.Report{storage.Expired: 2}); err != nil || !maps.Equal(got, want) {
+	if want := (audit.Report{audit.Expired: 2}); err != nil || !maps.Equal(got, want) {
 		t.Errorf("report %v, %v, want %v", got, err, want)
 	}
 	w.wantFile(path, newContent, "")
@@ -445,7 +445,7 @@ func TestExpire(t *testing.T) {
 
 	w.put(w.receive("never confirmed"), path, "never confirmed")
 	o.UnverifiedTTL = 0
-	if got, err := storage.Expire(t.Context(), w.reg, w.Store, o); err != nil || len(got) != 0 {
+	if got, err := audit.Expire(t.Context(), w.reg, w.Store, o); err != nil || len(got) != 0 {
 		t.Errorf("without a limit: %v, %v", got, err)
 	}
 }
@@ -461,7 +461,7 @@ func TestRecoverBesideBadRows(t *testing.T) {
 	}
 	defer reg.Close()
 	w.reg = reg
-	w.apply(&session.AddClient{ID: alice, Name: "alice"})
+	w.apply(&storage.AddClient{ID: alice, Name: "alice"})
 	bad := w.receive("the row of this one")
 	w.put(bad, "bad", "the row of this one")
 	moved := w.receive(newContent)
@@ -488,19 +488,19 @@ func TestRecoverBesideBadRows(t *testing.T) {
 	}
 	defer reg.Close()
 	w.reg = reg
-	w.recover(storage.Report{storage.BadRows: 1, storage.Finished: 1, storage.Missing: 1})
+	w.recover(audit.Report{audit.BadRows: 1, audit.Finished: 1, audit.Missing: 1})
 	w.wantFile(path, newContent, "")
 	w.wantMissing("gone", true)
 	w.wantIncoming(1)
 	o := w.options()
 	o.Now = now.Add(2 * time.Hour)
 	w.put(w.receive("late"), "late", "late")
-	if got, err := storage.Expire(t.Context(), w.reg, w.Store, o); err != nil || !maps.Equal(got, storage.Report{storage.Expired: 1}) {
+	if got, err := audit.Expire(t.Context(), w.reg, w.Store, o); err != nil || !maps.Equal(got, audit.Report{audit.Expired: 1}) {
 		t.Errorf("Expire: %v, %v", got, err)
 	}
 	checked := 0
-	err = storage.Verify(t.Context(), w.reg, w.Store, func(session.File, error) { checked++ })
-	if !errors.Is(err, session.ErrBadRows) || checked != 2 {
+	err = audit.Verify(t.Context(), w.reg, w.Store, func(storage.File, error) { checked++ })
+	if !errors.Is(err, storage.ErrBadRows) || checked != 2 {
 		t.Errorf("Verify: %d files, %v", checked, err)
 	}
 }
@@ -514,10 +514,10 @@ func TestVerify(t *testing.T) {
 	}{
 		"empty":   {want: nil},
 		"good":    {want: nil},
-		"missing": {os.Remove, storage.ErrMissing},
-		"short":   {func(p string) error { return os.Truncate(p, int64(len(big))-1) }, storage.ErrSize},
-		"long":    {func(p string) error { return os.Truncate(p, int64(len(big))+1) }, storage.ErrSize},
-		"flipped": {func(p string) error { return os.WriteFile(p, []byte("!"+big[1:]), 0o600) }, storage.ErrCksum},
+		"missing": {os.Remove, audit.ErrMissing},
+		"short":   {func(p string) error { return os.Truncate(p, int64(len(big))-1) }, audit.ErrSize},
+		"long":    {func(p string) error { return os.Truncate(p, int64(len(big))+1) }, audit.ErrSize},
+		"flipped": {func(p string) error { return os.WriteFile(p, []byte("!"+big[1:]), 0o600) }, audit.ErrCksum},
 		"link":    {func(p string) error { return errors.Join(os.Remove(p), os.Symlink("good", p)) }, files.ErrObstructed},
 	}
 	for name, s := range spoil {
@@ -533,14 +533,14 @@ func TestVerify(t *testing.T) {
 		}
 	}
 	w.store("marked", "it is there, and not believed")
-	w.apply(&session.MarkFile{ID: alice, Path: "marked", Incoming: w.get("marked").Verified.Incoming, Missing: true})
+	w.apply(&storage.MarkFile{ID: alice, Path: "marked", Incoming: w.get("marked").Verified.Incoming, Missing: true})
 	spoil["marked"] = struct {
 		spoil func(path string) error
 		want  error
-	}{nil, storage.ErrMissing}
+	}{nil, audit.ErrMissing}
 	w.put(w.receive("waits"), "unverified", "waits")
 	got := make(map[string]error)
-	err := storage.Verify(t.Context(), w.reg, w.Store, func(f session.File, err error) {
+	err := audit.Verify(t.Context(), w.reg, w.Store, func(f storage.File, err error) {
 		if _, twice := got[f.Path]; twice {
 			t.Errorf("%q twice", f.Path)
 		}
@@ -565,7 +565,7 @@ func TestVerifyBesideAServer(t *testing.T) {
 	w.store(path, oldContent)
 	replacing := &replaceWhileOpen{world: w}
 	var told []error
-	err := storage.Verify(t.Context(), w.reg, replacing, func(f session.File, err error) {
+	err := audit.Verify(t.Context(), w.reg, replacing, func(f storage.File, err error) {
 		told = append(told, err)
 		if f.Size != int64(len(newContent)) {
 			t.Errorf("told of the row that was: %+v", f)

@@ -1,4 +1,4 @@
-package storage
+package audit
 
 import (
 	"context"
@@ -6,7 +6,7 @@ import (
 	"fmt"
 
 	"sealift/codec"
-	"sealift/session"
+	"sealift/storage"
 )
 
 // massLoss is how many verified files there must be for it to be suspicious
@@ -31,7 +31,7 @@ const batchSize = 256
 // The error is a *FilesGoneError or an *AlikeError, and then nothing was changed, or says what
 // failed in the registry or the files; then part of the work may be done, and
 // Recover may be called again.
-func Recover(ctx context.Context, reg session.Registry, files Files, o Options) (Report, error) {
+func Recover(ctx context.Context, reg storage.Registry, files Files, o Options) (Report, error) {
 	r := newRecovery(reg, files, o)
 	if err := checkAlike(ctx, reg, files); err != nil {
 		return r.report, err
@@ -74,16 +74,16 @@ func Recover(ctx context.Context, reg session.Registry, files Files, o Options) 
 // Expire drops the files that have waited too long for their 1029, and the
 // clients that have waited too long with their 1026. It may run beside a server,
 // with Options.Exclusive. Rows that cannot be understood are passed over.
-func Expire(ctx context.Context, reg session.Registry, files Files, o Options) (Report, error) {
+func Expire(ctx context.Context, reg storage.Registry, files Files, o Options) (Report, error) {
 	r := newRecovery(reg, files, o)
-	var old []session.File
-	err := reg.Files(ctx, func(f session.File) error {
+	var old []storage.File
+	err := reg.Files(ctx, func(f storage.File) error {
 		if !f.Verified && o.expired(&f) {
 			old = append(old, f)
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, session.ErrBadRows) {
+	if err != nil && !errors.Is(err, storage.ErrBadRows) {
 		return r.report, err
 	}
 	exclusive := o.Exclusive
@@ -93,7 +93,7 @@ func Expire(ctx context.Context, reg session.Registry, files Files, o Options) (
 	for i := range old {
 		f := &old[i]
 		exclusive(f.ID, f.Path, func() {
-			var get *session.GetFile
+			var get *storage.GetFile
 			get, err = getFile(ctx, reg, f)
 			if err == nil && get.Unverified != nil && *get.Unverified == *f { // not verified meanwhile
 				r.settle(ctx, f)
@@ -111,16 +111,16 @@ func Expire(ctx context.Context, reg session.Registry, files Files, o Options) (
 type recovery struct {
 	*checker
 	o      Options
-	reg    session.Registry
+	reg    storage.Registry
 	files  Files
 	report Report
 
 	// What is to be done: operations of one batch, and of each what it is about.
-	batch []session.Operation
+	batch []storage.Operation
 	about []Finding
 }
 
-func newRecovery(reg session.Registry, files Files, o Options) *recovery {
+func newRecovery(reg storage.Registry, files Files, o Options) *recovery {
 	return &recovery{checker: newChecker(files), o: o, reg: reg, files: files, report: make(Report)}
 }
 
@@ -133,16 +133,16 @@ func (r *recovery) found(f Finding) {
 
 // survey returns the unverified files, and the verified ones that are not there
 // in their size, or are marked as missing.
-func (r *recovery) survey(ctx context.Context) (waiting, odd []session.File, err error) {
+func (r *recovery) survey(ctx context.Context) (waiting, odd []storage.File, err error) {
 	verified, missing := 0, 0
-	err = r.reg.Files(ctx, func(f session.File) error {
+	err = r.reg.Files(ctx, func(f storage.File) error {
 		if !f.Verified {
 			waiting = append(waiting, f)
 			return nil
 		}
 		verified++
 		size, err := r.files.Size(ctx, "", f.ID, f.Path)
-		if errors.Is(err, session.ErrNotStored) {
+		if errors.Is(err, storage.ErrNotStored) {
 			missing++
 		}
 		if err != nil || size != f.Size || f.Missing {
@@ -150,7 +150,7 @@ func (r *recovery) survey(ctx context.Context) (waiting, odd []session.File, err
 		}
 		return ctx.Err()
 	})
-	if err != nil && !errors.Is(err, session.ErrBadRows) {
+	if err != nil && !errors.Is(err, storage.ErrBadRows) {
 		return nil, nil, err
 	}
 	if missing == verified && missing >= massLoss {
@@ -163,9 +163,9 @@ func (r *recovery) survey(ctx context.Context) (waiting, odd []session.File, err
 }
 
 // settle decides about an unverified file.
-func (r *recovery) settle(ctx context.Context, f *session.File) {
+func (r *recovery) settle(ctx context.Context, f *storage.File) {
 	_, err := r.files.Size(ctx, f.Incoming, f.ID, f.Path)
-	if errors.Is(err, session.ErrNotStored) {
+	if errors.Is(err, storage.ErrNotStored) {
 		r.settleMoved(ctx, f)
 		return
 	}
@@ -187,22 +187,22 @@ func (r *recovery) settle(ctx context.Context, f *session.File) {
 
 // settleMoved decides about an unverified file whose incoming file is gone: it
 // is in its place already, or lost.
-func (r *recovery) settleMoved(ctx context.Context, f *session.File) {
+func (r *recovery) settleMoved(ctx context.Context, f *storage.File) {
 	err := r.check(ctx, f, "")
 	if err == nil {
 		// The directory may not have been flushed.
 		err = r.files.Commit(ctx, f)
 	}
-	verify := &session.VerifyFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}
+	verify := &storage.VerifyFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}
 	switch {
 	case err == nil:
 		r.do(verify, Finding{Finished, *f, nil})
-	case errors.Is(err, session.ErrPlaceNotDurable):
+	case errors.Is(err, storage.ErrPlaceNotDurable):
 		verify.Missing = true
 		r.do(verify, Finding{Missing, *f, err})
 	case errors.Is(err, ErrSize) || errors.Is(err, ErrCksum): // it is another version's
 		r.drop(f, Finding{Spoilt, *f, ErrMissing})
-	case errors.Is(err, ErrMissing) || errors.Is(err, session.ErrNotStored) || errors.Is(err, session.ErrNotDurable):
+	case errors.Is(err, ErrMissing) || errors.Is(err, storage.ErrNotStored) || errors.Is(err, storage.ErrNotDurable):
 		r.drop(f, Finding{Spoilt, *f, err})
 	default:
 		r.stays(Finding{Failed, *f, err})
@@ -211,16 +211,16 @@ func (r *recovery) settleMoved(ctx context.Context, f *session.File) {
 
 // settleVerified decides about a verified file that seemed odd before the
 // unverified ones were settled: its row may be a new one now.
-func (r *recovery) settleVerified(ctx context.Context, f *session.File) error {
+func (r *recovery) settleVerified(ctx context.Context, f *storage.File) error {
 	get, err := getFile(ctx, r.reg, f)
 	if err != nil || get.Verified == nil {
 		return err
 	}
 	f = get.Verified
 	switch size, err := r.files.Size(ctx, "", f.ID, f.Path); {
-	case (errors.Is(err, session.ErrNotStored) || err == nil) && r.isIncoming(ctx, f):
+	case (errors.Is(err, storage.ErrNotStored) || err == nil) && r.isIncoming(ctx, f):
 		r.moveAgain(ctx, f)
-	case errors.Is(err, session.ErrNotStored):
+	case errors.Is(err, storage.ErrNotStored):
 		r.mark(f, true, Finding{Missing, *f, nil})
 	case err != nil:
 		r.found(Finding{Failed, *f, err})
@@ -234,16 +234,16 @@ func (r *recovery) settleVerified(ctx context.Context, f *session.File) error {
 
 // isIncoming reports whether the content of the verified file f is still, or again,
 // an incoming file: a power cut undid its rename, which could not be synced.
-func (r *recovery) isIncoming(ctx context.Context, f *session.File) bool {
+func (r *recovery) isIncoming(ctx context.Context, f *storage.File) bool {
 	return f.Incoming != "" && r.check(ctx, f, f.Incoming) == nil
 }
 
 // moveAgain puts such a file into its place.
-func (r *recovery) moveAgain(ctx context.Context, f *session.File) {
+func (r *recovery) moveAgain(ctx context.Context, f *storage.File) {
 	switch err := r.files.Commit(ctx, f); {
 	case err == nil:
 		r.mark(f, false, Finding{Returned, *f, nil})
-	case errors.Is(err, session.ErrPlaceNotDurable):
+	case errors.Is(err, storage.ErrPlaceNotDurable):
 		r.mark(f, true, Finding{Missing, *f, err})
 	default:
 		r.mark(f, true, Finding{Failed, *f, err})
@@ -256,7 +256,7 @@ func (r *recovery) moveAgain(ctx context.Context, f *session.File) {
 // or of its folder may have failed, after which the kernel takes the pages for
 // clean and the next sync says nothing. Only what has just been written can be
 // synced and believed.
-func (r *recovery) takeBack(ctx context.Context, f *session.File) {
+func (r *recovery) takeBack(ctx context.Context, f *storage.File) {
 	again, err := r.writeAnew(ctx, r.files, f, f.Size)
 	if err == nil {
 		if err = compare(f, again.Size, again.Cksum); err == nil {
@@ -284,17 +284,17 @@ func (r *recovery) dropKeyless(ctx context.Context) error {
 	}
 	before := r.o.Now.Add(-r.o.UnverifiedTTL)
 	var old []codec.ClientID
-	err := r.reg.Clients(ctx, func(c session.Client) error {
+	err := r.reg.Clients(ctx, func(c storage.Client) error {
 		if c.PublicKey == nil && !c.LastSeen.IsZero() && c.LastSeen.Before(before) {
 			old = append(old, c.ID)
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, session.ErrBadRows) {
+	if err != nil && !errors.Is(err, storage.ErrBadRows) {
 		return err
 	}
 	for _, id := range old {
-		r.do(&session.DropKeyless{ID: id, Before: before}, Finding{Event: Keyless, File: session.File{ID: id}})
+		r.do(&storage.DropKeyless{ID: id, Before: before}, Finding{Event: Keyless, File: storage.File{ID: id}})
 		if err := r.flushIfFull(ctx); err != nil {
 			return err
 		}
@@ -309,21 +309,21 @@ func (r *recovery) stays(about Finding) {
 }
 
 // waits tells of an unverified file that stays.
-func (r *recovery) waits(f *session.File) {
+func (r *recovery) waits(f *storage.File) {
 	if r.o.Waiting != nil {
 		r.o.Waiting(f)
 	}
 }
 
-func (r *recovery) mark(f *session.File, missing bool, about Finding) {
-	r.do(&session.MarkFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming, Missing: missing}, about)
+func (r *recovery) mark(f *storage.File, missing bool, about Finding) {
+	r.do(&storage.MarkFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming, Missing: missing}, about)
 }
 
-func (r *recovery) drop(f *session.File, about Finding) {
-	r.do(&session.DropFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}, about)
+func (r *recovery) drop(f *storage.File, about Finding) {
+	r.do(&storage.DropFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}, about)
 }
 
-func (r *recovery) do(op session.Operation, about Finding) {
+func (r *recovery) do(op storage.Operation, about Finding) {
 	r.batch = append(r.batch, op)
 	r.about = append(r.about, about)
 }
@@ -343,13 +343,13 @@ func (r *recovery) flush(ctx context.Context) error {
 	}
 	for i, op := range r.batch {
 		switch err := op.Result().Err; {
-		case errors.Is(err, session.ErrNoClient) || errors.Is(err, session.ErrNoFile):
+		case errors.Is(err, storage.ErrNoClient) || errors.Is(err, storage.ErrNoFile):
 			continue // it has changed meanwhile
 		case err != nil:
 			r.found(Finding{Failed, r.about[i].File, err})
 			continue
 		}
-		if drop, ok := op.(*session.DropFile); ok {
+		if drop, ok := op.(*storage.DropFile); ok {
 			if r.o.Dropped != nil {
 				r.o.Dropped(&r.about[i].File, drop.Marked)
 			}
@@ -372,7 +372,7 @@ func (r *recovery) removeOrphans(ctx context.Context, named map[string]struct{})
 		if err := r.files.Discard(ctx, key); err != nil {
 			return err
 		}
-		r.found(Finding{Event: Orphan, File: session.File{Incoming: key}})
+		r.found(Finding{Event: Orphan, File: storage.File{Incoming: key}})
 		return nil
 	})
 }
@@ -384,10 +384,10 @@ func (r *recovery) reportStrays(ctx context.Context) error {
 			return err
 		}
 		for _, op := range r.batch {
-			get := op.(*session.GetFile)
-			file := session.File{ID: get.ID, Path: get.Path}
+			get := op.(*storage.GetFile)
+			file := storage.File{ID: get.ID, Path: get.Path}
 			switch {
-			case get.Err != nil && !errors.Is(get.Err, session.ErrNoFile):
+			case get.Err != nil && !errors.Is(get.Err, storage.ErrNoFile):
 				r.found(Finding{Failed, file, get.Err})
 			case get.Verified == nil:
 				// On record a folder may be spelt otherwise than on the disk.
@@ -404,7 +404,7 @@ func (r *recovery) reportStrays(ctx context.Context) error {
 		return nil
 	}
 	err := r.files.EachStored(ctx, func(id codec.ClientID, path string) error {
-		r.batch = append(r.batch, &session.GetFile{ID: id, Path: path})
+		r.batch = append(r.batch, &storage.GetFile{ID: id, Path: path})
 		if len(r.batch) < batchSize {
 			return nil
 		}

@@ -1,4 +1,4 @@
-package storage_test
+package audit_test
 
 import (
 	"context"
@@ -11,8 +11,8 @@ import (
 	"testing"
 
 	"sealift/codec"
-	"sealift/session"
 	"sealift/storage"
+	"sealift/storage/audit"
 	"sealift/storage/files"
 )
 
@@ -22,14 +22,14 @@ func TestRecoverMarksWhatIsGone(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
 		comes   func(place string) error
-		report  storage.Report
+		report  audit.Report
 		missing bool
 	}{
-		{"not at all", func(string) error { return nil }, storage.Report{storage.Missing: 1}, true},
-		{"as it was", func(p string) error { return os.WriteFile(p, []byte(oldContent), 0o600) }, storage.Report{storage.Returned: 1}, false},
-		{"shorter", func(p string) error { return os.WriteFile(p, []byte("short"), 0o600) }, storage.Report{storage.Damaged: 1}, true},
-		{"of the same size, with other content", func(p string) error { return os.WriteFile(p, []byte("T"+oldContent[1:]), 0o600) }, storage.Report{storage.Damaged: 1}, true},
-		{"as a folder", func(p string) error { return os.Mkdir(p, 0o700) }, storage.Report{storage.Failed: 1}, true},
+		{"not at all", func(string) error { return nil }, audit.Report{audit.Missing: 1}, true},
+		{"as it was", func(p string) error { return os.WriteFile(p, []byte(oldContent), 0o600) }, audit.Report{audit.Returned: 1}, false},
+		{"shorter", func(p string) error { return os.WriteFile(p, []byte("short"), 0o600) }, audit.Report{audit.Damaged: 1}, true},
+		{"of the same size, with other content", func(p string) error { return os.WriteFile(p, []byte("T"+oldContent[1:]), 0o600) }, audit.Report{audit.Damaged: 1}, true},
+		{"as a folder", func(p string) error { return os.Mkdir(p, 0o700) }, audit.Report{audit.Failed: 1}, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -40,7 +40,7 @@ func TestRecoverMarksWhatIsGone(t *testing.T) {
 				t.Fatal(err)
 			}
 			for range 2 {
-				w.recover(storage.Report{storage.Missing: 1})
+				w.recover(audit.Report{audit.Missing: 1})
 				w.wantMissing(path, true)
 			}
 			if err := os.Mkdir(folder, 0o700); err != nil {
@@ -53,7 +53,7 @@ func TestRecoverMarksWhatIsGone(t *testing.T) {
 			w.wantMissing(path, tc.missing)
 			if !tc.missing {
 				w.wantFile(path, oldContent, "")
-				w.recover(storage.Report{})
+				w.recover(audit.Report{})
 			}
 			w.wantFile("kept", newContent, "")
 			w.wantIncoming(0)
@@ -68,12 +68,12 @@ func TestRecoverWritesAnewWhatComesBack(t *testing.T) {
 	key := w.receive(oldContent)
 	w.put(key, path, oldContent)
 	w.commit(key, path)
-	w.apply(&session.VerifyFile{ID: alice, Path: path, Incoming: key, Missing: true}) // its folder could not be synced
+	w.apply(&storage.VerifyFile{ID: alice, Path: path, Incoming: key, Missing: true}) // its folder could not be synced
 	before, err := os.Stat(w.storedFile(path))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.recover(storage.Report{storage.Returned: 1})
+	w.recover(audit.Report{audit.Returned: 1})
 	w.wantFile(path, oldContent, "")
 	w.wantMissing(path, false)
 	after, err := os.Stat(w.storedFile(path))
@@ -97,7 +97,7 @@ func TestRecoverAfterAnUndoneRename(t *testing.T) {
 				w := newWorld(t)
 				key := w.receive(newContent)
 				w.put(key, path, newContent)
-				w.apply(&session.VerifyFile{ID: alice, Path: path, Incoming: key, Missing: marked})
+				w.apply(&storage.VerifyFile{ID: alice, Path: path, Incoming: key, Missing: marked})
 				if older != "" {
 					if err := os.MkdirAll(filepath.Dir(w.storedFile(path)), 0o700); err != nil {
 						t.Fatal(err)
@@ -107,13 +107,13 @@ func TestRecoverAfterAnUndoneRename(t *testing.T) {
 					}
 				}
 				disk := &cannotCommit{w.Store, errors.New("the disk does not answer")}
-				got, err := storage.Recover(t.Context(), w.reg, disk, w.options())
-				if want := (storage.Report{storage.Failed: 1}); err != nil || !maps.Equal(got, want) {
+				got, err := audit.Recover(t.Context(), w.reg, disk, w.options())
+				if want := (audit.Report{audit.Failed: 1}); err != nil || !maps.Equal(got, want) {
 					t.Errorf("report %v, %v, want %v", got, err, want)
 				}
 				w.wantMissing(path, true)
 				w.wantIncoming(1)
-				w.recover(storage.Report{storage.Returned: 1})
+				w.recover(audit.Report{audit.Returned: 1})
 				w.wantFile(path, newContent, "")
 				w.wantMissing(path, false)
 				w.wantIncoming(0)
@@ -126,35 +126,35 @@ func TestRecoverAfterAnUndoneRename(t *testing.T) {
 func TestRecoverWithoutRoomForWhatComesBack(t *testing.T) {
 	w := newWorld(t)
 	w.store(path, oldContent)
-	w.apply(&session.MarkFile{ID: alice, Path: path, Incoming: w.get(path).Verified.Incoming, Missing: true})
-	got, err := storage.Recover(t.Context(), w.reg, &full{w.Store}, w.options())
-	if want := (storage.Report{storage.Failed: 1}); err != nil || !maps.Equal(got, want) {
+	w.apply(&storage.MarkFile{ID: alice, Path: path, Incoming: w.get(path).Verified.Incoming, Missing: true})
+	got, err := audit.Recover(t.Context(), w.reg, &full{w.Store}, w.options())
+	if want := (audit.Report{audit.Failed: 1}); err != nil || !maps.Equal(got, want) {
 		t.Errorf("report %v, %v, want %v", got, err, want)
 	}
 	w.wantMissing(path, true)
 	w.wantFile(path, oldContent, "")
-	w.recover(storage.Report{storage.Returned: 1})
+	w.recover(audit.Report{audit.Returned: 1})
 }
 
 // full is a store on a full disk.
 type full struct{ *files.Store }
 
-func (*full) Create(context.Context, codec.ClientID, string, int64) (session.Incoming, error) {
-	return nil, session.ErrFull
+func (*full) Create(context.Context, codec.ClientID, string, int64) (storage.Incoming, error) {
+	return nil, storage.ErrFull
 }
 
 // What a Commit says that recovery repeats, and what becomes of the row.
 func TestRecoverWhereCommitFails(t *testing.T) {
 	for _, tc := range []struct {
 		err      error
-		report   storage.Report
+		report   audit.Report
 		verified bool
 		waits    bool
 	}{
-		{session.ErrPlaceNotDurable, storage.Report{storage.Missing: 1}, true, false},
-		{session.ErrNotDurable, storage.Report{storage.Spoilt: 1}, false, false},
-		{session.ErrNotStored, storage.Report{storage.Spoilt: 1}, false, false},
-		{errors.New("the disk does not answer"), storage.Report{storage.Failed: 1}, false, true},
+		{storage.ErrPlaceNotDurable, audit.Report{audit.Missing: 1}, true, false},
+		{storage.ErrNotDurable, audit.Report{audit.Spoilt: 1}, false, false},
+		{storage.ErrNotStored, audit.Report{audit.Spoilt: 1}, false, false},
+		{errors.New("the disk does not answer"), audit.Report{audit.Failed: 1}, false, true},
 	} {
 		t.Run(tc.err.Error(), func(t *testing.T) {
 			w := newWorld(t)
@@ -164,14 +164,14 @@ func TestRecoverWhereCommitFails(t *testing.T) {
 			w.commit(key, path)
 			waiting := 0
 			o := w.options()
-			o.Waiting = func(*session.File) { waiting++ }
-			got, err := storage.Recover(t.Context(), w.reg, &cannotCommit{w.Store, tc.err}, o)
-			delete(got, storage.Stray) // the content, where its row went
+			o.Waiting = func(*storage.File) { waiting++ }
+			got, err := audit.Recover(t.Context(), w.reg, &cannotCommit{w.Store, tc.err}, o)
+			delete(got, audit.Stray) // the content, where its row went
 			if err != nil || !maps.Equal(got, tc.report) {
 				t.Errorf("report %v, %v, want %v", got, err, tc.report)
 			}
-			get := &session.GetFile{ID: alice, Path: path}
-			if err := w.reg.Apply(t.Context(), []session.Operation{get}); err != nil {
+			get := &storage.GetFile{ID: alice, Path: path}
+			if err := w.reg.Apply(t.Context(), []storage.Operation{get}); err != nil {
 				t.Fatal(err)
 			}
 			if (get.Verified != nil) != tc.verified || tc.verified && !get.Verified.Missing {
@@ -189,7 +189,7 @@ type cannotCommit struct {
 	err error
 }
 
-func (c *cannotCommit) Commit(context.Context, *session.File) error { return c.err }
+func (c *cannotCommit) Commit(context.Context, *storage.File) error { return c.err }
 
 // An empty mount point does not cost the registry its files.
 func TestRecoverFromADiskNotMounted(t *testing.T) {
@@ -205,8 +205,8 @@ func TestRecoverFromADiskNotMounted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var gone *storage.FilesGoneError
-	_, err := storage.Recover(t.Context(), w.reg, w.Store, w.options())
+	var gone *audit.FilesGoneError
+	_, err := audit.Recover(t.Context(), w.reg, w.Store, w.options())
 	if !errors.As(err, &gone) || err.Error() != "none of the 10 recorded files was found" {
 		t.Fatalf("Recover: %v", err)
 	}
@@ -216,7 +216,7 @@ func TestRecoverFromADiskNotMounted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.recover(storage.Report{})
+	w.recover(audit.Report{})
 	w.wantFile("f0", oldContent, "")
 	w.wantFile(path, "", newContent)
 }
@@ -232,7 +232,7 @@ func TestRecoverWithoutMostFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.recover(storage.Report{storage.Missing: 11})
+	w.recover(audit.Report{audit.Missing: 11})
 	w.wantMissing("f0", true)
 	w.wantMissing("f11", false)
 }

@@ -1,17 +1,12 @@
-package session
+package storage
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"strings"
 
 	"sealift/codec"
 )
-
-// ErrPath is a file name that cannot be stored.
-var ErrPath = errors.New("the file name is not a path below the client's folder")
 
 // ErrObstructed is a place for a file that cannot be used, because something
 // that is no folder, or a folder of another file system, is on the way, or
@@ -95,31 +90,4 @@ type Scratch interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
-}
-
-// CleanPath makes a slash-separated path below a client's folder of the name
-// that the client gave its file. Backslashes count as slashes; a drive letter
-// (one letter, a colon and a slash) and leading slashes are dropped, as are "."
-// and empty elements. A ".." removes the element before it, and where there is
-// none it is dropped like a leading slash: so clients whose names are relative
-// to a folder of their own are served, and no name leads out of the client's
-// folder. Different names may have the same path. What CleanPath returns, it
-// returns as it is. Names that [codec.CheckText] does not take, and names of
-// which nothing is left, are refused with ErrPath.
-func CleanPath(name string) (string, error) {
-	if err := codec.CheckText(name); err != nil {
-		return "", fmt.Errorf("%w: %w", ErrPath, err)
-	}
-	s := strings.ReplaceAll(name, `\`, "/")
-	if len(s) >= 3 && codec.BeginsWithDrive(s) && s[2] == '/' {
-		s = s[2:]
-	}
-	elements := codec.PathElements(s)
-	for len(elements) > 1 && len(elements[0]) == 2 && codec.BeginsWithDrive(elements[0]) { // brought to the front by what was dropped
-		elements = elements[1:]
-	}
-	if len(elements) == 0 {
-		return "", ErrPath
-	}
-	return strings.Join(elements, "/"), nil
 }

@@ -1,4 +1,4 @@
-package storage
+package audit
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"sealift/codec"
-	"sealift/session"
+	"sealift/storage"
 )
 
 // TakeStrays records as verified what lies in the clients' folders unknown to the
@@ -20,7 +20,7 @@ import (
 // meanwhile.
 //
 // The error is one of the registry or of the files.
-func TakeStrays(ctx context.Context, reg session.Registry, files Files, now time.Time, dryRun bool, each func(session.File, error)) error {
+func TakeStrays(ctx context.Context, reg storage.Registry, files Files, now time.Time, dryRun bool, each func(storage.File, error)) error {
 	strays, err := findStrays(ctx, reg, files)
 	if err != nil {
 		return err
@@ -42,15 +42,15 @@ func TakeStrays(ctx context.Context, reg session.Registry, files Files, now time
 }
 
 // findStrays returns ID and Path of each stray.
-func findStrays(ctx context.Context, reg session.Registry, files Files) ([]session.File, error) {
-	var strays []session.File
-	var batch []session.Operation
+func findStrays(ctx context.Context, reg storage.Registry, files Files) ([]storage.File, error) {
+	var strays []storage.File
+	var batch []storage.Operation
 	look := func() error {
 		if err := reg.Apply(ctx, batch); err != nil {
 			return err
 		}
 		for _, op := range batch {
-			get := op.(*session.GetFile)
+			get := op.(*storage.GetFile)
 			if get.Verified == nil {
 				// On record a folder may be spelt otherwise than on the disk.
 				like, err := findAlike(ctx, reg, files, get.ID, get.Path)
@@ -58,7 +58,7 @@ func findStrays(ctx context.Context, reg session.Registry, files Files) ([]sessi
 					return err
 				}
 				if like != "" {
-					if get, err = getFile(ctx, reg, &session.File{ID: get.ID, Path: like}); err != nil {
+					if get, err = getFile(ctx, reg, &storage.File{ID: get.ID, Path: like}); err != nil {
 						return err
 					}
 				}
@@ -68,14 +68,14 @@ func findStrays(ctx context.Context, reg session.Registry, files Files) ([]sessi
 				return err
 			}
 			if stray {
-				strays = append(strays, session.File{ID: get.ID, Path: op.(*session.GetFile).Path})
+				strays = append(strays, storage.File{ID: get.ID, Path: op.(*storage.GetFile).Path})
 			}
 		}
 		batch = batch[:0]
 		return nil
 	}
 	err := files.EachStored(ctx, func(id codec.ClientID, path string) error {
-		batch = append(batch, &session.GetFile{ID: id, Path: path})
+		batch = append(batch, &storage.GetFile{ID: id, Path: path})
 		if len(batch) < batchSize {
 			return nil
 		}
@@ -87,13 +87,13 @@ func findStrays(ctx context.Context, reg session.Registry, files Files) ([]sessi
 	return strays, err
 }
 
-func isStray(ctx context.Context, files session.Files, get *session.GetFile) (bool, error) {
+func isStray(ctx context.Context, files storage.Files, get *storage.GetFile) (bool, error) {
 	if get.Verified == nil || get.Verified.Missing {
 		return true, nil
 	}
 	size, err := files.Size(ctx, "", get.ID, get.Path)
 	switch {
-	case errors.Is(err, session.ErrNotStored) || errors.Is(err, session.ErrObstructed) || errors.Is(err, session.ErrPath):
+	case errors.Is(err, storage.ErrNotStored) || errors.Is(err, storage.ErrObstructed) || errors.Is(err, storage.ErrPath):
 		return false, nil
 	case err != nil:
 		return false, err
@@ -112,7 +112,7 @@ var (
 // takeStray sets Size, Cksum and Incoming of f, and records it. It takes the
 // steps of an upload, so a crash leaves nothing that Recover does not know. An
 // error that wraps errStore is one of the registry.
-func (c *checker) takeStray(ctx context.Context, reg session.Registry, f *session.File, dryRun bool) error {
+func (c *checker) takeStray(ctx context.Context, reg storage.Registry, f *storage.File, dryRun bool) error {
 	if err := c.mayTake(ctx, reg, f); err != nil {
 		return err
 	}
@@ -124,32 +124,32 @@ func (c *checker) takeStray(ctx context.Context, reg session.Registry, f *sessio
 		return err
 	}
 	*f = copied
-	if err := applyOne(ctx, reg, &session.PutFile{File: *f}); err != nil {
+	if err := applyOne(ctx, reg, &storage.PutFile{File: *f}); err != nil {
 		return errors.Join(err, c.files.Discard(ctx, f.Incoming))
 	}
 	if err := c.files.Commit(ctx, f); err != nil {
-		drop := &session.DropFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}
+		drop := &storage.DropFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}
 		return errors.Join(err, applyOne(ctx, reg, drop), c.files.Discard(ctx, f.Incoming))
 	}
-	return applyOne(ctx, reg, &session.VerifyFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming})
+	return applyOne(ctx, reg, &storage.VerifyFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming})
 }
 
 // mayTake returns why f is to be left alone, or nil.
-func (c *checker) mayTake(ctx context.Context, reg session.Registry, f *session.File) error {
-	if clean, err := session.CleanPath(f.Path); err != nil || clean != f.Path || len(f.Path) > codec.MaxName {
+func (c *checker) mayTake(ctx context.Context, reg storage.Registry, f *storage.File) error {
+	if clean, err := storage.CleanPath(f.Path); err != nil || clean != f.Path || len(f.Path) > codec.MaxName {
 		return errNoName
 	}
-	client := &session.GetClient{ID: f.ID}
-	file := &session.GetFile{ID: f.ID, Path: f.Path}
-	if err := reg.Apply(ctx, []session.Operation{client, file}); err != nil {
+	client := &storage.GetClient{ID: f.ID}
+	file := &storage.GetFile{ID: f.ID, Path: f.Path}
+	if err := reg.Apply(ctx, []storage.Operation{client, file}); err != nil {
 		return fmt.Errorf("%w: %w", errStore, err)
 	}
 	switch {
-	case errors.Is(client.Err, session.ErrNoClient):
+	case errors.Is(client.Err, storage.ErrNoClient):
 		return errUnknownClient
 	case client.Err != nil:
 		return client.Err
-	case file.Err != nil && !errors.Is(file.Err, session.ErrNoFile):
+	case file.Err != nil && !errors.Is(file.Err, storage.ErrNoFile):
 		return file.Err
 	case file.Unverified != nil:
 		return errAwaited
@@ -159,13 +159,13 @@ func (c *checker) mayTake(ctx context.Context, reg session.Registry, f *session.
 		return fmt.Errorf("%w: %w", errStore, err)
 	}
 	if like != "" {
-		return fmt.Errorf("%w: %q", session.ErrAlike, like)
+		return fmt.Errorf("%w: %q", storage.ErrAlike, like)
 	}
 	return nil
 }
 
 // sum sets Size and Cksum of f to what is stored.
-func (c *checker) sum(ctx context.Context, f *session.File) error {
+func (c *checker) sum(ctx context.Context, f *storage.File) error {
 	r, err := c.files.Open(ctx, "", f.ID, f.Path)
 	if err != nil {
 		return err
@@ -175,8 +175,8 @@ func (c *checker) sum(ctx context.Context, f *session.File) error {
 }
 
 // applyOne does op. An error of the registry as a whole wraps errStore.
-func applyOne(ctx context.Context, reg session.Registry, op session.Operation) error {
-	if err := reg.Apply(ctx, []session.Operation{op}); err != nil {
+func applyOne(ctx context.Context, reg storage.Registry, op storage.Operation) error {
+	if err := reg.Apply(ctx, []storage.Operation{op}); err != nil {
 		return fmt.Errorf("%w: %w", errStore, err)
 	}
 	return op.Result().Err

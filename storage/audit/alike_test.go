@@ -1,4 +1,4 @@
-package storage_test
+package audit_test
 
 import (
 	"errors"
@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"sealift/codec"
-	"sealift/session"
 	"sealift/storage"
+	"sealift/storage/audit"
 	"sealift/storage/files"
 )
 
@@ -33,15 +33,15 @@ func TestAlikeOnRecord(t *testing.T) {
 	w.store("Docs/A", oldContent)
 	w.store("docs/b", newContent) // another file of the same folder
 	w.folding()
-	w.recover(storage.Report{})
+	w.recover(audit.Report{})
 
 	w.store("docs/a", newContent)
 	w.put(w.receive(newContent), "DOCS/B", newContent)
 	if err := os.Remove(w.storedFile("docs/b")); err != nil {
 		t.Fatal(err)
 	}
-	_, err := storage.Recover(t.Context(), w.reg, w.Store, w.options())
-	var alike *storage.AlikeError
+	_, err := audit.Recover(t.Context(), w.reg, w.Store, w.options())
+	var alike *audit.AlikeError
 	if !errors.As(err, &alike) || alike.Count != 2 || alike.Client != alice || alike.Path != "Docs/A" || alike.Like != "docs/a" {
 		t.Errorf("Recover: %v", err)
 	}
@@ -55,7 +55,7 @@ func TestAlikeOnRecord(t *testing.T) {
 	if err := os.RemoveAll(filepath.Dir(to.storedFile("x"))); err != nil {
 		t.Fatal(err)
 	}
-	err = storage.Backup(t.Context(), w.reg, w.Store, to.reg, to.Store, func(int64) {}, func(f session.File, err error) {
+	err = audit.Backup(t.Context(), w.reg, w.Store, to.reg, to.Store, func(int64) {}, func(f storage.File, err error) {
 		t.Errorf("%s: %v", f.Path, err)
 	})
 	if !errors.As(err, &alike) || alike.Count != 1 {
@@ -83,13 +83,13 @@ func TestAlikeStrays(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.recover(storage.Report{storage.Stray: 1})
+	w.recover(audit.Report{audit.Stray: 1})
 	take := func() (taken, left []string) {
-		err := storage.TakeStrays(t.Context(), w.reg, w.Store, now, false, func(f session.File, err error) {
+		err := audit.TakeStrays(t.Context(), w.reg, w.Store, now, false, func(f storage.File, err error) {
 			switch {
 			case err == nil:
 				taken = append(taken, f.Path)
-			case errors.Is(err, session.ErrAlike):
+			case errors.Is(err, storage.ErrAlike):
 				left = append(left, f.Path)
 			default:
 				t.Errorf("%s: %v", f.Path, err)
@@ -103,7 +103,7 @@ func TestAlikeStrays(t *testing.T) {
 	if taken, left := take(); len(taken) != 1 || taken[0] != "docs/stray" || len(left) != 0 {
 		t.Errorf("taken %q, left %q", taken, left)
 	}
-	w.apply(&session.MarkFile{ID: alice, Path: "Docs/A", Incoming: w.get("Docs/A").Verified.Incoming, Missing: true})
+	w.apply(&storage.MarkFile{ID: alice, Path: "Docs/A", Incoming: w.get("Docs/A").Verified.Incoming, Missing: true})
 	if taken, left := take(); len(taken) != 1 || taken[0] != "Docs/A" || len(left) != 1 || left[0] != "docs/A" {
 		t.Errorf("with the record marked as missing: taken %q, left %q", taken, left)
 	}

@@ -1,10 +1,10 @@
-package storage
+package audit
 
 import (
 	"context"
 	"errors"
 
-	"sealift/session"
+	"sealift/storage"
 )
 
 // ForgetMissing forgets the verified files that are marked as missing, and those
@@ -14,17 +14,17 @@ import (
 //
 // A file that is marked and in its place again is forgotten, too: it is a stray
 // from then on. The error is one of the registry or of the files, or wraps
-// [session.ErrBadRows]; then all that can be understood was done.
-func ForgetMissing(ctx context.Context, reg session.Registry, files session.Files, dryRun bool, each func(session.File)) error {
-	var gone []session.File
-	listing := reg.Files(ctx, func(f session.File) error {
+// [storage.ErrBadRows]; then all that can be understood was done.
+func ForgetMissing(ctx context.Context, reg storage.Registry, files storage.Files, dryRun bool, each func(storage.File)) error {
+	var gone []storage.File
+	listing := reg.Files(ctx, func(f storage.File) error {
 		missing, err := isMissing(ctx, files, &f)
 		if missing {
 			gone = append(gone, f)
 		}
 		return err
 	})
-	if listing != nil && !errors.Is(listing, session.ErrBadRows) {
+	if listing != nil && !errors.Is(listing, storage.ErrBadRows) {
 		return listing
 	}
 	for i := range gone {
@@ -45,15 +45,15 @@ func ForgetMissing(ctx context.Context, reg session.Registry, files session.File
 
 // isMissing reports whether f is verified, and marked as missing or not in its
 // place.
-func isMissing(ctx context.Context, files session.Files, f *session.File) (bool, error) {
+func isMissing(ctx context.Context, files storage.Files, f *storage.File) (bool, error) {
 	if !f.Verified || f.Missing {
 		return f.Verified, nil
 	}
 	_, err := files.Size(ctx, "", f.ID, f.Path)
-	if errors.Is(err, session.ErrNotStored) {
+	if errors.Is(err, storage.ErrNotStored) {
 		return true, nil
 	}
-	if errors.Is(err, session.ErrObstructed) || errors.Is(err, session.ErrPath) {
+	if errors.Is(err, storage.ErrObstructed) || errors.Is(err, storage.ErrPath) {
 		err = nil // something is there, and whose it is a person has to find out
 	}
 	return false, err
@@ -61,15 +61,15 @@ func isMissing(ctx context.Context, files session.Files, f *session.File) (bool,
 
 // forget forgets f, unless another version is there now. The mark goes to this
 // version only, and only what is marked is forgotten.
-func forget(ctx context.Context, reg session.Registry, f *session.File) (forgotten bool, err error) {
-	mark := &session.MarkFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming, Missing: true}
-	drop := &session.ForgetFile{ID: f.ID, Path: f.Path}
-	batch := []session.Operation{mark, drop}
+func forget(ctx context.Context, reg storage.Registry, f *storage.File) (forgotten bool, err error) {
+	mark := &storage.MarkFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming, Missing: true}
+	drop := &storage.ForgetFile{ID: f.ID, Path: f.Path}
+	batch := []storage.Operation{mark, drop}
 	if err := reg.Apply(ctx, batch); err != nil {
 		return false, err
 	}
 	for _, op := range batch {
-		if err := op.Result().Err; err != nil && !errors.Is(err, session.ErrNoFile) {
+		if err := op.Result().Err; err != nil && !errors.Is(err, storage.ErrNoFile) {
 			return false, err
 		}
 	}

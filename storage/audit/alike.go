@@ -1,4 +1,4 @@
-package storage
+package audit
 
 import (
 	"context"
@@ -6,7 +6,7 @@ import (
 	"fmt"
 
 	"sealift/codec"
-	"sealift/session"
+	"sealift/storage"
 )
 
 // AlikeError is a registry with files of one client that have one place on the
@@ -25,7 +25,7 @@ func (e *AlikeError) Error() string {
 
 // checkAlike returns an *AlikeError if reg has files whose paths are one place in
 // files. Its memory is that of the paths of one client.
-func checkAlike(ctx context.Context, reg session.Registry, files session.Files) error {
+func checkAlike(ctx context.Context, reg storage.Registry, files storage.Files) error {
 	folds := files.Folds()
 	if folds == nil {
 		return nil
@@ -33,7 +33,7 @@ func checkAlike(ctx context.Context, reg session.Registry, files session.Files) 
 	var bad *AlikeError
 	var client codec.ClientID
 	paths := make(map[string]string) // of client, by what folds makes of them
-	err := reg.Files(ctx, func(f session.File) error {
+	err := reg.Files(ctx, func(f storage.File) error {
 		if f.ID != client {
 			client = f.ID
 			clear(paths)
@@ -50,7 +50,7 @@ func checkAlike(ctx context.Context, reg session.Registry, files session.Files) 
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, session.ErrBadRows) {
+	if err != nil && !errors.Is(err, storage.ErrBadRows) {
 		return err
 	}
 	if bad != nil {
@@ -61,16 +61,16 @@ func checkAlike(ctx context.Context, reg session.Registry, files session.Files) 
 
 // findAlike returns the path of a file on record that is the same place in files as
 // path, and spelt otherwise; "" if there is none.
-func findAlike(ctx context.Context, reg session.Registry, files session.Files, id codec.ClientID, path string) (string, error) {
+func findAlike(ctx context.Context, reg storage.Registry, files storage.Files, id codec.ClientID, path string) (string, error) {
 	folds := files.Folds()
 	if folds == nil {
 		return "", nil
 	}
-	op := &session.FindAlike{ID: id, Path: path, Folds: folds}
-	if err := reg.Apply(ctx, []session.Operation{op}); err != nil {
+	op := &storage.FindAlike{ID: id, Path: path, Folds: folds}
+	if err := reg.Apply(ctx, []storage.Operation{op}); err != nil {
 		return "", err
 	}
-	if op.Err != nil && !errors.Is(op.Err, session.ErrNoFile) {
+	if op.Err != nil && !errors.Is(op.Err, storage.ErrNoFile) {
 		return "", op.Err
 	}
 	return op.Found, nil

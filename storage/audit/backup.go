@@ -1,11 +1,11 @@
-package storage
+package audit
 
 import (
 	"context"
 	"errors"
 	"time"
 
-	"sealift/session"
+	"sealift/storage"
 )
 
 // Backup completes a copy of a server's storage, which may be serving meanwhile:
@@ -19,23 +19,23 @@ import (
 // bytes of each file that is done, for a progress bar.
 //
 // The error is one of the registries or of the files, an *AlikeError if toFiles has
-// one place for two of the files, or wraps [session.ErrBadRows]; then all that can be understood was copied.
-func Backup(ctx context.Context, reg session.Registry, files session.Files, to session.Registry, toFiles session.Files,
-	copied func(bytes int64), wrong func(session.File, error)) error {
+// one place for two of the files, or wraps [storage.ErrBadRows]; then all that can be understood was copied.
+func Backup(ctx context.Context, reg storage.Registry, files storage.Files, to storage.Registry, toFiles storage.Files,
+	copied func(bytes int64), wrong func(storage.File, error)) error {
 	if err := checkAlike(ctx, to, toFiles); err != nil {
 		return err
 	}
 	b := &backup{checker: newChecker(files), reg: reg, to: to, toFiles: toFiles, wrong: wrong}
-	listing := to.Files(ctx, func(f session.File) error {
+	listing := to.Files(ctx, func(f storage.File) error {
 		if !f.Verified {
-			b.ops = append(b.ops, &session.DropFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming})
+			b.ops = append(b.ops, &storage.DropFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming})
 			return nil
 		}
 		err := b.take(ctx, f)
 		copied(f.Size)
 		return err
 	})
-	if listing != nil && !errors.Is(listing, session.ErrBadRows) {
+	if listing != nil && !errors.Is(listing, storage.ErrBadRows) {
 		return listing
 	}
 	if err := b.record(ctx); err != nil {
@@ -47,11 +47,11 @@ func Backup(ctx context.Context, reg session.Registry, files session.Files, to s
 // backup is one Backup.
 type backup struct {
 	*checker
-	reg     session.Registry
-	to      session.Registry
-	toFiles session.Files
-	wrong   func(session.File, error)
-	ops     []session.Operation // for to, which cannot be changed while it is listed
+	reg     storage.Registry
+	to      storage.Registry
+	toFiles storage.Files
+	wrong   func(storage.File, error)
+	ops     []storage.Operation // for to, which cannot be changed while it is listed
 }
 
 // A server that has just put a file into its place records it a moment later.
@@ -61,7 +61,7 @@ const (
 )
 
 // take copies f, which the snapshot has, or the version that has replaced it.
-func (b *backup) take(ctx context.Context, f session.File) error {
+func (b *backup) take(ctx context.Context, f storage.File) error {
 	snapshot := f
 	for try := 0; ; try++ {
 		fault, err := b.copyFile(ctx, &f)
@@ -95,7 +95,7 @@ func (b *backup) take(ctx context.Context, f session.File) error {
 
 // copyFile copies the content of f if it is what f says. fault says that it is
 // not; err, that it could not be written, or that ctx has ended.
-func (b *backup) copyFile(ctx context.Context, f *session.File) (fault, err error) {
+func (b *backup) copyFile(ctx context.Context, f *storage.File) (fault, err error) {
 	g, err := b.writeAnew(ctx, b.toFiles, f, f.Size)
 	if err != nil {
 		var w *writeError
@@ -112,24 +112,24 @@ func (b *backup) copyFile(ctx context.Context, f *session.File) (fault, err erro
 
 // took records that the content of f was copied, which may have come after the
 // snapshot.
-func (b *backup) took(f, snapshot session.File) {
+func (b *backup) took(f, snapshot storage.File) {
 	switch {
 	case f.Incoming != snapshot.Incoming:
 		put := f
 		put.Verified = false
-		b.ops = append(b.ops, &session.PutFile{File: put}, &session.VerifyFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming})
+		b.ops = append(b.ops, &storage.PutFile{File: put}, &storage.VerifyFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming})
 	case snapshot.Missing: // it was found all the same
 		b.mark(f, false)
 	}
 }
 
-func (b *backup) mark(f session.File, missing bool) {
-	b.ops = append(b.ops, &session.MarkFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming, Missing: missing})
+func (b *backup) mark(f storage.File, missing bool) {
+	b.ops = append(b.ops, &storage.MarkFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming, Missing: missing})
 }
 
-func (b *backup) forget(f session.File) {
+func (b *backup) forget(f storage.File) {
 	b.mark(f, true)
-	b.ops = append(b.ops, &session.ForgetFile{ID: f.ID, Path: f.Path})
+	b.ops = append(b.ops, &storage.ForgetFile{ID: f.ID, Path: f.Path})
 }
 
 // record does what is to be done in the copy's registry.
@@ -140,8 +140,8 @@ func (b *backup) record(ctx context.Context) error {
 			return err
 		}
 		for _, op := range batch {
-			_, drop := op.(*session.DropFile)
-			if err := op.Result().Err; err != nil && !(drop && errors.Is(err, session.ErrNoFile)) { // by PutFile already
+			_, drop := op.(*storage.DropFile)
+			if err := op.Result().Err; err != nil && !(drop && errors.Is(err, storage.ErrNoFile)) { // by PutFile already
 				return err
 			}
 		}

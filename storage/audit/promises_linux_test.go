@@ -1,4 +1,4 @@
-package storage_test
+package audit_test
 
 import (
 	"math/rand/v2"
@@ -10,6 +10,7 @@ import (
 	"sealift/codec"
 	"sealift/session"
 	"sealift/storage"
+	"sealift/storage/audit"
 	"sealift/storage/files"
 	"sealift/storage/memory"
 	"sealift/storage/sqlite"
@@ -23,7 +24,7 @@ type machine struct {
 	failing bool
 	db      *power.Database
 	disk    *power.Folder
-	reg     session.Registry
+	reg     storage.Registry
 	store   *files.Store
 	rnd     *rand.Rand
 }
@@ -35,7 +36,7 @@ func newMachine(t *testing.T) *machine {
 	return m
 }
 
-func (m *machine) Start(t *testing.T, step func()) (session.Registry, session.Files) {
+func (m *machine) Start(t *testing.T, step func()) (storage.Registry, storage.Files) {
 	reg, err := sqlite.Open(t.Context(), filepath.Join(m.dir, "defensive.db"), sqlite.Options{Fsync: true})
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +45,7 @@ func (m *machine) Start(t *testing.T, step func()) (session.Registry, session.Fi
 	return m.start(t, step)
 }
 
-func (m *machine) start(t *testing.T, step func()) (session.Registry, session.Files) {
+func (m *machine) start(t *testing.T, step func()) (storage.Registry, storage.Files) {
 	store, err := files.Open(m.dir, files.Options{Fsync: true, Faults: m.disk.Faults()})
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +53,7 @@ func (m *machine) start(t *testing.T, step func()) (session.Registry, session.Fi
 	m.store = store
 	m.disk.Fail = func() bool { return m.failing && m.rnd.IntN(3) == 0 }
 	m.disk.Step = nil
-	if _, err := storage.Recover(t.Context(), m.reg, store, storage.Options{}); err != nil {
+	if _, err := audit.Recover(t.Context(), m.reg, store, audit.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	m.disk.Step = step
@@ -93,7 +94,7 @@ func (m *machine) bury(to string, db *power.Database, disk *power.Folder) {
 }
 
 func (m *machine) Expire(t *testing.T, svc *session.Service, now time.Time) {
-	_, err := storage.Expire(t.Context(), m.reg, m.store, storage.Options{
+	_, err := audit.Expire(t.Context(), m.reg, m.store, audit.Options{
 		UnverifiedTTL: time.Minute, Now: now, Exclusive: svc.Exclusive, Dropped: svc.Dropped,
 	})
 	if err != nil {
@@ -116,7 +117,7 @@ func TestPromises(t *testing.T) {
 
 type mortal struct{ *machine }
 
-func (m mortal) Start(t *testing.T, step func()) (session.Registry, session.Files) {
+func (m mortal) Start(t *testing.T, step func()) (storage.Registry, storage.Files) {
 	m.reg = memory.New()
 	return m.start(t, step)
 }
