@@ -43,10 +43,11 @@ type conn struct {
 	late   [][]byte   // replies held back by Options.ReplyDelay
 	rest   rest
 
-	lent  bool        // see lend.go
-	notes []func()    // to be called when it is lent no more
-	noted atomic.Bool // there are some. The worker reads it.
-	fd    int         // of the socket, for the worker
+	lent  bool          // see lend.go
+	loan  *session.Loan // while lent
+	notes []func()      // to be called when it is lent no more
+	noted atomic.Bool   // there are some. The worker reads it.
+	fd    int           // of the socket, for the worker
 
 	opened     time.Time
 	read       time.Time // of the last bytes

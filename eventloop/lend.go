@@ -50,8 +50,7 @@ func (c *conn) lend() bool {
 		srv.finish()
 		return false
 	}
-	c.sess.Lend()
-	c.lent, c.fd = true, c.gc.Fd()
+	c.lent, c.loan, c.fd = true, c.sess.Lend(), c.gc.Fd()
 	srv.bulk.submit(c.turn(), c.work)
 	return true
 }
@@ -96,7 +95,7 @@ func (c *conn) receive(ctx context.Context) (again bool) {
 		if n == 0 { // nothing there, or the end: gnet will see which
 			return false
 		}
-		took, more := c.sess.Take(ctx, buf, n)
+		took, more := c.loan.Take(ctx, buf, n)
 		c.got += int64(took) // the rest counts when the session takes it
 		switch {
 		case !more:
@@ -113,7 +112,7 @@ func (c *conn) receive(ctx context.Context) (again bool) {
 // expects is how many bytes to read, at most room. Beyond the packet under way
 // they may be for nobody yet, and have to be kept.
 func (c *conn) expects(room int) int {
-	sure, likely := c.sess.Expects()
+	sure, likely := c.loan.Expects()
 	ahead := max(readTail, min(likely-sure, c.lp.srv.budget.ahead()))
 	return int(min(sure+ahead, int64(room)))
 }
@@ -132,7 +131,9 @@ func (c *conn) takeBack(whole bool) {
 		c.watch = reads
 		err = c.lp.poll.put(c.fd)
 	}
-	c.lp.guard(c, c.sess.Returned) // whatever it does, others wait for the notes
+	loan := c.loan
+	c.loan = nil
+	c.lp.guard(c, loan.Return) // whatever it does, others wait for the notes
 	switch {
 	case err != nil:
 		c.close("cannot be watched: " + err.Error())

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"runtime/debug"
@@ -138,6 +139,10 @@ func (co *coroutine) unwind() {
 // the work has room on a stack that is large already; that of a coroutine stays as
 // large as it grew, and thousands may wait. See BenchmarkWaiting.
 func (co *coroutine) wait(ask func()) { co.yield(ask) }
+
+// errUnfinished is the result of work that panicked. The host recovers from the
+// panic, and work without a result must not look like success.
+var errUnfinished = errors.New("the work did not come to its end")
 
 // do has another goroutine do work, and waits for it. It returns what work does,
 // or errUnfinished if work panicked.

@@ -20,11 +20,11 @@ func (s *Session) register(payload []byte) {
 		return
 	}
 	if s.draining {
-		s.refuse(codec.CodeRegister, "the server is going down")
+		s.refuse(request(codec.CodeRegister), errGoingDown)
 		return
 	}
 	if !s.svc.rate.allow(s.remote, s.last) {
-		s.refuse(codec.CodeRegister, tooManyRegistrations)
+		s.refuse(request(codec.CodeRegister), errRegisterRate)
 		return
 	}
 	op := &storage.AddClient{Outcome: s.outcome(), ID: newID(), Name: string(m.Name)}
@@ -38,12 +38,12 @@ func (s *Session) register(payload []byte) {
 			s.log().Info("registration failed", s.fields(zap.String("name", op.Name), zap.String("reason", err.Error()))...)
 			s.send(codec.EmptyReply{Code: codec.CodeRegisterFailed}.Append(nil))
 		default:
-			s.broke(codec.CodeRegister, "registry", err)
+			s.fail(request(codec.CodeRegister), "registry", err)
 		}
 	})
 }
 
-const tooManyRegistrations = "too many registrations from the address"
+const errRegisterRate = offence("too many registrations from the address")
 
 func (s *Session) bind(to state, id codec.ClientID, name string) {
 	s.state, s.id, s.name = to, id, name
@@ -89,7 +89,7 @@ func (s *Session) exchange(id codec.ClientID, payload []byte) {
 	s.serve(func(co *coroutine) {
 		w, err := co.wrap(publicKey)
 		if err != nil {
-			s.refuse(codec.CodePublicKey, "public key: "+err.Error())
+			s.refuse(request(codec.CodePublicKey), fmt.Errorf("public key: %w", err))
 			return
 		}
 		op := &storage.SetKeys{
@@ -111,7 +111,7 @@ func (s *Session) exchange(id codec.ClientID, payload []byte) {
 // The error is that of step.
 func (s *Session) adopt(co *coroutine, op *storage.SetKeys) (step string, err error) {
 	if !s.svc.rate.allow(s.remote, s.last) {
-		return "", fault(tooManyRegistrations)
+		return "", errRegisterRate
 	}
 	taken := false
 	err = co.do(Storage, func(ctx context.Context) (err error) {
@@ -119,7 +119,7 @@ func (s *Session) adopt(co *coroutine, op *storage.SetKeys) (step string, err er
 		return err
 	})
 	if err == nil && taken {
-		err = fault("there are files of another client under the id")
+		err = offence("there are files of another client under the id")
 	}
 	if err != nil {
 		return "storage", err
@@ -140,24 +140,11 @@ func (s *Session) exchanged(op *storage.SetKeys, w *wrapping, step string, err e
 		s.rekey(&w.key)
 		s.log().Debug("key exchanged", s.fields()...)
 		s.send(codec.KeyReply{Code: codec.CodeAESKey, ID: op.ID, WrappedKey: w.wrapped[:]}.Append(nil))
-	case isRefusal(err):
-		s.refuse(codec.CodePublicKey, err.Error())
+	case clientsDoing(err):
+		s.refuse(request(codec.CodePublicKey), err)
 	default:
-		s.broke(codec.CodePublicKey, step, err)
+		s.fail(request(codec.CodePublicKey), step, err)
 	}
-}
-
-// isRefusal tells a no from a failure of the server's.
-func isRefusal(err error) bool {
-	if f := fault(""); errors.As(err, &f) {
-		return true
-	}
-	for _, no := range []error{storage.ErrNameTaken, storage.ErrIDTaken, storage.ErrNoClient, storage.ErrWrongName, storage.ErrKeyPinned, storage.ErrNoFile} {
-		if errors.Is(err, no) {
-			return true
-		}
-	}
-	return false
 }
 
 // rejoin answers a 1027: a fresh AES key for a client whose public key is on
@@ -175,7 +162,7 @@ func (s *Session) rejoin(id codec.ClientID, payload []byte) {
 		case errors.Is(err, storage.ErrNoClient):
 			s.reject(id, name, err.Error())
 		case err != nil:
-			s.broke(codec.CodeReconnect, "registry", err)
+			s.fail(request(codec.CodeReconnect), "registry", err)
 		case get.Client.Name != name:
 			s.reject(id, name, storage.ErrWrongName.Error())
 		case get.Client.PublicKey == nil:
@@ -200,11 +187,11 @@ func (s *Session) reject(id codec.ClientID, name, reason string) {
 func (s *Session) rewrap(co *coroutine, id codec.ClientID, name string, publicKey []byte) {
 	w, err := co.wrap(publicKey)
 	if err != nil {
-		s.broke(codec.CodeReconnect, "stored public key", err)
+		s.fail(request(codec.CodeReconnect), "stored public key", err)
 		return
 	}
 	if err := co.apply(&storage.SetAESKey{Outcome: s.outcome(), ID: id, AESKey: w.key[:]}); err != nil {
-		s.broke(codec.CodeReconnect, "registry", err)
+		s.fail(request(codec.CodeReconnect), "registry", err)
 		return
 	}
 	s.bind(ready, id, name)
@@ -237,16 +224,16 @@ func (s *Session) recall(h codec.RequestHeader, payload []byte, content uint32) 
 		s.leaveResumption()
 		switch {
 		case err == nil:
-			s.turnAway(m.header, m.payload, errNoKey)
+			s.refuse(s.about(m.header, m.payload), errNoKey)
 		case errors.Is(err, storage.ErrNoClient):
-			s.turnAway(m.header, m.payload, fault(err.Error()))
+			s.refuse(s.about(m.header, m.payload), err)
 		default:
-			s.turnAway(m.header, m.payload, fmt.Errorf("registry: %w", err))
+			s.fail(s.about(m.header, m.payload), "registry", err)
 		}
 	})
 }
 
-const errNoKey = fault("no AES key on record")
+const errNoKey = offence("no AES key on record")
 
 // resume binds the connection to c, unless somebody has shown that he does not
 // have its AES key.
@@ -256,7 +243,7 @@ func (s *Session) resume(co *coroutine, m *message, c *storage.Client) {
 		s.forget(co, c.ID, key)
 		s.leaveResumption()
 		if !s.closed {
-			s.turnAway(m.header, m.payload, errNoKey)
+			s.refuse(s.about(m.header, m.payload), errNoKey)
 		}
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"sealift/codec"
 	"sealift/crypto/keys"
 	"sealift/storage"
+	"sealift/transfer"
 )
 
 // A client whose connection dropped may send its last message again on a new one,
@@ -118,8 +119,9 @@ func (s *Session) leaveResumption() {
 // guard looks at the result of a job of a transfer that began on a connection
 // that was bound by the id alone. It returns false if the client must not learn
 // it: then the session is about to end.
-func (s *Session) guard(u *upload, err error) bool {
-	told := errors.Is(err, errPadding) || errors.Is(err, errOrigSize) || errors.Is(err, errTooLarge)
+func (u *upload) guard(co *coroutine, err error) bool {
+	s := u.s
+	told := errors.Is(err, transfer.ErrPadding) || errors.Is(err, transfer.ErrOrigSize) || errors.Is(err, transfer.ErrTooLarge)
 	if s.svc.resumed.decrypted(*s.resumedAs, *u.guarded, !told) {
 		s.log().Warn("connection closed unanswered", s.fields(zap.String("reason", "its AES key was forgotten"))...)
 		s.abandon()
@@ -136,19 +138,19 @@ func (s *Session) guard(u *upload, err error) bool {
 	}
 	s.pending = nil
 	s.forgetting = true
-	s.start(func(co *coroutine) {
-		s.forget(co, *s.resumedAs, *u.guarded)
-		s.forgetting = false
-		if s.closed {
-			return
-		}
-		s.log().Warn("AES key forgotten", s.fields()...)
-		if u.dropped { // meanwhile, by what else was under way
-			s.sayFailed(s.id, u.name, u.began, u.current(), err)
-		} else {
-			s.fail(u, u.current(), err)
-		}
-		s.leave = "content did not decrypt on a resumed connection"
-	})
+	s.forget(co, *s.resumedAs, *u.guarded)
+	s.forgetting = false
+	if s.closed {
+		return false
+	}
+	s.log().Warn("AES key forgotten", s.fields()...)
+	if n := u.transfer.Current(); u.dropped { // meanwhile, by what else was under way
+		a := &attempt{unnoted: true, began: u.began, number: n}
+		a.id, a.name = s.id, u.name
+		s.endAttempt(a, err)
+	} else {
+		u.end(n, err)
+	}
+	s.leave = "content did not decrypt on a resumed connection"
 	return false
 }

@@ -34,12 +34,12 @@ type Session struct {
 	refused  refusals           // transfers turned down whose packets still come
 	told     tellings           // 1607s about transfers, of late
 	rejected codec.ClientID     // of the last 1606 on this connection
-	pkt      packet             // the 1028 whose content is coming in
+	incoming *upload            // whose packet's content is coming in; nil: the content is passed over
 	touched  *upload            // the transfer that content came for last
 	pending  *message           // decoded, but to be done later
 	found    *found             // for the pending 1028, see apart
 	held     int                // bytes of buffers that no worker has finished with
-	aside    int                // bytes held for packets that came before their turn
+	aside    share              // for packets that came before their turn
 	opened   time.Time
 	last     time.Time // of the last request
 	recorded time.Time // LastSeen as the registry has it
@@ -59,7 +59,6 @@ type Session struct {
 	leave      string // why the next Feed hangs up, if it does
 	waiting    bool   // Target found no room
 	lends      bool   // see Lends
-	loan       *loan  // while a worker has the session
 	hungUp     bool
 	closed     bool
 }
@@ -70,6 +69,11 @@ type message struct {
 	payload []byte
 	content uint32
 	begins  uint64 // see Session.begins
+}
+
+// newMessage keeps ev, which began there, for later.
+func newMessage(ev codec.Event, begins uint64) *message {
+	return &message{ev.Header, append([]byte(nil), ev.Payload...), ev.ContentSize, begins}
 }
 
 // receipt remembers which version of a file this connection's last 1603 for its
@@ -89,7 +93,9 @@ const maxReceived = 64
 // the address of the client.
 func New(svc *Service, host Host, remote string) *Session {
 	now := host.Now()
-	return &Session{svc: svc, host: host, remote: remote, opened: now, last: now, recorded: now}
+	s := &Session{svc: svc, host: host, remote: remote, opened: now, last: now, recorded: now}
+	s.aside.host, s.told.s = host, s
+	return s
 }
 
 // Feed takes bytes from the client and returns how many it took. If these are
@@ -156,10 +162,10 @@ func (s *Session) consume(p []byte) (n int) {
 			s.messages++
 			s.last, s.begins = s.host.Now(), s.taken
 			if !s.dispatch(ev.Header, ev.Payload, ev.ContentSize) {
-				s.pending = &message{ev.Header, append([]byte(nil), ev.Payload...), ev.ContentSize, s.begins}
+				s.pending = newMessage(ev, s.begins)
 			}
 		case codec.Content:
-			s.content(ev.Content, ev.End)
+			s.took(ev.End, s.destination().take(ev.Content))
 		}
 	}
 	return n
@@ -168,10 +174,10 @@ func (s *Session) consume(p []byte) (n int) {
 // dispatch does one request. It returns false if its turn has not come.
 func (s *Session) dispatch(h codec.RequestHeader, payload []byte, content uint32) bool {
 	if h.Code == codec.CodeSendFile {
-		s.pkt = packet{} // until receive says otherwise the content is passed over
+		s.incoming = nil // until receive says otherwise the content is passed over
 	}
 	if s.state != fresh && h.ID != s.id {
-		s.turnAway(h, payload, fault("the client id is not the connection's: "+h.ID.String()))
+		s.refuse(s.about(h, payload), offence("the client id is not the connection's: "+h.ID.String()))
 		return true
 	}
 	if s.sabotage(h, payload) {
@@ -196,9 +202,14 @@ func (s *Session) dispatch(h codec.RequestHeader, payload []byte, content uint32
 		s.judged(h.Code, payload)
 		return s.verdict(h.Code, payload)
 	default:
-		s.turnAway(h, payload, fault("not in state "+s.state.String()))
+		s.refuse(s.about(h, payload), offence("not in state "+s.state.String()))
 	}
 	return true
+}
+
+// stalled reports whether Feed takes nothing, whatever comes.
+func (s *Session) stalled() bool {
+	return s.busy || s.forgetting || s.leave != "" || s.hungUp || s.pending != nil
 }
 
 // Working reports whether the server owes the client something, so that its
@@ -208,7 +219,7 @@ func (s *Session) Working() bool {
 		return true
 	}
 	for _, u := range s.uploads {
-		if u.running || u.complete {
+		if u.working || u.transfer.Complete() {
 			return true
 		}
 	}
@@ -257,7 +268,7 @@ func (s *Session) Done() bool {
 			return false
 		}
 	}
-	return !s.Busy() && s.underWay() == 0 && !s.owes()
+	return !s.Busy() && s.underWay() == 0 && !s.told.owes()
 }
 
 // Closed tells the session that the connection is gone. Transfers whose record
@@ -279,13 +290,13 @@ func (s *Session) Closed() {
 func (s *Session) abandon() {
 	for _, u := range s.uploads {
 		if !u.tentative {
-			s.log().Info("transfer cut off", s.fields(zap.String("file", u.name), zap.Int64("bytes", u.offset))...)
+			s.log().Info("transfer cut off", s.fields(zap.String("file", u.name), zap.Int64("bytes", u.transfer.Offset()))...)
 		}
 		s.drop(u)
 	}
 	s.received = nil
 	s.refused.clear(s.host)
-	s.forgetAllTold()
+	s.told.forgetAll()
 }
 
 // Client is whose connection it is. ok is false as long as nobody knows.
@@ -319,35 +330,6 @@ func (s *Session) send(reply []byte) {
 	}
 }
 
-// refuse answers a request with 1607. The connection stays.
-func (s *Session) refuse(code codec.Code, reason string) {
-	s.log().Warn("request refused", s.fields(zap.Uint16("code", uint16(code)), zap.String("reason", reason))...)
-	s.sendError()
-}
-
-// turnAway answers a request that the session does not look into with 1607, a
-// transfer with no more than one.
-func (s *Session) turnAway(h codec.RequestHeader, payload []byte, reason error) {
-	if h.Code != codec.CodeSendFile {
-		s.refuse(h.Code, reason.Error())
-		return
-	}
-	m, _ := codec.ParseSendFile(payload) // with a bad name it is empty, and the number is there
-	if !s.refused.passOver(s.host, h.ID, m) {
-		s.turnDown(h.ID, m, h.PayloadSize-codec.SendFileFieldsSize, reason)
-	}
-}
-
-// broke answers a request with 1607 because something of the server's failed.
-func (s *Session) broke(code codec.Code, what string, err error) {
-	s.log().Error("request failed", s.fields(zap.Uint16("code", uint16(code)), zap.String("step", what), zap.Error(err))...)
-	s.sendError()
-}
-
-func (s *Session) sendError() {
-	s.send(codec.EmptyReply{Code: codec.CodeError}.Append(make([]byte, 0, codec.ResponseHeaderSize)))
-}
-
 // protocolError answers a message that the codec refused. If the codec lost
 // its step, the connection has to end.
 func (s *Session) protocolError(err error) {
@@ -355,7 +337,7 @@ func (s *Session) protocolError(err error) {
 	if !errors.As(err, &e) {
 		e = &codec.Error{Err: err}
 	}
-	s.refuse(e.Code, e.Error())
+	s.refuse(request(e.Code), e)
 	if !e.InStep {
 		s.hungUp = true
 		s.host.Hangup("out of step")

@@ -13,28 +13,26 @@ import (
 // like any other.
 
 // suppose opens a tentative transfer, by the plan of the one before. It returns
-// nil if there is no room for it, or no time: then the packet is passed over.
-func (s *Session) suppose(name string, plan codec.Plan) *upload {
+// false if there is no room for it, or no time: then the packet is passed over.
+func (s *Session) suppose(name string) bool {
 	path, err := storage.CleanPath(name)
 	if err != nil || s.draining || !s.makeRoom() {
-		return nil
+		return false
 	}
 	leave, err := s.enterAlike(path)
 	if err != nil {
-		return nil
+		return false
 	}
-	return s.enter(&upload{name: name, path: path, plan: plan, based: true, tentative: true, leave: leave})
+	s.enter(&upload{name: name, path: path, tentative: true, leave: leave}, s.received[name].plan, true)
+	return true
 }
 
 // affirm makes a tentative transfer a true one: its first packet is here.
-func (s *Session) affirm(u *upload) error {
-	if s.draining {
-		return errGoingDown
-	}
+func (u *upload) affirm() {
+	s := u.s
 	u.tentative, u.started, u.began = false, s.last, s.begins
 	delete(s.received, u.name)
 	s.refused.forget(s.host, s.id, u.name)
-	return nil
 }
 
 // judged ends the tentative transfer of a name for which a verdict has come.

@@ -53,24 +53,24 @@ func (u *unverified) add(id codec.ClientID, bytes, limit int64) bool {
 	return true
 }
 
-// reserve counts n more bytes of content of u. It returns false if the client has
-// too much that is not verified.
-func (s *Session) reserve(u *upload, n int) bool {
-	more := Occupies(u.arrived+int64(n)) - u.counted
+// reserve counts n more bytes of content of u. It fails if the client has too much
+// that is not verified.
+func (u *upload) reserve(n int) error {
+	more := Occupies(u.transfer.Arrived()+int64(n)) - u.counted
 	if more <= 0 {
-		return true
+		return nil
 	}
-	if !s.svc.unverified.add(s.id, more, s.svc.MaxUnverified) {
-		return false
+	if svc := u.s.svc; !svc.unverified.add(u.s.id, more, svc.MaxUnverified) {
+		return errUnverified
 	}
 	u.counted += more
-	return true
+	return nil
 }
 
 // uncount takes back what was counted of a transfer.
-func (s *Session) uncount(u *upload) {
+func (u *upload) uncount() {
 	if u.counted > 0 {
-		s.svc.Waiting(s.id, -u.counted)
+		u.s.svc.Waiting(u.s.id, -u.counted)
 		u.counted = 0
 	}
 }

@@ -22,15 +22,15 @@ func (s *Session) verdict(code codec.Code, payload []byte) bool {
 	name := string(m.FileName)
 	path, err := storage.CleanPath(name)
 	if err != nil {
-		s.refuse(code, err.Error())
+		s.refuse(request(code), err)
 		return true
 	}
 	switch u := s.uploads[name]; {
 	case u == nil:
-	case u.allIn(): // its 1603 comes first
+	case u.transfer.AllIn(): // its 1603 comes first
 		return false
 	case code == codec.CodeCRCOK:
-		s.refuse(code, "the file is not complete: "+name)
+		s.refuse(request(code), offence("the file is not complete: "+name))
 		return true
 	default:
 		s.drop(u)
@@ -42,7 +42,7 @@ func (s *Session) verdict(code codec.Code, payload []byte) bool {
 	case !known && s.refused.find(s.id, name) != nil:
 		// Sent ahead of a 1603 that never came. It is not about a file of that
 		// name that an earlier connection left.
-		s.refuse(code, "the transfer was refused: "+name)
+		s.refuse(request(code), offence("the transfer was refused: "+name))
 		return true
 	}
 	v := &judgement{s: s, code: code, name: name, path: pathKey{s.id, path}, receipt: r}
@@ -68,7 +68,7 @@ type ruling struct {
 }
 
 // refused is the ruling on what is not there to be judged.
-func refused(reason string) *ruling { return &ruling{err: fault(reason)} }
+func refused(reason string) *ruling { return &ruling{err: offence(reason)} }
 
 // failed is the ruling where a step of the server's failed.
 func failed(step string, err error) *ruling { return &ruling{err: err, step: step, open: true} }
@@ -206,9 +206,9 @@ func (v *judgement) answer(r *ruling) {
 	case r == nil:
 		v.accept()
 	case r.step != "":
-		s.broke(v.code, r.step, fmt.Errorf("%s: %w", v.name, r.err))
+		s.fail(request(v.code), r.step, fmt.Errorf("%s: %w", v.name, r.err))
 	default:
-		s.refuse(v.code, r.err.Error())
+		s.refuse(request(v.code), r.err)
 	}
 }
 

@@ -1,0 +1,252 @@
+package session
+
+import (
+	"strings"
+
+	"go.uber.org/zap"
+
+	"sealift/codec"
+	"sealift/storage"
+	"sealift/transfer"
+)
+
+// route is what becomes of a 1028: where it leads, the transfer under way that has
+// its name, if there is one, and its fields as that transfer reads them.
+type route struct {
+	to     turn
+	upload *upload
+	fields codec.SendFile
+}
+
+// turn is where a 1028 leads. What is not its end changes one thing, and then the
+// packet is routed again.
+type turn uint8
+
+const (
+	ignore  turn = iota // it changes nothing: it came already, or is the one past the last
+	wait                // something that is under way ends first
+	pass                // to a transfer that had its 1607: its packets are passed over
+	take                // to its transfer, in order or early
+	begin               // a transfer begins. Routed again.
+	suppose             // a tentative transfer begins. Routed again.
+	affirm              // the tentative transfer is a true one. Routed again.
+	recount             // the transfer counts from 0, not from 1. Routed again.
+	replace             // the transfer is dropped, for it begins anew. Routed again.
+)
+
+// route says what becomes of a 1028 with size bytes of content. An error is why the
+// transfer under way ends, or why none begins. It changes nothing.
+func (s *Session) route(raw codec.SendFile, size uint32) (route, error) {
+	u := s.uploads[string(raw.FileName)]
+	if u == nil {
+		return route{to: s.routeNew(raw, size), fields: raw}, nil
+	}
+	t := u.transfer
+	plan := t.Plan()
+	m := plan.Read(raw)
+	number := uint32(m.Packet)
+	r := route{upload: u, fields: m}
+	if u.tentative {
+		switch {
+		case pastLast(plan, m):
+			return r, nil
+		case plan.Check(m, size) != nil: // the file comes again in another shape, or this is none
+			r.to = replace
+			_, err := codec.Infer(raw, size)
+			return r, err
+		case number == uint32(plan.First) && s.draining:
+			return r, errGoingDown
+		case number == uint32(plan.First):
+			r.to = affirm
+			return r, nil
+		}
+	}
+	switch {
+	case t.AllIn() && pastLast(plan, m):
+		return r, nil
+	case t.AllIn(): // it is of the next transfer under the name
+		r.to = wait
+		return r, nil
+	case number == 0 && !t.FirstKnown():
+		r.to = recount
+		return r, nil
+	case number == uint32(plan.First) && t.Has(number):
+		r.to = replace
+		return r, nil
+	}
+	if err := plan.Check(m, size); err != nil {
+		return r, err
+	}
+	turn, err := t.Turn(number, size)
+	switch turn {
+	case transfer.Next, transfer.Early:
+		r.to = take
+	case transfer.Blocked:
+		r.to = wait
+	}
+	return r, err
+}
+
+// routeNew is route where no transfer under way has the name.
+func (s *Session) routeNew(raw codec.SendFile, size uint32) turn {
+	if s.refused.covering(s.id, raw) != nil {
+		return pass
+	}
+	r, known := s.received[string(raw.FileName)]
+	m := r.plan.Read(raw)
+	switch {
+	case known && pastLast(r.plan, m):
+		return ignore
+	case s.crowded():
+		return wait
+	case known && m.Packet != r.plan.First && r.plan.Check(m, size) == nil:
+		return suppose
+	}
+	return begin
+}
+
+// pastLast reports whether a packet is the one past the last that some clients
+// send.
+func pastLast(p codec.Plan, m codec.SendFile) bool {
+	return m.Total == p.Total && uint32(m.Packet) == p.Last()+1
+}
+
+// crowded reports whether the connection has as many transfers under way as it
+// may, and one of them ends by itself.
+func (s *Session) crowded() bool {
+	if len(s.uploads) < s.svc.MaxUploads {
+		return false
+	}
+	for _, u := range s.uploads {
+		if u.transfer.AllIn() {
+			return true
+		}
+	}
+	return false
+}
+
+// receive begins a 1028, which had a code of the later edition or not. It returns
+// false if the packet has to wait.
+func (s *Session) receive(later bool, payload []byte, size uint32) bool {
+	raw, err := codec.ParseSendFile(payload)
+	if err != nil { // the name is not one: raw.FileName is empty
+		s.endAttempt(s.firstPacket(s.id, raw, size), err)
+		return true
+	}
+	for {
+		r, err := s.route(raw, size)
+		u := r.upload
+		if err != nil {
+			u.endAt(uint32(r.fields.Packet), r.fields.Total, err)
+			return true
+		}
+		switch r.to {
+		case ignore:
+			return true
+		case wait:
+			return false
+		case pass:
+			if s.refused.passOver(s.host, s.id, raw) {
+				return true
+			}
+		case take:
+			s.take(u, later, r.fields, size)
+			return true
+		case begin:
+			f := s.apart(string(raw.FileName))
+			if f == nil {
+				return false
+			}
+			if err := s.begin(raw, size, f); err != nil {
+				f.forget()
+				s.endAttempt(s.firstPacket(s.id, raw, size), err)
+				return true
+			}
+		case suppose:
+			if !s.suppose(string(raw.FileName)) {
+				return true
+			}
+		case affirm:
+			u.affirm()
+		case recount:
+			u.transfer.CountFromZero()
+		case replace:
+			if !u.tentative {
+				s.log().Info("transfer begins anew", s.fields(zap.String("file", u.name), zap.Int64("bytes", u.transfer.Offset()))...)
+			}
+			s.drop(u)
+		}
+	}
+}
+
+// take has the content of a packet go to its transfer.
+func (s *Session) take(u *upload, later bool, m codec.SendFile, size uint32) {
+	if s.touched != u {
+		s.flush()
+		s.touched = u
+	}
+	u.later, u.claimed = later, m.ContentSize
+	u.transfer.Begin(uint32(m.Packet), size, m.OrigSize)
+	s.incoming = u
+}
+
+// maxFolders is the most folders in a name that a 1028 brings: each is one more
+// to make, to sync and to walk through. What is stored deeper stays within reach
+// of verdicts.
+const maxFolders = 16
+
+// begin opens the transfer of a packet that is the first to arrive. f is about its
+// name.
+func (s *Session) begin(m codec.SendFile, size uint32, f *found) error {
+	if s.draining {
+		return errGoingDown
+	}
+	name := string(m.FileName)
+	path, err := storage.CleanPath(name)
+	if err != nil {
+		return err
+	}
+	if strings.Count(path, "/") > maxFolders {
+		return errTooDeep
+	}
+	plan, err := codec.Infer(m, size)
+	if err != nil {
+		return err
+	}
+	if plan.OrigSize > s.svc.MaxFileSize {
+		return transfer.ErrTooLarge
+	}
+	m = plan.Read(m)
+	firstKnown := m.Packet <= 1 // a packet 1 that comes first is taken for the first
+	if r := s.refused.find(s.id, name); r != nil && r.zero && m.Packet < m.Total {
+		plan.First, firstKnown = 0, true
+	}
+	if f.err != nil {
+		return f.err
+	}
+	if !s.makeRoom() {
+		return errTooMany
+	}
+	delete(s.received, name)
+	s.refused.forget(s.host, s.id, name)
+	s.enter(&upload{name: name, path: path, leave: f.leave}, plan, firstKnown)
+	return nil
+}
+
+// enter puts u, which has name, path and leave, among the transfers under way.
+func (s *Session) enter(u *upload, plan codec.Plan, firstKnown bool) {
+	s.begun++
+	u.s, u.started, u.began, u.serial = s, s.last, s.begins, s.begun
+	u.transfer = transfer.New(transfer.Options{
+		Plan: plan, FirstKnown: firstKnown, Key: &s.key, MaxSize: s.svc.MaxFileSize, Memory: &s.aside,
+		Files: s.svc.Files, ID: s.id, Path: u.path,
+	})
+	if s.guarded {
+		key := s.key
+		u.guarded = &key
+	}
+	if s.uploads == nil {
+		s.uploads = make(map[string]*upload)
+	}
+	s.uploads[u.name] = u
+}
