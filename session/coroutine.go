@@ -8,6 +8,8 @@ import (
 	"runtime/debug"
 	"sync"
 
+	"go.uber.org/zap"
+
 	"sealift/storage"
 )
 
@@ -173,4 +175,15 @@ func (co *coroutine) lock(k pathKey) *place {
 		co.wait(func() {})
 	}
 	return p
+}
+
+// discard removes an incoming file that nobody refers to any more. It does not wait
+// for that.
+func (co *coroutine) discard(key string) {
+	s := co.s
+	s.host.Do(Storage, func(ctx context.Context) {
+		if err := s.svc.Files.Discard(ctx, key); err != nil {
+			s.log().Error("removing an incoming file", zap.String("key", key), zap.Error(err))
+		}
+	}, nil)
 }

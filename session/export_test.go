@@ -6,10 +6,10 @@ import "sealift/codec"
 func (s *Session) State() string { return s.state.String() }
 
 // Held tells how many bytes of buffers count against the window of s.
-func (s *Session) Held() int { return s.held }
+func (s *Session) Held() int { return s.uploads.held }
 
 // Uploads tells how many transfers s believes to be under way.
-func (s *Session) Uploads() int { return len(s.uploads) }
+func (s *Session) Uploads() int { return len(s.uploads.all) }
 
 // Locked tells how many paths are locked.
 func (svc *Service) Locked() int {

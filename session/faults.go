@@ -100,7 +100,7 @@ func (f *Faults) strike(kind string, code codec.Code) bool {
 // is nothing.
 func (s *Session) sabotage(h codec.RequestHeader, payload []byte) bool {
 	f := s.svc.Faults
-	if f == nil || !s.beginsSomething(h, payload) {
+	if f == nil || !s.uploads.beginsSomething(h, payload) {
 		return false
 	}
 	switch {
@@ -123,12 +123,12 @@ func (s *Session) sabotage(h codec.RequestHeader, payload []byte) bool {
 
 // beginsSomething is false for a packet in the middle of a transfer, or of one
 // that was refused: faults count transfers.
-func (s *Session) beginsSomething(h codec.RequestHeader, payload []byte) bool {
+func (us *uploads) beginsSomething(h codec.RequestHeader, payload []byte) bool {
 	if h.Code != codec.CodeSendFile {
 		return true
 	}
 	m, err := codec.ParseSendFile(payload)
-	return err != nil || s.uploads[string(m.FileName)] == nil && s.refused.covering(h.ID, m) == nil
+	return err != nil || us.all[string(m.FileName)] == nil && us.refused.covering(h.ID, m) == nil
 }
 
 func (s *Session) sayFault(what string, code codec.Code) {

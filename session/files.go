@@ -36,10 +36,11 @@ const (
 
 // route says what becomes of a 1028 with size bytes of content. An error is why the
 // transfer under way ends, or why none begins. It changes nothing.
-func (s *Session) route(raw codec.SendFile, size uint32) (route, error) {
-	u := s.uploads[string(raw.FileName)]
+func (us *uploads) route(raw codec.SendFile, size uint32) (route, error) {
+	s := us.s
+	u := us.all[string(raw.FileName)]
 	if u == nil {
-		return route{to: s.routeNew(raw, size), fields: raw}, nil
+		return route{to: us.routeNew(raw, size), fields: raw}, nil
 	}
 	t := u.transfer
 	plan := t.Plan()
@@ -88,16 +89,17 @@ func (s *Session) route(raw codec.SendFile, size uint32) (route, error) {
 }
 
 // routeNew is route where no transfer under way has the name.
-func (s *Session) routeNew(raw codec.SendFile, size uint32) turn {
-	if s.refused.covering(s.id, raw) != nil {
+func (us *uploads) routeNew(raw codec.SendFile, size uint32) turn {
+	s := us.s
+	if us.refused.covering(s.id, raw) != nil {
 		return pass
 	}
-	r, known := s.received[string(raw.FileName)]
+	r, known := us.received[string(raw.FileName)]
 	m := r.plan.Read(raw)
 	switch {
 	case known && pastLast(r.plan, m):
 		return ignore
-	case s.crowded():
+	case us.crowded():
 		return wait
 	case known && m.Packet != r.plan.First && r.plan.Check(m, size) == nil:
 		return suppose
@@ -111,30 +113,17 @@ func pastLast(p codec.Plan, m codec.SendFile) bool {
 	return m.Total == p.Total && uint32(m.Packet) == p.Last()+1
 }
 
-// crowded reports whether the connection has as many transfers under way as it
-// may, and one of them ends by itself.
-func (s *Session) crowded() bool {
-	if len(s.uploads) < s.svc.MaxUploads {
-		return false
-	}
-	for _, u := range s.uploads {
-		if u.transfer.AllIn() {
-			return true
-		}
-	}
-	return false
-}
-
 // receive begins a 1028, which had a code of the later edition or not. It returns
 // false if the packet has to wait.
-func (s *Session) receive(later bool, payload []byte, size uint32) bool {
+func (us *uploads) receive(later bool, payload []byte, size uint32) bool {
+	s := us.s
 	raw, err := codec.ParseSendFile(payload)
 	if err != nil { // the name is not one: raw.FileName is empty
-		s.endAttempt(s.firstPacket(s.id, raw, size), err)
+		us.firstPacket(s.id, raw, size).answer(s, err)
 		return true
 	}
 	for {
-		r, err := s.route(raw, size)
+		r, err := us.route(raw, size)
 		u := r.upload
 		if err != nil {
 			u.endAt(uint32(r.fields.Packet), r.fields.Total, err)
@@ -146,24 +135,24 @@ func (s *Session) receive(later bool, payload []byte, size uint32) bool {
 		case wait:
 			return false
 		case pass:
-			if s.refused.passOver(s.host, s.id, raw) {
+			if us.refused.passOver(s.host, s.id, raw) {
 				return true
 			}
 		case take:
-			s.take(u, later, r.fields, size)
+			us.take(u, later, r.fields, size)
 			return true
 		case begin:
-			f := s.apart(string(raw.FileName))
+			f := us.apart(string(raw.FileName))
 			if f == nil {
 				return false
 			}
-			if err := s.begin(raw, size, f); err != nil {
+			if err := us.begin(raw, size, f); err != nil {
 				f.forget()
-				s.endAttempt(s.firstPacket(s.id, raw, size), err)
+				us.firstPacket(s.id, raw, size).answer(s, err)
 				return true
 			}
 		case suppose:
-			if !s.suppose(string(raw.FileName)) {
+			if !us.suppose(string(raw.FileName)) {
 				return true
 			}
 		case affirm:
@@ -174,20 +163,20 @@ func (s *Session) receive(later bool, payload []byte, size uint32) bool {
 			if !u.tentative {
 				s.log().Info("transfer begins anew", s.fields(zap.String("file", u.name), zap.Int64("bytes", u.transfer.Offset()))...)
 			}
-			s.drop(u)
+			u.drop()
 		}
 	}
 }
 
 // take has the content of a packet go to its transfer.
-func (s *Session) take(u *upload, later bool, m codec.SendFile, size uint32) {
-	if s.touched != u {
-		s.flush()
-		s.touched = u
+func (us *uploads) take(u *upload, later bool, m codec.SendFile, size uint32) {
+	if us.touched != u {
+		us.flush()
+		us.touched = u
 	}
 	u.later, u.claimed = later, m.ContentSize
 	u.transfer.Begin(uint32(m.Packet), size, m.OrigSize)
-	s.incoming = u
+	us.incoming = u
 }
 
 // maxFolders is the most folders in a name that a 1028 brings: each is one more
@@ -197,7 +186,8 @@ const maxFolders = 16
 
 // begin opens the transfer of a packet that is the first to arrive. f is about its
 // name.
-func (s *Session) begin(m codec.SendFile, size uint32, f *found) error {
+func (us *uploads) begin(m codec.SendFile, size uint32, f *found) error {
+	s := us.s
 	if s.draining {
 		return errGoingDown
 	}
@@ -218,35 +208,17 @@ func (s *Session) begin(m codec.SendFile, size uint32, f *found) error {
 	}
 	m = plan.Read(m)
 	firstKnown := m.Packet <= 1 // a packet 1 that comes first is taken for the first
-	if r := s.refused.find(s.id, name); r != nil && r.zero && m.Packet < m.Total {
+	if r := us.refused.find(s.id, name); r != nil && r.zero && m.Packet < m.Total {
 		plan.First, firstKnown = 0, true
 	}
 	if f.err != nil {
 		return f.err
 	}
-	if !s.makeRoom() {
+	if !us.makeRoom() {
 		return errTooMany
 	}
-	delete(s.received, name)
-	s.refused.forget(s.host, s.id, name)
-	s.enter(&upload{name: name, path: path, leave: f.leave}, plan, firstKnown)
+	delete(us.received, name)
+	us.refused.forget(s.host, s.id, name)
+	us.enter(&upload{name: name, path: path, leave: f.leave}, plan, firstKnown)
 	return nil
-}
-
-// enter puts u, which has name, path and leave, among the transfers under way.
-func (s *Session) enter(u *upload, plan codec.Plan, firstKnown bool) {
-	s.begun++
-	u.s, u.started, u.began, u.serial = s, s.last, s.begins, s.begun
-	u.transfer = transfer.New(transfer.Options{
-		Plan: plan, FirstKnown: firstKnown, Key: &s.key, MaxSize: s.svc.MaxFileSize, Memory: &s.aside,
-		Files: s.svc.Files, ID: s.id, Path: u.path,
-	})
-	if s.guarded {
-		key := s.key
-		u.guarded = &key
-	}
-	if s.uploads == nil {
-		s.uploads = make(map[string]*upload)
-	}
-	s.uploads[u.name] = u
 }

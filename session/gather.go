@@ -27,8 +27,8 @@ type (
 	gathered   struct{ u *upload } // into a buffer, in order or before its turn
 )
 
-func (s *Session) destination() destination {
-	u := s.incoming
+func (us *uploads) destination() destination {
+	u := us.incoming
 	if u == nil {
 		return passedOver{}
 	}
@@ -77,14 +77,14 @@ func (d gathered) room(n int) (int, error) {
 	}
 	size = 1 << bits.Len64(uint64(max(size, MinBuffer)-1))
 	s := u.s
-	if s.held+int(size) > s.svc.Window {
+	if s.uploads.held+int(size) > s.svc.Window {
 		return 0, nil
 	}
 	buf := s.host.Buffer(int(size))
 	if buf == nil {
 		return 0, nil
 	}
-	s.held += len(buf)
+	s.uploads.held += len(buf)
 	u.fill = t.Part(buf)
 	return min(n, len(u.fill.Free())), nil
 }
@@ -96,9 +96,9 @@ func (d gathered) take(p []byte) error {
 
 // room returns how many of the n bytes of content at hand can be taken now; 0
 // means wait. If the transfer fails for them, they are passed over.
-func (s *Session) room(n int) int {
-	u := s.incoming
-	n, err := s.destination().room(n)
+func (us *uploads) room(n int) int {
+	u := us.incoming
+	n, err := us.destination().room(n)
 	if err != nil {
 		u.end(u.transfer.Number(), err)
 	}
@@ -107,10 +107,10 @@ func (s *Session) room(n int) int {
 
 // took ends the packet under way if that was its last content, and its transfer if
 // err says what is wrong with it.
-func (s *Session) took(last bool, err error) {
-	u := s.incoming
+func (us *uploads) took(last bool, err error) {
+	u := us.incoming
 	if last {
-		s.incoming = nil
+		us.incoming = nil
 	}
 	if err != nil {
 		u.end(u.transfer.Number(), err)
@@ -127,7 +127,7 @@ func (s *Session) Target() []byte {
 	if s.stalled() || !s.dec.InContent() {
 		return nil
 	}
-	d, ok := s.destination().(gathered)
+	d, ok := s.uploads.destination().(gathered)
 	if !ok {
 		return nil
 	}
@@ -135,12 +135,12 @@ func (s *Session) Target() []byte {
 		s.waiting = !d.u.idle()
 		return nil
 	}
-	room := s.room(int(min(s.dec.ContentLeft(), MaxBuffer)))
+	room := s.uploads.room(int(min(s.dec.ContentLeft(), MaxBuffer)))
 	if room == 0 {
 		s.waiting = true
 		return nil
 	}
-	if s.incoming == nil { // the transfer was refused for what is to come
+	if s.uploads.incoming == nil { // the transfer was refused for what is to come
 		return nil
 	}
 	return d.u.fill.Free()[:room]
@@ -156,9 +156,9 @@ func (s *Session) Filled(n int) {
 	if n == 0 {
 		return
 	}
-	u := s.incoming
+	u := s.uploads.incoming
 	err := u.transfer.Filled(&u.fill, n)
-	s.took(s.dec.Passed(n), err)
+	s.uploads.took(s.dec.Passed(n), err)
 }
 
 // push puts the buffer that is being filled into the queue.
@@ -172,8 +172,8 @@ func (u *upload) push() {
 // flush passes on what has been gathered of the transfer that content came for
 // last. A buffer in which nothing has been gathered goes back: a client that
 // stops in the middle of a packet must not keep it from the others.
-func (s *Session) flush() {
-	u := s.touched
+func (us *uploads) flush() {
+	u := us.touched
 	if u == nil {
 		return
 	}
@@ -185,7 +185,7 @@ func (s *Session) flush() {
 // it.
 func (u *upload) returnEmpty() {
 	if buf := u.fill.Buf(); buf != nil && u.fill.Len() == 0 {
-		u.s.held -= len(buf)
+		u.s.uploads.held -= len(buf)
 		u.s.host.Release(buf)
 		u.fill = transfer.Part{}
 	}

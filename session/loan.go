@@ -42,12 +42,12 @@ func (s *Session) Lends(yes bool) { s.lends = yes }
 
 // Flowing reports whether what Feed left begins with content that the host may
 // lend. If it does not, it has to tell so with Lends, and to call Feed again.
-func (s *Session) Flowing() bool { return s.waitsForLoan() && s.incoming.idle() }
+func (s *Session) Flowing() bool { return s.waitsForLoan() && s.uploads.incoming.idle() }
 
 // waitsForLoan reports whether content is under way that Feed does not take,
 // because it is to be lent as soon as no job of the transfer runs.
 func (s *Session) waitsForLoan() bool {
-	u := s.incoming
+	u := s.uploads.incoming
 	return s.lends && u != nil && !s.stalled() && s.dec.InContent() && u.transfer.Place() == transfer.InOrder && u.large()
 }
 
@@ -68,10 +68,10 @@ func (u *upload) large() bool {
 
 // Lend gives the session to a worker, after Flowing has reported true.
 func (s *Session) Lend() *Loan {
-	u := s.incoming
+	u := s.uploads.incoming
 	u.returnEmpty()
 	u.working = true
-	s.touched = u
+	s.uploads.touched = u
 	return &Loan{s: s, u: u}
 }
 
@@ -139,7 +139,7 @@ func (l *Loan) takeContent(p []byte) (n int, err error) {
 	}
 	err = t.Filled(&l.part, n)
 	if s.dec.Passed(n) {
-		s.incoming = nil
+		s.uploads.incoming = nil
 		l.over = l.over || t.Complete() || t.Behind()
 	}
 	return n, err
@@ -172,14 +172,14 @@ func (l *Loan) takeMessage(ctx context.Context, p []byte) (n int, err error) {
 			s.pending = newMessage(ev, s.begins)
 			return n, err
 		}
-		s.touched = u
+		s.uploads.touched = u
 	}
 	u.later, u.claimed = ev.Header.Later, m.ContentSize
 	u.transfer.Begin(uint32(m.Packet), ev.ContentSize, m.OrigSize)
 	if other {
 		l.part = u.transfer.Part(l.part.Buf())
 	}
-	s.incoming = u
+	s.uploads.incoming = u
 	return n, nil
 }
 
@@ -191,7 +191,7 @@ func (l *Loan) following(ev codec.Event) (*upload, codec.SendFile) {
 		return nil, codec.SendFile{}
 	}
 	raw, err := codec.ParseSendFile(ev.Payload)
-	u := s.uploads[string(raw.FileName)]
+	u := s.uploads.all[string(raw.FileName)]
 	if err != nil || u == nil || u.tentative || !u.large() || u != l.u && !u.idle() {
 		return nil, codec.SendFile{}
 	}

@@ -313,6 +313,6 @@ func (p *place) drop(co *coroutine, f *storage.File) error {
 			p.setLapsed(true)
 		}
 	}
-	s.discard(f.Incoming)
+	co.discard(f.Incoming)
 	return nil
 }

@@ -62,11 +62,11 @@ type attempt struct {
 // refuse answers with 1607 what the client did wrong. The connection stays.
 func (s *Session) refuse(about subject, reason error) {
 	if about.attempt != nil {
-		s.turned(about.attempt, reason, false)
+		s.uploads.turned(about.attempt, reason, false)
 		return
 	}
 	s.log().Warn("request refused", s.fields(zap.Uint16("code", uint16(about.code)), zap.String("reason", reason.Error()))...)
-	s.sendError()
+	s.send(errorReply())
 }
 
 // fail answers with 1607 what the server could not do: that step failed. The
@@ -76,15 +76,15 @@ func (s *Session) fail(about subject, step string, err error) {
 		if step != "" {
 			err = fmt.Errorf("%s: %w", step, err)
 		}
-		s.turned(about.attempt, err, true)
+		s.uploads.turned(about.attempt, err, true)
 		return
 	}
 	s.log().Error("request failed", s.fields(zap.Uint16("code", uint16(about.code)), zap.String("step", step), zap.Error(err))...)
-	s.sendError()
+	s.send(errorReply())
 }
 
-// endAttempt answers an attempt that came to its end by err.
-func (s *Session) endAttempt(a *attempt, err error) {
+// answer answers an attempt that came to its end by err.
+func (a *attempt) answer(s *Session, err error) {
 	if about := (subject{codec.CodeSendFile, a}); clientsDoing(err) {
 		s.refuse(about, err)
 	} else {
@@ -94,14 +94,15 @@ func (s *Session) endAttempt(a *attempt, err error) {
 
 // turned remembers not to answer the packets behind an attempt, and answers it with
 // 1607, unless that was done often enough.
-func (s *Session) turned(a *attempt, err error, failed bool) {
+func (us *uploads) turned(a *attempt, err error, failed bool) {
+	s := us.s
 	if s.closed || a.unnoted {
 		a.came.free(s.host)
 	} else if !a.answered {
-		s.refused.note(s.host, a.refusal)
+		us.refused.note(s.host, a.refusal)
 	}
 	if !s.closed && !a.answered {
-		s.told.attempt(a, err, failed)
+		us.told.attempt(a, err, failed)
 	}
 }
 
@@ -123,22 +124,23 @@ func (u *upload) endAt(number uint32, total uint16, err error) {
 	for n := range u.transfer.Came() {
 		ok = ok && a.came.add(s.host, n)
 	}
-	if s.incoming == u {
+	if s.uploads.incoming == u {
 		ok = ok && a.came.add(s.host, u.transfer.Number())
 	}
 	a.unnoted = !ok
-	s.drop(u)
+	u.drop()
 	if clientsDoing(err) {
 		err = fmt.Errorf("read as %v: %w", plan, err)
 	}
-	s.endAttempt(a, err)
+	a.answer(s, err)
 }
 
 // firstPacket is an attempt that ends with the packet m, which belongs to no transfer
 // under way. size is that of its content.
-func (s *Session) firstPacket(id codec.ClientID, m codec.SendFile, size uint32) *attempt {
+func (us *uploads) firstPacket(id codec.ClientID, m codec.SendFile, size uint32) *attempt {
+	s := us.s
 	a := &attempt{began: s.begins}
-	if a.answered = s.refused.passOver(s.host, id, m); a.answered {
+	if a.answered = us.refused.passOver(s.host, id, m); a.answered {
 		return a
 	}
 	a.id, a.name = id, string(m.FileName)
@@ -160,11 +162,12 @@ func (s *Session) about(h codec.RequestHeader, payload []byte) subject {
 		return request(h.Code)
 	}
 	m, _ := codec.ParseSendFile(payload) // with a bad name it is empty, and the number is there
-	return subject{h.Code, s.firstPacket(h.ID, m, h.PayloadSize-codec.SendFileFieldsSize)}
+	return subject{h.Code, s.uploads.firstPacket(h.ID, m, h.PayloadSize-codec.SendFileFieldsSize)}
 }
 
-func (s *Session) sendError() {
-	s.send(codec.EmptyReply{Code: codec.CodeError}.Append(make([]byte, 0, codec.ResponseHeaderSize)))
+// errorReply is a 1607.
+func errorReply() []byte {
+	return codec.EmptyReply{Code: codec.CodeError}.Append(make([]byte, 0, codec.ResponseHeaderSize))
 }
 
 // refusal remembers a transfer that was answered with 1607. The rest of its

@@ -97,12 +97,13 @@ func (r *resumptions) forgotten(id codec.ClientID, key aesKey) {
 
 // forget has the registry forget a spoilt key. If it fails, the next connection
 // that would go on with the key tries again.
-func (s *Session) forget(co *coroutine, id codec.ClientID, key aesKey) {
-	s.svc.resumed.enter(id)
-	defer s.svc.resumed.leave(id)
+func (r *resumptions) forget(co *coroutine, id codec.ClientID, key aesKey) {
+	s := co.s
+	r.enter(id)
+	defer r.leave(id)
 	err := co.apply(&storage.SetAESKey{Outcome: s.outcome(), ID: id, If: key[:]})
 	if err == nil || errors.Is(err, storage.ErrNoClient) {
-		s.svc.resumed.forgotten(id, key)
+		r.forgotten(id, key)
 	} else {
 		s.log().Error("forgetting an AES key failed", s.fields(zap.Error(err))...)
 	}
@@ -124,21 +125,21 @@ func (u *upload) guard(co *coroutine, err error) bool {
 	told := errors.Is(err, transfer.ErrPadding) || errors.Is(err, transfer.ErrOrigSize) || errors.Is(err, transfer.ErrTooLarge)
 	if s.svc.resumed.decrypted(*s.resumedAs, *u.guarded, !told) {
 		s.log().Warn("connection closed unanswered", s.fields(zap.String("reason", "its AES key was forgotten"))...)
-		s.abandon()
+		s.uploads.abandon()
 		s.leave = "its AES key was forgotten"
 		return false
 	}
 	if !told {
 		return true
 	}
-	for _, other := range s.uploads {
+	for _, other := range s.uploads.all {
 		if other != u {
-			s.drop(other)
+			other.drop()
 		}
 	}
 	s.pending = nil
 	s.forgetting = true
-	s.forget(co, *s.resumedAs, *u.guarded)
+	s.svc.resumed.forget(co, *s.resumedAs, *u.guarded)
 	s.forgetting = false
 	if s.closed {
 		return false
@@ -147,7 +148,7 @@ func (u *upload) guard(co *coroutine, err error) bool {
 	if n := u.transfer.Current(); u.dropped { // meanwhile, by what else was under way
 		a := &attempt{unnoted: true, began: u.began, number: n}
 		a.id, a.name = s.id, u.name
-		s.endAttempt(a, err)
+		a.answer(s, err)
 	} else {
 		u.end(n, err)
 	}

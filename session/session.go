@@ -28,18 +28,9 @@ type Session struct {
 	guarded   bool
 	resumedAs *codec.ClientID
 
-	uploads  map[string]*upload // under way, by file name as sent
-	begun    uint64             // transfers so far
-	received map[string]receipt // 1603 sent, by file name as sent
-	refused  refusals           // transfers turned down whose packets still come
-	told     tellings           // 1607s about transfers, of late
-	rejected codec.ClientID     // of the last 1606 on this connection
-	incoming *upload            // whose packet's content is coming in; nil: the content is passed over
-	touched  *upload            // the transfer that content came for last
-	pending  *message           // decoded, but to be done later
-	found    *found             // for the pending 1028, see apart
-	held     int                // bytes of buffers that no worker has finished with
-	aside    share              // for packets that came before their turn
+	uploads  uploads
+	rejected codec.ClientID // of the last 1606 on this connection
+	pending  *message       // decoded, but to be done later
 	opened   time.Time
 	last     time.Time // of the last request
 	recorded time.Time // LastSeen as the registry has it
@@ -51,7 +42,6 @@ type Session struct {
 	offered uint64 // as far as the host has had it
 	begins  uint64 // of the request that is being done: behind its fields, before its content
 
-	ended    bool // a transfer was dropped since Feed last looked
 	busy     bool // a request waits for a worker or the registry
 	draining bool
 	// forgetting is true while the registry forgets a key: then the session ends.
@@ -76,25 +66,12 @@ func newMessage(ev codec.Event, begins uint64) *message {
 	return &message{ev.Header, append([]byte(nil), ev.Payload...), ev.ContentSize, begins}
 }
 
-// receipt remembers which version of a file this connection's last 1603 for its
-// name was about.
-type receipt struct {
-	incoming string // its Files key
-	plan     codec.Plan
-	settled  bool // it awaits no verdict any more
-}
-
-// maxReceived is the most entries of Session.received. With one that has to go,
-// it is forgotten which of two uploads of a name this connection's 1603 was
-// about; no file is lost.
-const maxReceived = 64
-
 // New makes the session of a connection that has just been accepted. remote is
 // the address of the client.
 func New(svc *Service, host Host, remote string) *Session {
 	now := host.Now()
 	s := &Session{svc: svc, host: host, remote: remote, opened: now, last: now, recorded: now}
-	s.aside.host, s.told.s = host, s
+	s.uploads.s, s.uploads.aside.host, s.uploads.told.s = s, host, s
 	return s
 }
 
@@ -106,11 +83,11 @@ func New(svc *Service, host Host, remote string) *Session {
 func (s *Session) Feed(p []byte) (n int) {
 	s.offered = max(s.offered, s.taken+uint64(len(p)))
 	for {
-		s.ended = false
+		s.uploads.ended = false
 		n += s.consume(p[n:])
-		s.flush()
+		s.uploads.flush()
 		// What was left may have waited for the transfer that has just failed.
-		if !s.ended || s.busy || s.forgetting {
+		if !s.uploads.ended || s.busy || s.forgetting {
 			return n
 		}
 	}
@@ -143,7 +120,7 @@ func (s *Session) consume(p []byte) (n int) {
 			if s.waitsForLoan() {
 				break
 			}
-			room := s.room(len(q))
+			room := s.uploads.room(len(q))
 			if room == 0 {
 				break
 			}
@@ -165,7 +142,7 @@ func (s *Session) consume(p []byte) (n int) {
 				s.pending = newMessage(ev, s.begins)
 			}
 		case codec.Content:
-			s.took(ev.End, s.destination().take(ev.Content))
+			s.uploads.took(ev.End, s.uploads.destination().take(ev.Content))
 		}
 	}
 	return n
@@ -174,7 +151,7 @@ func (s *Session) consume(p []byte) (n int) {
 // dispatch does one request. It returns false if its turn has not come.
 func (s *Session) dispatch(h codec.RequestHeader, payload []byte, content uint32) bool {
 	if h.Code == codec.CodeSendFile {
-		s.incoming = nil // until receive says otherwise the content is passed over
+		s.uploads.incoming = nil // until receive says otherwise the content is passed over
 	}
 	if s.state != fresh && h.ID != s.id {
 		s.refuse(s.about(h, payload), offence("the client id is not the connection's: "+h.ID.String()))
@@ -193,13 +170,13 @@ func (s *Session) dispatch(h codec.RequestHeader, payload []byte, content uint32
 	case recall:
 		s.recall(h, payload, content)
 	case receive:
-		taken := s.receive(h.Later, payload, content)
+		taken := s.uploads.receive(h.Later, payload, content)
 		if taken {
-			s.forgetFound()
+			s.uploads.forgetFound()
 		}
 		return taken
 	case confirm, again, abort:
-		s.judged(h.Code, payload)
+		s.uploads.judged(h.Code, payload)
 		return s.verdict(h.Code, payload)
 	default:
 		s.refuse(s.about(h, payload), offence("not in state "+s.state.String()))
@@ -209,7 +186,7 @@ func (s *Session) dispatch(h codec.RequestHeader, payload []byte, content uint32
 
 // stalled reports whether Feed takes nothing, whatever comes.
 func (s *Session) stalled() bool {
-	return s.busy || s.forgetting || s.leave != "" || s.hungUp || s.pending != nil
+	return s.Busy() || s.leave != "" || s.hungUp
 }
 
 // Working reports whether the server owes the client something, so that its
@@ -218,7 +195,7 @@ func (s *Session) Working() bool {
 	if s.Busy() {
 		return true
 	}
-	for _, u := range s.uploads {
+	for _, u := range s.uploads.all {
 		if u.working || u.transfer.Complete() {
 			return true
 		}
@@ -251,7 +228,7 @@ func (s *Session) Phase() Phase {
 		return InMessage
 	case s.state == fresh:
 		return Handshake
-	case s.dec.InContent() || s.underWay() > 0:
+	case s.dec.InContent() || s.uploads.underWay() > 0:
 		return InUpload
 	}
 	return Idle
@@ -263,12 +240,12 @@ func (s *Session) Drain() { s.draining = true }
 
 // Done reports whether no transfer is under way and no verdict is awaited.
 func (s *Session) Done() bool {
-	for _, r := range s.received {
+	for _, r := range s.uploads.received {
 		if !r.settled {
 			return false
 		}
 	}
-	return !s.Busy() && s.underWay() == 0 && !s.told.owes()
+	return !s.Busy() && s.uploads.underWay() == 0 && !s.uploads.told.owes()
 }
 
 // Closed tells the session that the connection is gone. Transfers whose record
@@ -277,26 +254,12 @@ func (s *Session) Done() bool {
 func (s *Session) Closed() {
 	s.closed, s.hungUp = true, true
 	s.pending = nil
-	s.forgetFound()
-	s.abandon()
+	s.uploads.forgetFound()
+	s.uploads.abandon()
 	s.leaveResumption()
 	if s.state != fresh && s.last.After(s.recorded) {
 		s.host.Apply(&storage.Seen{Outcome: storage.Outcome{At: s.last}, ID: s.id}, nil)
 	}
-}
-
-// abandon drops all that the client has under way. Files that await a verdict
-// stay in the store.
-func (s *Session) abandon() {
-	for _, u := range s.uploads {
-		if !u.tentative {
-			s.log().Info("transfer cut off", s.fields(zap.String("file", u.name), zap.Int64("bytes", u.transfer.Offset()))...)
-		}
-		s.drop(u)
-	}
-	s.received = nil
-	s.refused.clear(s.host)
-	s.told.forgetAll()
 }
 
 // Client is whose connection it is. ok is false as long as nobody knows.

@@ -95,14 +95,14 @@ func (ts *tellings) tell(t *told) {
 	} else {
 		s.log().Warn("transfer refused", append(fields, zap.String("reason", t.err.Error()))...)
 	}
-	s.sendError()
+	s.send(errorReply())
 	t.times++
 	t.at, t.owed, t.passed = s.offered, false, 0
 }
 
 // Tick sends the 1607s that are owed. The host calls it about twice a second, on
 // the session's goroutine, between two calls of other methods.
-func (s *Session) Tick() { s.told.tick() }
+func (s *Session) Tick() { s.uploads.told.tick() }
 
 func (ts *tellings) tick() {
 	for i := len(ts.list) - 1; i >= 0; i-- {

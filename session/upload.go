@@ -122,7 +122,7 @@ func (u *upload) step(co *coroutine) (complete bool, err error) {
 		}
 		return err
 	})
-	u.s.held -= len(part.Buf())
+	u.s.uploads.held -= len(part.Buf())
 	if due != nil && err == nil && !u.dropped {
 		err = t.CaughtUp(due)
 	}
@@ -155,10 +155,10 @@ func (u *upload) store(co *coroutine) {
 		u.stored = true
 		if op.Replaced != nil {
 			s.svc.settled(op.Replaced)
-			s.discard(op.Replaced.Incoming)
+			co.discard(op.Replaced.Incoming)
 		}
 		if !u.dropped { // else the connection is gone; the file awaits its verdict on another one
-			s.stored(u, &op.File)
+			u.answer(&op.File)
 		}
 	case !u.dropped:
 		u.end(u.transfer.Plan().Last(), err)
@@ -191,24 +191,34 @@ func (u *upload) record(co *coroutine, op *storage.PutFile) error {
 	return nil
 }
 
-// stored sends the 1603 of the file of u, which the registry has.
-func (s *Session) stored(u *upload, f *storage.File) {
-	delete(s.uploads, u.name)
-	if s.touched == u {
-		s.touched = nil
+// leaveAll takes u out of the uploads of its connection.
+func (u *upload) leaveAll() {
+	us := &u.s.uploads
+	delete(us.all, u.name)
+	if us.touched == u {
+		us.touched = nil
 	}
-	if s.received == nil {
-		s.received = make(map[string]receipt)
+	if us.incoming == u {
+		us.incoming = nil
 	}
-	for name := range s.received {
-		if len(s.received) < maxReceived {
+}
+
+// answer sends the 1603 of the file, which the registry has.
+func (u *upload) answer(f *storage.File) {
+	s := u.s
+	u.leaveAll()
+	if s.uploads.received == nil {
+		s.uploads.received = make(map[string]receipt)
+	}
+	for name := range s.uploads.received {
+		if len(s.uploads.received) < maxReceived {
 			break
 		}
-		delete(s.received, name)
+		delete(s.uploads.received, name)
 	}
-	s.told.served(u.name)
+	s.uploads.told.served(u.name)
 	plan := u.transfer.Plan()
-	s.received[u.name] = receipt{incoming: f.Incoming, plan: plan}
+	s.uploads.received[u.name] = receipt{incoming: f.Incoming, plan: plan}
 	s.log().Info("received", s.fields(zap.String("file", u.name), zap.Int64("bytes", f.Size),
 		zap.Duration("took", s.host.Now().Sub(u.started)), zap.Uint32("cksum", f.Cksum),
 		zap.Stringer("scheme", plan.Scheme), zap.Uint16("packets", plan.Total))...)
@@ -233,20 +243,15 @@ func (u *upload) contentSize(size int64) uint32 {
 }
 
 // drop ends a transfer without a word and removes what it left.
-func (s *Session) drop(u *upload) {
-	delete(s.uploads, u.name)
-	if s.touched == u {
-		s.touched = nil
-	}
-	if s.incoming == u {
-		s.incoming = nil
-	}
-	s.ended = true
+func (u *upload) drop() {
+	s := u.s
+	u.leaveAll()
+	s.uploads.ended = true
 	u.dropped = true
 	u.uncount()
 	u.push()
 	for _, p := range u.queue {
-		s.held -= len(p.Buf())
+		s.uploads.held -= len(p.Buf())
 		s.host.Release(p.Buf())
 	}
 	u.queue = nil
@@ -268,15 +273,6 @@ func (u *upload) cleanup() {
 	s.host.Do(Storage, func(ctx context.Context) {
 		if err := t.Abandon(ctx); err != nil {
 			s.log().Error("removing what a transfer left", zap.String("file", name), zap.Error(err))
-		}
-	}, nil)
-}
-
-// discard removes an incoming file that nobody refers to any more.
-func (s *Session) discard(key string) {
-	s.host.Do(Storage, func(ctx context.Context) {
-		if err := s.svc.Files.Discard(ctx, key); err != nil {
-			s.log().Error("removing an incoming file", zap.String("key", key), zap.Error(err))
 		}
 	}, nil)
 }

@@ -25,7 +25,7 @@ func (s *Session) verdict(code codec.Code, payload []byte) bool {
 		s.refuse(request(code), err)
 		return true
 	}
-	switch u := s.uploads[name]; {
+	switch u := s.uploads.all[name]; {
 	case u == nil:
 	case u.transfer.AllIn(): // its 1603 comes first
 		return false
@@ -33,13 +33,13 @@ func (s *Session) verdict(code codec.Code, payload []byte) bool {
 		s.refuse(request(code), offence("the file is not complete: "+name))
 		return true
 	default:
-		s.drop(u)
+		u.drop()
 	}
-	r, known := s.received[name]
+	r, known := s.uploads.received[name]
 	switch {
 	case code != codec.CodeCRCOK:
-		s.refused.forget(s.host, s.id, name)
-	case !known && s.refused.find(s.id, name) != nil:
+		s.uploads.refused.forget(s.host, s.id, name)
+	case !known && s.uploads.refused.find(s.id, name) != nil:
 		// Sent ahead of a 1603 that never came. It is not about a file of that
 		// name that an earlier connection left.
 		s.refuse(request(code), offence("the transfer was refused: "+name))
@@ -227,8 +227,8 @@ func (v *judgement) accept() {
 // settle notes that this connection's 1603 waits for nothing any more. What it
 // was about is kept: the client may ask again.
 func (v *judgement) settle() {
-	if r, ok := v.s.received[v.name]; ok && r.incoming == v.receipt.incoming {
+	if r, ok := v.s.uploads.received[v.name]; ok && r.incoming == v.receipt.incoming {
 		r.settled = true
-		v.s.received[v.name] = r
+		v.s.uploads.received[v.name] = r
 	}
 }
