@@ -11,10 +11,10 @@ import (
 // alikeError is ErrAlike about the file at that path.
 func alikeError(other string) error { return fmt.Errorf("%w: %q", storage.ErrAlike, other) }
 
-// alike keeps apart the transfers under way on such a disk. What is stored or
-// waits for its verdict is in the registry, see [storage.FindAlike]: a transfer is entered
-// here before the registry is asked, and leaves when it is recorded there or gone.
-// So no two are missed.
+// alike keeps apart transfers under way whose names the server's disk takes for one
+// (see storage.ErrAlike). Files that are stored or wait for their verdict are in the
+// registry (see storage.FindAlike). A transfer is entered here before the registry is
+// asked, and leaves when it is recorded there or gone, so no pair is missed.
 type alike struct {
 	mu    sync.Mutex
 	under map[pathKey]*underWay // by client, and by what Files.Folds makes of the path

@@ -10,88 +10,86 @@ import (
 	"sealift/transfer"
 )
 
-// route is what becomes of a 1028: where it leads, the transfer under way that has
-// its name, if there is one, and its fields as that transfer reads them.
+// route is what becomes of a 1028: what is done with it, the transfer under way that
+// has its name, if there is one, and its fields as that transfer reads them.
 type route struct {
-	to     turn
+	to     course
 	upload *upload
 	fields codec.SendFile
 }
 
-// turn is where a 1028 leads. What is not its end changes one thing, and then the
-// packet is routed again.
-type turn uint8
+// course is what is done with a 1028. begin and those after it change one thing, and
+// then the packet is routed again.
+type course uint8
 
 const (
-	ignore  turn = iota // it changes nothing: it came already, or is the one past the last
-	wait                // something that is under way ends first
-	pass                // to a transfer that had its 1607: its packets are passed over
-	take                // to its transfer, in order or early
-	begin               // a transfer begins. Routed again.
-	suppose             // a tentative transfer begins. Routed again.
-	affirm              // the tentative transfer is a true one. Routed again.
-	recount             // the transfer counts from 0, not from 1. Routed again.
-	replace             // the transfer is dropped, for it begins anew. Routed again.
+	ignore  course = iota // nothing: it came already, or is the one past the last
+	wait                  // it is held until something that is under way has ended
+	pass                  // it is passed over: its transfer had its 1607
+	take                  // its content goes to its transfer, in order or early
+	begin                 // a transfer begins
+	suppose               // a tentative transfer begins
+	affirm                // the tentative transfer becomes a true one
+	recount               // the transfer counts from 0, not from 1
+	replace               // the transfer is dropped, for it begins anew
 )
 
 // route says what becomes of a 1028 with size bytes of content. An error is why the
-// transfer under way ends, or why none begins. It changes nothing.
+// transfer under way ends. It changes nothing.
 func (us *uploads) route(raw codec.SendFile, size uint32) (route, error) {
-	s := us.s
 	u := us.all[string(raw.FileName)]
 	if u == nil {
-		return route{to: us.routeNew(raw, size), fields: raw}, nil
+		return route{us.routeNew(raw, size), nil, raw}, nil
 	}
+	m := u.transfer.Plan().Read(raw)
+	to, err := u.route(raw, m, size)
+	return route{to, u, m}, err
+}
+
+// route is uploads.route for a packet of u. m is raw as the transfer reads it.
+func (u *upload) route(raw, m codec.SendFile, size uint32) (course, error) {
 	t := u.transfer
 	plan := t.Plan()
-	m := plan.Read(raw)
-	number := uint32(m.Packet)
-	r := route{upload: u, fields: m}
+	number, first := uint32(m.Packet), m.Packet == plan.First
 	if u.tentative {
 		switch {
 		case pastLast(plan, m):
-			return r, nil
-		case plan.Check(m, size) != nil: // the file comes again in another shape, or this is none
-			r.to = replace
+			return ignore, nil
+		case plan.Check(m, size) != nil: // if it is one at all, the file comes again in another shape
 			_, err := codec.Infer(raw, size)
-			return r, err
-		case number == uint32(plan.First) && s.draining:
-			return r, errGoingDown
-		case number == uint32(plan.First):
-			r.to = affirm
-			return r, nil
+			return replace, err
+		case first && u.s.draining:
+			return ignore, errGoingDown
+		case first:
+			return affirm, nil
 		}
 	}
 	switch {
 	case t.AllIn() && pastLast(plan, m):
-		return r, nil
+		return ignore, nil
 	case t.AllIn(): // it is of the next transfer under the name
-		r.to = wait
-		return r, nil
+		return wait, nil
 	case number == 0 && !t.FirstKnown():
-		r.to = recount
-		return r, nil
-	case number == uint32(plan.First) && t.Has(number):
-		r.to = replace
-		return r, nil
+		return recount, nil
+	case first && t.Has(number):
+		return replace, nil
 	}
 	if err := plan.Check(m, size); err != nil {
-		return r, err
+		return ignore, err
 	}
-	turn, err := t.Turn(number, size)
-	switch turn {
-	case transfer.Next, transfer.Early:
-		r.to = take
+	switch turn, err := t.Turn(number, size); turn {
+	case transfer.Repeated:
+		return ignore, err
 	case transfer.Blocked:
-		r.to = wait
+		return wait, err
+	default:
+		return take, err
 	}
-	return r, err
 }
 
 // routeNew is route where no transfer under way has the name.
-func (us *uploads) routeNew(raw codec.SendFile, size uint32) turn {
-	s := us.s
-	if us.refused.covering(s.id, raw) != nil {
+func (us *uploads) routeNew(raw codec.SendFile, size uint32) course {
+	if us.refused.covering(us.s.id, raw) != nil {
 		return pass
 	}
 	r, known := us.received[string(raw.FileName)]

@@ -169,6 +169,15 @@ func (u *upload) push() {
 	}
 }
 
+// pop takes the first buffer out of the queue.
+func (u *upload) pop() transfer.Part {
+	part := u.queue[0]
+	if u.queue = u.queue[1:]; len(u.queue) == 0 {
+		u.queue = nil
+	}
+	return part
+}
+
 // flush passes on what has been gathered of the transfer that content came for
 // last. A buffer in which nothing has been gathered goes back: a client that
 // stops in the middle of a packet must not keep it from the others.

@@ -12,7 +12,8 @@ import (
 
 // Session is the server's side of one connection. It takes the bytes that the
 // client sent, decides, and answers through its [Host]. All methods are called
-// on the session's goroutine, or, while it is lent, by the worker that has it.
+// on the session's goroutine; while it is lent, only its [Loan] and Client are used,
+// by the worker that has it.
 type Session struct {
 	svc    *Service
 	host   Host
@@ -28,7 +29,7 @@ type Session struct {
 	guarded   bool
 	resumedAs *codec.ClientID
 
-	uploads  uploads
+	uploads  uploads        // its transfers
 	rejected codec.ClientID // of the last 1606 on this connection
 	pending  *message       // decoded, but to be done later
 	opened   time.Time
@@ -37,7 +38,7 @@ type Session struct {
 
 	messages uint64 // that have come, refused ones too
 
-	// Places in the stream, in bytes of it that came by Feed and Take.
+	// Places in the stream, in bytes that came by Feed and Loan.Take.
 	taken   uint64 // as far as it was taken
 	offered uint64 // as far as the host has had it
 	begins  uint64 // of the request that is being done: behind its fields, before its content
@@ -75,11 +76,10 @@ func New(svc *Service, host Host, remote string) *Session {
 	return s
 }
 
-// Feed takes bytes from the client and returns how many it took. If these are
-// fewer than len(p), something has to end first, or the rest begins with content
-// that is to be lent, see Flowing. The host calls Feed with the rest, and more if
-// there is, after each done that it runs for this session and when there is memory
-// again; after a done also if there is no rest. It does not keep p.
+// Feed takes bytes from the client and returns how many it took. It takes fewer than
+// len(p) when it must first wait for work or memory, or when the rest begins with
+// content that is to be lent (see Flowing). The package comment says when the host
+// calls Feed again. It does not keep p.
 func (s *Session) Feed(p []byte) (n int) {
 	s.offered = max(s.offered, s.taken+uint64(len(p)))
 	for {

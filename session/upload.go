@@ -87,45 +87,48 @@ func (u *upload) work(co *coroutine) {
 	}
 }
 
-// step is one job: the content of a Part, or what came early and is due, and the
-// end of the file if there is nothing behind that. It returns true if that was the end.
+// step is one job: it writes what waits in a buffer, or what came early and is due,
+// and closes the file if there is nothing behind that. It returns true if it did.
 func (u *upload) step(co *coroutine) (complete bool, err error) {
 	t := u.transfer
 	if len(u.queue) == 0 {
 		u.push()
 	}
-	var part transfer.Part
-	var due *transfer.Due
 	switch {
 	case len(u.queue) > 0:
-		part, u.queue = u.queue[0], u.queue[1:]
-		if len(u.queue) == 0 {
-			u.queue = nil
-		}
+		part := u.pop()
+		complete, err = u.do(co, func(ctx context.Context) error {
+			defer u.s.host.Release(part.Buf())
+			return t.Write(ctx, &part)
+		})
+		u.s.uploads.held -= len(part.Buf())
 	case t.Behind():
-		if due, err = t.Due(); err != nil {
+		due, err := t.Due()
+		if err != nil {
 			u.end(t.NextNumber(), err)
 			return false, nil
 		}
+		complete, err = u.do(co, func(ctx context.Context) error { return t.CatchUp(ctx, due) })
+		if err == nil && !u.dropped {
+			err = t.CaughtUp(due)
+		}
+		return complete, err
+	default:
+		complete, err = u.do(co, func(context.Context) error { return nil })
 	}
+	return complete, err
+}
+
+// do has a worker do that, and close the file if nothing else is to be written.
+func (u *upload) do(co *coroutine, that func(ctx context.Context) error) (complete bool, err error) {
+	t := u.transfer
 	complete = t.Complete() && len(u.queue) == 0 && u.fill.Len() == 0
-	err = co.do(Storage, func(ctx context.Context) (err error) {
-		switch {
-		case part.Buf() != nil:
-			defer u.s.host.Release(part.Buf())
-			err = t.Write(ctx, &part)
-		case due != nil:
-			err = t.CatchUp(ctx, due)
+	err = co.do(Storage, func(ctx context.Context) error {
+		if err := that(ctx); err != nil || !complete {
+			return err
 		}
-		if err == nil && complete {
-			err = t.Finish(ctx)
-		}
-		return err
+		return t.Finish(ctx)
 	})
-	u.s.uploads.held -= len(part.Buf())
-	if due != nil && err == nil && !u.dropped {
-		err = t.CaughtUp(due)
-	}
 	return complete, err
 }
 

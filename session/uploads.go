@@ -70,8 +70,7 @@ func (us *uploads) underWay() (n int) {
 // crowded reports whether the connection has as many transfers under way as it
 // may, and one of them ends by itself.
 func (us *uploads) crowded() bool {
-	s := us.s
-	if len(us.all) < s.svc.MaxUploads {
+	if len(us.all) < us.s.svc.MaxUploads {
 		return false
 	}
 	for _, u := range us.all {
@@ -85,8 +84,7 @@ func (us *uploads) crowded() bool {
 // makeRoom reports whether one more transfer may begin. If need be it drops the
 // tentative one that began first.
 func (us *uploads) makeRoom() bool {
-	s := us.s
-	if len(us.all) < s.svc.MaxUploads {
+	if len(us.all) < us.s.svc.MaxUploads {
 		return true
 	}
 	var oldest *upload

@@ -47,7 +47,7 @@ const marksPer = 128
 func (t *Transfer) Part(buf []byte) Part {
 	p := Part{buf: buf}
 	if t.packet.early != nil {
-		p.aside = &stretch{off: t.asideAt()}
+		p.aside = &stretch{off: t.packet.early.off + int64(t.packet.done)}
 	}
 	return p
 }
@@ -61,11 +61,9 @@ func (t *Transfer) Follows(p *Part) bool {
 	if p.aside == nil || t.packet.early == nil {
 		return p.aside == nil && t.packet.early == nil
 	}
-	return t.asideAt() == p.aside.off+int64(p.n) && len(p.aside.marks) < len(p.buf)/marksPer
+	// In the scratch room it follows: that is filled from one end to the other.
+	return len(p.aside.marks) < len(p.buf)/marksPer
 }
-
-// asideAt is where in the scratch room the next content of an early packet goes.
-func (t *Transfer) asideAt() int64 { return t.packet.early.off + int64(t.packet.done) }
 
 // Free is the part of the buffer that is not filled yet.
 func (p *Part) Free() []byte { return p.buf[Headroom+p.n:] }
