@@ -25,16 +25,18 @@ var layers = []struct {
 	never  []string // folders of the module, other modules, or notStandard
 }{
 	{"codec", []string{notStandard}},
-	{"crypto", []string{"codec", "session", "eventloop", "client", "storage", "cmd", "test", gnet}},
+	{"crypto", []string{"codec", "transfer", "session", "eventloop", "client", "storage", "cmd", "test", gnet}},
+	// No connection, no replies.
+	{"transfer", []string{"session", "eventloop", "storage/audit", "storage/files", "storage/memory", "storage/sqlite", "storage/storagetest", "client", "cmd", "internal", "test", gnet, sqlite}},
 	// No sockets, no SQL, no files.
 	{"session", []string{"eventloop", "storage/audit", "storage/files", "storage/memory", "storage/sqlite", "storage/storagetest", "client", "cmd", "internal", "test", gnet, sqlite}},
 	{"storage", []string{"eventloop", "client", "cmd", "internal", "test", gnet}},
-	{"storage/audit", []string{"session"}},
-	{"storage/files", []string{"session"}},
-	{"storage/memory", []string{"session"}},
-	{"storage/sqlite", []string{"session"}},
+	{"storage/audit", []string{"session", "transfer"}},
+	{"storage/files", []string{"session", "transfer"}},
+	{"storage/memory", []string{"session", "transfer"}},
+	{"storage/sqlite", []string{"session", "transfer"}},
 	{"eventloop", []string{"storage/audit", "storage/files", "storage/memory", "storage/sqlite", "storage/storagetest", "client", "cmd", "internal", "test", sqlite}},
-	{"client", []string{"session", "eventloop", "storage", "cmd", "test", gnet}},
+	{"client", []string{"transfer", "session", "eventloop", "storage", "cmd", "test", gnet}},
 	{"internal", []string{"cmd", "test"}},
 	{"cmd", []string{"test"}},
 }

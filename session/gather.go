@@ -205,23 +205,17 @@ func (u *upload) returnEmpty() {
 // scratch room of the store.
 const maxAside = 256 << 10 // bytes
 
-// share is the memory of a connection for packets that came before their turn.
-type share struct {
-	host Host
-	held int // bytes
-}
-
-// Hold is transfer.Memory's.
-func (m *share) Hold(n int) bool {
-	if m.held+n > maxAside || !m.host.Hold(n) {
+// Hold is transfer.Memory's, for all transfers of the connection.
+func (us *uploads) Hold(n int) bool {
+	if us.aside+n > maxAside || !us.s.host.Hold(n) {
 		return false
 	}
-	m.held += n
+	us.aside += n
 	return true
 }
 
 // Unhold is transfer.Memory's.
-func (m *share) Unhold(n int) {
-	m.held -= n
-	m.host.Unhold(n)
+func (us *uploads) Unhold(n int) {
+	us.aside -= n
+	us.s.host.Unhold(n)
 }

@@ -72,7 +72,7 @@ func newMessage(ev codec.Event, begins uint64) *message {
 func New(svc *Service, host Host, remote string) *Session {
 	now := host.Now()
 	s := &Session{svc: svc, host: host, remote: remote, opened: now, last: now, recorded: now}
-	s.uploads.s, s.uploads.aside.host, s.uploads.told.s = s, host, s
+	s.uploads.s, s.uploads.told.s = s, s
 	return s
 }
 

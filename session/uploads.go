@@ -21,7 +21,7 @@ type uploads struct {
 	touched  *upload // that content came for last
 	found    *found  // about the name of the pending 1028, see apart
 	held     int     // bytes of buffers that no worker has finished with
-	aside    share   // memory for packets that came before their turn
+	aside    int     // bytes of packets in memory that came before their turn
 	ended    bool    // one was dropped since Feed last looked
 }
 
@@ -44,7 +44,7 @@ func (us *uploads) enter(u *upload, plan codec.Plan, firstKnown bool) {
 	us.begun++
 	u.s, u.started, u.began, u.serial = s, s.last, s.begins, us.begun
 	u.transfer = transfer.New(transfer.Options{
-		Plan: plan, FirstKnown: firstKnown, Key: &s.key, MaxSize: s.svc.MaxFileSize, Memory: &us.aside,
+		Plan: plan, FirstKnown: firstKnown, Key: &s.key, MaxSize: s.svc.MaxFileSize, Memory: us,
 		Files: s.svc.Files, ID: s.id, Path: u.path,
 	})
 	if s.guarded {

@@ -217,7 +217,7 @@ func (v *judgement) answer(r *ruling) {
 func (v *judgement) accept() {
 	s := v.s
 	if v.code != codec.CodeCRCOK {
-		s.log().Warn("checksum mismatch", s.fields(zap.String("file", v.name), zap.Bool("given up", v.code == codec.CodeAbort))...)
+		s.log().Warn("checksum mismatch", s.fields(zap.String("file", v.name), zap.Bool("given_up", v.code == codec.CodeAbort))...)
 	}
 	if v.code != codec.CodeCRCBad {
 		s.send(codec.IDReply{Code: codec.CodeAck, ID: v.path.id}.Append(nil))
