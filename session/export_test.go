@@ -21,6 +21,12 @@ func (svc *Service) Unrecorded() int {
 	return svc.count(func(p *place) bool { return p.unsettled != nil })
 }
 
+// EmptyPlaces tells how many places are kept though they are not locked and hold
+// nothing.
+func (svc *Service) EmptyPlaces() int {
+	return svc.count(func(p *place) bool { return !p.locked && p.waits == nil && p.unsettled == nil && !p.lapsed })
+}
+
 func (svc *Service) count(which func(*place) bool) (n int) {
 	svc.places.mu.Lock()
 	defer svc.places.mu.Unlock()

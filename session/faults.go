@@ -55,7 +55,7 @@ func (f *Faults) parse(name, value string) (err error) {
 	switch name {
 	case "delay":
 		if f.Delay, err = time.ParseDuration(value); err == nil && f.Delay < 0 {
-			err = fmt.Errorf("%v is less than nothing", f.Delay)
+			err = fmt.Errorf("delay %v is negative", f.Delay)
 		}
 		return err
 	case "crc", "reject":
@@ -64,15 +64,15 @@ func (f *Faults) parse(name, value string) (err error) {
 		code, value, _ = strings.Cut(value, ":")
 		n, err := strconv.ParseUint(code, 10, 16)
 		if _, known := codec.RequestPayloadSize(codec.Code(n)); err != nil || !known {
-			return fmt.Errorf("%q is not the code of a request, 1025 to 1031", code)
+			return fmt.Errorf("code %q: want that of a request, 1025 to 1031", code)
 		}
 		k.code = codec.Code(n)
 	default:
-		return fmt.Errorf("there are crc=N, error=CODE:N, drop=CODE:N, reject=N and delay=TIME")
+		return fmt.Errorf("want crc=N, error=CODE:N, drop=CODE:N, reject=N or delay=TIME")
 	}
 	n, err := strconv.Atoi(value)
 	if err != nil || n < -1 || n == 0 {
-		return fmt.Errorf("%q is not how often: 1, 2, … or -1 for ever", value)
+		return fmt.Errorf("count %q: want 1, 2, … or -1 for ever", value)
 	}
 	f.left[k] = n
 	return nil
@@ -96,8 +96,8 @@ func (f *Faults) strike(kind string, code codec.Code) bool {
 	return n != 0
 }
 
-// sabotage does to a request what Config.Faults say. It returns false if that
-// is nothing.
+// sabotage does to a request what Config.Faults say. It returns false if they say
+// nothing about it.
 func (s *Session) sabotage(h codec.RequestHeader, payload []byte) bool {
 	f := s.svc.Faults
 	if f == nil || !s.uploads.beginsSomething(h, payload) {
@@ -121,8 +121,8 @@ func (s *Session) sabotage(h codec.RequestHeader, payload []byte) bool {
 	return true
 }
 
-// beginsSomething is false for a packet in the middle of a transfer, or of one
-// that was refused: faults count transfers.
+// beginsSomething reports whether a request is more than another packet of a transfer
+// that is under way or was refused: faults count transfers, not packets.
 func (us *uploads) beginsSomething(h codec.RequestHeader, payload []byte) bool {
 	if h.Code != codec.CodeSendFile {
 		return true

@@ -6,10 +6,10 @@ import (
 	"sealift/transfer"
 )
 
-// The content of small files, and where nothing is lent that of all files, is
-// gathered in buffers of the host's as it comes, and written by jobs. Feed copies
-// it there; a host that can read from the network to any place reads it there
-// itself (Target, Filled).
+// Content is gathered in the host's buffers as it comes, and written by jobs: that of
+// small files, and of all files where the host does not lend. Feed copies it into the
+// buffer. A host that can read from the network to any place reads it there itself
+// (Target, Filled).
 
 // destination is where the next content of the packet under way goes. There is a
 // type for each.
@@ -67,7 +67,7 @@ func (d gathered) room(n int) (int, error) {
 		u.push()
 		u.pump()
 	}
-	// Behind a job that runs there is time to gather; else this will do.
+	// While a job runs there is time to gather more; else what is there goes at once.
 	size := int64(MaxBuffer)
 	if left, known := t.Left(); known && t.Place() == transfer.InOrder {
 		size = min(size, left+Headroom)
@@ -95,7 +95,8 @@ func (d gathered) take(p []byte) error {
 }
 
 // room returns how many of the n bytes of content at hand can be taken now; 0
-// means wait. If the transfer fails for them, they are passed over.
+// means wait. If they end the transfer, there is room for them, and they are passed
+// over.
 func (us *uploads) room(n int) int {
 	u := us.incoming
 	n, err := us.destination().room(n)
@@ -140,7 +141,7 @@ func (s *Session) Target() []byte {
 		s.waiting = true
 		return nil
 	}
-	if s.uploads.incoming == nil { // the transfer was refused for what is to come
+	if s.uploads.incoming == nil { // what is to come has ended the transfer
 		return nil
 	}
 	return d.u.fill.Free()[:room]

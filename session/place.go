@@ -58,8 +58,8 @@ const (
 	// many, all forget it. Forgetting one costs a question to the registry.
 	maxWaits = 16 << 10
 	// freshFor is how long place.waits is trusted. Maintenance removes a file under
-	// the lock of its place and then says so (Service.Dropped); whatever else
-	// removes one may not, but never one younger than MinUnverifiedTTL.
+	// the lock of its place, clears waits by Service.Dropped, and never removes one
+	// younger than MinUnverifiedTTL: so this holds even where it does not say so.
 	freshFor = MinUnverifiedTTL / 2
 	// maxLapsed bounds the places with a lapsed mark: some 3 MB. When there are as
 	// many, any one is forgotten; a mark that must not be lost is in the registry.

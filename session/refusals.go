@@ -21,8 +21,8 @@ const (
 	errTooDeep    = offence("the file name has more than 16 folders")
 )
 
-// clientsDoing tells what the client did wrong, or may not have, from what failed in
-// the server.
+// clientsDoing reports whether err is about what the client did or asked for, and not
+// about a failure of the server's.
 func clientsDoing(err error) bool {
 	if o := offence(""); errors.As(err, &o) {
 		return true
@@ -50,11 +50,11 @@ type subject struct {
 // request is any request but a 1028.
 func request(code codec.Code) subject { return subject{code: code} }
 
-// attempt is an attempt to send a file that has come to its end.
+// attempt is an attempt to send a file that ends with a 1607.
 type attempt struct {
-	refusal         // the packets of it that came, and may still come
-	unnoted  bool   // what still comes is not passed over
-	answered bool   // the transfer had its 1607 before
+	refusal         // remembered, so that packets that still come are passed over
+	unnoted  bool   // it is not to be remembered
+	answered bool   // the transfer had its 1607 before: nothing is sent or logged
 	began    uint64 // where in the stream
 	number   uint32 // of the packet at fault
 }
@@ -180,11 +180,11 @@ type refusal struct {
 	total uint16
 	came  packetSet
 	zero  bool // the client turned out to count from 0
-	// swapped: the client has number and total in each other's place. Here they
-	// are where they belong.
+	// swapped: the client has number and total in each other's place. total and
+	// came have them where they belong.
 	swapped bool
-	// of is the first packet's number where its total was 0: that of all packets
-	// of a client that has them swapped and counts from 0.
+	// of is the Packet Number of a first packet whose Total Packets was 0. If the client
+	// has the two swapped and counts from 0, all its packets have that number.
 	of uint16
 }
 

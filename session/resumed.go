@@ -13,13 +13,13 @@ import (
 )
 
 // A client whose connection dropped may send its last message again on a new one,
-// under its id alone. So whoever has overheard an id may, too, and the answer to
-// a 1028 tells whether its content decrypts: a padding oracle (Vaudenay, 2002).
-// Hence on a connection that was bound so, a key is good for one wrong answer.
-// When content does not decrypt, the key is forgotten, also by the registry, and
-// then the client gets its 1607, and the connection ends. Until the next 1026 or
-// 1027 nobody can go on with that key under the id alone; and connections that do
-// so already end without an answer, whatever their content decrypts to.
+// under its id alone. Whoever overheard an id can do the same, and the answer to a
+// 1028 tells whether its content decrypts: a padding oracle (Vaudenay, 2002).
+// Therefore, on a connection that was bound by the id alone, a key is good for one
+// failure. When content does not decrypt, the key is forgotten, also by the registry;
+// then the client gets its 1607, and the connection ends. Until the next 1026 or 1027
+// nobody can go on with that key under the id alone. Other connections that already
+// do so end without an answer, whatever their content decrypts to.
 
 // aesKey is an AES key that a client was sent.
 type aesKey = [keys.AESKeySize]byte
@@ -117,19 +117,19 @@ func (s *Session) leaveResumption() {
 	}
 }
 
-// guard looks at the result of a job of a transfer that began on a connection
-// that was bound by the id alone. It returns false if the client must not learn
-// it: then the session is about to end.
+// guard looks at the result of work on a transfer that began on a connection that
+// was bound by the id alone. It returns true if the client may learn the result.
+// Otherwise it has seen to what the client gets, and the session is about to end.
 func (u *upload) guard(co *coroutine, err error) bool {
 	s := u.s
-	told := errors.Is(err, transfer.ErrPadding) || errors.Is(err, transfer.ErrOrigSize) || errors.Is(err, transfer.ErrTooLarge)
-	if s.svc.resumed.decrypted(*s.resumedAs, *u.guarded, !told) {
+	tells := errors.Is(err, transfer.ErrPadding) || errors.Is(err, transfer.ErrOrigSize) || errors.Is(err, transfer.ErrTooLarge)
+	if s.svc.resumed.decrypted(*s.resumedAs, *u.guarded, !tells) {
 		s.log().Warn("connection closed unanswered", s.fields(zap.String("reason", "its AES key was forgotten"))...)
 		s.uploads.abandon()
 		s.leave = "its AES key was forgotten"
 		return false
 	}
-	if !told {
+	if !tells { // whether the content decrypts
 		return true
 	}
 	for _, other := range s.uploads.all {

@@ -21,7 +21,7 @@ func (s state) String() string {
 type action uint8
 
 const (
-	turnAway action = iota // 1607
+	refuse   action = iota // 1607
 	register               // 1025: 1600 and named, or 1601
 	exchange               // 1026: 1602 and ready
 	rejoin                 // 1027: 1605 and ready, or 1606 and fresh
@@ -42,8 +42,8 @@ const (
 var transitions = [states][7]action{
 	//     1025      1026      1027    1028     1029     1030    1031
 	fresh: {register, exchange, rejoin, recall, recall, recall, recall},
-	named: {turnAway, exchange, rejoin, turnAway, turnAway, turnAway, turnAway},
-	ready: {turnAway, exchange, rejoin, receive, confirm, again, abort},
+	named: {refuse, exchange, rejoin, refuse, refuse, refuse, refuse},
+	ready: {refuse, exchange, rejoin, receive, confirm, again, abort},
 }
 
 // next is the action for a request in state s.

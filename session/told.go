@@ -6,16 +6,16 @@ import (
 	"sealift/codec"
 )
 
-// told is what a client was told about the refused transfers under one name. It
-// keeps a client that repeats itself, or numbers all packets alike, from getting
-// a 1607 and a line in the log for each packet: every repetition is an attempt of
-// its own, and is looked at like the first, but only some of those that fail are
-// answered.
+// told is what a client was told about its refused or failed transfers under one
+// name. It keeps a client that repeats itself, or numbers all packets alike, from
+// getting a 1607 and a line in the log for each packet: every repetition is an
+// attempt of its own and examined like the first, but only some of those that fail
+// are answered.
 //
-//   - An attempt that begins in bytes that were here when the last 1607 was sent is
-//     no reaction to it. It gets none of its own.
+//   - An attempt that begins in bytes that had arrived when the last 1607 was sent
+//     does not react to it. It gets none of its own.
 //   - A client that waits for its 1607 sends the file again up to three times
-//     (PROTOCOL.md, 10). So many more are answered at once.
+//     (PROTOCOL.md, 10). Three more attempts are answered at once.
 //   - After that an answer is owed: the next [Session.Tick] sends it, one for all
 //     attempts since the last.
 //
@@ -33,7 +33,7 @@ type told struct {
 	// Of the last attempt.
 	number uint32
 	err    error
-	failed bool // the server, and not the client
+	failed bool // by the server's doing, not the client's
 }
 
 const (
@@ -67,8 +67,8 @@ func (ts *tellings) of(id codec.ClientID, name string) *told {
 	return t
 }
 
-// attempt answers a with 1607, unless that was done often enough. failed: the server,
-// and not the client.
+// attempt answers a with 1607, unless that was done often enough. failed says whose
+// doing err is.
 func (ts *tellings) attempt(a *attempt, err error, failed bool) {
 	t := ts.of(a.id, a.name)
 	t.calm, t.number, t.err, t.failed = false, a.number, err, failed
@@ -128,7 +128,7 @@ func (ts *tellings) owes() bool {
 	return false
 }
 
-// forget forgets t, and logs how many attempts came to no 1607.
+// forget forgets t, and logs how many attempts got no 1607 and no line of their own.
 func (ts *tellings) forget(t *told) {
 	if s := ts.s; t.passed > 0 {
 		s.log().Warn("transfer refused repeatedly", s.fields(zap.String("file", t.name),

@@ -458,6 +458,9 @@ func (w *world) settled() {
 	if n := w.svc.Locked(); n != 0 {
 		w.t.Errorf("%d paths stay locked", n)
 	}
+	if n := w.svc.EmptyPlaces(); n != 0 {
+		w.t.Errorf("%d places are kept for nothing", n)
+	}
 }
 
 // hangUp closes all connections, and checks that nothing is left but what the
