@@ -145,13 +145,8 @@ func (u *upload) guard(co *coroutine, err error) bool {
 		return false
 	}
 	s.log().Warn("AES key forgotten", s.fields()...)
-	if n := u.transfer.Current(); u.dropped { // meanwhile, by what else was under way
-		a := &attempt{unnoted: true, began: u.began, number: n}
-		a.id, a.name = s.id, u.name
-		a.answer(s, err)
-	} else {
-		u.end(n, err)
-	}
+	s.uploads.told.forgetAll() // this 1607 is the last, and is sent however many came before
+	u.end(u.transfer.Current(), err)
 	s.leave = "content did not decrypt on a resumed connection"
 	return false
 }

@@ -3,24 +3,34 @@
 // decrypts their content, sums it, and writes it to a store. It knows no
 // connection, no replies, and nobody's memory but what its caller lends it.
 //
-// What its caller does, in this order:
+// What its caller does, in short:
 //
 //	t := transfer.New(options)
 //	for each packet {
 //		turn, err := t.Turn(number, size) // decides, and changes nothing
-//		t.Begin(number, size, orig)
+//		t.Begin(number, size, orig)       // if its turn is Next or Early
 //		for each piece of its content {
-//			switch t.Place() { … }        // into a Part, Keep, or CheckPadding
+//			switch t.Place() { … }        // into a Part, to Keep, or to CheckPadding
 //		}
 //	}
-//	t.Write(ctx, part)                    // for each Part, as soon as one is full
-//	t.CatchUp(ctx, due)                   // while t.Behind: what came early
-//	t.Finish(ctx)                         // when t.Complete and all is written
 //
-// Two goroutines may do that: the owner, who takes packets, and a worker, who
-// does what waits for a disk. Write, CatchUp, Finish and Abandon are the worker's,
-// one at a time and in order. All other methods are the owner's, also while the
-// worker is at work.
+// and, as content comes in,
+//
+//	t.Write(ctx, &part)      // each Part
+//	for t.Behind() {         // packets that came early have their turn
+//		due, err := t.Due()
+//		t.CatchUp(ctx, due)
+//		t.CaughtUp(due)
+//	}
+//	t.Finish(ctx)            // when it is Complete and all is written
+//
+// Two goroutines may do that: the owner, who takes packets, and a worker, who does
+// what waits for a disk. Write, CatchUp, Finish and Abandon are the worker's, one at
+// a time and in order. All other methods are the owner's, also while the worker is
+// at work.
+//
+// Buffers belong to the caller. A Part aliases its buffer, which Write changes and
+// does not keep. Keep copies.
 package transfer
 
 import (
