@@ -155,18 +155,17 @@ func (s *Session) rejoin(id codec.ClientID, payload []byte) {
 			s.reject(id, name, reason)
 			return
 		}
-		step := "registry"
-		var w *wrapping
-		if err == nil {
-			step = "stored public key"
-			w, err = co.wrap(get.Client.PublicKey)
-		}
-		if err == nil {
-			step = "registry"
-			err = co.apply(&storage.SetAESKey{Outcome: s.outcome(), ID: id, AESKey: w.key[:]})
-		}
 		if err != nil {
-			s.fail(request(codec.CodeReconnect), step, err)
+			s.fail(request(codec.CodeReconnect), "registry", err)
+			return
+		}
+		w, err := co.wrap(get.Client.PublicKey)
+		if err != nil {
+			s.fail(request(codec.CodeReconnect), "stored public key", err)
+			return
+		}
+		if err := co.apply(&storage.SetAESKey{Outcome: s.outcome(), ID: id, AESKey: w.key[:]}); err != nil {
+			s.fail(request(codec.CodeReconnect), "registry", err)
 			return
 		}
 		s.join(id, name, &w.key)
