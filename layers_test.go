@@ -15,6 +15,7 @@ const (
 	module      = "sealift"
 	gnet        = "github.com/panjf2000/gnet/v2"
 	sqlite      = "modernc.org/sqlite"
+	testpeer    = module + "/internal/testpeer"
 	notStandard = "all but the standard library"
 )
 
@@ -25,20 +26,34 @@ var layers = []struct {
 	never  []string // folders of the module, other modules, or notStandard
 }{
 	{"codec", []string{notStandard}},
-	{"crypto", []string{"codec", "transfer", "session", "eventloop", "client", "storage", "cmd", "test", gnet}},
+	{"crypto", []string{"codec", "transfer", "session", "eventloop", "server", "client", "storage", "cmd", "test", gnet}},
 	// No connection, no replies.
-	{"transfer", []string{"session", "eventloop", "storage/audit", "storage/files", "storage/memory", "storage/sqlite", "storage/storagetest", "client", "cmd", "internal", "test", gnet, sqlite}},
+	{"transfer", append(stores, "session", "eventloop", "server", "client", "cmd", "internal", "test", gnet, sqlite)},
 	// No sockets, no SQL, no files.
-	{"session", []string{"eventloop", "storage/audit", "storage/files", "storage/memory", "storage/sqlite", "storage/storagetest", "client", "cmd", "internal", "test", gnet, sqlite}},
-	{"storage", []string{"eventloop", "client", "cmd", "internal", "test", gnet}},
+	{"session", append(stores, "eventloop", "server", "client", "cmd", "internal", "test", gnet, sqlite)},
+	{"storage", []string{"eventloop", "server", "client", "cmd", "internal", "test", gnet}},
 	{"storage/audit", []string{"session", "transfer"}},
 	{"storage/files", []string{"session", "transfer"}},
 	{"storage/memory", []string{"session", "transfer"}},
 	{"storage/sqlite", []string{"session", "transfer"}},
-	{"eventloop", []string{"storage/audit", "storage/files", "storage/memory", "storage/sqlite", "storage/storagetest", "client", "cmd", "internal", "test", sqlite}},
-	{"client", []string{"transfer", "session", "eventloop", "storage", "cmd", "test", gnet}},
+	{"eventloop", append(stores, "server", "client", "cmd", "internal", "test", sqlite)},
+	{"server", []string{"client", "cmd", "test"}},
+	{"client", []string{"transfer", "session", "eventloop", "server", "storage", "cmd", "test", gnet}},
 	{"internal", []string{"cmd", "test"}},
+	// A peer that tests the product with none of its parts but messages and ciphers.
+	{"internal/testpeer", []string{"session", "eventloop", "client", "storage", "cmd", "internal", "test", gnet, sqlite}},
 	{"cmd", []string{"test"}},
+}
+
+// stores are what is below the contract of storage.
+var stores = []string{"storage/audit", "storage/files", "storage/memory", "storage/sqlite", "storage/storagetest"}
+
+// doors says for the folders behind them all folders of the module that their
+// packages may import themselves.
+var doors = map[string][]string{
+	"cmd/sealiftd": {"server", "internal"},
+	"cmd/sealift":  {"client", "internal"},
+	"eventloop":    {"session"},
 }
 
 // alone says for packages, not those below them, all that they may depend on
@@ -47,9 +62,10 @@ var alone = map[string][]string{
 	"storage": {"codec"},
 }
 
-// direct says what only these folders may import themselves.
+// direct says what only these folders may import themselves. Tests are not asked.
 var direct = map[string][]string{
-	gnet: {"eventloop"},
+	gnet:     {"eventloop"},
+	testpeer: {"test"},
 }
 
 // apart are modules of their own, which the product does without.
@@ -108,6 +124,17 @@ func TestLayers(t *testing.T) {
 				t.Errorf("%s depends on %s", p.ImportPath, dep)
 			}
 		}
+		for folder, may := range doors {
+			if !below(p.ImportPath, module+"/"+folder) {
+				continue
+			}
+			seen[folder] = true
+			for _, i := range p.Imports {
+				if below(i, module) && !belowAny(i, may) {
+					t.Errorf("%s imports %s", p.ImportPath, i)
+				}
+			}
+		}
 		for path, folders := range direct {
 			for _, i := range p.Imports {
 				if below(i, path) && !belowAny(p.ImportPath, folders) {
@@ -128,6 +155,11 @@ func TestLayers(t *testing.T) {
 	for _, l := range layers {
 		if !seen[l.folder] {
 			t.Errorf("there is no package in %s", l.folder)
+		}
+	}
+	for folder := range doors {
+		if !seen[folder] {
+			t.Errorf("there is no package in %s", folder)
 		}
 	}
 }

@@ -14,11 +14,7 @@ import (
 
 	"sealift/bench/load"
 	"sealift/crypto/cksum"
-	"sealift/internal/daemon"
-	"sealift/storage"
-	"sealift/storage/audit"
-	"sealift/storage/files"
-	"sealift/storage/sqlite"
+	sealift "sealift/server"
 )
 
 // sourceFile is a file of that size for programs to send, made once.
@@ -83,19 +79,14 @@ func cksumOf(path string) (uint32, error) {
 // storedBySealift reads back what is in a directory of Sealift's. The clients
 // have compared what the server received; this is whether that is on the disk.
 func storedBySealift(ctx context.Context, dir string) error {
-	reg, err := sqlite.OpenReadOnly(ctx, filepath.Join(dir, daemon.DatabaseName))
+	stored, err := sealift.OpenReadOnly(ctx, dir)
 	if err != nil {
 		return err
 	}
-	defer reg.Close()
-	store, err := files.OpenReadOnly(dir)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
+	defer stored.Close()
 	n := 0
 	var wrong error
-	err = audit.Verify(ctx, reg, store, func(f storage.File, err error) {
+	err = stored.Verify(ctx, func(f sealift.File, err error) {
 		n++
 		if err != nil && wrong == nil {
 			wrong = fmt.Errorf("%s: %w", f.PathName(), err)

@@ -35,12 +35,7 @@ func newHarness(o options) (*harness, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
-	}
-	files.SpreadFolders(root) // each server's
-	_ = root.Close()
+	files.SpreadFolders(dir) // each server's
 	h := &harness{opts: o, dir: dir, missing: make(map[string]error), notes: os.Stderr}
 	h.run = &report.Run{Command: strings.Join(os.Args[1:], " ")}
 	return h, nil

@@ -23,7 +23,7 @@ import (
 	"sealift/bench/floor"
 	"sealift/bench/goroutine"
 	"sealift/eventloop"
-	"sealift/internal/daemon"
+	sealift "sealift/server"
 	"sealift/session"
 	"sealift/storage/files"
 	"sealift/storage/sqlite"
@@ -158,15 +158,12 @@ func serveSealift(ctx context.Context, o serverOptions, started func(net.Addr)) 
 	if err != nil {
 		return err
 	}
-	var faults *session.Faults
-	if o.fault != "" {
-		if faults, err = session.ParseFaults(o.fault); err != nil {
-			return err
-		}
-	}
-	return daemon.Run(ctx, daemon.Config{
-		Dir: o.dir, Listen: loopback, Fsync: o.fsync, Log: log, Faults: faults,
-		MaxConnections: o.connections + spareConnections, MaxPerIP: o.connections + spareConnections,
+	most := o.connections + spareConnections
+	return sealift.Serve(ctx, sealift.Options{
+		Dir: o.dir, Log: log,
+		Network:  sealift.Network{Listen: loopback, MaxConnections: most, MaxPerIP: most},
+		Sessions: sealift.Sessions{Faults: o.fault},
+		Storage:  sealift.Storage{Fsync: o.fsync},
 	}, func(addr *net.TCPAddr) { started(addr) })
 }
 
@@ -182,7 +179,7 @@ func serveGoroutine(ctx context.Context, o serverOptions, started func(net.Addr)
 		return err
 	}
 	defer store.Close()
-	registry, err := sqlite.Open(ctx, filepath.Join(o.dir, daemon.DatabaseName), sqlite.Options{Fsync: o.fsync})
+	registry, err := sqlite.Open(ctx, filepath.Join(o.dir, sealift.DatabaseName), sqlite.Options{Fsync: o.fsync})
 	if err != nil {
 		return err
 	}

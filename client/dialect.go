@@ -79,11 +79,14 @@ type layout struct {
 	total      int   // how many packets, 1…65,535
 }
 
+// MaxFileSize is the largest file that the protocol carries, in bytes.
+const MaxFileSize = codec.MaxFileSize
+
 // plan lays out a file of size bytes. packetSize 0 means the dialect's default.
 // A file that does not fit gives an ErrTooLarge.
 func plan(d Dialect, packetSize int, size int64) (layout, error) {
-	if size > codec.MaxFileSize {
-		return layout{}, fmt.Errorf("%w: %d bytes, the protocol carries at most %d", ErrTooLarge, size, int64(codec.MaxFileSize))
+	if size > MaxFileSize {
+		return layout{}, fmt.Errorf("%w: %d bytes, the protocol carries at most %d", ErrTooLarge, size, int64(MaxFileSize))
 	}
 	l := layout{dialect: d, size: size, ciphertext: aescbc.CiphertextSize(size), unit: int64(packetSize)}
 	whole, largest := l.ciphertext, int64(maxBody)

@@ -22,18 +22,18 @@ type census struct {
 	mu       sync.Mutex
 	served   int
 	from     map[netip.Addr]map[*conn]struct{} // the served ones
-	evicting int                               // that are being ended to make room, and not served any more
-	slow     []*conn                           // who can make room, the slowest first, as found
-	searched time.Time                         // by the last search, which was then
-	refused  int                               // since that was last logged
-	told     time.Time                         // when that was
+	evicting int                               // connections that are being closed to make room; they do not count as served
+	slow     []*conn                           // connections that can make room, the slowest first
+	searched time.Time                         // when slow was made
+	refused  int                               // connections, since told
+	told     time.Time                         // when the log had the last line about them
 }
 
 func newCensus(limit, perIP int) *census {
 	return &census{max: limit, perIP: perIP, from: make(map[netip.Addr]map[*conn]struct{})}
 }
 
-// source is what counts as one address.
+// source is the address that a connection counts for: IPv6 networks count as one.
 func source(a *net.TCPAddr) netip.Addr {
 	ip, _ := netip.AddrFromSlice(a.IP)
 	return session.Source(ip)
@@ -107,18 +107,18 @@ const (
 	// to keep its place when there is no room for another.
 	slowRate = 1 << 10
 	slowTime = 2 * time.Minute
-	// maxEvicting is how many connections may be on their way out to make room.
-	// For that time there are so many more than the limit.
+	// maxEvicting is how many connections may be on their way out to make room. By
+	// so many there may be more than the limit.
 	maxEvicting = 8
-	// maxSlow is how many of them one search finds.
+	// maxSlow is how many slow connections one search keeps.
 	maxSlow = 64
 	// searchPause is the least time between two searches: each looks at all
 	// connections, and a loop may wait for it.
 	searchPause = 100 * time.Millisecond
 )
 
-// makeRoom takes a slow connection off the count, so that ip may have another
-// one. It returns nil if there is none, or enough are on their way out. Holds mu.
+// makeRoom takes a slow connection off the count, so that ip may have one more, and
+// returns it. It returns nil if there is none, or enough are on their way out. Holds mu.
 func (n *census) makeRoom(ip netip.Addr, now time.Time) *conn {
 	if n.evicting >= maxEvicting {
 		return nil

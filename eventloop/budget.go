@@ -15,7 +15,7 @@ type budget struct {
 	free  int64
 	early int64 // what Hold may still grant
 	rests int64 // what keep may still take; it may take a little more
-	slots int64 // bytes for slot, all in all
+	slots int64 // bytes for the buffers of slot together
 	line  []*conn
 	cache cache
 }
@@ -54,8 +54,8 @@ func (b *budget) get(c *conn, size int) []byte {
 	default:
 		b.free += c.granted
 		c.granted = 0
-		if !c.inLine {
-			c.inLine, c.wants = true, int64(rounded)
+		if !c.needs {
+			c.needs, c.wants = true, int64(rounded)
 			b.line = append(b.line, c)
 		}
 		b.serve()
@@ -78,14 +78,15 @@ func (b *budget) put(buf []byte) {
 	b.mu.Unlock()
 }
 
-// serve lets those go on for whom there is memory, in their order. Holds mu.
+// serve sets memory aside for the connections in line, in their order, as long as there
+// is enough, and lets them go on. Holds mu.
 func (b *budget) serve() {
 	for len(b.line) > 0 && b.free >= b.line[0].wants {
 		c := b.line[0]
 		b.line[0] = nil
 		b.line = b.line[1:]
 		b.free -= c.wants
-		c.granted, c.inLine = c.wants, false
+		c.granted, c.needs = c.wants, false
 		c.post(nil)
 	}
 	if len(b.line) == 0 {
@@ -93,7 +94,7 @@ func (b *budget) serve() {
 	}
 }
 
-// settle takes back what was set aside for c and it did not use.
+// settle takes back what was set aside for c and not used.
 func (b *budget) settle(c *conn) {
 	b.mu.Lock()
 	if c.granted > 0 {
@@ -107,14 +108,14 @@ func (b *budget) settle(c *conn) {
 // leave takes a connection that has closed out of the line.
 func (b *budget) leave(c *conn) {
 	b.mu.Lock()
-	if c.inLine {
+	if c.needs {
 		for i := range b.line {
 			if b.line[i] == c {
 				b.line = append(b.line[:i], b.line[i+1:]...)
 				break
 			}
 		}
-		c.inLine = false
+		c.needs = false
 	}
 	b.free += c.granted
 	c.granted = 0
@@ -129,6 +130,7 @@ func (b *budget) trim() {
 	b.mu.Unlock()
 }
 
+// hold and unhold are for session.Host.
 func (b *budget) hold(n int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -145,8 +147,8 @@ func (b *budget) unhold(n int) {
 	b.mu.Unlock()
 }
 
-// slot returns a buffer of MaxBuffer bytes for a worker that has a connection. There
-// is always one.
+// slot returns a buffer of MaxBuffer bytes for a worker that has a connection. It is
+// set aside: there are no more such workers than slots.
 func (b *budget) slot() []byte {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -174,8 +176,8 @@ func (b *budget) ahead() int64 {
 	return max(0, b.rests) * session.MaxBuffer / b.slots
 }
 
-// keep counts n bytes of rest, or gives them back if n is negative. It never
-// refuses: whoever is about to read what may have to be kept asks before.
+// keep counts n bytes of rest, or gives them back if n is negative. It never refuses:
+// a caller that is about to read what it may have to keep asks mayKeep or ahead.
 func (b *budget) keep(n int64) {
 	b.mu.Lock()
 	b.rests -= n

@@ -6,14 +6,13 @@ import "sealift/session"
 // session.MinBuffer to session.MaxBuffer.
 const classes = 9
 
-// cache makes buffers, and keeps those that are given back. What lives and what
-// it keeps is never more than limit bytes, provided that no more is asked for:
-// it gives buffers of other sizes back to the system first. The buffers lie
-// outside of Go's heap, for the collector lets that grow to twice of what lives
-// in it. Its owner's lock guards it.
+// cache makes buffers, and keeps those that are given back. Buffers in use and kept
+// together never exceed limit bytes, provided that those in use do not: kept ones of
+// other sizes go back to the system first. They lie outside Go's heap, because the
+// collector lets that grow to twice its live size. The owner's lock guards the cache.
 type cache struct {
 	limit  int64
-	mapped int64 // bytes that live or are kept
+	mapped int64 // bytes in use or kept
 	kept   [classes][][]byte
 	idle   [classes]int // the least number kept since the last trim
 }

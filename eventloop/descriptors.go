@@ -12,11 +12,11 @@ type Descriptors struct {
 // their 1607 to reach them; more are closed as soon as it is sent.
 const maxRefused = 16
 
-// ShareDescriptors divides limit open files (0: no limit) between connections,
-// of which wanted would do, and files that uploads keep open. What loops,
-// workers and the registry need is set aside first.
+// ShareDescriptors divides the limit of open files (0: none) between connections, at
+// most wanted, and files that uploads keep open. What loops, workers and registry need
+// is set aside first.
 func ShareDescriptors(limit uint64, wanted, loops, workers int) (Descriptors, error) {
-	const most = 1024 // files: beyond that opening one again costs less than it saves
+	const most = 1024 // files: more would save less than opening a file again costs
 	if limit == 0 || limit > 1<<30 {
 		return Descriptors{Connections: wanted, Files: most}, nil
 	}

@@ -5,14 +5,12 @@ import (
 	"sync"
 	"time"
 	"weak"
-
-	"sealift/codec"
 )
 
 // turn is whose turn it is: a client's, on all of its connections, or that of a
 // connection whose client is not known.
 type turn struct {
-	id codec.ClientID
+	id [16]byte           // a client id
 	c  weak.Pointer[conn] // zero if id is known; an account outlives its connection
 }
 
@@ -196,8 +194,8 @@ func (l *lane) next(p piece, took time.Duration) piece {
 	defer l.mu.Unlock()
 	l.settle(p, took)
 	if len(l.waiting) == 0 || l.running > l.size {
-		if l.running--; l.running == 0 && len(l.waiting) == 0 {
-			l.clock += maxDebt // nobody was kept waiting: all debts are forgiven
+		if l.running--; l.running == 0 {
+			l.clock += maxDebt // no client is kept waiting: all debts are forgiven
 		}
 		return piece{}
 	}

@@ -8,10 +8,16 @@ import (
 
 // A connection belongs to its loop. While the content of a large file flows it is
 // lent: a worker of the bulk lane owns session and socket, and the loop's epoll does
-// not watch the socket. lend and takeBack, both on the loop, are the only ways from
-// one owner to the other, and lent, which only they change, says who it is. The loop
-// touches nothing of a connection that is lent but lent, notes and noted: what comes
-// up for it meanwhile is a note.
+// not watch the socket. Between two turns of the worker it stands in line. lend and
+// takeBack, both on the loop, are the only ways out of its hands and back. What comes
+// up for a connection that a worker has is a note; one that stands in line is taken
+// out of it for that.
+//
+// When it is given back, the kernel may have no room for it in the epoll: registrations
+// are counted for each user (max_user_watches), and another process may have taken the
+// one that lend freed. Then the connection is closed, and its client sends again. The
+// registration can't be kept meanwhile: the end of a connection wakes an epoll whatever
+// it is asked to watch, and gnet would close the socket that a worker reads from.
 
 const (
 	// turnSize is how many bytes a worker reads from one connection before the
@@ -24,18 +30,23 @@ const (
 	readTail = 1 << 10
 )
 
-// run calls f now, or, while the connection is lent, after takeBack. On the loop.
+// run calls f now, or, if a worker has the connection, after takeBack. On the loop.
 func (c *conn) run(f func()) {
-	if c.lent {
-		c.notes = append(c.notes, f)
-		c.noted.Store(true)
+	if !c.lent() {
+		c.lp.guard(c, f)
 		return
 	}
-	c.lp.guard(c, f)
+	c.notes = append(c.notes, f)
+	c.noted.Store(true) // before pass: either that succeeds, or the worker sees the note
+	if c.pass(inLine, byLoop) {
+		c.lp.srv.endLoan()
+		c.lp.guard(c, func() { c.takeBack(true) })
+		c.lp.srv.finish()
+	}
 }
 
 // lend gives the connection to a worker if content flows that its session leaves
-// for one. It returns false if the loop has to go on itself. Nobody lends while
+// for one. It returns false if the loop has to go on itself. Nothing is lent while
 // replies wait: when they are out, gnet arms the socket by itself.
 func (c *conn) lend() bool {
 	if c.gc.OutboundBuffered() > 0 || c.waiting() > enoughUnread || !c.gatherRest() {
@@ -50,24 +61,43 @@ func (c *conn) lend() bool {
 		srv.finish()
 		return false
 	}
-	c.lent, c.loan, c.fd = true, c.sess.Lend(), c.gc.Fd()
-	srv.bulk.submit(c.turn(), c.work)
+	c.loan = c.sess.Lend()
+	c.standInLine(byLoop)
 	return true
 }
 
-// work is a worker's turn with the connection.
+// standInLine has the connection wait for its turn with a worker. For each time that
+// it is called, work is called once, and has at most one turn. So a connection that
+// was taken out of the line and is lent again keeps its old place, and a call of work
+// that finds no connection in line has come too late for the turn that it was meant
+// for.
+func (c *conn) standInLine(from owner) {
+	who := c.turn() // as long as it is from's
+	c.hand(from, inLine)
+	c.lp.srv.bulk.submit(who, c.work)
+}
+
+// work is a worker's turn with the connection, if that still waits for one.
 func (c *conn) work() {
+	if !c.pass(inLine, byWorker) {
+		return
+	}
 	srv := c.lp.srv
 	again, ended := false, false
 	srv.work(func(ctx context.Context) { again, ended = c.receive(ctx), true })
 	if again {
-		srv.bulk.submit(c.turn(), c.work)
-		return
+		c.standInLine(byWorker)
+		if !c.noted.Load() || !c.pass(inLine, byWorker) {
+			return
+		}
 	}
 	srv.endLoan()
 	c.lp.post(func() {
 		defer srv.finish()
-		c.lp.guard(c, func() { c.takeBack(ended) })
+		c.lp.guard(c, func() {
+			c.hand(byWorker, byLoop)
+			c.takeBack(ended)
+		})
 	})
 }
 
@@ -86,7 +116,7 @@ func (c *conn) receive(ctx context.Context) (again bool) {
 	c.dropRest()
 	for got := 0; ; n = 0 {
 		if limit := c.expects(len(room)); limit > n {
-			if m := read(c.fd, room[n:limit]); m > 0 {
+			if m := read(c.gc.Fd(), room[n:limit]); m > 0 {
 				n += m
 				got += m
 				c.read = srv.now()
@@ -117,23 +147,22 @@ func (c *conn) expects(room int) int {
 	return int(min(sure+ahead, int64(room)))
 }
 
-// takeBack makes the connection the loop's again. whole is false if the worker did
-// not come to its end: then what it has read is lost.
+// takeBack does what is due when the connection is the loop's again. whole is false if
+// the worker did not come to its end: then what it has read is lost.
 func (c *conn) takeBack(whole bool) {
-	c.lent = false
 	c.noted.Store(false)
 	notes := c.notes
 	c.notes = nil
 	c.weighed = c.lp.srv.now()
-	closed := c.gc == nil // by gnet, when the server ends
+	gone := c.phase == closed // by gnet, when the server ends
 	var err error
-	if !closed {
+	if !gone {
 		c.watch = reads
-		err = c.lp.poll.put(c.fd)
+		err = c.lp.poll.put(c.gc.Fd())
 	}
 	loan := c.loan
 	c.loan = nil
-	c.lp.guard(c, loan.Return) // whatever it does, others wait for the notes
+	c.lp.guard(c, loan.Return) // whatever it does, the notes have their turn
 	switch {
 	case err != nil:
 		c.close("cannot be watched: " + err.Error())
@@ -143,10 +172,10 @@ func (c *conn) takeBack(whole bool) {
 	for _, f := range notes {
 		c.run(f) // one of them may lend the connection again
 	}
-	if closed {
+	if gone {
 		c.gone()
 	}
-	if !c.lent {
+	if !c.lent() {
 		c.pump()
 	}
 }

@@ -3,7 +3,6 @@ package eventloop
 import (
 	"bytes"
 	"context"
-	"crypto/rsa"
 	"fmt"
 	"net"
 	"os"
@@ -14,53 +13,25 @@ import (
 	"time"
 
 	"sealift/codec"
-	"sealift/crypto/aescbc"
 	"sealift/crypto/cksum"
-	"sealift/crypto/keys"
+	"sealift/internal/testpeer"
 	"sealift/session"
 )
-
-var keyPair = sync.OnceValues(func() (*rsa.PrivateKey, []byte) {
-	priv, err := keys.Generate()
-	if err != nil {
-		panic(err)
-	}
-	pub, err := keys.MarshalPublic(&priv.PublicKey)
-	if err != nil {
-		panic(err)
-	}
-	return priv, pub[:]
-})
 
 // rawPeer is a client that sends the bytes that a test wants, on a connection on which
 // it has exchanged keys.
 type rawPeer struct {
-	*net.TCPConn
-	t   *testing.T
-	id  codec.ClientID
-	key [keys.AESKeySize]byte
-	dec codec.ResponseDecoder
-	in  []byte // read, not decoded
+	testpeer.Conn
+	t testing.TB
 }
 
 // rawPeer logs in on c.
 func (r *running) rawPeer(c net.Conn, name string) *rawPeer {
 	r.t.Helper()
-	priv, pub := keyPair()
-	b := &rawPeer{TCPConn: c.(*net.TCPConn), t: r.t}
-	_ = b.SetDeadline(time.Now().Add(time.Minute)) // for a server that hangs
-	b.write(codec.Register{Name: []byte(name)}.Append(nil))
-	m, err := codec.ParseIDReply(codec.CodeRegistered, b.reply(codec.CodeRegistered))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	b.id = m.ID
-	b.write(codec.PublicKey{Name: []byte(name), Key: pub}.Append(nil, b.id))
-	k, err := codec.ParseKeyReply(codec.CodeAESKey, b.reply(codec.CodeAESKey))
-	if err == nil {
-		b.key, err = keys.Unwrap(priv, k.WrappedKey)
-	}
-	if err != nil {
+	b := &rawPeer{t: r.t}
+	b.Name, b.Pair = name, testpeer.SharedPair(0)
+	b.Use(c)
+	if err := b.Enter(); err != nil {
 		r.t.Fatal(err)
 	}
 	return b
@@ -68,7 +39,7 @@ func (r *running) rawPeer(c net.Conn, name string) *rawPeer {
 
 func (b *rawPeer) write(p []byte) {
 	b.t.Helper()
-	if _, err := b.Write(p); err != nil {
+	if err := b.Send(p); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -76,38 +47,17 @@ func (b *rawPeer) write(p []byte) {
 // reply reads the next reply, which must have that code, and returns its payload.
 func (b *rawPeer) reply(code codec.Code) []byte {
 	b.t.Helper()
-	for {
-		r, n, ok, err := b.dec.Next(b.in)
-		b.in = b.in[n:]
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		if ok {
-			if r.Header.Code != code {
-				b.t.Fatalf("got %d, want %d", r.Header.Code, code)
-			}
-			return slices.Clone(r.Payload)
-		}
-		b.in = make([]byte, 64<<10)
-		k, err := b.Read(b.in)
-		if b.in = b.in[:k]; err != nil {
-			b.t.Fatalf("%v; want %d", err, code)
-		}
+	payload, err := b.Want(code)
+	if err != nil {
+		b.t.Fatal(err)
 	}
+	return payload
 }
 
-// packets are those of a file in packets of size bytes.
+// packets are those of a file in packets of size bytes, each whole.
 func (b *rawPeer) packets(name string, content []byte, size int) (all [][]byte) {
-	text := make([]byte, aescbc.CiphertextSize(int64(len(content))))
-	aescbc.NewEncrypter(&b.key).Final(text, content)
-	total := (len(text) + size - 1) / size
-	for i := range total {
-		body := text[i*size : min(len(text), (i+1)*size)]
-		m := codec.SendFile{
-			ContentSize: uint32(len(text)), OrigSize: uint32(len(content)),
-			Packet: uint16(i + 1), Total: uint16(total), FileName: []byte(name),
-		}
-		all = append(all, append(m.Append(nil, b.id, uint32(len(body))), body...))
+	for _, k := range b.File(name, content).Packets(testpeer.Spec, size) {
+		all = append(all, k.Bytes())
 	}
 	return all
 }
@@ -115,12 +65,13 @@ func (b *rawPeer) packets(name string, content []byte, size int) (all [][]byte) 
 // received reads a 1603 and sends the 1029 for it.
 func (b *rawPeer) received(name string, content []byte) {
 	b.t.Helper()
-	m, err := codec.ParseFileReceived(b.reply(codec.CodeFileReceived))
-	if err != nil || string(m.FileName) != name || m.Cksum != cksum.Checksum(content) {
-		b.t.Fatalf("1603 %q %08x, %v; want %q %08x", m.FileName, m.Cksum, err, name, cksum.Checksum(content))
+	err := b.ReceivedAs(name, int64(len(content)), cksum.Checksum(content))
+	if err == nil {
+		err = b.Confirm(name)
 	}
-	b.write(codec.Verdict{Code: codec.CodeCRCOK, FileName: []byte(name)}.Append(nil, b.id))
-	b.reply(codec.CodeAck)
+	if err != nil {
+		b.t.Fatal(err)
+	}
 }
 
 // loaned is how many loans there were.
@@ -197,7 +148,7 @@ func TestContentIsLent(t *testing.T) {
 				}
 				b.write(b.packets("small", small, 600)[1])
 				b.received("small", small)
-				r.stored(b.id, "small", small)
+				r.stored(b.ID, "small", small)
 				r.wasLent()
 			})
 		}
@@ -279,12 +230,12 @@ func TestDrainCutsWhatIsLent(t *testing.T) {
 	for i := range 4 {
 		b := r.rawPeer(r.raw(), fmt.Sprint("endless ", i))
 		head := codec.SendFile{ContentSize: 3 << 30, OrigSize: 3<<30 - 1, Packet: 1, Total: 1, FileName: []byte("f")}
-		b.write(head.Append(nil, b.id, 3<<30))
+		b.write(head.Append(nil, b.ID, 3<<30))
 		wg.Go(func() {
 			chunk := make([]byte, 1<<20)
-			_, err := b.Write(chunk)
+			_, err := b.Net.Write(chunk)
 			for <-begun; err == nil; {
-				_, err = b.Write(chunk)
+				_, err = b.Net.Write(chunk)
 			}
 		})
 	}
@@ -308,11 +259,11 @@ func TestRepliesThatWaitWhileContentFlows(t *testing.T) {
 	r := start(t, littleInKernel)
 	b := r.rawPeer(r.deaf(), "deaf")
 	content := random(3 << 20)
-	request := codec.Verdict{Code: codec.CodeAbort, FileName: []byte("no such file")}.Append(nil, b.id)
+	request := codec.Verdict{Code: codec.CodeAbort, FileName: []byte("no such file")}.Append(nil, b.ID)
 	const requests = 3000
 	written := make(chan error, 1)
 	go func() {
-		_, err := b.Write(slices.Concat(bytes.Repeat(request, requests), slices.Concat(b.packets("f", content, 50_000)...)))
+		_, err := b.Net.Write(slices.Concat(bytes.Repeat(request, requests), slices.Concat(b.packets("f", content, 50_000)...)))
 		written <- err
 	}()
 	for range requests {
@@ -322,7 +273,7 @@ func TestRepliesThatWaitWhileContentFlows(t *testing.T) {
 	if err := <-written; err != nil {
 		t.Error(err)
 	}
-	r.stored(b.id, "f", content)
+	r.stored(b.ID, "f", content)
 }
 
 // A client that sends many requests behind content, and reads none of the replies
@@ -343,13 +294,13 @@ func TestManyRequestsBehindContent(t *testing.T) {
 		r.bulk.submit(turn{}, func() { <-busy })
 	}
 	const requests = 60_000
-	stream := slices.Concat(last, bytes.Repeat(codec.RequestHeader{ID: b.id, Version: codec.Version, Code: 999}.Append(nil), requests), all[1], all[2])
+	stream := slices.Concat(last, bytes.Repeat(codec.RequestHeader{ID: b.ID, Version: codec.Version, Code: 999}.Append(nil), requests), all[1], all[2])
 	written := make(chan error, 1)
 	go func() {
-		_, err := b.Write(stream[:1<<20])
+		_, err := b.Net.Write(stream[:1<<20])
 		close(busy)
 		if err == nil {
-			_, err = b.Write(stream[1<<20:])
+			_, err = b.Net.Write(stream[1<<20:])
 		}
 		written <- err
 	}()
@@ -360,7 +311,7 @@ func TestManyRequestsBehindContent(t *testing.T) {
 	if err := <-written; err != nil {
 		t.Error(err)
 	}
-	r.stored(b.id, "f", content)
+	r.stored(b.ID, "f", content)
 }
 
 // A server that has given up waiting for work lends nothing more, or gnet would close
@@ -370,7 +321,7 @@ func TestNothingIsLentAtTheEnd(t *testing.T) {
 	b := r.rawPeer(r.raw(), "late")
 	r.giveUp()
 	content := random(3 << 20)
-	go func() { _, _ = b.Write(slices.Concat(b.packets("f", content, 1<<20)...)) }()
+	go func() { _, _ = b.Net.Write(slices.Concat(b.packets("f", content, 1<<20)...)) }()
 	b.reply(codec.CodeError)
 	if n := r.loaned(); n != 0 {
 		t.Errorf("%d loans", n)
@@ -387,6 +338,129 @@ func TestReadAhead(t *testing.T) {
 		b.keep(b.rests)
 		if n := b.ahead(); n != 0 {
 			t.Errorf("%d bytes, and there is no room", n)
+		}
+	}
+}
+
+// What follows content is answered although the worker has read it: also the message
+// that ends the connection.
+func TestTheLastReplyBehindContent(t *testing.T) {
+	r := start(t, nil)
+	b := r.rawPeer(r.raw(), "out of step")
+	packets := b.packets("f", random(3<<20), 1<<20)
+	bad := codec.RequestHeader{ID: b.ID, Version: 3, Code: codec.CodeRegister, PayloadSize: 1 << 30}.Append(nil)
+	b.write(slices.Concat(packets[0], packets[1], bad))
+	if got := readAll(t, b.Net); !bytes.Equal(got, errorReply) {
+		t.Errorf("got % x, want a 1607", got)
+	}
+	r.wasLent()
+}
+
+// conn is the only connection of the server, which has one loop.
+func (r *running) conn() (found *conn) {
+	r.t.Helper()
+	seen := make(chan struct{})
+	r.mu.Lock()
+	for _, lp := range r.loops {
+		lp.post(func() {
+			for c := range lp.conns {
+				found = c
+			}
+			close(seen)
+		})
+	}
+	r.mu.Unlock()
+	<-seen
+	return found
+}
+
+// What comes up for a connection that stands in line does not wait for its turn.
+func TestANoteForAConnectionInLine(t *testing.T) {
+	if waits {
+		t.Skip("nothing is lent")
+	}
+	r := start(t, func(o *Options, _ *session.Config) { o.Loops = 1 })
+	b := r.rawPeer(r.raw(), "in line")
+	busy := make(chan struct{}) // workers
+	for range r.slots {
+		r.bulk.submit(turn{}, func() { <-busy })
+	}
+	content := random(2 << 20)
+	packets := b.packets("f", content, 1<<20)
+	b.write(packets[0])
+	c := r.conn()
+	for r.loaned() == 0 {
+		time.Sleep(time.Millisecond) // nothing else tells that it is lent
+	}
+	for range 3 {
+		ran := make(chan bool)
+		c.post(func() { ran <- c.lent() })
+		if <-ran {
+			t.Error("a note runs while the connection is lent")
+		}
+	}
+	r.conn() // when the loop has come to this, it is through with the last note
+	if n := r.loaned(); n != 4 {
+		t.Errorf("%d loans, want one, and one again after each note", n)
+	}
+	close(busy)
+	for _, p := range packets[1:] {
+		b.write(p)
+	}
+	b.received("f", content)
+	r.stored(b.ID, "f", content)
+}
+
+// Notes for a connection that is lent and given back all the time all run, and on
+// the loop.
+func TestNotesWhileContentFlows(t *testing.T) {
+	r := start(t, func(o *Options, _ *session.Config) { o.Loops = 1 })
+	b := r.rawPeer(r.raw(), "busy")
+	c := r.conn()
+	content := random(64 << 20)
+	over := make(chan struct{})
+	ran := make(chan int)
+	go func() {
+		n := 0
+		defer func() { ran <- n }()
+		for note := make(chan bool); ; n++ {
+			select {
+			case <-over:
+				return
+			default:
+			}
+			c.post(func() { note <- c.lent() })
+			if <-note {
+				t.Error("a note runs while the connection is lent")
+			}
+		}
+	}()
+	for _, p := range b.packets("f", content, 1<<20) {
+		b.write(p)
+	}
+	b.received("f", content)
+	close(over)
+	if n := <-ran; n < 10 {
+		t.Errorf("%d notes", n)
+	}
+	r.stored(b.ID, "f", content)
+	r.wasLent()
+}
+
+// A hand-over by a goroutine that is not the owner is a fault.
+func TestAHandOverByAnother(t *testing.T) {
+	for _, from := range []owner{byLoop, inLine, byWorker} {
+		for _, by := range []owner{byLoop, inLine, byWorker} {
+			func() {
+				c := new(conn)
+				c.owner.Store(uint32(from))
+				defer func() {
+					if panicked := recover() != nil; panicked != (by != from) {
+						t.Errorf("owner %d, handed over by %d: panic %v", from, by, panicked)
+					}
+				}()
+				c.hand(by, byLoop)
+			}()
 		}
 	}
 }

@@ -47,9 +47,8 @@ const (
 	loopPatience = 20
 	// maxAcceptPause is the longest that an error of accept is waited out.
 	maxAcceptPause = time.Second
-	// lastCall is how long a draining server waits for one more to answer, of those
-	// who connected before it stopped listening; mostCalls is how long it goes on
-	// with that, however many come.
+	// lastCall is how long a draining server waits for the next connection of the
+	// backlog, to refuse it; mostCalls bounds that for all of them together.
 	lastCall  = 20 * time.Millisecond
 	mostCalls = time.Second
 	// spareTime is how long accept may take for a connection that is there.
@@ -71,9 +70,9 @@ type acceptor struct {
 	enroll enroll
 	slots  chan int                   // free places in began
 	began  [maxEnrolling]atomic.Int64 // the tick in which an enrolment began, from 1; 0: none
-	quit   chan struct{}              // closed when Run has failed
+	quit   chan struct{}              // closed by fail
 	done   chan struct{}              // closed when the acceptor has ended
-	spare  *os.File                   // keeps a descriptor for the answer to one too many; or nil
+	spare  *os.File                   // keeps a descriptor free, see answerWithSpare; or nil
 
 	refusing chan struct{}  // holds one for each connection that waits for its 1607 to arrive
 	refused  sync.WaitGroup // these
@@ -104,7 +103,7 @@ func (a *acceptor) drain() {
 	a.deadline(lastCall)
 }
 
-// fail makes the acceptor end at once.
+// fail makes the acceptor end at once: the server has failed.
 func (a *acceptor) fail() {
 	close(a.quit)
 	_ = a.l.Close()
@@ -169,7 +168,7 @@ func (a *acceptor) run() {
 		case noDescriptor(err) && a.answerWithSpare():
 			trouble.report(a.srv.opts.Log, err)
 		case errors.Is(err, os.ErrDeadlineExceeded) && !draining: // the drain begins
-		case draining: // there is nobody left
+		case draining: // the backlog is empty
 			return
 		case errors.Is(err, net.ErrClosed):
 			a.srv.fail(err)
@@ -181,11 +180,11 @@ func (a *acceptor) run() {
 	}
 }
 
-// trouble is what accept has met.
+// trouble counts accept's errors.
 type trouble struct {
 	pause time.Duration // until the next try
-	told  time.Time     // when the log had its last line
-	count int           // errors since
+	told  time.Time     // of the last line in the log
+	count int           // of errors since
 }
 
 // wait waits, longer each time until pause is set back, or until quit is closed.
@@ -210,15 +209,15 @@ func noDescriptor(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// answerWithSpare refuses the connection that there is no descriptor for, with
-// the one that is kept for this. It returns false if it could not.
+// answerWithSpare refuses the next connection, for which there is no descriptor, with
+// the spare one. It returns false if it could not.
 func (a *acceptor) answerWithSpare() bool {
 	if a.spare == nil {
 		a.spare, _ = os.Open(os.DevNull)
 		return false
 	}
 	_ = a.spare.Close()
-	a.deadline(spareTime) // who waited may have left
+	a.deadline(spareTime) // the client may have left
 	nc, err := a.l.Accept()
 	a.deadline(0)
 	if err == nil {
@@ -230,7 +229,7 @@ func (a *acceptor) answerWithSpare() bool {
 	return err == nil
 }
 
-// take admits a connection or refuses it. It owns nc.
+// take admits a connection or refuses it. nc is its own from then on.
 func (a *acceptor) take(nc net.Conn) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -265,7 +264,7 @@ func (a *acceptor) handOver(nc net.Conn, c *conn, slot int) {
 			a.srv.opts.Log.Error("panic", zap.String("remote", c.remote), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 			_ = nc.Close()
 		}
-		if !c.entered {
+		if c.lp == nil {
 			a.srv.leave(c)
 		}
 		a.began[slot].Store(0)
@@ -279,7 +278,7 @@ func (a *acceptor) handOver(nc net.Conn, c *conn, slot int) {
 	case err != nil:
 		_ = nc.Close()
 		a.srv.opts.Log.Error("handing a connection to a loop failed", zap.String("remote", c.remote), zap.Error(err))
-	case !c.entered:
+	case c.lp == nil:
 		a.srv.opts.Log.Error("handing a connection to a loop failed", zap.String("remote", c.remote))
 	}
 }
@@ -302,9 +301,9 @@ func (a *acceptor) stuck(tick int64) bool {
 	return false
 }
 
-// refuse sends a connection its 1607 and closes it. Closed at once, with data
-// unread, the kernel would reset it and destroy the reply on its way: so up to
-// maxRefused may linger. A reply always fits into the buffer of a new connection.
+// refuse sends a connection its 1607, which always fits into the buffer of a new one,
+// and closes it. If it were closed with unread data, the kernel would send a reset and
+// destroy the reply on its way: so up to maxRefused of them linger before.
 func (a *acceptor) refuse(nc net.Conn) {
 	_, err := nc.Write(errorReply)
 	half, ok := nc.(interface{ CloseWrite() error })
@@ -332,7 +331,7 @@ func (a *acceptor) refuse(nc net.Conn) {
 	})
 }
 
-// settle waits until those who are being refused have left, or for a short time.
+// settle waits, for a short time, until the clients that are being refused have left.
 func (a *acceptor) settle() {
 	left := make(chan struct{})
 	go func() {

@@ -237,8 +237,8 @@ func TestAConnectionThatNoLoopTakes(t *testing.T) {
 func bare(t *testing.T, change func(*Options)) (*Server, chan error) {
 	t.Helper()
 	opts := Options{
-		Addr: "127.0.0.1:0", Registry: memory.New(), Log: zap.NewNop(),
-		Service: session.NewService(session.Config{Log: zap.NewNop()}),
+		Addr: "127.0.0.1:0", Log: zap.NewNop(),
+		Service: session.NewService(session.Config{Registry: memory.New(), Log: zap.NewNop()}),
 	}
 	change(&opts)
 	srv, err := New(opts)

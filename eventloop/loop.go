@@ -5,14 +5,13 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/panjf2000/gnet/v2"
 	"go.uber.org/zap"
 )
 
-// loop is one of gnet's event loops. Its fields but tasks belong to the loop's
-// goroutine.
+// loop is one of gnet's event loops. Its fields belong to the loop's goroutine, but
+// for those that are guarded by a lock or atomic.
 type loop struct {
 	srv   *Server
 	el    gnet.EventLoop
@@ -91,26 +90,12 @@ func (lp *loop) waitTasks() {
 	}
 }
 
-// tick sends what sessions owe, and ends connections whose time is up.
-func (lp *loop) tick(now time.Time) {
-	for c := range lp.conns {
-		if c.lent {
-			continue
-		}
-		c.weigh(now)
-		c.remind()
-		if reason := c.overdue(now); reason != "" {
-			c.expire(reason)
-		}
-	}
-}
-
 // guard runs f for a connection. A panic ends that connection and no other.
 func (lp *loop) guard(c *conn, f func()) {
 	defer func() {
 		if p := recover(); p != nil {
 			lp.srv.opts.Log.Error("panic", zap.String("remote", c.remote), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
-			c.close("panic")
+			c.run(func() { c.close("panic") })
 		}
 	}()
 	f()

@@ -9,18 +9,16 @@ import (
 	"go.uber.org/zap"
 
 	"sealift/session"
-	"sealift/storage"
 )
 
-// Options configure a Server. Service, Registry and Log are needed; for the
-// rest zero means the default.
+// Options configure a Server. Service, with a Registry, and Log are needed; for
+// the rest zero means the default.
 type Options struct {
 	// Addr is where to listen, host:port. Port 0 takes a free one.
 	Addr string
 
-	Service  *session.Service
-	Registry storage.Registry
-	Log      *zap.Logger
+	Service *session.Service
+	Log     *zap.Logger
 
 	// Loops is how many event loops there are. Default: one for each two cores,
 	// at least one: most of the work is the workers'.
@@ -81,8 +79,8 @@ func DefaultLoops() int   { return max(1, runtime.GOMAXPROCS(0)/2) }
 func DefaultWorkers() int { return 4 * runtime.GOMAXPROCS(0) }
 
 func (o *Options) complete() error {
-	if o.Service == nil || o.Registry == nil || o.Log == nil {
-		return errors.New("eventloop: Service, Registry and Log are needed")
+	if o.Service == nil || o.Service.Registry == nil || o.Log == nil {
+		return errors.New("eventloop: Service, with a Registry, and Log are needed")
 	}
 	for _, d := range []struct {
 		value *int

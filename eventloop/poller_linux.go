@@ -1,14 +1,9 @@
 package eventloop
 
-import (
-	"bufio"
-	"fmt"
-	"os"
-	"strconv"
-	"strings"
+import "golang.org/x/sys/unix"
 
-	"golang.org/x/sys/unix"
-)
+// canPause is whether a connection can be paused, and lent, on this system.
+const canPause = true
 
 // poller is the epoll of a loop. gnet has no way to stop reading from a
 // connection, so this does it behind its back: on the loop's goroutine, and for
@@ -21,44 +16,23 @@ type poller struct {
 // works reports whether connections of the loop can be paused.
 func (p *poller) works() bool { return p.fd > 0 && !p.disabled }
 
-// find looks for the epoll that watches connection conn, once for each loop:
-// /proc/self/fdinfo lists for an epoll what it watches.
+// maxSought is the descriptors among which find looks. The epolls of the loops are among
+// the first ones of the process.
+const maxSought = 1 << 16
+
+// find looks for the epoll that watches connection conn, once for each loop. It is the
+// only descriptor that the kernel lets change what it watches of conn: here, to what
+// it watches already.
 func (p *poller) find(conn int) {
 	if p.fd != 0 {
 		return
 	}
-	p.fd = -1
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		fd, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		if kind, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && kind == "anon_inode:[eventpoll]" && watches(fd, conn) {
-			p.fd = fd
+	for p.fd = 1; p.fd < maxSought; p.fd++ {
+		if p.arm(conn, true, false) == nil {
 			return
 		}
 	}
-}
-
-// watches reports whether epoll fd watches conn.
-func watches(fd, conn int) bool {
-	f, err := os.Open(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		// tfd:       12 events:       19 data: …
-		words := strings.Fields(lines.Text())
-		if len(words) >= 2 && words[0] == "tfd:" && words[1] == strconv.Itoa(conn) {
-			return true
-		}
-	}
-	return false
+	p.fd = -1
 }
 
 // arm says what the loop is woken for: bytes to read, and room to write.

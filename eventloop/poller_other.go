@@ -2,6 +2,9 @@
 
 package eventloop
 
+// canPause is whether a connection can be paused, and lent, on this system.
+const canPause = false
+
 // poller cannot pause connections on this system.
 type poller struct{ disabled bool }
 

@@ -17,7 +17,6 @@ import (
 	"go.uber.org/zap"
 
 	"sealift/session"
-	"sealift/storage"
 )
 
 // Server receives files over TCP. Make one with [New], and [Server.Run] it
@@ -29,29 +28,29 @@ type Server struct {
 	ready    chan struct{}
 	census   *census
 	budget   *budget
-	lanes    [2]*lane     // by session.Lane
-	bulk     *lane        // of connections that are lent
-	slots    int          // how many of these are worked on at once while nothing small is
-	small    atomic.Int64 // what clients wait for: work in lanes, and operations for the registry
-	registry *storage.Queue
-	ticks    atomic.Int64 // that there were
+	lanes    [2]*lane                             // by session.Lane
+	bulk     *lane                                // of connections that are lent
+	slots    int                                  // how many of these are worked on at once while no small work is under way
+	small    atomic.Int64                         // work in lanes and operations for the registry that clients wait for
+	submit   func(session.Operation, func(error)) // to the queue in front of the registry
+	ticks    atomic.Int64                         // so far
 
-	ctx      context.Context // of work; ends when waiting is over
+	ctx      context.Context // of work; ends when the server gives up waiting for it
 	giveUp   context.CancelFunc
 	draining atomic.Bool
 	broken   chan struct{} // closed when the server cannot go on; failure says why
 
 	mu      sync.Mutex
-	changed sync.Cond // pending went down to 0, or failure is set
+	changed sync.Cond // pending or lent went down to 0, or failure is set
 	loops   map[gnet.EventLoop]*loop
 	pending int // connections, and pieces of work whose done has not run
-	lent    int // connections that workers have
-	loans   int // that there were
+	lent    int // connections that are lent
+	loans   int // so far
 	failure error
 }
 
-// New checks opts and begins to listen: who connects waits until Run accepts
-// it.
+// New checks opts and begins to listen. Clients that connect wait until Run accepts
+// them.
 func New(opts Options) (*Server, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err
@@ -60,7 +59,10 @@ func New(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	slots := slotsFor(opts.MemoryBudget)
+	slots := 0
+	if canPause && !opts.noPause {
+		slots = slotsFor(opts.MemoryBudget)
+	}
 	s := &Server{
 		opts: opts, listener: l, ready: make(chan struct{}), broken: make(chan struct{}),
 		census: newCensus(opts.MaxConnections, opts.MaxPerIP),
@@ -75,14 +77,14 @@ func New(opts Options) (*Server, error) {
 	s.lanes[session.Compute] = newLane(max(2, opts.Workers/4))
 	s.lanes[session.Storage] = newLane(opts.Workers)
 	s.ctx, s.giveUp = context.WithCancel(context.Background())
-	s.registry = storage.NewQueue(s.ctx, opts.Registry)
+	s.submit = opts.Service.Queue(s.ctx)
 	return s, nil
 }
 
 // Addr is where the server listens, with the port that it found.
 func (s *Server) Addr() *net.TCPAddr { return s.listener.Addr().(*net.TCPAddr) }
 
-// Ready is closed when the server accepts connections.
+// Ready returns a channel that is closed when the server accepts connections.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
 // Close stops listening. It is for a server that is never run.
@@ -122,7 +124,7 @@ func (s *Server) Run(ctx context.Context) error {
 	return s.stop(client)
 }
 
-// stop ends the loops. Nobody wakes one afterwards.
+// stop ends the loops. No goroutine wakes one afterwards.
 func (s *Server) stop(client *gnet.Client) error {
 	s.mu.Lock()
 	failure := s.failure
@@ -162,8 +164,8 @@ func (s *Server) fail(err error) {
 	}
 }
 
-// drain lets the transfers under way finish, and cuts what is left of them when
-// the time is over.
+// drain lets the transfers under way finish, and cuts what is left of them after
+// DrainTimeout.
 func (s *Server) drain() {
 	s.draining.Store(true)
 	s.opts.Log.Info("draining", zap.Int("connections", s.census.count()), zap.Duration("timeout", s.opts.DrainTimeout))
@@ -221,7 +223,7 @@ func (s *Server) finish() {
 	s.mu.Unlock()
 }
 
-// work runs f on a worker. A panic is logged; the session sees no result.
+// work runs f, a job of a session. A panic is logged, and the session sees no result.
 func (s *Server) work(f func(context.Context)) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -229,56 +231,6 @@ func (s *Server) work(f func(context.Context)) {
 		}
 	}()
 	f(s.ctx)
-}
-
-// tickTime is how often timers are looked at.
-const tickTime = 500 * time.Millisecond
-
-// startTicks looks at the timers now and then, on a goroutine of its own, until
-// stop is called, which waits for it.
-func (s *Server) startTicks() (stop func()) {
-	quit, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		ticker := time.NewTicker(s.opts.tick)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ticker.C:
-				s.tick()
-			case <-quit:
-				return
-			}
-		}
-	}()
-	return func() {
-		close(quit)
-		<-done
-	}
-}
-
-// tick has each loop look at its connections, and sees whether all answer.
-func (s *Server) tick() {
-	tick := s.ticks.Add(1)
-	s.budget.trim()
-	now := s.now()
-	s.census.report(s.opts.Log, now)
-	s.mu.Lock()
-	stuck := false
-	for _, lp := range s.loops {
-		if lp.asked.CompareAndSwap(0, tick) {
-			lp.post(func() {
-				lp.asked.Store(0)
-				lp.tick(now)
-			})
-		} else if tick-lp.asked.Load() >= loopPatience {
-			stuck = true
-		}
-	}
-	s.mu.Unlock()
-	if stuck || s.acceptor.stuck(tick) {
-		s.fail(errors.New("an event loop does not answer"))
-	}
 }
 
 // admit counts a new connection if it is to be served, and ends another if that
@@ -302,89 +254,3 @@ func (s *Server) leave(c *conn) {
 	s.census.leave(c)
 	s.finish()
 }
-
-// events is what gnet calls, on the loop of the connection.
-type events struct {
-	gnet.BuiltinEventEngine
-	srv *Server
-}
-
-// OnOpen implements [gnet.EventHandler].
-func (e *events) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
-	s, c := e.srv, gc.Context().(*conn)
-	now := s.now()
-	c.lp, c.gc, c.entered = s.loopOf(gc), gc, true
-	c.opened, c.read, c.weighed = now, now, now
-	c.lp.conns[c] = struct{}{}
-	c.lp.poll.find(gc.Fd())
-	c.sess = session.New(s.opts.Service, c, c.remote)
-	if s.draining.Load() { // it was admitted before, and the drain has not seen it
-		c.post(c.drain)
-	}
-	return nil, gnet.None
-}
-
-// OnClose implements [gnet.EventHandler].
-func (e *events) OnClose(gc gnet.Conn, _ error) gnet.Action {
-	c, _ := gc.Context().(*conn)
-	if c == nil || c.gc == nil {
-		return gnet.None
-	}
-	c.gc = nil
-	if !c.lent { // gnet closes it although it is lent when the server ends
-		c.gone()
-	}
-	return gnet.None
-}
-
-// gone is the end of a connection that gnet has closed.
-func (c *conn) gone() {
-	s := c.lp.srv
-	delete(c.lp.conns, c)
-	c.dropRest()
-	c.lp.guard(c, c.sess.Closed)
-	s.budget.leave(c)
-	reason := c.reason
-	if reason == "" {
-		reason = "by the client"
-	}
-	s.opts.Log.Info("connection closed", append(c.sess.Summary(), zap.String("reason", reason))...)
-	s.leave(c)
-}
-
-// OnTraffic implements [gnet.EventHandler].
-func (e *events) OnTraffic(gc gnet.Conn) gnet.Action {
-	c, _ := gc.Context().(*conn)
-	if c == nil {
-		return gnet.None
-	}
-	c.watch = reads // or there were no traffic: gnet re-arms a connection that it has written to
-	c.lp.guard(c, func() {
-		c.pump()
-		for c.gc != nil && c.blocked && !c.lp.poll.works() {
-			// What the session leaves, gnet would keep without bound. Where nothing
-			// stops the sender, the loop waits until the session can take it.
-			c.lp.waitTasks()
-		}
-	})
-	return gnet.None
-}
-
-func (s *Server) loopOf(gc gnet.Conn) *loop {
-	el := gc.EventLoop()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	lp := s.loops[el]
-	if lp == nil {
-		lp = newLoop(s, el)
-		lp.poll.disabled = s.opts.noPause
-		s.loops[el] = lp
-	}
-	return lp
-}
-
-// gnetLog passes on what gnet has to say, its news only to those who debug.
-type gnetLog struct{ *zap.SugaredLogger }
-
-// Infof implements gnet's Logger.
-func (l gnetLog) Infof(format string, args ...any) { l.Debugf(format, args...) }

@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 // running is a server under test.
 type running struct {
 	*Server
-	t    *testing.T
+	t    testing.TB
 	dir  string
 	reg  storage.Registry
 	logs *observer.ObservedLogs
@@ -56,7 +56,7 @@ type running struct {
 
 // start runs a server on a free port. change, if not nil, may change its
 // options; the server is stopped at the end of the test.
-func start(t *testing.T, change func(*Options, *session.Config)) *running {
+func start(t testing.TB, change func(*Options, *session.Config)) *running {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
 	r := &running{t: t, dir: t.TempDir(), reg: memory.New(), logs: logs, done: make(chan error, 1)}
@@ -66,8 +66,8 @@ func start(t *testing.T, change func(*Options, *session.Config)) *running {
 	}
 	t.Cleanup(func() { _ = store.Close() })
 	log := zap.New(core)
-	cfg := session.Config{Files: store, Log: log}
-	opts := Options{Addr: "127.0.0.1:0", Registry: r.reg, Log: log, noPause: waits}
+	cfg := session.Config{Files: store, Registry: r.reg, Log: log}
+	opts := Options{Addr: "127.0.0.1:0", Log: log, noPause: waits}
 	if change != nil {
 		change(&opts, &cfg)
 	}
@@ -87,6 +87,11 @@ func start(t *testing.T, change func(*Options, *session.Config)) *running {
 		stop()
 		if err := r.wait(); err != nil {
 			t.Errorf("Run: %v", err)
+		}
+		for _, l := range logs.FilterMessage("panic").All() {
+			if what := fmt.Sprint(l.ContextMap()["panic"]); strings.Contains(what, "owner") {
+				t.Error(what) // see conn.hand
+			}
 		}
 	})
 	return r
@@ -297,7 +302,7 @@ func TestTimers(t *testing.T) {
 // panics is a store that does not do what it should.
 type panics struct{ storage.Files }
 
-func (panics) Create(context.Context, codec.ClientID, string, int64) (storage.Incoming, error) {
+func (panics) Create(context.Context, storage.Place, storage.Announced) (storage.Incoming, error) {
 	panic("create")
 }
 
@@ -368,15 +373,15 @@ type gatedIncoming struct {
 	g *gate
 }
 
-func (g *gate) Create(ctx context.Context, id codec.ClientID, path string, size int64) (storage.Incoming, error) {
-	in, err := g.Files.Create(ctx, id, path, size)
+func (g *gate) Create(ctx context.Context, place storage.Place, size storage.Announced) (storage.Incoming, error) {
+	in, err := g.Files.Create(ctx, place, size)
 	return gatedIncoming{in, g}, err
 }
 
-func (in gatedIncoming) Write(p []byte) (int, error) {
+func (in gatedIncoming) Write(ctx context.Context, p []byte) (int, error) {
 	in.g.once.Do(func() { close(in.g.reached) })
 	<-in.g.open
-	return in.Incoming.Write(p)
+	return in.Incoming.Write(ctx, p)
 }
 
 func gated(g *gate) func(*Options, *session.Config) {
@@ -440,7 +445,7 @@ func TestDrainCuts(t *testing.T) {
 
 func TestAPortInUseIsAnError(t *testing.T) {
 	r := start(t, nil)
-	_, err := New(Options{Addr: r.Addr().String(), Registry: r.reg, Log: zap.NewNop(), Service: r.opts.Service})
+	_, err := New(Options{Addr: r.Addr().String(), Log: zap.NewNop(), Service: r.opts.Service})
 	if op := (*net.OpError)(nil); !errors.As(err, &op) {
 		t.Errorf("a second server on the port: %v", err)
 	}

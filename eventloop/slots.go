@@ -7,16 +7,16 @@ import (
 	"sealift/session"
 )
 
-// slotsFor is how many connections may be worked on at once whose content flows, in
-// a process with so many bytes of memory for content: one for each core. Each has a
-// buffer of its own, and these take half of the memory at most.
+// slotsFor is how many connections that are lent may be worked on at once, with so many
+// bytes of memory for content: one for each core. Each slot has a buffer of its own, and
+// these take half of the memory at most.
 func slotsFor(memory int64) int {
 	return int(max(1, min(int64(runtime.GOMAXPROCS(0)), memory/(2*session.MaxBuffer))))
 }
 
-// beginSmall and finishSmall count what a client waits for. As long as there is any,
-// content has one slot, so that it leaves the other cores alone. Any goroutine may
-// call them.
+// beginSmall and finishSmall count the jobs and operations that clients wait for. As long
+// as there are any, content has one slot, and leaves the other cores to them. Any
+// goroutine may call them.
 func (s *Server) beginSmall() {
 	if s.small.Add(1) == 1 {
 		s.bulk.resize(s.bulkSize)
@@ -36,10 +36,10 @@ func (s *Server) bulkSize() int {
 	return s.slots
 }
 
-// beginLoan and endLoan count the connections that workers have. Any goroutine may
-// call them. What the end of the server waits for includes the way back to the
-// loop, which is over at finish. When work has been given up there is no loan more,
-// and beginLoan returns false: so none begins after awaitLoans.
+// beginLoan and endLoan count the connections that are lent. Any goroutine may call
+// them. The end of the server waits also for their way back to the loop, which is over
+// at finish. beginLoan returns false once work has been given up, so that no loan begins
+// after awaitLoans.
 func (s *Server) beginLoan() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -60,8 +60,8 @@ func (s *Server) endLoan() {
 	s.mu.Unlock()
 }
 
-// awaitLoans waits until workers have no connection any more, but not for a disk
-// that hangs. Afterwards gnet may close the sockets.
+// awaitLoans waits until no connection is lent, but not for a disk that hangs.
+// Afterwards gnet may close the sockets.
 func (s *Server) awaitLoans() {
 	late := false
 	timer := time.AfterFunc(stopTime, func() {

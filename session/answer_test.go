@@ -31,7 +31,7 @@ func TestAnswers(t *testing.T) {
 		op := &storage.DropFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}
 		s.must(op)
 		s.svc.Exclusive(f.ID, f.Path, func() { s.svc.Dropped(f, op.Marked) })
-		if err := s.files.Discard(s.t.Context(), f.Incoming); err != nil {
+		if err := s.files.Discard(s.t.Context(), f.Uploaded()); err != nil {
 			s.t.Fatal(err)
 		}
 	}
@@ -48,7 +48,7 @@ func TestAnswers(t *testing.T) {
 		{"its own 1030", false, func(s *scene) { s.mine.ask(s.p.verdict(codec.CodeCRCBad, "f")) }, "1607", "1607", one},
 		{"it expires", false, drop, "1607", "1607", one},
 		{"its content is gone", false, func(s *scene) {
-			if err := s.files.Discard(s.t.Context(), s.row(s.p.id, "f", false).Incoming); err != nil {
+			if err := s.files.Discard(s.t.Context(), s.row(s.p.id, "f", false).Uploaded()); err != nil {
 				s.t.Fatal(err)
 			}
 		}, "1607", "1607", one},

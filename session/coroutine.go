@@ -179,11 +179,11 @@ func (co *coroutine) lock(k pathKey) *place {
 
 // discard removes an incoming file that nobody refers to any more. It does not wait
 // for that.
-func (co *coroutine) discard(key string) {
+func (co *coroutine) discard(f storage.Uploaded) {
 	s := co.s
 	s.host.Do(Storage, func(ctx context.Context) {
-		if err := s.svc.Files.Discard(ctx, key); err != nil {
-			s.log().Error("removing an incoming file", zap.String("key", key), zap.Error(err))
+		if err := s.svc.Files.Discard(ctx, f); err != nil {
+			s.log().Error("removing an incoming file", zap.String("key", f.Key), zap.Error(err))
 		}
 	}, nil)
 }

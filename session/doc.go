@@ -18,7 +18,7 @@
 //     goroutines.
 //  2. It gives [Session.Feed] what arrives, in order. What Feed does not take stays
 //     with the host, which should then stop reading.
-//  3. It runs each work given to Do on another goroutine, and each done of Do and Apply
+//  3. It runs each work given to Do, as a rule on another goroutine, and each done of Do and Apply
 //     exactly once on the session's, also after the connection has gone. A panic in
 //     work or in a done must not end the process: after one in work the done still
 //     runs, one in a done ends the connection.

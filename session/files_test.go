@@ -105,7 +105,7 @@ type incoming struct {
 	closed bool
 }
 
-func (c *contents) Create(context.Context, codec.ClientID, string, int64) (storage.Incoming, error) {
+func (c *contents) Create(context.Context, storage.Place, storage.Announced) (storage.Incoming, error) {
 	if err := c.faults.call("Create"); err != nil {
 		return nil, err
 	}
@@ -120,7 +120,7 @@ func (c *contents) Create(context.Context, codec.ClientID, string, int64) (stora
 
 func (in *incoming) Key() string { return in.key }
 
-func (in *incoming) Write(p []byte) (int, error) {
+func (in *incoming) Write(_ context.Context, p []byte) (int, error) {
 	if in.closed {
 		panic("write to a closed incoming file")
 	}
@@ -134,7 +134,7 @@ func (in *incoming) Write(p []byte) (int, error) {
 	return in.b.Write(p)
 }
 
-func (in *incoming) Close() error {
+func (in *incoming) Close(context.Context) error {
 	in.c.mu.Lock()
 	defer in.c.mu.Unlock()
 	if in.closed {
@@ -174,17 +174,21 @@ func (c *contents) Commit(_ context.Context, f *storage.File) error {
 	return nil
 }
 
-func (c *contents) Size(_ context.Context, key string, id codec.ClientID, path string) (int64, error) {
+func (c *contents) Size(_ context.Context, ref storage.Ref) (int64, error) {
 	if err := c.faults.call("Size"); err != nil {
 		return 0, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if in, ok := c.incoming[key]; ok {
-		return int64(in.b.Len()), nil
-	}
-	if b, ok := c.stored[place(id, path)]; ok && key == "" {
-		return int64(len(b)), nil
+	switch ref := ref.(type) {
+	case storage.Uploaded:
+		if in, ok := c.incoming[ref.Key]; ok {
+			return int64(in.b.Len()), nil
+		}
+	case storage.Stored:
+		if b, ok := c.stored[place(ref.ID, ref.Path)]; ok {
+			return int64(len(b)), nil
+		}
 	}
 	return 0, storage.ErrNotStored
 }
@@ -203,26 +207,27 @@ func (c *contents) Has(_ context.Context, id codec.ClientID) (bool, error) {
 	return false, nil
 }
 
-func (c *contents) Discard(_ context.Context, key string) error {
+func (c *contents) Discard(_ context.Context, f storage.Uploaded) error {
 	if err := c.faults.call("Discard"); err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if in := c.incoming[key]; in != nil && !in.closed {
+	if in := c.incoming[f.Key]; in != nil && !in.closed {
 		panic("discard of a file that is being written")
 	}
-	delete(c.incoming, key)
+	delete(c.incoming, f.Key)
 	return nil
 }
 
-func (c *contents) Open(_ context.Context, key string, _ codec.ClientID, _ string) (io.ReadCloser, error) {
+func (c *contents) Open(_ context.Context, ref storage.Ref) (io.ReadCloser, error) {
 	if err := c.faults.call("Open"); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	in, ok := c.incoming[key]
+	up, _ := ref.(storage.Uploaded)
+	in, ok := c.incoming[up.Key]
 	if !ok {
 		return nil, storage.ErrNotStored
 	}

@@ -4,8 +4,24 @@ import (
 	"context"
 	"time"
 
+	"sealift/codec"
 	"sealift/storage"
 )
+
+// Operation is what a session asks of the registry, see [Host].Apply.
+type Operation = storage.Operation
+
+// Queue returns the Submit of a new [storage.Queue] in front of the registry, for
+// hosts to apply operations with. Batches are applied with ctx.
+func (svc *Service) Queue(ctx context.Context) (submit func(op Operation, done func(error))) {
+	return storage.NewQueue(ctx, svc.Registry).Submit
+}
+
+// ErrorReply is a 1607, for a host that refuses a connection before it has a
+// session.
+func ErrorReply() []byte {
+	return codec.EmptyReply{Code: codec.CodeError}.Append(make([]byte, 0, codec.ResponseHeaderSize))
+}
 
 // Lane says what a piece of work needs, so that short computations do not
 // queue behind slow disks.
@@ -31,7 +47,7 @@ type Host interface {
 	// Send sends one whole reply. It copies what it cannot send at once.
 	Send(reply []byte)
 
-	// Do runs work on another goroutine and then done on the session's, also if
+	// Do runs work, as a rule on another goroutine, and then done on the session's, also if
 	// the connection has closed meanwhile or work has panicked; neither before Do
 	// returns. ctx ends when the server gives up waiting for what is under way.
 	// Either function may be nil. Any goroutine may call it: another session
@@ -42,7 +58,7 @@ type Host interface {
 	// the session's goroutine, also if the connection has closed meanwhile, and
 	// not before Apply returns. err is op's own, or that of the whole batch. done
 	// may be nil.
-	Apply(op storage.Operation, done func(err error))
+	Apply(op Operation, done func(err error))
 
 	// Buffer returns a buffer of at least size bytes, or nil if the memory of the
 	// process is spent. size is a power of two from MinBuffer to MaxBuffer. The

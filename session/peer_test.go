@@ -2,42 +2,29 @@ package session_test
 
 import (
 	"context"
-	"crypto/rsa"
 	"fmt"
 	"math/rand/v2"
-	"slices"
-	"sync"
 	"testing"
 
 	"sealift/codec"
-	"sealift/crypto/aescbc"
 	"sealift/crypto/cksum"
 	"sealift/crypto/keys"
+	"sealift/internal/testpeer"
 	"sealift/storage"
 )
 
-// peer is the client's side of a test: what it knows and how it speaks.
+// peer is the client's side of a test: who it is. What it says, a testpeer.Peer
+// says for it.
 type peer struct {
 	id   codec.ClientID
 	name string
 	key  [keys.AESKeySize]byte
 }
 
-// pairs of keys, made once.
-var pair = [2]func() (*rsa.PrivateKey, []byte){makePair(), makePair()}
-
-func makePair() func() (*rsa.PrivateKey, []byte) {
-	return sync.OnceValues(func() (*rsa.PrivateKey, []byte) {
-		priv, err := keys.Generate()
-		if err != nil {
-			panic(err)
-		}
-		pub, err := keys.MarshalPublic(&priv.PublicKey)
-		if err != nil {
-			panic(err)
-		}
-		return priv, pub[:]
-	})
+// pair are key pairs, with the public halves as they go over the wire.
+var pair = [2]func() (*testpeer.Pair, []byte){
+	func() (*testpeer.Pair, []byte) { k := testpeer.SharedPair(0); return k, k.Public[:] },
+	func() (*testpeer.Pair, []byte) { k := testpeer.SharedPair(1); return k, k.Public[:] },
 }
 
 // known puts a client into the registry whose keys were exchanged on an earlier
@@ -77,88 +64,38 @@ func (w *world) must(op storage.Operation) {
 	}
 }
 
-func (p *peer) register() []byte { return codec.Register{Name: []byte(p.name)}.Append(nil) }
+func (p *peer) says() *testpeer.Peer { return &testpeer.Peer{ID: p.id, Name: p.name, Key: p.key} }
 
-func (p *peer) publicKey(pub []byte) []byte {
-	return codec.PublicKey{Name: []byte(p.name), Key: pub}.Append(nil, p.id)
-}
+func (p *peer) register() []byte              { return p.says().Register() }
+func (p *peer) publicKey(pub []byte) []byte   { return p.says().OtherPublicKey(pub) }
+func (p *peer) reconnect() []byte             { return p.says().Reconnect() }
+func (p *peer) ok(name string) []byte         { return p.verdict(codec.CodeCRCOK, name) }
+func (p *peer) encrypt(content []byte) []byte { return p.says().Encrypt(content) }
 
-func (p *peer) reconnect() []byte { return codec.Reconnect{Name: []byte(p.name)}.Append(nil, p.id) }
-
-func (p *peer) verdict(code codec.Code, name string) []byte {
-	return codec.Verdict{Code: code, FileName: []byte(name)}.Append(nil, p.id)
-}
-
-func (p *peer) ok(name string) []byte { return p.verdict(codec.CodeCRCOK, name) }
+func (p *peer) verdict(code codec.Code, name string) []byte { return p.says().Verdict(code, name) }
 
 // packet is one 1028, whole.
-func (p *peer) packet(m codec.SendFile, body []byte) []byte {
-	return append(m.Append(nil, p.id, uint32(len(body))), body...)
-}
+func (p *peer) packet(m codec.SendFile, body []byte) []byte { return p.says().Packet(m, body).Bytes() }
 
-func (p *peer) encrypt(content []byte) []byte {
-	out := make([]byte, aescbc.CiphertextSize(int64(len(content))))
-	aescbc.NewEncrypter(&p.key).Final(out, content)
-	return out
-}
-
-// dialect is a way to lay out a file, see DIALECTS in docs/PROTOCOL.md.
-type dialect string
+// The dialects, by short names.
+type dialect = testpeer.Dialect
 
 const (
-	spec       dialect = "spec"
-	single     dialect = "single"
-	padded     dialect = "padded"
-	zeroBased  dialect = "zero-based"      // packets as padded
-	zeroSpec   dialect = "zero-based spec" // packets as spec
-	perPacket  dialect = "per-packet"
-	packetSize dialect = "packet-size"
+	spec       = testpeer.Spec
+	single     = testpeer.Single
+	padded     = testpeer.Padded
+	zeroBased  = testpeer.ZeroBased
+	zeroSpec   = testpeer.ZeroSpec
+	perPacket  = testpeer.PerPacket
+	packetSize = testpeer.PacketSize
 )
 
-var dialects = []dialect{spec, single, padded, zeroBased, zeroSpec, perPacket, packetSize}
+var dialects = testpeer.Dialects
 
-// packets lays out a file in packets of size bytes.
-func (p *peer) packets(d dialect, name string, content []byte, size int) [][]byte {
-	c := p.encrypt(content)
-	if d == single {
-		size = len(c)
-	}
-	var bodies [][]byte
-	var origs []int
-	if d == perPacket {
-		for rest := content; ; rest = rest[size:] {
-			piece := rest[:min(size, len(rest))]
-			bodies, origs = append(bodies, p.encrypt(piece)), append(origs, len(piece))
-			if len(rest) <= size {
-				break
-			}
-		}
-	} else {
-		bodies = slices.Collect(slices.Chunk(c, size))
-	}
-	if len(bodies) > codec.MaxPackets {
-		panic(fmt.Sprint(len(bodies), " packets"))
-	}
-	var all [][]byte
-	for i, b := range bodies {
-		m := codec.SendFile{
-			ContentSize: uint32(len(c)), OrigSize: uint32(len(content)),
-			Packet: uint16(i + 1), Total: uint16(len(bodies)), FileName: []byte(name),
-		}
-		switch d {
-		case padded:
-			b = append(slices.Clone(b), make([]byte, size-len(b))...)
-		case zeroBased:
-			b = append(slices.Clone(b), make([]byte, size-len(b))...)
-			m.Packet--
-		case zeroSpec:
-			m.Packet--
-		case perPacket:
-			m.ContentSize, m.OrigSize = uint32(len(b)), uint32(origs[i])
-		case packetSize:
-			m.ContentSize = uint32(len(b))
-		}
-		all = append(all, p.packet(m, b))
+// packets lays out a file in packets of size bytes, each whole.
+func (p *peer) packets(d dialect, name string, content []byte, size int) (all [][]byte) {
+	for _, k := range p.says().File(name, content).Packets(d, size) {
+		all = append(all, k.Bytes())
 	}
 	return all
 }
@@ -177,14 +114,14 @@ func received(name string, content []byte) string {
 }
 
 // aesKey opens the key in the reply that came last.
-func (c *conn) aesKey(t testing.TB, priv *rsa.PrivateKey) [keys.AESKeySize]byte {
+func (c *conn) aesKey(t testing.TB, pair *testpeer.Pair) [keys.AESKeySize]byte {
 	t.Helper()
 	raw := c.raw[len(c.raw)-1]
 	m, err := codec.ParseKeyReply(codec.CodeAESKey, raw[codec.ResponseHeaderSize:])
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := keys.Unwrap(priv, m.WrappedKey)
+	key, err := pair.Unwrap(m.WrappedKey)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -252,7 +252,7 @@ func (p *place) settle(co *coroutine) error {
 func (p *place) findOut(co *coroutine, f *storage.File) error {
 	files := co.s.svc.Files
 	err := co.do(Storage, func(ctx context.Context) error {
-		_, err := files.Size(ctx, f.Incoming, p.key.id, p.key.path)
+		_, err := files.Size(ctx, f.Uploaded())
 		if err == nil {
 			return errNotMoved
 		}
@@ -313,6 +313,6 @@ func (p *place) drop(co *coroutine, f *storage.File) error {
 			p.setLapsed(true)
 		}
 	}
-	co.discard(f.Incoming)
+	co.discard(f.Uploaded())
 	return nil
 }

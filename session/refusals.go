@@ -66,7 +66,7 @@ func (s *Session) refuse(about subject, reason error) {
 		return
 	}
 	s.log().Warn("request refused", s.fields(zap.Uint16("code", uint16(about.code)), zap.String("reason", reason.Error()))...)
-	s.send(errorReply())
+	s.send(ErrorReply())
 }
 
 // fail answers with 1607 what the server could not do: that step failed. The
@@ -80,7 +80,7 @@ func (s *Session) fail(about subject, step string, err error) {
 		return
 	}
 	s.log().Error("request failed", s.fields(zap.Uint16("code", uint16(about.code)), zap.String("step", step), zap.Error(err))...)
-	s.send(errorReply())
+	s.send(ErrorReply())
 }
 
 // answer answers an attempt that came to its end by err.
@@ -163,11 +163,6 @@ func (s *Session) about(h codec.RequestHeader, payload []byte) subject {
 	}
 	m, _ := codec.ParseSendFile(payload) // with a bad name it is empty, and the number is there
 	return subject{h.Code, s.uploads.firstPacket(h.ID, m, h.PayloadSize-codec.SendFileFieldsSize)}
-}
-
-// errorReply is a 1607.
-func errorReply() []byte {
-	return codec.EmptyReply{Code: codec.CodeError}.Append(make([]byte, 0, codec.ResponseHeaderSize))
 }
 
 // refusal remembers a transfer that was answered with 1607. The rest of its

@@ -21,10 +21,13 @@ const (
 	ReplaceKey
 )
 
-// Config is what all sessions of a server share. Files and Log are needed; for
-// the numbers zero means the default.
+// Config is what all sessions of a server share. Files, Registry and Log are
+// needed; for the numbers zero means the default.
 type Config struct {
-	Files     storage.Files
+	Files storage.Files
+	// Registry is asked by way of the host, see Service.Queue. A host that has
+	// another way needs none.
+	Registry  storage.Registry
 	Log       *zap.Logger
 	KeyPolicy KeyPolicy
 	// MaxFileSize is the largest file taken, in bytes. Default and most:

@@ -87,12 +87,13 @@ var settings = map[string]func(t *testing.T) (*world, *conn, *peer){
 // unverified stores a file of which the client was told the checksum.
 func (w *world) unverified(p *peer, name string, content []byte) {
 	w.t.Helper()
-	in, err := w.files.Create(context.Background(), p.id, name, int64(len(content)))
+	ctx := context.Background()
+	in, err := w.files.Create(ctx, storage.Place{ID: p.id, Path: name}, storage.Announce(int64(len(content))))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	_, _ = in.Write(content)
-	_ = in.Close()
+	_, _ = in.Write(ctx, content)
+	_ = in.Close(ctx)
 	w.svc.Waiting(p.id, session.Occupies(int64(len(content))))
 	path, err := storage.CleanPath(name)
 	if err != nil {

@@ -95,7 +95,7 @@ func (ts *tellings) tell(t *told) {
 	} else {
 		s.log().Warn("transfer refused", append(fields, zap.String("reason", t.err.Error()))...)
 	}
-	s.send(errorReply())
+	s.send(ErrorReply())
 	t.times++
 	t.at, t.owed, t.passed = s.offered, false, 0
 }

@@ -155,7 +155,7 @@ func (u *upload) store(co *coroutine) {
 		u.stored = true
 		if op.Replaced != nil {
 			s.svc.settled(op.Replaced)
-			co.discard(op.Replaced.Incoming)
+			co.discard(op.Replaced.Uploaded())
 		}
 		if !u.dropped { // else the connection is gone; the file awaits its verdict on another one
 			u.answer(&op.File)

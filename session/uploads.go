@@ -4,6 +4,7 @@ import (
 	"go.uber.org/zap"
 
 	"sealift/codec"
+	"sealift/storage"
 	"sealift/transfer"
 )
 
@@ -45,7 +46,7 @@ func (us *uploads) enter(u *upload, plan codec.Plan, firstKnown bool) {
 	u.s, u.started, u.began, u.serial = s, s.last, s.begins, us.begun
 	u.transfer = transfer.New(transfer.Options{
 		Plan: plan, FirstKnown: firstKnown, Key: &s.key, MaxSize: s.svc.MaxFileSize, Memory: us,
-		Files: s.svc.Files, ID: s.id, Path: u.path,
+		Files: s.svc.Files, Place: storage.Place{ID: s.id, Path: u.path},
 	})
 	if s.guarded {
 		key := s.key

@@ -147,7 +147,7 @@ func (v *judgement) about(f *storage.File) bool {
 func (v *judgement) confirmAgain(co *coroutine, f *storage.File) *ruling {
 	var size int64
 	err := co.do(Storage, func(ctx context.Context) (err error) {
-		size, err = v.s.svc.Files.Size(ctx, "", f.ID, f.Path)
+		size, err = v.s.svc.Files.Size(ctx, f.Stored())
 		return err
 	})
 	switch {

@@ -444,7 +444,7 @@ func TestExclusive(t *testing.T) {
 		}
 		row := w.row(p.id, "f", false)
 		w.must(&storage.DropFile{ID: p.id, Path: "f", Incoming: row.Incoming})
-		if err := w.files.Discard(context.Background(), row.Incoming); err != nil {
+		if err := w.files.Discard(context.Background(), row.Uploaded()); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -486,7 +486,7 @@ func TestVerdictAfterExpiry(t *testing.T) {
 				t.Fatal(err)
 			}
 			if after == 0 { // else the store's turn is still to come
-				if err := w.files.Discard(t.Context(), f.Incoming); err != nil {
+				if err := w.files.Discard(t.Context(), f.Uploaded()); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -494,7 +494,7 @@ func TestVerdictAfterExpiry(t *testing.T) {
 			if got := c.ask(p.verdict(code, "f")); got != want {
 				t.Errorf("%v after %v: got %q, want %q", code, after, got, want)
 			}
-			if err := w.files.Discard(t.Context(), f.Incoming); err != nil {
+			if err := w.files.Discard(t.Context(), f.Uploaded()); err != nil {
 				t.Fatal(err)
 			}
 			w.verified(p, "f", old)

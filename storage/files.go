@@ -17,19 +17,15 @@ var ErrObstructed = errors.New("something else is in the file's place")
 // which has a key of its own; once verified it moves to its client's folder.
 // Implementations are safe for concurrent use.
 type Files interface {
-	// Create begins an incoming file that is meant for the place of client id at
-	// path. size is what the client announced, in bytes, or -1 if it announced
-	// nothing. It is an unverified hint: a store reserves room step by step as
-	// content arrives, never size at once. ErrFull, from Create or a Write, if the
-	// content would take the reserve. ErrPath or ErrObstructed if it is seen already
-	// that no Commit can put a file there.
-	Create(ctx context.Context, id codec.ClientID, path string, size int64) (Incoming, error)
+	// Create begins an incoming file that is meant for place. ErrFull, from Create
+	// or a Write, if the content would take the reserve. ErrPath or ErrObstructed if
+	// it is seen already that no Commit can put a file there.
+	Create(ctx context.Context, place Place, size Announced) (Incoming, error)
 
-	// Commit puts the complete incoming file f.Incoming into its place, that of
-	// client f.ID at f.Path, instead of the one that was. When it returns nil the
-	// content and its place survive a power cut. If the incoming file is gone, an
-	// earlier Commit may have put it there: then what is in the place must have
-	// f.Size and f.Cksum. Errors:
+	// Commit puts the complete incoming file f.Uploaded() into its place, instead of
+	// the one that was. When it returns nil the content and its place survive a
+	// power cut. If the incoming file is gone, an earlier Commit may have put it
+	// there: then what is in the place must have f.Size and f.Cksum. Errors:
 	//
 	//   - ErrNotStored: the content is in neither.
 	//   - ErrObstructed: there can be no file at the path.
@@ -41,18 +37,16 @@ type Files interface {
 	Commit(ctx context.Context, f *File) error
 
 	// Discard removes an incoming file. It is no error if there is none.
-	Discard(ctx context.Context, key string) error
+	Discard(ctx context.Context, f Uploaded) error
 
-	// Size returns how many bytes a file has, named as for Open. ErrNotStored if
-	// there is none.
-	Size(ctx context.Context, key string, id codec.ClientID, path string) (int64, error)
+	// Size returns how many bytes the content has. ErrNotStored if there is none.
+	Size(ctx context.Context, ref Ref) (int64, error)
 
-	// Has reports whether client id has a folder with anything in it.
+	// Open opens content for reading. ErrNotStored if there is none.
+	Open(ctx context.Context, ref Ref) (io.ReadCloser, error)
+
+	// Has reports whether client id has anything stored.
 	Has(ctx context.Context, id codec.ClientID) (bool, error)
-
-	// Open opens a stored file for reading: the incoming one with that key, or,
-	// if key is empty, that of client id at path. ErrNotStored if there is none.
-	Open(ctx context.Context, key string, id codec.ClientID, path string) (io.ReadCloser, error)
 
 	// Folds returns a function that makes the same of two paths of a client which
 	// are one place in this store, as where the disk does not tell upper from lower
@@ -75,14 +69,16 @@ var (
 
 // Incoming is a file that is being received. One goroutine at a time uses it.
 type Incoming interface {
-	// Key names the file in the store, also after a restart.
+	// Key names the content in the store, together with its place, also after a
+	// restart.
 	Key() string
 	// Write appends p, and returns an error unless all of it was taken. It does
-	// not keep p.
-	Write(p []byte) (int, error)
-	// Close ends the writing. The file stays, to be committed or discarded by
-	// its key.
-	Close() error
+	// not keep p. Nothing of p was taken if it returns the error of ctx.
+	Write(ctx context.Context, p []byte) (int, error)
+	// Close ends the writing. The content stays, to be committed or discarded.
+	// Whatever it returns, and also if ctx has ended, the Incoming holds nothing
+	// any more.
+	Close(ctx context.Context) error
 }
 
 // Scratch is temporary room. One goroutine at a time uses it; Close removes it.

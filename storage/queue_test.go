@@ -135,7 +135,7 @@ func TestQueueBoundsBatches(t *testing.T) {
 	for _, want := range []int{most, n - most} {
 		h.succeed()
 		if got := len(<-h.began); got != want {
-			t.Errorf("a batch of %d, want %d", got, want)
+			t.Fatalf("a batch of %d, want %d", got, want)
 		}
 	}
 	h.succeed()

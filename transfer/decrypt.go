@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"sealift/codec"
 	"sealift/crypto/aescbc"
 	"sealift/crypto/cksum"
 	"sealift/storage"
@@ -19,9 +18,8 @@ const stride = 32 << 10
 // it.
 type sink struct {
 	files     storage.Files
-	id        codec.ClientID
-	path      string
-	announced int64 // as storage.Files.Create has it
+	place     storage.Place
+	announced storage.Announced
 	maxSize   int64
 
 	dec     *aescbc.Decrypter
@@ -51,7 +49,7 @@ func (t *Transfer) Finish(ctx context.Context) error {
 		return err
 	}
 	k.closed = true
-	return errors.Join(k.out.Close(), k.closeScratch())
+	return errors.Join(k.out.Close(ctx), k.closeScratch())
 }
 
 // Received is what a transfer has brought. Its content is the incoming file Key.
@@ -78,9 +76,9 @@ func (t *Transfer) Abandon(ctx context.Context) error {
 		return err
 	}
 	if !k.closed {
-		err = errors.Join(err, k.out.Close())
+		err = errors.Join(err, k.out.Close(ctx))
 	}
-	return errors.Join(err, k.files.Discard(ctx, k.out.Key()))
+	return errors.Join(err, k.files.Discard(ctx, storage.Uploaded{Place: k.place, Key: k.out.Key()}))
 }
 
 // decryptPart decrypts, sums and stores content in order. A ciphertext may begin
@@ -166,13 +164,13 @@ func (k *sink) write(ctx context.Context, p []byte) error {
 	if err := k.open(ctx); err != nil {
 		return err
 	}
-	_, err := k.out.Write(p)
+	_, err := k.out.Write(ctx, p)
 	return err
 }
 
 func (k *sink) open(ctx context.Context) (err error) {
 	if k.out == nil {
-		k.out, err = k.files.Create(ctx, k.id, k.path, k.announced)
+		k.out, err = k.files.Create(ctx, k.place, k.announced)
 	}
 	return err
 }

@@ -139,7 +139,7 @@ func (f *files) call() error {
 	return nil
 }
 
-func (f *files) Create(context.Context, codec.ClientID, string, int64) (storage.Incoming, error) {
+func (f *files) Create(context.Context, storage.Place, storage.Announced) (storage.Incoming, error) {
 	if err := f.call(); err != nil {
 		return nil, err
 	}
@@ -152,8 +152,8 @@ func (f *files) Create(context.Context, codec.ClientID, string, int64) (storage.
 	return &incoming{f, key}, nil
 }
 
-func (f *files) Discard(_ context.Context, key string) error {
-	delete(f.incoming, key)
+func (f *files) Discard(_ context.Context, up storage.Uploaded) error {
+	delete(f.incoming, up.Key)
 	return nil
 }
 
@@ -172,7 +172,7 @@ type incoming struct {
 
 func (in *incoming) Key() string { return in.key }
 
-func (in *incoming) Write(p []byte) (int, error) {
+func (in *incoming) Write(_ context.Context, p []byte) (int, error) {
 	if err := in.f.call(); err != nil {
 		return 0, err
 	}
@@ -180,7 +180,7 @@ func (in *incoming) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (in *incoming) Close() error {
+func (in *incoming) Close(context.Context) error {
 	in.f.open--
 	return in.f.call()
 }

@@ -76,8 +76,7 @@ type Options struct {
 
 	// For storage.Files.Create.
 	Files storage.Files
-	ID    codec.ClientID
-	Path  string
+	Place storage.Place
 }
 
 // Transfer is one file on its way.
@@ -112,10 +111,18 @@ func New(o Options) *Transfer {
 		plan: o.Plan, firstKnown: o.FirstKnown, next: uint32(o.Plan.First),
 		memory: o.Memory, maxSize: o.MaxSize,
 		sink: sink{
-			files: o.Files, id: o.ID, path: o.Path, announced: o.Plan.OrigSize, maxSize: o.MaxSize,
+			files: o.Files, place: o.Place, announced: announced(o.Plan), maxSize: o.MaxSize,
 			dec: aescbc.NewDecrypter(o.Key),
 		},
 	}
+}
+
+// announced is the size that the packets' layout tells, if it does.
+func announced(p codec.Plan) storage.Announced {
+	if p.OrigSize < 0 {
+		return storage.Announced{}
+	}
+	return storage.Announce(p.OrigSize)
 }
 
 // Plan is how the packets are laid out.

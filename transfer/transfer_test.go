@@ -12,6 +12,7 @@ import (
 	"sealift/codec"
 	"sealift/crypto/aescbc"
 	"sealift/crypto/cksum"
+	"sealift/storage"
 	"sealift/transfer"
 )
 
@@ -116,7 +117,7 @@ type caller struct {
 func newCaller(t *testing.T, plan codec.Plan, firstKnown bool) *caller {
 	c := &caller{t: t, files: new(files), memory: new(memory), piece: func(n int) int { return n }, buffer: 1000}
 	c.tr = transfer.New(transfer.Options{
-		Plan: plan, FirstKnown: firstKnown, Key: &key, MaxSize: 1 << 30, Memory: c.memory, Files: c.files, Path: "f",
+		Plan: plan, FirstKnown: firstKnown, Key: &key, MaxSize: 1 << 30, Memory: c.memory, Files: c.files, Place: storage.Place{Path: "f"},
 	})
 	return c
 }

@@ -36,7 +36,7 @@ func (c *conn) post(f func()) {
 	switch {
 	case !first: // somebody is on the way already
 	case gone:
-		go c.finish()
+		c.srv.open.Go(c.finish)
 	default:
 		select {
 		case c.wake <- struct{}{}:
@@ -114,11 +114,13 @@ func (c *conn) Do(lane session.Lane, work func(ctx context.Context), done func()
 
 // Apply implements [session.Host].
 func (c *conn) Apply(op storage.Operation, done func(err error)) {
-	c.srv.batches.submit(request{op, func(err error) {
+	c.srv.open.Add(1)
+	c.srv.registry.Submit(op, func(err error) {
+		defer c.srv.open.Done()
 		if done != nil {
 			c.post(func() { done(err) })
 		}
-	}})
+	})
 }
 
 // Buffer implements [session.Host]. It never refuses: what a session may hold

@@ -5,14 +5,12 @@
 //
 // The goroutine of a connection is its session's goroutine, and since nobody else
 // runs on it, work is simply done there, a bounded number at a time. The
-// registry's operations are gathered into batches, as they are by the event
-// loop.
+// registry's operations go through the same [storage.Queue] as the event loop's.
 package goroutine
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"runtime/debug"
 	"sync"
@@ -40,10 +38,11 @@ type Options struct {
 
 type server struct {
 	Options
-	ctx     context.Context
-	batches *batcher
-	workers chan struct{} // a slot for each
-	buffers sync.Pool     // of *[]byte of session.MaxBuffer
+	ctx      context.Context
+	registry *storage.Queue
+	workers  chan struct{}  // a slot for each
+	buffers  sync.Pool      // of *[]byte of session.MaxBuffer
+	open     sync.WaitGroup // connections, and what they asked for and do not wait for
 
 	mu    sync.Mutex
 	early int // what Hold may still grant
@@ -54,12 +53,11 @@ type server struct {
 func Serve(ctx context.Context, l net.Listener, o Options) error {
 	s := &server{Options: o, ctx: ctx, early: o.EarlyBudget, workers: make(chan struct{}, o.Workers)}
 	s.buffers.New = func() any { b := make([]byte, session.MaxBuffer); return &b }
-	s.batches = newBatcher(o.Registry)
-	defer s.batches.close()
+	// What was asked for before the server began to stop is still done.
+	s.registry = storage.NewQueue(context.Background(), o.Registry)
 	unlisten := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer unlisten()
-	var open sync.WaitGroup
-	defer open.Wait()
+	defer s.open.Wait()
 	for {
 		nc, err := l.Accept()
 		var temporary interface{ Temporary() bool }
@@ -72,7 +70,7 @@ func Serve(ctx context.Context, l net.Listener, o Options) error {
 		case err != nil:
 			return err
 		default:
-			open.Go(func() { s.serve(nc) })
+			s.open.Go(func() { s.serve(nc) })
 		}
 	}
 }
@@ -166,82 +164,4 @@ func (c *conn) linger() {
 			return
 		}
 	}
-}
-
-// batcher gives the registry all operations that gathered while it was busy with
-// the ones before, so that one commit serves many connections.
-type batcher struct {
-	reg     storage.Registry
-	mu      sync.Mutex
-	some    sync.Cond // pending is not empty, or closed
-	pending []request
-	closed  bool
-	ended   chan struct{}
-}
-
-type request struct {
-	op   storage.Operation
-	done func(error) // any goroutine may call it
-}
-
-func newBatcher(reg storage.Registry) *batcher {
-	b := &batcher{reg: reg, ended: make(chan struct{})}
-	b.some.L = &b.mu
-	go b.run()
-	return b
-}
-
-func (b *batcher) submit(r request) {
-	b.mu.Lock()
-	b.pending = append(b.pending, r)
-	b.mu.Unlock()
-	b.some.Signal()
-}
-
-// close ends the batcher when it has nothing more to do.
-func (b *batcher) close() {
-	b.mu.Lock()
-	b.closed = true
-	b.mu.Unlock()
-	b.some.Signal()
-	<-b.ended
-}
-
-func (b *batcher) run() {
-	defer close(b.ended)
-	for {
-		b.mu.Lock()
-		for len(b.pending) == 0 && !b.closed {
-			b.some.Wait()
-		}
-		batch := b.pending
-		b.pending = nil
-		b.mu.Unlock()
-		if len(batch) == 0 {
-			return
-		}
-		ops := make([]storage.Operation, len(batch))
-		for i := range batch {
-			ops[i] = batch[i].op
-		}
-		err := b.apply(ops)
-		for _, r := range batch {
-			if err != nil {
-				r.done(err)
-			} else {
-				r.done(r.op.Result().Err)
-			}
-		}
-	}
-}
-
-// apply is the registry's Apply. What was asked for before the server began to
-// stop is still done, and a panic fails the batch, not the server.
-func (b *batcher) apply(ops []storage.Operation) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-		}
-	}()
-	return b.reg.Apply(context.Background(), ops)
 }

@@ -12,6 +12,7 @@ import (
 	"math/bits"
 
 	"sealift/crypto/keys"
+	"sealift/internal/testpeer"
 )
 
 // Key is an RSA-1024 key pair whose modulus has sixteen primes of 64 bits. To a
@@ -68,14 +69,15 @@ func NewKey() (*Key, error) {
 	return k, err
 }
 
-// NewKeys makes n keys.
-func NewKeys(n int) ([]*Key, error) {
-	all := make([]*Key, n)
+// newPairs makes n keys for peers.
+func newPairs(n int) ([]*testpeer.Pair, error) {
+	all := make([]*testpeer.Pair, n)
 	for i := range all {
-		var err error
-		if all[i], err = NewKey(); err != nil {
+		k, err := NewKey()
+		if err != nil {
 			return nil, err
 		}
+		all[i] = &testpeer.Pair{Public: k.Public, Unwrap: k.Unwrap}
 	}
 	return all, nil
 }

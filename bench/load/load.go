@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"sealift/crypto/aescbc"
+	"sealift/internal/testpeer"
 )
 
 // Kind says what the clients do while the clock runs.
@@ -85,7 +86,7 @@ type Result struct {
 type generator struct {
 	spec    Spec
 	events  Events
-	keys    []*Key
+	keys    []*testpeer.Pair
 	clients []*client
 	files   []*file // of each client, by Uploads, Raw and Idle
 
@@ -134,7 +135,7 @@ func (g *generator) setUp(ctx context.Context) error {
 	if g.spec.Kind != Raw {
 		var err error
 		// More keys would change nothing: the server does not know its keys apart.
-		if g.keys, err = NewKeys(min(g.spec.Connections, 16)); err != nil {
+		if g.keys, err = newPairs(min(g.spec.Connections, 16)); err != nil {
 			return err
 		}
 	}
@@ -144,10 +145,11 @@ func (g *generator) setUp(ctx context.Context) error {
 }
 
 func (g *generator) setUpClient(i int) error {
-	c := &client{name: fmt.Sprintf("%s %d", g.spec.Run, i)}
+	c := new(client)
+	c.Name = fmt.Sprintf("%s %d", g.spec.Run, i)
 	g.clients[i] = c
 	if g.keys != nil {
-		c.key = g.keys[i%len(g.keys)]
+		c.Pair = g.keys[i%len(g.keys)]
 	}
 	if g.spec.Kind == Sessions {
 		return nil
@@ -156,7 +158,7 @@ func (g *generator) setUpClient(i int) error {
 		return err
 	}
 	if g.spec.Kind != Raw {
-		if err := c.enrol(); err != nil {
+		if err := c.Enter(); err != nil {
 			return err
 		}
 	}
@@ -164,10 +166,10 @@ func (g *generator) setUpClient(i int) error {
 		c.close()
 		return nil
 	}
-	g.files[i] = newFile(fileName, g.spec.FileSize, g.spec.Packet, &c.aes, g.scratch())
+	g.files[i] = newFile(fileName, g.spec.FileSize, g.spec.Packet, &c.Key, g.scratch())
 	if g.spec.PerClient > 0 {
 		warm := min(g.spec.FileSize, warmBytes/int64(g.spec.Connections))
-		return g.upload(c, newFile("warm.dat", warm, 0, &c.aes, g.scratch()))
+		return g.upload(c, newFile("warm.dat", warm, 0, &c.Key, g.scratch()))
 	}
 	return nil
 }
@@ -347,10 +349,10 @@ func (g *generator) round(i, n int, scratch []byte) error {
 		}
 		return g.upload(c, f)
 	case Sessions:
-		c.name = fmt.Sprintf("%s %d %d", g.spec.Run, i, n)
-		return g.session(c, i, n, c.enrol, scratch)
+		c.Name = fmt.Sprintf("%s %d %d", g.spec.Run, i, n)
+		return g.session(c, i, n, c.Enter, scratch)
 	case Reconnects:
-		return g.session(c, i, n, c.reconnect, scratch)
+		return g.session(c, i, n, c.Rejoin, scratch)
 	}
 	return fmt.Errorf("no such kind of load: %q", g.spec.Kind)
 }
@@ -371,5 +373,5 @@ func (g *generator) session(c *client, i, n int, logIn func() error, scratch []b
 	if err := logIn(); err != nil {
 		return err
 	}
-	return c.upload(newFile(fmt.Sprintf("bench-%d.dat", n), g.spec.FileSize, g.spec.Packet, &c.aes, scratch))
+	return c.upload(newFile(fmt.Sprintf("bench-%d.dat", n), g.spec.FileSize, g.spec.Packet, &c.Key, scratch))
 }

@@ -212,12 +212,12 @@ func (b *bench) smallFiles() error {
 		}
 		n := 0
 		err = b.add(name, "files", about, 1, func() error {
-			in, err := store.Create(ctx, codec.ClientID{1}, fmt.Sprint("file-", n+1), int64(len(content)))
+			in, err := store.Create(ctx, storage.Place{ID: codec.ClientID{1}, Path: fmt.Sprint("file-", n+1)}, storage.Announce(int64(len(content))))
 			if err != nil {
 				return err
 			}
-			_, err = in.Write(content)
-			if err = errors.Join(err, in.Close()); err != nil {
+			_, err = in.Write(ctx, content)
+			if err = errors.Join(err, in.Close(ctx)); err != nil {
 				return err
 			}
 			n++

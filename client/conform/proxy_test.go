@@ -11,7 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"sealift/codec"
-	"sealift/internal/daemon"
+	"sealift/server"
 )
 
 // startServer runs the real server.
@@ -20,8 +20,10 @@ func startServer(t *testing.T) (addr string) {
 	ctx, stop := context.WithCancel(context.Background())
 	started, ended := make(chan string, 1), make(chan error, 1)
 	go func() {
-		ended <- daemon.Run(ctx, daemon.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0", Registry: "memory", Log: zap.NewNop()},
-			func(a *net.TCPAddr) { started <- a.String() })
+		ended <- server.Serve(ctx, server.Options{
+			Dir: t.TempDir(), Log: zap.NewNop(),
+			Network: server.Network{Listen: "127.0.0.1:0"}, Storage: server.Storage{Registry: "memory"},
+		}, func(a *net.TCPAddr) { started <- a.String() })
 	}()
 	t.Cleanup(func() {
 		stop()

@@ -11,15 +11,17 @@ import (
 	"go.uber.org/zap"
 
 	"sealift/client/conform"
-	"sealift/internal/daemon"
+	"sealift/server"
 )
 
 func TestConform(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	started, ended := make(chan string, 1), make(chan error, 1)
 	go func() {
-		ended <- daemon.Run(ctx, daemon.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0", Registry: "memory", Log: zap.NewNop()},
-			func(a *net.TCPAddr) { started <- a.String() })
+		ended <- server.Serve(ctx, server.Options{
+			Dir: t.TempDir(), Log: zap.NewNop(),
+			Network: server.Network{Listen: "127.0.0.1:0"}, Storage: server.Storage{Registry: "memory"},
+		}, func(a *net.TCPAddr) { started <- a.String() })
 	}()
 	var addr string
 	select {

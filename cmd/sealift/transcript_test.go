@@ -16,8 +16,8 @@ import (
 	"go.uber.org/zap"
 
 	"sealift/codec"
-	"sealift/internal/daemon"
 	"sealift/internal/fakeserver"
+	"sealift/server"
 )
 
 var update = flag.Bool("update", false, "write testdata/transcript.txt anew")
@@ -120,8 +120,10 @@ func TestTranscripts(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	started, ended := make(chan string, 1), make(chan error, 1)
 	go func() {
-		ended <- daemon.Run(ctx, daemon.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0", Registry: "memory", Log: zap.NewNop()},
-			func(a *net.TCPAddr) { started <- a.String() })
+		ended <- server.Serve(ctx, server.Options{
+			Dir: t.TempDir(), Log: zap.NewNop(),
+			Network: server.Network{Listen: "127.0.0.1:0"}, Storage: server.Storage{Registry: "memory"},
+		}, func(a *net.TCPAddr) { started <- a.String() })
 	}()
 	defer func() {
 		stop()

@@ -11,8 +11,7 @@ import (
 	"golang.org/x/term"
 
 	"sealift/internal/bars"
-	"sealift/internal/daemon"
-	"sealift/storage"
+	"sealift/server"
 )
 
 func backupCommand() *cobra.Command {
@@ -35,10 +34,10 @@ the copy without them, and ends with 1.`,
 			bar := screen.Add("backup", true)
 			w := cmd.OutOrStdout()
 			bad, copied := 0, int64(0)
-			err := daemon.Backup(cmd.Context(), dir, to, func(done, total int64) {
+			err := server.Backup(cmd.Context(), dir, to, func(done, total int64) {
 				copied = done
 				bar.Set(done, total)
-			}, func(f storage.File, err error) {
+			}, func(f server.File, err error) {
 				bad++
 				line := fmt.Sprintf("%s: %v\n", shown(f.PathName()), err)
 				if screen.Drawing() && term.IsTerminal(int(os.Stdout.Fd())) {

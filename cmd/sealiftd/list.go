@@ -12,10 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
-	"sealift/internal/daemon"
-	"sealift/storage"
-	"sealift/storage/audit"
-	"sealift/storage/files"
+	"sealift/server"
 )
 
 // listing is what the commands share that look at a server's directory. They
@@ -25,18 +22,18 @@ type listing struct {
 	json bool
 }
 
-func (l *listing) command(use, short string, run func(ctx context.Context, w io.Writer, reg storage.Registry) error) *cobra.Command {
+func (l *listing) command(use, short string, run func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   use,
 		Short: short,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			reg, err := daemon.OpenReadOnly(cmd.Context(), l.dir)
+			dir, err := server.OpenReadOnly(cmd.Context(), l.dir)
 			if err != nil {
 				return err
 			}
-			defer reg.Close()
-			return run(cmd.Context(), cmd.OutOrStdout(), reg)
+			defer dir.Close()
+			return run(cmd.Context(), cmd.OutOrStdout(), dir)
 		},
 	}
 	cmd.Flags().StringVar(&l.dir, "dir", ".", "the server's directory")
@@ -69,9 +66,9 @@ type clientRow struct {
 
 func clientsCommand() *cobra.Command {
 	l := new(listing)
-	return l.command("clients", "List the clients that the registry holds", func(ctx context.Context, w io.Writer, reg storage.Registry) error {
+	return l.command("clients", "List the clients that the registry holds", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
 		return l.print(w, []string{"ID", "NAME", "KEY", "LAST SEEN"}, func(line func(any, ...string) error) error {
-			return reg.Clients(ctx, func(c storage.Client) error {
+			return dir.Clients(ctx, func(c server.Client) error {
 				row := clientRow{ID: c.ID.String(), Name: c.Name, Key: c.PublicKey != nil}
 				seen := "-"
 				if !c.LastSeen.IsZero() {
@@ -103,9 +100,9 @@ type fileRow struct {
 
 func filesCommand() *cobra.Command {
 	l := new(listing)
-	return l.command("files", "List the files that the registry holds", func(ctx context.Context, w io.Writer, reg storage.Registry) error {
+	return l.command("files", "List the files that the registry holds", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
 		return l.print(w, []string{"PATH", "SIZE", "CKSUM", "VERIFIED", "MISSING", "RECEIVED"}, func(line func(any, ...string) error) error {
-			return reg.Files(ctx, func(f storage.File) error {
+			return dir.Files(ctx, func(f server.File) error {
 				row := rowOf(f)
 				return line(row, shown(row.Path), strconv.FormatInt(row.Size, 10), strconv.FormatUint(uint64(row.Cksum), 10),
 					yes(row.Verified), yes(row.Missing), row.Received.Local().Format(time.DateTime))
@@ -114,7 +111,7 @@ func filesCommand() *cobra.Command {
 	})
 }
 
-func rowOf(f storage.File) fileRow {
+func rowOf(f server.File) fileRow {
 	return fileRow{
 		Client: f.ID.String(), FileName: f.FileName, Path: f.PathName(),
 		Verified: f.Verified, Missing: f.Missing, Size: f.Size, Cksum: f.Cksum, Received: f.Received,
@@ -129,19 +126,14 @@ type verifyRow struct {
 
 func verifyCommand() *cobra.Command {
 	l := new(listing)
-	cmd := l.command("verify", "Read every stored file again and compare it with the checksum of its upload", func(ctx context.Context, w io.Writer, reg storage.Registry) error {
-		store, err := files.OpenReadOnly(l.dir)
-		if err != nil {
-			return err
-		}
-		defer store.Close()
+	cmd := l.command("verify", "Read every stored file again and compare it with the checksum of its upload", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
 		var good, bad int
 		var bytes int64
 		began := time.Now()
 		encode := json.NewEncoder(w)
 		ctx, stop := context.WithCancelCause(ctx)
 		defer stop(nil)
-		err = audit.Verify(ctx, reg, store, func(f storage.File, err error) {
+		err := dir.Verify(ctx, func(f server.File, err error) {
 			row := verifyRow{fileRow: rowOf(f), OK: err == nil}
 			if err == nil {
 				good++

@@ -12,8 +12,8 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/term"
 
-	"sealift/internal/daemon"
 	"sealift/internal/logqueue"
+	"sealift/server"
 )
 
 // newLog makes the log of a server, which goes to standard error. Whatever
@@ -52,7 +52,7 @@ func newLog(level, format string) (*zap.Logger, error) {
 func complain(err error) {
 	out := logqueue.New(os.Stderr, logqueue.DefaultBytes, func(int) []byte { return nil })
 	fmt.Fprintf(out, "Fatal error: %v\n", err)
-	if hint := daemon.Hint(err); hint != "" {
+	if hint := server.Hint(err); hint != "" {
 		fmt.Fprintln(out, "Hint:", hint)
 	}
 	_ = out.Sync()

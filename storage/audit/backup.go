@@ -105,7 +105,7 @@ func (b *backup) copyFile(ctx context.Context, f *storage.File) (fault, err erro
 		return err, nil
 	}
 	if fault := compare(f, g.Size, g.Cksum); fault != nil {
-		return fault, b.toFiles.Discard(ctx, g.Incoming)
+		return fault, b.toFiles.Discard(ctx, g.Uploaded())
 	}
 	return nil, b.toFiles.Commit(ctx, &g)
 }

@@ -49,7 +49,7 @@ func isMissing(ctx context.Context, files storage.Files, f *storage.File) (bool,
 	if !f.Verified || f.Missing {
 		return f.Verified, nil
 	}
-	_, err := files.Size(ctx, "", f.ID, f.Path)
+	_, err := files.Size(ctx, f.Stored())
 	if errors.Is(err, storage.ErrNotStored) {
 		return true, nil
 	}

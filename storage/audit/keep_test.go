@@ -27,8 +27,8 @@ type between struct {
 	onOpen func(path string)
 }
 
-func (b *between) Size(ctx context.Context, key string, id codec.ClientID, path string) (int64, error) {
-	size, err := b.Files.Size(ctx, key, id, path)
+func (b *between) Size(ctx context.Context, ref storage.Ref) (int64, error) {
+	size, err := b.Files.Size(ctx, ref)
 	if hook := b.size; hook != nil {
 		b.size = nil
 		hook()
@@ -36,11 +36,11 @@ func (b *between) Size(ctx context.Context, key string, id codec.ClientID, path 
 	return size, err
 }
 
-func (b *between) Open(ctx context.Context, key string, id codec.ClientID, path string) (io.ReadCloser, error) {
+func (b *between) Open(ctx context.Context, ref storage.Ref) (io.ReadCloser, error) {
 	if b.onOpen != nil {
-		b.onOpen(path)
+		b.onOpen(ref.(storage.Stored).Path)
 	}
-	return b.Files.Open(ctx, key, id, path)
+	return b.Files.Open(ctx, ref)
 }
 
 // A file that is missing when it is looked at, and that a client sends again
@@ -149,9 +149,9 @@ func (c *crashing) step() {
 	}
 }
 
-func (c *crashing) Create(ctx context.Context, id codec.ClientID, path string, size int64) (storage.Incoming, error) {
+func (c *crashing) Create(ctx context.Context, place storage.Place, size storage.Announced) (storage.Incoming, error) {
 	c.step()
-	return c.Files.Create(ctx, id, path, size)
+	return c.Files.Create(ctx, place, size)
 }
 
 func (c *crashing) Commit(ctx context.Context, f *storage.File) error {

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"sealift/codec"
 	"sealift/storage"
 	"sealift/storage/audit"
 	"sealift/storage/files"
@@ -139,7 +138,7 @@ func TestRecoverWithoutRoomForWhatComesBack(t *testing.T) {
 // full is a store on a full disk.
 type full struct{ *files.Store }
 
-func (*full) Create(context.Context, codec.ClientID, string, int64) (storage.Incoming, error) {
+func (*full) Create(context.Context, storage.Place, storage.Announced) (storage.Incoming, error) {
 	return nil, storage.ErrFull
 }
 

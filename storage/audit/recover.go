@@ -141,7 +141,7 @@ func (r *recovery) survey(ctx context.Context) (waiting, odd []storage.File, err
 			return nil
 		}
 		verified++
-		size, err := r.files.Size(ctx, "", f.ID, f.Path)
+		size, err := r.files.Size(ctx, f.Stored())
 		if errors.Is(err, storage.ErrNotStored) {
 			missing++
 		}
@@ -164,14 +164,14 @@ func (r *recovery) survey(ctx context.Context) (waiting, odd []storage.File, err
 
 // settle decides about an unverified file.
 func (r *recovery) settle(ctx context.Context, f *storage.File) {
-	_, err := r.files.Size(ctx, f.Incoming, f.ID, f.Path)
+	_, err := r.files.Size(ctx, f.Uploaded())
 	if errors.Is(err, storage.ErrNotStored) {
 		r.settleMoved(ctx, f)
 		return
 	}
 	expired := r.o.expired(f)
 	if err == nil && !expired {
-		err = r.check(ctx, f, f.Incoming)
+		err = r.check(ctx, f, f.Uploaded())
 	}
 	switch {
 	case errors.Is(err, ErrSize) || errors.Is(err, ErrCksum):
@@ -188,7 +188,7 @@ func (r *recovery) settle(ctx context.Context, f *storage.File) {
 // settleMoved decides about an unverified file whose incoming file is gone: it
 // is in its place already, or lost.
 func (r *recovery) settleMoved(ctx context.Context, f *storage.File) {
-	err := r.check(ctx, f, "")
+	err := r.check(ctx, f, f.Stored())
 	if err == nil {
 		// The directory may not have been flushed.
 		err = r.files.Commit(ctx, f)
@@ -217,7 +217,7 @@ func (r *recovery) settleVerified(ctx context.Context, f *storage.File) error {
 		return err
 	}
 	f = get.Verified
-	switch size, err := r.files.Size(ctx, "", f.ID, f.Path); {
+	switch size, err := r.files.Size(ctx, f.Stored()); {
 	case (errors.Is(err, storage.ErrNotStored) || err == nil) && r.isIncoming(ctx, f):
 		r.moveAgain(ctx, f)
 	case errors.Is(err, storage.ErrNotStored):
@@ -235,7 +235,7 @@ func (r *recovery) settleVerified(ctx context.Context, f *storage.File) error {
 // isIncoming reports whether the content of the verified file f is still, or again,
 // an incoming file: a power cut undid its rename, which could not be synced.
 func (r *recovery) isIncoming(ctx context.Context, f *storage.File) bool {
-	return f.Incoming != "" && r.check(ctx, f, f.Incoming) == nil
+	return r.check(ctx, f, f.Uploaded()) == nil
 }
 
 // moveAgain puts such a file into its place.
@@ -263,7 +263,7 @@ func (r *recovery) takeBack(ctx context.Context, f *storage.File) {
 			err = r.files.Commit(ctx, &again)
 		}
 		if err != nil {
-			err = errors.Join(err, r.files.Discard(ctx, again.Incoming))
+			err = errors.Join(err, r.files.Discard(ctx, again.Uploaded()))
 		}
 	}
 	switch {
@@ -353,7 +353,7 @@ func (r *recovery) flush(ctx context.Context) error {
 			if r.o.Dropped != nil {
 				r.o.Dropped(&r.about[i].File, drop.Marked)
 			}
-			if err := r.files.Discard(ctx, drop.Incoming); err != nil {
+			if err := r.files.Discard(ctx, r.about[i].File.Uploaded()); err != nil {
 				return err
 			}
 		}
@@ -365,14 +365,14 @@ func (r *recovery) flush(ctx context.Context) error {
 
 // removeOrphans removes the incoming files that no row names.
 func (r *recovery) removeOrphans(ctx context.Context, named map[string]struct{}) error {
-	return r.files.EachIncoming(ctx, func(key string) error {
-		if _, ok := named[key]; ok {
+	return r.files.EachIncoming(ctx, func(up storage.Uploaded) error {
+		if _, ok := named[up.Key]; ok {
 			return nil
 		}
-		if err := r.files.Discard(ctx, key); err != nil {
+		if err := r.files.Discard(ctx, up); err != nil {
 			return err
 		}
-		r.found(Finding{Event: Orphan, File: storage.File{Incoming: key}})
+		r.found(Finding{Event: Orphan, File: storage.File{ID: up.ID, Path: up.Path, Incoming: up.Key}})
 		return nil
 	})
 }

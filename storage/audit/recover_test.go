@@ -66,14 +66,14 @@ func (w *world) apply(op storage.Operation) {
 
 func (w *world) receive(content string) (key string) {
 	w.t.Helper()
-	in, err := w.Create(w.t.Context(), alice, "new", int64(len(content)))
+	in, err := w.Create(w.t.Context(), storage.Place{ID: alice, Path: "new"}, storage.Announce(int64(len(content))))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if _, err := io.WriteString(in, content); err != nil {
+	if _, err := in.Write(w.t.Context(), []byte(content)); err != nil {
 		w.t.Fatal(err)
 	}
-	if err := in.Close(); err != nil {
+	if err := in.Close(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
 	return in.Key()
@@ -161,7 +161,7 @@ func (w *world) wantFile(path, verified, unverified string) {
 	if err := w.reg.Apply(w.t.Context(), []storage.Operation{get}); err != nil {
 		w.t.Fatal(err)
 	}
-	check := func(what string, f *storage.File, key, want string) {
+	check := func(what string, f *storage.File, ref func(*storage.File) storage.Ref, want string) {
 		w.t.Helper()
 		if (f != nil) != (want != "") {
 			w.t.Errorf("%s row %+v, want one: %t", what, f, want != "")
@@ -172,7 +172,7 @@ func (w *world) wantFile(path, verified, unverified string) {
 		if f.Size != int64(len(want)) || f.Cksum != cksum.Checksum([]byte(want)) {
 			w.t.Errorf("%s row is not about %q: %+v", what, want, f)
 		}
-		r, err := w.Open(w.t.Context(), key, alice, path)
+		r, err := w.Open(w.t.Context(), ref(f))
 		if err != nil {
 			w.t.Errorf("%s file: %v", what, err)
 			return
@@ -182,18 +182,14 @@ func (w *world) wantFile(path, verified, unverified string) {
 			w.t.Errorf("%s file: %q, %v, want %q", what, got, err, want)
 		}
 	}
-	check("verified", get.Verified, "", verified)
-	key := ""
-	if get.Unverified != nil {
-		key = get.Unverified.Incoming
-	}
-	check("unverified", get.Unverified, key, unverified)
+	check("verified", get.Verified, func(f *storage.File) storage.Ref { return f.Stored() }, verified)
+	check("unverified", get.Unverified, func(f *storage.File) storage.Ref { return f.Uploaded() }, unverified)
 }
 
 func (w *world) wantIncoming(n int) {
 	w.t.Helper()
 	got := 0
-	if err := w.EachIncoming(w.t.Context(), func(string) error { got++; return nil }); err != nil {
+	if err := w.EachIncoming(w.t.Context(), func(storage.Uploaded) error { got++; return nil }); err != nil {
 		w.t.Fatal(err)
 	}
 	if got != n {
@@ -426,7 +422,7 @@ func TestExpire(t *testing.T) {
 	marked := map[string]bool{}
 	o.Dropped = func(f *storage.File, m bool) {
 		marked[f.Path] = m
-		if _, err := w.Size(t.Context(), f.Incoming, f.ID, f.Path); err != nil {
+		if _, err := w.Size(t.Context(), f.Uploaded()); err != nil {
 			t.Errorf("told of %s when its content was gone already: %v", f.Path, err)
 		}
 	}
@@ -582,10 +578,10 @@ type replaceWhileOpen struct {
 	done bool
 }
 
-func (r *replaceWhileOpen) Open(ctx context.Context, key string, id codec.ClientID, path string) (io.ReadCloser, error) {
+func (r *replaceWhileOpen) Open(ctx context.Context, ref storage.Ref) (io.ReadCloser, error) {
 	if !r.done {
 		r.done = true
-		r.store(path, newContent)
+		r.store(ref.(storage.Stored).Path, newContent)
 	}
-	return r.world.Open(ctx, key, id, path)
+	return r.world.Open(ctx, ref)
 }

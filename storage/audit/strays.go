@@ -91,7 +91,7 @@ func isStray(ctx context.Context, files storage.Files, get *storage.GetFile) (bo
 	if get.Verified == nil || get.Verified.Missing {
 		return true, nil
 	}
-	size, err := files.Size(ctx, "", get.ID, get.Path)
+	size, err := files.Size(ctx, get.Verified.Stored())
 	switch {
 	case errors.Is(err, storage.ErrNotStored) || errors.Is(err, storage.ErrObstructed) || errors.Is(err, storage.ErrPath):
 		return false, nil
@@ -125,11 +125,11 @@ func (c *checker) takeStray(ctx context.Context, reg storage.Registry, f *storag
 	}
 	*f = copied
 	if err := applyOne(ctx, reg, &storage.PutFile{File: *f}); err != nil {
-		return errors.Join(err, c.files.Discard(ctx, f.Incoming))
+		return errors.Join(err, c.files.Discard(ctx, f.Uploaded()))
 	}
 	if err := c.files.Commit(ctx, f); err != nil {
 		drop := &storage.DropFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}
-		return errors.Join(err, applyOne(ctx, reg, drop), c.files.Discard(ctx, f.Incoming))
+		return errors.Join(err, applyOne(ctx, reg, drop), c.files.Discard(ctx, f.Uploaded()))
 	}
 	return applyOne(ctx, reg, &storage.VerifyFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming})
 }
@@ -166,7 +166,7 @@ func (c *checker) mayTake(ctx context.Context, reg storage.Registry, f *storage.
 
 // sum sets Size and Cksum of f to what is stored.
 func (c *checker) sum(ctx context.Context, f *storage.File) error {
-	r, err := c.files.Open(ctx, "", f.ID, f.Path)
+	r, err := c.files.Open(ctx, f.Stored())
 	if err != nil {
 		return err
 	}

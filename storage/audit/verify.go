@@ -40,9 +40,9 @@ import (
 type Files interface {
 	storage.Files
 
-	// EachIncoming calls yield with the key of each incoming file. yield may
-	// discard files.
-	EachIncoming(ctx context.Context, yield func(key string) error) error
+	// EachIncoming calls yield with each incoming file. yield may discard files. A
+	// store that does not know which place a file is meant for says none.
+	EachIncoming(ctx context.Context, yield func(storage.Uploaded) error) error
 
 	// EachStored calls yield with each file in a client's folder.
 	EachStored(ctx context.Context, yield func(id codec.ClientID, path string) error) error
@@ -132,10 +132,10 @@ func newChecker(files storage.Files) *checker {
 	return &checker{files: files, buf: make([]byte, copySize)}
 }
 
-// check reads the file that is named as for Files.Open and compares it with f.
-// The error wraps ErrMissing, ErrSize or ErrCksum, or else is one of reading.
-func (c *checker) check(ctx context.Context, f *storage.File, key string) error {
-	r, err := c.files.Open(ctx, key, f.ID, f.Path)
+// check reads the content that ref names and compares it with f. The error wraps
+// ErrMissing, ErrSize or ErrCksum, or else is one of reading.
+func (c *checker) check(ctx context.Context, f *storage.File, ref storage.Ref) error {
+	r, err := c.files.Open(ctx, ref)
 	if errors.Is(err, storage.ErrNotStored) {
 		return ErrMissing
 	}
@@ -189,7 +189,7 @@ func (c *checker) copy(ctx context.Context, w io.Writer, r io.Reader, want int64
 // that, and the size and checksum that it has. After an error nothing is left.
 func (c *checker) writeAnew(ctx context.Context, to storage.Files, f *storage.File, want int64) (storage.File, error) {
 	g := *f
-	r, err := c.files.Open(ctx, "", f.ID, f.Path)
+	r, err := c.files.Open(ctx, f.Stored())
 	if errors.Is(err, storage.ErrNotStored) {
 		return g, ErrMissing
 	}
@@ -197,20 +197,28 @@ func (c *checker) writeAnew(ctx context.Context, to storage.Files, f *storage.Fi
 		return g, err
 	}
 	defer r.Close()
-	in, err := to.Create(ctx, f.ID, f.Path, f.Size)
+	in, err := to.Create(ctx, f.Place(), storage.Announce(f.Size))
 	if err != nil {
 		return g, &writeError{fmt.Errorf("%s: %w", f.PathName(), err)}
 	}
 	g.Incoming = in.Key()
-	g.Size, g.Cksum, err = c.copy(ctx, in, r, want)
-	if e := in.Close(); e != nil {
+	g.Size, g.Cksum, err = c.copy(ctx, writer{ctx, in}, r, want)
+	if e := in.Close(ctx); e != nil {
 		err = errors.Join(err, &writeError{e})
 	}
 	if err != nil {
-		err = errors.Join(err, to.Discard(context.WithoutCancel(ctx), g.Incoming))
+		err = errors.Join(err, to.Discard(context.WithoutCancel(ctx), g.Uploaded()))
 	}
 	return g, err
 }
+
+// writer writes to an Incoming.
+type writer struct {
+	ctx context.Context
+	in  storage.Incoming
+}
+
+func (w writer) Write(p []byte) (int, error) { return w.in.Write(w.ctx, p) }
 
 // writeError is what went wrong with a copy, not with what is copied.
 type writeError struct{ error }
@@ -261,7 +269,7 @@ func Verify(ctx context.Context, reg storage.Registry, files storage.Files, prog
 
 // checkStored is check for the verified file f, which may be marked as missing.
 func (c *checker) checkStored(ctx context.Context, f *storage.File) error {
-	err := c.check(ctx, f, "")
+	err := c.check(ctx, f, f.Stored())
 	if err == nil && f.Missing {
 		err = fmt.Errorf("%w on record; it is there now, and the next start of the server takes it back", ErrMissing)
 	}

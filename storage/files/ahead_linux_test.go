@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+
+	"sealift/storage"
 )
 
 // ahead returns a store, and what it asks of the disk from now on: each write,
@@ -33,43 +35,43 @@ func noFault(Op) error { return nil }
 func TestBlocksAheadOfContent(t *testing.T) {
 	const piece = 128 << 10
 	for _, tt := range []struct {
-		hint   int64
+		size   storage.Announced
 		fail   func(Op) error
 		pieces int
 		want   []string
 	}{
-		{1 << 20, noFault, 8, []string{
+		{storage.Announce(1 << 20), noFault, 8, []string{
 			"write 128K",
 			"reserve 384K", "write 0K", // 128 to 512
 			"write 0K", "write 0K",
 			"reserve 512K", "write 0K", // 512 to 1024, and not to 1280
 			"write 0K", "write 0K", "write 0K",
 		}},
-		{2 * piece, noFault, 2, []string{"write 128K", "write 128K"}}, // nothing comes after the second
-		{-1, noFault, 3, []string{"write 128K", "write 128K", "write 128K"}},
-		{1 << 20, func(op Op) error {
+		{storage.Announce(2 * piece), noFault, 2, []string{"write 128K", "write 128K"}}, // nothing comes after the second
+		{storage.Announced{}, noFault, 3, []string{"write 128K", "write 128K", "write 128K"}},
+		{storage.Announce(1 << 20), func(op Op) error {
 			if op == Reserve {
 				return errors.ErrUnsupported
 			}
 			return nil
 		}, 4, []string{"write 128K", "reserve 384K", "write 128K", "write 128K", "write 128K"}},
-		{3*piece + 1, noFault, 4, []string{"write 128K", "reserve 256K", "write 0K", "write 0K", "write 127K"}},
+		{storage.Announce(3*piece + 1), noFault, 4, []string{"write 128K", "reserve 256K", "write 0K", "write 0K", "write 127K"}},
 	} {
 		s, steps := ahead(t, Options{}, tt.fail)
-		in, err := s.Create(t.Context(), alice, "new", tt.hint)
+		in, err := s.Create(t.Context(), placeOf("new"), tt.size)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for range tt.pieces {
-			if _, err := in.Write(make([]byte, piece)); err != nil {
+			if _, err := in.Write(t.Context(), make([]byte, piece)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := in.Close(); err != nil {
+		if err := in.Close(t.Context()); err != nil {
 			t.Error(err)
 		}
 		if !slices.Equal(*steps, tt.want) {
-			t.Errorf("hint %d: %q, want %q", tt.hint, *steps, tt.want)
+			t.Errorf("size %v: %q, want %q", tt.size, *steps, tt.want)
 		}
 	}
 }
@@ -78,14 +80,14 @@ func TestBlocksAheadOfContent(t *testing.T) {
 // written.
 func TestMostBlocksAhead(t *testing.T) {
 	s, steps := ahead(t, Options{}, noFault)
-	f, err := s.Create(t.Context(), alice, "new", 4<<30)
+	f, err := s.Create(t.Context(), placeOf("new"), storage.Announce(4<<30))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer f.Close(t.Context())
 	in := f.(*incoming)
 	in.size = 1 << 30
-	if _, err := in.Write(make([]byte, 1<<20)); err != nil {
+	if _, err := in.Write(t.Context(), make([]byte, 1<<20)); err != nil {
 		t.Fatal(err)
 	}
 	if want := []string{"reserve 66560K", "write 0K"}; !slices.Equal(*steps, want) {
@@ -99,16 +101,16 @@ func TestContentIsFlushedOnTheWay(t *testing.T) {
 	const piece = 2 << 20
 	for _, fsync := range []bool{true, false} {
 		s, steps := ahead(t, Options{Fsync: fsync}, noFault)
-		in, err := s.Create(t.Context(), alice, "new", -1)
+		in, err := s.Create(t.Context(), placeOf("new"), storage.Announced{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for range 9 {
-			if _, err := in.Write(make([]byte, piece)); err != nil {
+			if _, err := in.Write(t.Context(), make([]byte, piece)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := in.Close(); err != nil {
+		if err := in.Close(t.Context()); err != nil {
 			t.Error(err)
 		}
 		var want []string

@@ -33,7 +33,7 @@ func (s *Store) Commit(ctx context.Context, f *storage.File) error {
 		return storage.ErrNotStored
 	}
 	defer s.locks.lock(f.ID.String() + "/" + f.Path)()
-	if err := s.atHome(); err != nil {
+	if err := s.incomingHome.check(); err != nil {
 		return err
 	}
 	err := s.move(f, !s.fsync)
@@ -52,19 +52,27 @@ var errGone = errors.New("the incoming file is gone")
 // move moves an incoming file to its place. synced says that its content is durable
 // already. errGone if there is none.
 func (s *Store) move(f *storage.File, synced bool) error {
+	from, err := s.inIncoming(inFolder(f.Incoming))
+	if errors.Is(err, fs.ErrNotExist) {
+		return errGone
+	}
+	if err != nil {
+		return err
+	}
+	defer from.dir.close()
 	for range maxTries {
-		info, err := s.complete(f)
+		found, err := complete(from, f)
 		if err != nil {
 			return err
 		}
-		at, err := s.enterAll(f.ID, f.Path, true)
+		at, err := s.enterAll(f.Place(), true)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		moved, err := s.moveInto(at, f, info, &synced)
+		moved, err := s.moveInto(at, from, f, found, &synced)
 		if moved {
 			at.close()
 			return err
@@ -77,10 +85,10 @@ func (s *Store) move(f *storage.File, synced bool) error {
 	return errFolderGoes
 }
 
-// moveInto moves an incoming file, which info describes, into at. If it was not moved and there is no
+// moveInto moves an incoming file, which found describes, into at. If it was not moved and there is no
 // error, the folder went, and the caller tries again. It sets synced once the
 // content is durable.
-func (s *Store) moveInto(at *target, f *storage.File, info fs.FileInfo, synced *bool) (moved bool, err error) {
+func (s *Store) moveInto(at *target, from location, f *storage.File, found entry, synced *bool) (moved bool, err error) {
 	if err := at.check(); err != nil && !errors.Is(err, storage.ErrNotStored) {
 		return false, err
 	}
@@ -90,12 +98,12 @@ func (s *Store) moveInto(at *target, f *storage.File, info fs.FileInfo, synced *
 		}
 		*synced = true
 	}
-	err = s.rename(incomingFolder+"/"+inFolder(f.Incoming), at.folder+"/"+at.name)
+	err = s.rename(from, at.location)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if isElsewhere(err) {
-		if why := s.mayHold(f.ID, f.Path); why != nil {
+		if why := s.mayHold(f.Place()); why != nil {
 			return false, why
 		}
 		return false, fmt.Errorf("%w: %w", ErrObstructed, err)
@@ -103,13 +111,15 @@ func (s *Store) moveInto(at *target, f *storage.File, info fs.FileInfo, synced *
 	if err != nil {
 		return false, err
 	}
-	// The rename went by the path. If that leads elsewhere by now, the file may
-	// be where no sync of at.dir makes it durable, nor was that of the folders above.
-	if there := at.check(); there != nil || !os.SameFile(at.info, info) {
+	// Somebody may have moved one of the folders meanwhile, and the file went with it.
+	if there, err := s.top.look(at.path()); err != nil || !there.same(found) {
 		for whole := at.folder; whole != "."; whole = path.Dir(whole) {
 			s.forgetFolder(whole)
 		}
-		return true, errGone
+		if err := s.rename(at.location, from); err != nil {
+			return true, errors.Join(errGone, err)
+		}
+		return false, nil
 	}
 	if !s.fsync {
 		return true, nil
@@ -122,19 +132,19 @@ func (s *Store) moveInto(at *target, f *storage.File, info fs.FileInfo, synced *
 
 // complete looks at an incoming file: errGone if there is none, ErrNotStored if it
 // is not what f says.
-func (s *Store) complete(f *storage.File) (fs.FileInfo, error) {
-	info, err := s.incoming.Lstat(inFolder(f.Incoming))
+func complete(from location, f *storage.File) (entry, error) {
+	found, err := from.dir.look(from.name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, errGone
+		return entry{}, errGone
 	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%w: the incoming file is a %s", storage.ErrNotStored, kind(info.Mode()))
-	case info.Size() != f.Size:
-		return nil, fmt.Errorf("%w: the incoming file has %d bytes instead of %d", storage.ErrNotStored, info.Size(), f.Size)
+		return entry{}, err
+	case !found.mode.IsRegular():
+		return entry{}, fmt.Errorf("%w: the incoming file is a %s", storage.ErrNotStored, kind(found.mode))
+	case found.size != f.Size:
+		return entry{}, fmt.Errorf("%w: the incoming file has %d bytes instead of %d", storage.ErrNotStored, found.size, f.Size)
 	}
-	return info, nil
+	return found, nil
 }
 
 // syncIncoming makes the content of an incoming file durable, through the
@@ -169,7 +179,7 @@ func (s *Store) syncIncoming(key string) error {
 // The sync of the folder may have failed, and only an entry that is made anew is
 // certain to be written by the next one. So the file is moved back first.
 func (s *Store) commitAgain(ctx context.Context, f *storage.File) error {
-	at, err := s.find(f.ID, f.Path)
+	at, err := s.find(f.Place())
 	if errors.Is(err, ErrObstructed) {
 		return fmt.Errorf("%w: %w", storage.ErrNotStored, err)
 	}
@@ -177,8 +187,8 @@ func (s *Store) commitAgain(ctx context.Context, f *storage.File) error {
 		return err
 	}
 	defer at.close()
-	if at.info.Size() != f.Size {
-		return fmt.Errorf("%w: in its place are %d bytes instead of %d", storage.ErrNotStored, at.info.Size(), f.Size)
+	if at.found.size != f.Size {
+		return fmt.Errorf("%w: in its place are %d bytes instead of %d", storage.ErrNotStored, at.found.size, f.Size)
 	}
 	if err := s.verify(ctx, at, f); err != nil || !s.fsync {
 		return err
@@ -187,7 +197,13 @@ func (s *Store) commitAgain(ctx context.Context, f *storage.File) error {
 	if err := s.makeIncomingFolder(name); err != nil {
 		return err
 	}
-	if err := s.rename(at.folder+"/"+at.name, incomingFolder+"/"+name); err != nil {
+	back, err := s.inIncoming(name)
+	if err != nil {
+		return err
+	}
+	err = s.rename(at.location, back)
+	back.dir.close()
+	if err != nil {
 		return notStored(err)
 	}
 	if err = s.move(f, true); errors.Is(err, errGone) {
@@ -198,7 +214,7 @@ func (s *Store) commitAgain(ctx context.Context, f *storage.File) error {
 
 // verify makes the content in a place durable and compares it with f.
 func (s *Store) verify(ctx context.Context, at *target, f *storage.File) error {
-	r, err := at.dir.OpenFile(at.name, os.O_RDWR, 0)
+	r, err := at.dir.open(at.name, os.O_RDWR, 0)
 	if err != nil {
 		return notStored(err)
 	}

@@ -19,9 +19,9 @@ const reserveFrom = 256 << 10
 // each file takes the place of one before, that would cost nine tenths of the
 // server's speed. Other file systems do not know the flag, nor need it: that it
 // cannot be set is no error. Any goroutine may call it.
-func SpreadFolders(dir *os.Root) {
+func SpreadFolders(dir string) {
 	const topDir = 0x20000 // FS_TOPDIR_FL, see chattr(1) on +T
-	f, err := dir.Open(".")
+	f, err := os.Open(dir)
 	if err != nil {
 		return
 	}
@@ -75,7 +75,7 @@ func dropCache(f *os.File) {
 func (s *Store) lookAt(path string) (standing, error) {
 	var st unix.Statx_t
 	for {
-		err := unix.Statx(int(s.here.Fd()), path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, &st)
+		err := unix.Statx(s.top.fd, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, &st)
 		switch {
 		case err == unix.EINTR:
 			continue

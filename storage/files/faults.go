@@ -1,7 +1,5 @@
 package files
 
-import "os"
-
 // Op is a kind of step that a Store takes on the disk.
 type Op string
 
@@ -71,11 +69,11 @@ func (s *Store) below(path string) string {
 	return folder + "/" + path
 }
 
-func (s *Store) rename(from, to string) error {
-	return s.step(Rename, s.below(from), s.below(to), func() error { return s.root.Rename(from, to) })
+func (s *Store) rename(from, to location) error {
+	return s.step(Rename, s.below(from.path()), s.below(to.path()), func() error { return rename(s.root, from, to) })
 }
 
 // syncFolder makes the entries of dir durable, the folder at path below files/.
-func (s *Store) syncFolder(dir *os.Root, path string) error {
+func (s *Store) syncFolder(dir *directory, path string) error {
 	return s.step(SyncFolder, s.below(path), "", func() error { return syncDir(dir) })
 }

@@ -415,7 +415,7 @@ func TestCommitsBesideRemovals(t *testing.T) {
 				if err := s.Commit(ctx, f); err != nil && !errors.Is(err, errFolderGoes) {
 					t.Errorf("Commit: %v", err)
 				} else if err == nil {
-					if got, err := read(s, "", alice, f.Path); got != data {
+					if got, err := read(s, f.Stored()); got != data {
 						t.Errorf("%q, %v, want %q", got, err, data)
 					}
 				}

@@ -5,9 +5,9 @@
 //	files/<client id, 32 hex digits>/<path>
 //	files/.lock                       held while a Store is open
 //
-// Every access goes through an os.Root, so that nothing under files/ leads out
-// of it, and symbolic links that somebody planted below a client's folder are
-// refused, also those that lead to another client's.
+// Folders are entered one element of a path at a time and through no symbolic
+// link. So nothing under files/ leads out of it, and links that somebody planted
+// below a client's folder are refused, also those that lead to another client's.
 package files
 
 import (
@@ -24,7 +24,6 @@ import (
 	"strings"
 	"sync"
 
-	"sealift/codec"
 	"sealift/storage"
 )
 
@@ -93,9 +92,9 @@ type Store struct {
 	fsync    bool
 	faults   *Faults // nil but in tests
 	lock     *os.File
-	root     *os.Root // files/
-	here     *os.File // the same; nil in a Store for reading
-	incoming *os.Root // files/.incoming/; nil in a Store for reading
+	root     *os.Root   // files/; nil in a Store for reading
+	top      *directory // the same
+	incoming *directory // files/.incoming/; nil in a Store for reading
 	slots    chan struct{}
 	kept     kept
 	locks    locks  // of places and folders
@@ -156,11 +155,11 @@ func Open(dir string, o Options) (*Store, error) {
 // which is possible beside a running server. Everything else fails. The error
 // wraps fs.ErrNotExist if there is no such directory.
 func OpenReadOnly(dir string) (*Store, error) {
-	root, err := os.OpenRoot(filepath.Join(dir, folder))
+	top, err := openDirectory(filepath.Join(dir, folder))
 	if err != nil {
 		return nil, err
 	}
-	return &Store{root: root}, nil
+	return &Store{top: top}, nil
 }
 
 // errReadOnly is what a Store for reading answers to everything that would
@@ -171,6 +170,9 @@ var errReadOnly = errors.New("the store is open for reading only")
 // did not exist before.
 func (s *Store) setUp(dir string, made bool, o Options) error {
 	var err error
+	if s.top, err = openDirectory(filepath.Join(dir, folder)); err != nil {
+		return err
+	}
 	if s.lock, err = s.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, privateFile); err != nil {
 		return err
 	}
@@ -183,11 +185,11 @@ func (s *Store) setUp(dir string, made bool, o Options) error {
 	} else if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if s.incoming, err = enter(s.root, incomingFolder); err != nil {
+	if s.incoming, err = s.top.enter(incomingFolder); err != nil {
 		return err
 	}
 	home := filepath.Join(dir, folder)
-	if s.rootHome, err = findHome(home, s.root); err != nil {
+	if s.rootHome, err = findHome(home, s.top); err != nil {
 		return err
 	}
 	if s.incomingHome, err = findHome(filepath.Join(home, incomingFolder), s.incoming); err != nil {
@@ -196,20 +198,20 @@ func (s *Store) setUp(dir string, made bool, o Options) error {
 	if err := s.survey(o); err != nil {
 		return err
 	}
-	SpreadFolders(s.incoming)
+	SpreadFolders(filepath.Join(dir, folder, incomingFolder))
 	if err := s.sweepScratch(); err != nil {
 		return err
 	}
 	if !s.fsync {
 		return nil
 	}
-	parent, err := os.OpenRoot(dir)
+	parent, err := openDirectory(dir)
 	if err != nil {
 		return err
 	}
-	defer parent.Close()
+	defer parent.close()
 	err = errors.Join(
-		s.syncFolder(s.root, ""),
+		s.syncFolder(s.top, ""),
 		s.step(SyncFolder, ".", "", func() error { return syncDir(parent) }),
 	)
 	if err == nil {
@@ -220,17 +222,13 @@ func (s *Store) setUp(dir string, made bool, o Options) error {
 		err = errors.Join(err, s.root.Remove(incomingFolder))
 	}
 	if made {
-		err = errors.Join(err, s.root.Remove(lockName), parent.Remove(folder))
+		err = errors.Join(err, s.root.Remove(lockName), parent.rmdir(folder))
 	}
 	return err
 }
 
 // survey finds out about the disk.
 func (s *Store) survey(o Options) error {
-	var err error
-	if s.here, err = s.root.Open("."); err != nil {
-		return err
-	}
 	home, err := s.lookAt(".")
 	if err != nil {
 		return err
@@ -259,12 +257,14 @@ func (s *Store) Close() error {
 		<-s.slots
 	}
 	if s.incoming != nil {
-		errs = append(errs, s.incoming.Close())
+		s.incoming.close()
 	}
-	if s.here != nil {
-		errs = append(errs, s.here.Close())
+	if s.top != nil {
+		s.top.close()
 	}
-	errs = append(errs, s.root.Close())
+	if s.root != nil {
+		errs = append(errs, s.root.Close())
+	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close()) // last: closing it releases the lock
 	}
@@ -273,7 +273,7 @@ func (s *Store) Close() error {
 
 // Create begins an incoming file. It implements storage.Files. The file comes
 // into being with its first Write, or with Close if there is none.
-func (s *Store) Create(ctx context.Context, id codec.ClientID, path string, size int64) (storage.Incoming, error) {
+func (s *Store) Create(ctx context.Context, place storage.Place, size storage.Announced) (storage.Incoming, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -283,12 +283,13 @@ func (s *Store) Create(ctx context.Context, id codec.ClientID, path string, size
 	if err := s.space.take(0, true); err != nil {
 		return nil, err
 	}
-	if err := s.mayHold(id, path); err != nil {
+	if err := s.mayHold(place); err != nil {
 		return nil, err
 	}
 	key := newKey()
-	in := &incoming{file: newFile(s, inFolder(key)), key: key, hint: size}
+	in := &incoming{file: newFile(s, inFolder(key)), key: key}
 	in.mode = s.fileMode
+	in.hint, _ = size.Size()
 	return in, nil
 }
 
@@ -307,13 +308,14 @@ func (s *Store) Scratch(ctx context.Context) (storage.Scratch, error) {
 }
 
 // Discard implements storage.Files.
-func (s *Store) Discard(ctx context.Context, key string) error {
+func (s *Store) Discard(ctx context.Context, up storage.Uploaded) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if s.incoming == nil {
 		return errReadOnly
 	}
+	key := up.Key
 	if !isKey(key) {
 		return nil
 	}
@@ -330,68 +332,74 @@ func (s *Store) Discard(ctx context.Context, key string) error {
 }
 
 // Open implements storage.Files.
-func (s *Store) Open(ctx context.Context, key string, id codec.ClientID, path string) (io.ReadCloser, error) {
+func (s *Store) Open(ctx context.Context, ref storage.Ref) (io.ReadCloser, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	f, err := s.open(key, id, path)
+	f, err := s.open(ref)
 	if err != nil {
 		return nil, err // not f: a nil *os.File is no nil ReadCloser
 	}
 	return f, nil
 }
 
-func (s *Store) open(key string, id codec.ClientID, path string) (*os.File, error) {
-	if key != "" {
-		if !isKey(key) || s.incoming == nil {
-			return nil, storage.ErrNotStored
-		}
-		f, err := s.incoming.Open(inFolder(key))
+func (s *Store) open(ref storage.Ref) (*os.File, error) {
+	switch ref := ref.(type) {
+	case storage.Uploaded:
+		return s.openIncoming(ref.Key)
+	case storage.Stored:
+		at, err := s.find(ref.Place)
 		if err != nil {
-			return nil, notStored(err)
+			return nil, err
 		}
-		if s.fsync {
-			// Whoever asks wants to know what a Commit would make durable.
-			dropCache(f)
-		}
-		return f, nil
+		defer at.close()
+		f, err := at.dir.open(at.name, os.O_RDONLY, 0)
+		return f, notStored(err)
 	}
-	at, err := s.find(id, path)
-	if err != nil {
-		return nil, err
-	}
-	defer at.close()
-	f, err := at.dir.Open(at.name)
-	return f, notStored(err)
+	return nil, storage.ErrNotStored
 }
 
-// Size returns how many bytes a stored file has, named as for Open. ErrNotStored
-// if there is none.
-func (s *Store) Size(ctx context.Context, key string, id codec.ClientID, path string) (int64, error) {
+func (s *Store) openIncoming(key string) (*os.File, error) {
+	if !isKey(key) || s.incoming == nil {
+		return nil, storage.ErrNotStored
+	}
+	f, err := s.openIn(inFolder(key), os.O_RDONLY, 0)
+	if err != nil {
+		return nil, notStored(err)
+	}
+	if s.fsync {
+		// Whoever asks wants to know what a Commit would make durable.
+		dropCache(f)
+	}
+	return f, nil
+}
+
+// Size implements storage.Files.
+func (s *Store) Size(ctx context.Context, ref storage.Ref) (int64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	if key != "" {
-		if !isKey(key) || s.incoming == nil {
+	switch ref := ref.(type) {
+	case storage.Uploaded:
+		if !isKey(ref.Key) || s.incoming == nil {
 			return 0, storage.ErrNotStored
 		}
-		info, err := s.incoming.Lstat(inFolder(key))
-		if err != nil {
-			return 0, notStored(err)
+		found, err := s.lookAtIncoming(ref.Key)
+		return found.size, notStored(err)
+	case storage.Stored:
+		if s.incoming != nil { // a 1604 may be given again by what Size says
+			if err := s.atHome(); err != nil {
+				return 0, err
+			}
 		}
-		return info.Size(), nil
-	}
-	if s.incoming != nil { // a 1604 may be given again by what Size says
-		if err := s.atHome(); err != nil {
+		at, err := s.find(ref.Place)
+		if err != nil {
 			return 0, err
 		}
+		defer at.close()
+		return at.found.size, nil
 	}
-	at, err := s.find(id, path)
-	if err != nil {
-		return 0, err
-	}
-	defer at.close()
-	return at.info.Size(), nil
+	return 0, storage.ErrNotStored
 }
 
 // notStored puts our error in the place of the system's.

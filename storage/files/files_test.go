@@ -37,17 +37,21 @@ func waiting(key, path, data string) *storage.File {
 	}
 }
 
+// placeOf is the place of alice's file at path, and storedAt names what is in it.
+func placeOf(path string) storage.Place   { return storage.Place{ID: alice, Path: path} }
+func storedAt(path string) storage.Stored { return storage.Stored{Place: placeOf(path)} }
+
 // receive makes an incoming file and returns its key.
 func receive(t testing.TB, s *Store, data string) string {
 	t.Helper()
-	in, err := s.Create(t.Context(), alice, "new", int64(len(data)))
+	in, err := s.Create(t.Context(), placeOf("new"), storage.Announce(int64(len(data))))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.WriteString(in, data); err != nil {
+	if _, err := in.Write(t.Context(), []byte(data)); err != nil {
 		t.Fatal(err)
 	}
-	if err := in.Close(); err != nil {
+	if err := in.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return in.Key()
@@ -79,7 +83,7 @@ func TestLayout(t *testing.T) {
 	if got, err := os.ReadFile(want); string(got) != "content" {
 		t.Errorf("stored file: %q, %v", got, err)
 	}
-	if size, err := s.Size(t.Context(), "", alice, "docs/a.txt"); size != 7 || err != nil {
+	if size, err := s.Size(t.Context(), storedAt("docs/a.txt")); size != 7 || err != nil {
 		t.Errorf("Size: %d, %v", size, err)
 	}
 }
@@ -130,7 +134,7 @@ func TestReadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	f, err := r.Open(t.Context(), "", alice, "a")
+	f, err := r.Open(t.Context(), storedAt("a"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,9 +142,9 @@ func TestReadOnly(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	_ = f.Close()
-	_, create := r.Create(t.Context(), alice, "new", 1)
+	_, create := r.Create(t.Context(), placeOf("new"), storage.Announce(1))
 	_, scratch := r.Scratch(t.Context())
-	for i, err := range []error{create, scratch, r.Commit(t.Context(), waiting(key, "b", "content")), r.Discard(t.Context(), key)} {
+	for i, err := range []error{create, scratch, r.Commit(t.Context(), waiting(key, "b", "content")), r.Discard(t.Context(), storage.Uploaded{Key: key})} {
 		if err == nil {
 			t.Errorf("change %d succeeded", i)
 		}
@@ -204,16 +208,16 @@ func TestPlantedSymlinks(t *testing.T) {
 			if err := plant(dir); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := s.Create(t.Context(), alice, "sub/f", 4); !errors.Is(err, ErrObstructed) {
+			if _, err := s.Create(t.Context(), placeOf("sub/f"), storage.Announce(4)); !errors.Is(err, ErrObstructed) {
 				t.Errorf("Create: %v, want ErrObstructed", err)
 			}
 			if err := s.Commit(t.Context(), waiting(key, "sub/f", "mine")); !errors.Is(err, ErrObstructed) {
 				t.Errorf("Commit: %v, want ErrObstructed", err)
 			}
-			if f, err := s.Open(t.Context(), "", alice, "sub/f"); !errors.Is(err, ErrObstructed) {
+			if f, err := s.Open(t.Context(), storedAt("sub/f")); !errors.Is(err, ErrObstructed) {
 				t.Errorf("Open: %v, %v, want ErrObstructed", f, err)
 			}
-			if _, err := s.Size(t.Context(), "", alice, "sub/f"); !errors.Is(err, ErrObstructed) {
+			if _, err := s.Size(t.Context(), storedAt("sub/f")); !errors.Is(err, ErrObstructed) {
 				t.Errorf("Size: %v, want ErrObstructed", err)
 			}
 			if has, err := s.Has(t.Context(), alice); strings.HasPrefix(name, "the client's folder") != errors.Is(err, ErrObstructed) {
@@ -233,7 +237,7 @@ func TestPlantedSymlinks(t *testing.T) {
 					t.Errorf("%s: %q, %v", v, got, err)
 				}
 			}
-			if _, err := s.Size(t.Context(), key, alice, ""); err != nil {
+			if _, err := s.Size(t.Context(), storage.Uploaded{Key: key}); err != nil {
 				t.Errorf("the incoming file is gone: %v", err)
 			}
 		})
@@ -266,7 +270,7 @@ func TestRemovedFolderComesBack(t *testing.T) {
 		if err := os.RemoveAll(filepath.Join(dir, "files", alice.String())); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Open(t.Context(), "", alice, "a/b/c"); !errors.Is(err, storage.ErrNotStored) {
+		if _, err := s.Open(t.Context(), storedAt("a/b/c")); !errors.Is(err, storage.ErrNotStored) {
 			t.Errorf("Open: %v, want ErrNotStored", err)
 		}
 	}
@@ -325,7 +329,7 @@ func leftIncoming(t testing.TB, dir string) []string {
 func wantIncoming(t testing.TB, s *Store, want ...string) {
 	t.Helper()
 	var got []string
-	if err := s.EachIncoming(t.Context(), func(key string) error { got = append(got, key); return nil }); err != nil {
+	if err := s.EachIncoming(t.Context(), func(up storage.Uploaded) error { got = append(got, up.Key); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	slices.Sort(got)
@@ -374,23 +378,23 @@ func TestEachStored(t *testing.T) {
 // file.
 func TestNoWriteAfterAFailure(t *testing.T) {
 	s := open(t, t.TempDir(), Options{MaxOpen: -1})
-	in, err := s.Create(t.Context(), alice, "new", -1)
+	in, err := s.Create(t.Context(), placeOf("new"), storage.Announced{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := in.Write([]byte("one")); err != nil {
+	if _, err := in.Write(t.Context(), []byte("one")); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Discard(t.Context(), in.Key()); err != nil { // so that opening it again fails
+	if err := s.Discard(t.Context(), storage.Uploaded{Key: in.Key()}); err != nil { // so that opening it again fails
 		t.Fatal(err)
 	}
-	if _, err := in.Write([]byte("two")); err == nil {
+	if _, err := in.Write(t.Context(), []byte("two")); err == nil {
 		t.Fatal("Write into a file that is gone succeeded")
 	}
-	if _, err := in.Write([]byte("three")); err == nil {
+	if _, err := in.Write(t.Context(), []byte("three")); err == nil {
 		t.Error("the next Write succeeded")
 	}
-	if err := in.Close(); err != nil {
+	if err := in.Close(t.Context()); err != nil {
 		t.Errorf("Close: %v", err)
 	}
 	wantIncoming(t, s)
@@ -404,14 +408,14 @@ func BenchmarkSmallFile(b *testing.B) {
 			f := waiting("", "a", string(data))
 			b.SetBytes(int64(len(data)))
 			for b.Loop() {
-				in, err := s.Create(b.Context(), alice, "new", int64(len(data)))
+				in, err := s.Create(b.Context(), placeOf("new"), storage.Announce(int64(len(data))))
 				if err != nil {
 					b.Fatal(err)
 				}
-				if _, err := in.Write(data); err != nil {
+				if _, err := in.Write(b.Context(), data); err != nil {
 					b.Fatal(err)
 				}
-				if err := in.Close(); err != nil {
+				if err := in.Close(b.Context()); err != nil {
 					b.Fatal(err)
 				}
 				f.Incoming = in.Key()
@@ -427,23 +431,23 @@ func BenchmarkSmallFile(b *testing.B) {
 // not, and commits them.
 func BenchmarkLargeFile(b *testing.B) {
 	const size, buffer = 256 << 20, 256 << 10
-	for name, announced := range map[string]int64{"announced": size, "unannounced": -1} {
+	for name, announced := range map[string]storage.Announced{"announced": storage.Announce(size), "unannounced": {}} {
 		b.Run(name, func(b *testing.B) {
 			s := open(b, b.TempDir(), Options{Fsync: true})
 			data := bytes.Repeat([]byte("x"), buffer)
 			f := waiting("", "a", strings.Repeat("x", size))
 			b.SetBytes(size)
 			for b.Loop() {
-				in, err := s.Create(b.Context(), alice, "new", announced)
+				in, err := s.Create(b.Context(), placeOf("new"), announced)
 				if err != nil {
 					b.Fatal(err)
 				}
 				for range size / buffer {
-					if _, err := in.Write(data); err != nil {
+					if _, err := in.Write(b.Context(), data); err != nil {
 						b.Fatal(err)
 					}
 				}
-				if err := in.Close(); err != nil {
+				if err := in.Close(b.Context()); err != nil {
 					b.Fatal(err)
 				}
 				f.Incoming = in.Key()

@@ -1,6 +1,7 @@
 package files
 
 import (
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -34,7 +35,7 @@ func (f *file) use() (*os.File, error) {
 	}
 	var err error
 	if f.made {
-		f.f, err = f.store.incoming.OpenFile(f.name, os.O_RDWR, 0)
+		f.f, err = f.store.openIn(f.name, os.O_RDWR, 0)
 	} else {
 		err = f.store.step(Create, f.path, "", f.create)
 	}
@@ -47,13 +48,13 @@ func (f *file) use() (*os.File, error) {
 
 func (f *file) create() error {
 	open := func() (err error) {
-		f.f, err = f.store.incoming.OpenFile(f.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, f.mode)
+		f.f, err = f.store.openIn(f.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, f.mode)
 		if err != nil || !f.store.chmodFiles || f.mode == privateFile {
 			return err
 		}
 		// It has its mode before it has a place. Nothing is in it yet.
 		if err = f.store.step(Chmod, f.path, "", func() error { return f.f.Chmod(f.mode) }); err != nil {
-			err = errors.Join(err, f.f.Close(), f.store.incoming.Remove(f.name))
+			err = errors.Join(err, f.f.Close(), f.store.removeIncoming(f.name))
 			f.f = nil
 		}
 		return err
@@ -67,11 +68,47 @@ func (f *file) create() error {
 	return err
 }
 
+// inIncoming opens the folder of an incoming or scratch file, whose name is one of inFolder. The
+// caller closes it.
+func (s *Store) inIncoming(name string) (location, error) {
+	dir, base := path.Split(name)
+	dir = path.Clean(dir)
+	d, err := s.incoming.enter(dir)
+	return location{d, incomingFolder + "/" + dir, base}, err
+}
+
+func (s *Store) openIn(name string, flag int, perm fs.FileMode) (*os.File, error) {
+	at, err := s.inIncoming(name)
+	if err != nil {
+		return nil, err
+	}
+	defer at.dir.close()
+	return at.dir.open(at.name, flag, perm)
+}
+
+func (s *Store) removeIncoming(name string) error {
+	at, err := s.inIncoming(name)
+	if err != nil {
+		return err
+	}
+	defer at.dir.close()
+	return at.dir.remove(at.name)
+}
+
+func (s *Store) lookAtIncoming(key string) (entry, error) {
+	at, err := s.inIncoming(inFolder(key))
+	if err != nil {
+		return entry{}, err
+	}
+	defer at.dir.close()
+	return at.dir.look(at.name)
+}
+
 // makeIncomingFolder makes the folder of a file in the incoming folder. It need
 // not be durable: what is in it may go in a power cut.
 func (s *Store) makeIncomingFolder(name string) error {
 	dir := path.Dir(name)
-	err := s.step(Mkdir, s.below(incomingFolder+"/"+dir), "", func() error { return s.incoming.Mkdir(dir, privateFolder) })
+	err := s.step(Mkdir, s.below(incomingFolder+"/"+dir), "", func() error { return s.incoming.mkdir(dir, privateFolder) })
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
@@ -139,7 +176,7 @@ const flushEvery = 8 << 20
 type incoming struct {
 	file
 	key        string
-	hint       int64 // bytes that the client says will come, or -1
+	hint       int64 // bytes that the client says will come; 0 if it says nothing
 	size       int64 // bytes written
 	reserved   int64 // bytes for which there are blocks
 	begun      int64 // bytes on their way to the disk
@@ -150,9 +187,12 @@ type incoming struct {
 func (in *incoming) Key() string { return in.key }
 
 // Write appends p.
-func (in *incoming) Write(p []byte) (int, error) {
+func (in *incoming) Write(ctx context.Context, p []byte) (int, error) {
 	if in.failed != nil {
 		return 0, in.failed
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, err
 	}
 	f, err := in.use()
 	if err != nil {
@@ -199,7 +239,7 @@ func (in *incoming) reserve(f *os.File, end int64) error {
 
 // Close ends the writing. The descriptor stays open for Commit, if it has a slot.
 // Close does not repeat the error of a Write.
-func (in *incoming) Close() error {
+func (in *incoming) Close(context.Context) error {
 	if in.failed != nil {
 		return in.release()
 	}

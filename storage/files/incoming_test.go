@@ -13,7 +13,7 @@ import (
 func TestEmptyFile(t *testing.T) {
 	s, d, dir := faulty(t, Options{})
 	begin := func() storage.Incoming {
-		in, err := s.Create(t.Context(), alice, "docs/a", 0)
+		in, err := s.Create(t.Context(), placeOf("docs/a"), storage.Announce(0))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -21,7 +21,7 @@ func TestEmptyFile(t *testing.T) {
 	}
 	in := begin()
 	d.fail(in.Key(), Create)
-	if err := in.Close(); !errors.Is(err, errDisk) {
+	if err := in.Close(t.Context()); !errors.Is(err, errDisk) {
 		t.Errorf("Close: %v, want that the disk failed", err)
 	}
 	if left := leftIncoming(t, dir); len(left) != 0 {
@@ -30,7 +30,7 @@ func TestEmptyFile(t *testing.T) {
 	d.repair()
 	d.taken()
 	in = begin()
-	if err := in.Close(); err != nil {
+	if err := in.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	f := waiting(in.Key(), "docs/a", "")
@@ -54,13 +54,13 @@ func TestFailedDiscard(t *testing.T) {
 	d.fail(f.Incoming, SyncFile, Remove)
 	for range 2 {
 		wantCommit(t, s, f, storage.ErrNotDurable)
-		if err := s.Discard(t.Context(), f.Incoming); !errors.Is(err, errDisk) {
+		if err := s.Discard(t.Context(), f.Uploaded()); !errors.Is(err, errDisk) {
 			t.Errorf("Discard: %v, want that the disk failed", err)
 		}
 		wantIncoming(t, s, f.Incoming)
 	}
 	d.repair()
-	if err := s.Discard(t.Context(), f.Incoming); err != nil {
+	if err := s.Discard(t.Context(), f.Uploaded()); err != nil {
 		t.Errorf("Discard: %v", err)
 	}
 	if left := leftIncoming(t, dir); len(left) != 0 || len(s.spoilt) != 0 {

@@ -103,7 +103,7 @@ func (s *Store) isSpoilt(key string) error {
 
 // remove removes a file in the incoming folder. It is no error if there is none.
 func (s *Store) remove(name string) error {
-	err := s.step(Remove, s.below(incomingFolder+"/"+name), "", func() error { return s.incoming.Remove(name) })
+	err := s.step(Remove, s.below(incomingFolder+"/"+name), "", func() error { return s.removeIncoming(name) })
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

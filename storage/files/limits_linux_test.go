@@ -32,7 +32,7 @@ func TestDescriptorBudget(t *testing.T) {
 	var incoming []storage.Incoming
 	var scratch []storage.Scratch
 	for range 50 {
-		in, err := s.Create(t.Context(), alice, "new", 1<<20)
+		in, err := s.Create(t.Context(), placeOf("new"), storage.Announce(1<<20))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -44,7 +44,7 @@ func TestDescriptorBudget(t *testing.T) {
 	}
 	for range 3 {
 		for i := range incoming {
-			_, err1 := incoming[i].Write([]byte("content"))
+			_, err1 := incoming[i].Write(t.Context(), []byte("content"))
 			_, err2 := scratch[i].WriteAt([]byte("early"), 10)
 			_, err3 := scratch[i].ReadAt(make([]byte, 5), 10)
 			if err := errors.Join(err1, err2, err3); err != nil {
@@ -59,7 +59,7 @@ func TestDescriptorBudget(t *testing.T) {
 		t.Errorf("%d descriptors, want %d: what there is should be used", n, maxOpen)
 	}
 	for i := range incoming {
-		if err := errors.Join(incoming[i].Close(), scratch[i].Close()); err != nil {
+		if err := errors.Join(incoming[i].Close(t.Context()), scratch[i].Close()); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.Commit(t.Context(), waiting(incoming[i].Key(), "dir/sub/a", "contentcontentcontent")); err != nil {
@@ -90,24 +90,24 @@ func TestFileSizeLimit(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{Fsync: true})
 	chunk := bytes.Repeat([]byte("x"), 100_000)
-	for _, size := range []int64{-1, 2 * limit} {
-		in, err := s.Create(t.Context(), alice, "new", size)
+	for _, size := range []storage.Announced{{}, storage.Announce(2 * limit)} {
+		in, err := s.Create(t.Context(), placeOf("new"), size)
 		if in != nil {
 			for err == nil {
-				_, err = in.Write(chunk)
+				_, err = in.Write(t.Context(), chunk)
 			}
-			if err := in.Close(); err != nil {
+			if err := in.Close(t.Context()); err != nil {
 				t.Errorf("Close: %v", err)
 			}
-			if err := s.Discard(t.Context(), in.Key()); err != nil {
+			if err := s.Discard(t.Context(), storage.Uploaded{Key: in.Key()}); err != nil {
 				t.Errorf("Discard: %v", err)
 			}
 		}
 		if !errors.Is(err, syscall.EFBIG) {
-			t.Errorf("size %d: %v, want EFBIG", size, err)
+			t.Errorf("size %v: %v, want EFBIG", size, err)
 		}
 		if left := leftIncoming(t, dir); len(left) != 0 {
-			t.Errorf("size %d: left %v", size, left)
+			t.Errorf("size %v: left %v", size, left)
 		}
 	}
 	if err := s.Commit(t.Context(), waiting(receive(t, s, "small enough"), "a", "small enough")); err != nil {
@@ -122,14 +122,14 @@ func TestAnnouncedSizeTakesNoRoom(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{})
 	const announced = 4 << 30
-	in, err := s.Create(t.Context(), alice, "new", announced)
+	in, err := s.Create(t.Context(), placeOf("new"), storage.Announce(announced))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer in.Close()
+	defer in.Close(t.Context())
 	written := int64(0)
 	for _, n := range []int{20_000, 100_000, 200_000, 300_000, 1 << 20} {
-		if _, err := in.Write(make([]byte, n)); err != nil {
+		if _, err := in.Write(t.Context(), make([]byte, n)); err != nil {
 			t.Fatal(err)
 		}
 		written += int64(n)
@@ -153,16 +153,16 @@ func TestReserveEndsAtTheAnnouncedSize(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{})
 	for _, announced := range []int64{600_000, 1_000_000} {
-		in, err := s.Create(t.Context(), alice, "new", announced)
+		in, err := s.Create(t.Context(), placeOf("new"), storage.Announce(announced))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for range 7 {
-			if _, err := in.Write(make([]byte, 100_000)); err != nil {
+			if _, err := in.Write(t.Context(), make([]byte, 100_000)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := in.Close(); err != nil {
+		if err := in.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		info, err := os.Stat(filepath.Join(dir, "files", ".incoming", inFolder(in.Key())))
@@ -221,7 +221,7 @@ func TestContentIsSyncedThroughTheDescriptorThatWroteIt(t *testing.T) {
 			t.Errorf("file %d is open: %v, want %v", i, got, want)
 		}
 	}
-	if err := s.Discard(t.Context(), keys[3]); err != nil {
+	if err := s.Discard(t.Context(), storage.Uploaded{Key: keys[3]}); err != nil {
 		t.Fatal(err)
 	}
 	for i, key := range keys[:3] {

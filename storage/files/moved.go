@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 )
 
@@ -17,30 +16,25 @@ var ErrMoved = errors.New("the directory files/ was moved or replaced while in u
 // home says where a directory was opened, and which one it was.
 type home struct {
 	path string
-	info os.FileInfo
+	dir  entry
 }
 
 // findHome looks at a directory that was opened at path.
-func findHome(path string, dir *os.Root) (home, error) {
+func findHome(path string, dir *directory) (home, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return home{}, err
 	}
-	f, err := dir.Open(".")
-	if err != nil {
-		return home{}, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	return home{path, info}, err
+	found, err := dir.look(".")
+	return home{path, found}, err
 }
 
 // check returns ErrMoved unless the path still leads to the directory. It costs
 // one stat.
 func (h *home) check() error {
-	now, err := os.Stat(h.path)
+	now, err := lookAtPath(h.path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(now, h.info):
+	case errors.Is(err, fs.ErrNotExist) || err == nil && !now.same(h.dir):
 		return fmt.Errorf("%w: %s", ErrMoved, h.path)
 	case err != nil:
 		return err

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"testing"
 
-	"sealift/codec"
 	"sealift/storage"
 )
 
@@ -30,11 +29,11 @@ func TestMovedStore(t *testing.T) {
 			before := waiting(receive(t, s, newer), "a", newer)
 			stored := waiting(receive(t, s, newer), "stored", newer)
 			commit(t, s, stored)
-			in, err := s.Create(t.Context(), alice, "new", -1)
+			in, err := s.Create(t.Context(), placeOf("new"), storage.Announced{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := io.WriteString(in, newer); err != nil {
+			if _, err := in.Write(t.Context(), []byte(newer)); err != nil {
 				t.Fatal(err)
 			}
 
@@ -47,11 +46,11 @@ func TestMovedStore(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if err := in.Close(); !errors.Is(err, ErrMoved) {
+			if err := in.Close(t.Context()); !errors.Is(err, ErrMoved) {
 				t.Errorf("%v, replaced %v: Close: %v, want ErrMoved", what, replaced, err)
 			}
 			wantCommit(t, s, before, ErrMoved)
-			if _, err := s.Size(t.Context(), "", stored.ID, stored.Path); !errors.Is(err, ErrMoved) {
+			if _, err := s.Size(t.Context(), stored.Stored()); !errors.Is(err, ErrMoved) {
 				t.Errorf("%v, replaced %v: Size: %v, want ErrMoved", what, replaced, err)
 			}
 			if err := back(dir); err != nil {
@@ -139,7 +138,7 @@ func TestFolderMovesDuringACommit(t *testing.T) {
 				})
 				err := s.Commit(t.Context(), f)
 				d.repair()
-				got, readErr := read(s, "", alice, "docs/sub/a")
+				got, readErr := read(s, storedAt("docs/sub/a"))
 				if err == nil && got != newer && !moved {
 					t.Errorf("%q %s before step %d: Commit says nil, but there is %q, %v", folder, what, step, got, readErr)
 				}
@@ -151,8 +150,8 @@ func TestFolderMovesDuringACommit(t *testing.T) {
 	}
 }
 
-func read(s *Store, key string, id codec.ClientID, path string) (string, error) {
-	f, err := s.open(key, id, path)
+func read(s *Store, ref storage.Ref) (string, error) {
+	f, err := s.open(ref)
 	if err != nil {
 		return "", err
 	}

@@ -4,32 +4,36 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path"
 	"slices"
 	"strings"
 
-	"sealift/codec"
 	"sealift/storage"
 )
 
-// target is the place of a file.
-type target struct {
-	store  *Store
-	dir    *os.Root    // its folder
-	folder string      // the folder's path below files/
-	name   string      // within dir
-	info   fs.FileInfo // set by check: what is in the place
-	made   []string    // folders that did not exist before, as folder; outermost first
+// location is a name in an open folder.
+type location struct {
+	dir    *directory
+	folder string // its path below files/
+	name   string // within dir
 }
 
-func (t *target) close() { _ = t.dir.Close() }
+func (l location) path() string { return join(l.folder, l.name) }
+
+// target is the place of a file.
+type target struct {
+	store *Store
+	location
+	found entry    // set by check: what is in the place
+	made  []string // folders that did not exist before, as folder; outermost first
+}
+
+func (t *target) close() { t.dir.close() }
 
 // abandon closes a target into which nothing was moved, and removes the folders
 // that were made for it, unless something is in them by now.
 func (t *target) abandon() {
-	if t.dir != t.store.root {
-		_ = t.dir.Close()
+	if t.dir != t.store.top {
+		t.dir.close()
 	}
 	for len(t.made) > 0 {
 		last := len(t.made) - 1
@@ -43,20 +47,20 @@ func (t *target) abandon() {
 // check looks at what is in the place: nil for a regular file, ErrNotStored for
 // nothing, ErrObstructed for anything else.
 func (t *target) check() error {
-	info, err := t.dir.Lstat(t.name)
+	found, err := t.dir.look(t.name)
 	if err != nil {
 		return notStored(err)
 	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%w: %q is a %s", ErrObstructed, t.name, kind(info.Mode()))
+	if !found.mode.IsRegular() {
+		return obstructed(t.name, found.mode)
 	}
-	t.info = info
+	t.found = found
 	return nil
 }
 
 // find returns the place of a file that is stored. The caller closes it.
-func (s *Store) find(id codec.ClientID, path string) (*target, error) {
-	at, err := s.enterAll(id, path, false)
+func (s *Store) find(place storage.Place) (*target, error) {
+	at, err := s.enterAll(place, false)
 	if err != nil {
 		return nil, err
 	}
@@ -72,13 +76,13 @@ func (s *Store) find(id codec.ClientID, path string) (*target, error) {
 // missing, durably; otherwise a missing one is ErrNotStored. With create,
 // fs.ErrNotExist says that somebody removed a folder meanwhile. The caller closes
 // or abandons the target.
-func (s *Store) enterAll(id codec.ClientID, path string, create bool) (*target, error) {
-	if !storable(path) {
+func (s *Store) enterAll(place storage.Place, create bool) (*target, error) {
+	if !storable(place.Path) {
 		return nil, storage.ErrPath
 	}
-	elements := strings.Split(path, "/")
-	t := &target{store: s, dir: s.root, name: elements[len(elements)-1]}
-	elements = append([]string{id.String()}, elements[:len(elements)-1]...)
+	elements := strings.Split(place.Path, "/")
+	t := &target{store: s, location: location{dir: s.top, name: elements[len(elements)-1]}}
+	elements = append([]string{place.ID.String()}, elements[:len(elements)-1]...)
 	if create && s.fsync && !s.isDurable(strings.Join(elements, "/")) {
 		if err := s.makeMissing(t, elements); err != nil {
 			t.abandon()
@@ -91,8 +95,8 @@ func (s *Store) enterAll(id codec.ClientID, path string, create bool) (*target, 
 			t.abandon()
 			return nil, err
 		}
-		if t.dir != s.root {
-			_ = t.dir.Close()
+		if t.dir != s.top {
+			t.dir.close()
 		}
 		t.dir = next
 		t.folder = join(t.folder, element)
@@ -105,10 +109,10 @@ func (s *Store) enterAll(id codec.ClientID, path string, create bool) (*target, 
 // sync, and each of the others finds its work done. Made and synced one by one, 16
 // folders cost 16 writes of the journal.
 func (s *Store) makeMissing(t *target, elements []string) error {
-	dir, whole := s.root, ""
+	dir, whole := s.top, ""
 	defer func() {
-		if dir != s.root {
-			_ = dir.Close()
+		if dir != s.top {
+			dir.close()
 		}
 	}()
 	for _, element := range elements {
@@ -116,17 +120,17 @@ func (s *Store) makeMissing(t *target, elements []string) error {
 		if s.isDoubtful(whole) {
 			return nil // it has to be empty to be made anew, see makeFolder
 		}
-		next, err := enter(dir, element)
+		next, err := dir.enter(element)
 		if errors.Is(err, fs.ErrNotExist) {
 			if err = s.mkdir(t, dir, element, whole); err == nil {
-				next, err = enter(dir, element)
+				next, err = dir.enter(element)
 			}
 		}
 		if err != nil {
 			return err
 		}
-		if dir != s.root {
-			_ = dir.Close()
+		if dir != s.top {
+			dir.close()
 		}
 		dir = next
 	}
@@ -134,13 +138,13 @@ func (s *Store) makeMissing(t *target, elements []string) error {
 }
 
 // mkdir makes the folder name in dir, whole below files/, unless it is there.
-func (s *Store) mkdir(t *target, dir *os.Root, name, whole string) error {
+func (s *Store) mkdir(t *target, dir *directory, name, whole string) error {
 	defer s.locks.lock(whole)()
 	return s.mkdirLocked(t, dir, name, whole)
 }
 
 // mkdirLocked is mkdir for who has the lock of the folder's path.
-func (s *Store) mkdirLocked(t *target, dir *os.Root, name, whole string) error {
+func (s *Store) mkdirLocked(t *target, dir *directory, name, whole string) error {
 	err := s.step(Mkdir, s.below(whole), "", func() error { return s.mkdirMode(dir, name, whole) })
 	switch {
 	case err == nil:
@@ -153,24 +157,38 @@ func (s *Store) mkdirLocked(t *target, dir *os.Root, name, whole string) error {
 }
 
 // mkdirMode makes a folder with the mode of all folders, whatever the umask is.
-func (s *Store) mkdirMode(dir *os.Root, name, whole string) error {
-	err := dir.Mkdir(name, s.dirMode)
+func (s *Store) mkdirMode(dir *directory, name, whole string) error {
+	err := dir.mkdir(name, s.dirMode)
 	if err != nil || !s.chmodDirs {
 		return err
 	}
-	info, err := dir.Lstat(name)
-	if err == nil {
-		err = s.step(Chmod, s.below(whole), "", func() error { return dir.Chmod(name, s.dirMode|special(info)) })
-	}
-	if err != nil {
-		return errors.Join(err, rmdir(dir, name))
+	if err := s.chmodDir(dir, name, whole); err != nil {
+		return errors.Join(err, dir.rmdir(name))
 	}
 	return nil
 }
 
+func (s *Store) chmodDir(dir *directory, name, whole string) error {
+	made, err := dir.enter(name)
+	if err != nil {
+		return err
+	}
+	defer made.close()
+	f, err := made.self()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return s.step(Chmod, s.below(whole), "", func() error { return f.Chmod(s.dirMode | special(info)) })
+}
+
 // enterNext opens the folder name in that of t.
-func (s *Store) enterNext(t *target, name string, create bool) (*os.Root, error) {
-	next, err := enter(t.dir, name)
+func (s *Store) enterNext(t *target, name string, create bool) (*directory, error) {
+	next, err := t.dir.enter(name)
 	if !create {
 		return next, notStored(err)
 	}
@@ -179,7 +197,7 @@ func (s *Store) enterNext(t *target, name string, create bool) (*os.Root, error)
 		if !s.fsync || s.isDurable(whole) {
 			return next, nil
 		}
-		_ = next.Close()
+		next.close()
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -197,7 +215,7 @@ func (s *Store) enterNext(t *target, name string, create bool) (*os.Root, error)
 // it anew. One that cannot be removed, because something is in it, is of no use
 // until the next start. Nobody goes into a folder meanwhile, because the lock of
 // its path is held.
-func (s *Store) makeFolder(t *target, name, whole string) (*os.Root, error) {
+func (s *Store) makeFolder(t *target, name, whole string) (*directory, error) {
 	defer s.locks.lock(whole)()
 	if s.isDoubtful(whole) {
 		if err := s.rmdir(t.dir, name, whole); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -209,12 +227,12 @@ func (s *Store) makeFolder(t *target, name, whole string) (*os.Root, error) {
 			return nil, err
 		}
 	}
-	next, err := enter(t.dir, name)
+	next, err := t.dir.enter(name)
 	if err != nil || !s.fsync || s.isDurable(whole) {
 		return next, err
 	}
 	if err := s.syncFolder(t.dir, t.folder); err != nil {
-		_ = next.Close()
+		next.close()
 		if s.rmdir(t.dir, name, whole) != nil {
 			s.doubt(whole)
 		}
@@ -228,21 +246,42 @@ func (s *Store) makeFolder(t *target, name, whole string) (*os.Root, error) {
 // durable, before the file was moved.
 var errFolderNotDurable = errors.New("a folder could not be written to the disk")
 
+// locate opens the folder that something at a path below files/ is in. The caller closes it,
+// unless it is files/ itself.
+func (s *Store) locate(whole string) (location, error) {
+	at := location{dir: s.top}
+	elements := strings.Split(whole, "/")
+	for _, element := range elements[:len(elements)-1] {
+		next, err := at.dir.enter(element)
+		if at.dir != s.top {
+			at.dir.close()
+		}
+		if err != nil {
+			return location{}, err
+		}
+		at.dir, at.folder = next, join(at.folder, element)
+	}
+	at.name = elements[len(elements)-1]
+	return at, nil
+}
+
 // removeFolder removes an empty folder, whole below files/.
 func (s *Store) removeFolder(whole string) error {
 	defer s.locks.lock(whole)()
-	dir, err := s.root.OpenRoot(path.Dir(whole))
+	at, err := s.locate(whole)
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	return s.rmdir(dir, path.Base(whole), whole)
+	if at.dir != s.top {
+		defer at.dir.close()
+	}
+	return s.rmdir(at.dir, at.name, whole)
 }
 
 // rmdir removes the empty folder name in dir, whole below files/. The caller has
 // its lock.
-func (s *Store) rmdir(dir *os.Root, name, whole string) error {
-	err := s.step(Remove, s.below(whole), "", func() error { return rmdir(dir, name) })
+func (s *Store) rmdir(dir *directory, name, whole string) error {
+	err := s.step(Remove, s.below(whole), "", func() error { return dir.rmdir(name) })
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		s.forgetFolder(whole)
 	}
@@ -288,16 +327,8 @@ func (s *Store) forgetFolder(whole string) {
 	delete(s.doubtful, whole)
 }
 
-// enter opens a folder that is no symbolic link.
-func enter(dir *os.Root, name string) (*os.Root, error) {
-	info, err := dir.Lstat(name)
-	if err != nil {
-		return nil, err
-	}
-	if !info.IsDir() {
-		return nil, fmt.Errorf("%w: %q is a %s", ErrObstructed, name, kind(info.Mode()))
-	}
-	return dir.OpenRoot(name)
+func obstructed(name string, by fs.FileMode) error {
+	return fmt.Errorf("%w: %q is a %s", ErrObstructed, name, kind(by))
 }
 
 func kind(mode fs.FileMode) string {

@@ -34,7 +34,7 @@ func TestReserveOfSpace(t *testing.T) {
 	var written atomic.Int64
 	var wg sync.WaitGroup
 	for range 8 {
-		in, err := s.Create(t.Context(), alice, "new", -1)
+		in, err := s.Create(t.Context(), placeOf("new"), storage.Announced{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,7 +45,7 @@ func TestReserveOfSpace(t *testing.T) {
 		wg.Go(func() {
 			defer sc.Close()
 			for i := 0; ; i++ {
-				w := in.Write
+				w := func(p []byte) (int, error) { return in.Write(t.Context(), p) }
 				if i%2 == 1 {
 					w = func(p []byte) (int, error) { return sc.WriteAt(p, int64(i)*1000) }
 				}
@@ -57,7 +57,7 @@ func TestReserveOfSpace(t *testing.T) {
 				}
 				written.Add(1)
 			}
-			if err := in.Close(); err != nil {
+			if err := in.Close(t.Context()); err != nil {
 				t.Errorf("Close: %v", err)
 			}
 		})
@@ -80,7 +80,7 @@ func TestCreateWithoutSpace(t *testing.T) {
 		{999, 1000, storage.ErrFull}, {1000, 1000, nil}, {0, 0, nil}, {-5, 0, nil}, {math.MaxInt64, 1, nil},
 	} {
 		s := small(t, tt.free, Options{MinFree: tt.reserve})
-		if _, err := s.Create(t.Context(), alice, "new", 5<<30); !errors.Is(err, tt.want) {
+		if _, err := s.Create(t.Context(), placeOf("new"), storage.Announce(5<<30)); !errors.Is(err, tt.want) {
 			t.Errorf("%d free, %d reserved: %v, want %v", tt.free, tt.reserve, err, tt.want)
 		}
 	}
@@ -91,29 +91,29 @@ func TestCreateWithoutSpace(t *testing.T) {
 func TestOthersFillTheDisk(t *testing.T) {
 	free := int64(1 << 30)
 	s := open(t, t.TempDir(), Options{MinFree: 1 << 20, Faults: &Faults{Free: func(int64) int64 { return free }}})
-	in, err := s.Create(t.Context(), alice, "new", -1)
+	in, err := s.Create(t.Context(), placeOf("new"), storage.Announced{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer in.Close()
-	if _, err := in.Write(make([]byte, 1000)); err != nil {
+	defer in.Close(t.Context())
+	if _, err := in.Write(t.Context(), make([]byte, 1000)); err != nil {
 		t.Fatal(err)
 	}
 	free = 1<<20 - 1
 	n := 0
 	for err == nil {
 		n, err = n+1000, nil
-		_, err = in.Write(make([]byte, 1000))
+		_, err = in.Write(t.Context(), make([]byte, 1000))
 	}
 	if !errors.Is(err, storage.ErrFull) || n > askEvery {
 		t.Errorf("%v after %d bytes, want ErrFull after %d", err, n, askEvery)
 	}
 	for range 2 {
-		if _, err := s.Create(t.Context(), alice, "new", -1); !errors.Is(err, storage.ErrFull) {
+		if _, err := s.Create(t.Context(), placeOf("new"), storage.Announced{}); !errors.Is(err, storage.ErrFull) {
 			t.Errorf("Create: %v, want ErrFull", err)
 		}
 		free = 1 << 30
-		if _, err := s.Create(t.Context(), alice, "new", -1); err != nil {
+		if _, err := s.Create(t.Context(), placeOf("new"), storage.Announced{}); err != nil {
 			t.Errorf("Create when there is room again: %v", err)
 		}
 		free = 1<<20 - 1
@@ -181,14 +181,14 @@ func TestDiskFull(t *testing.T) {
 			}
 			return nil
 		})
-		in, err := s.Create(t.Context(), alice, "new", 4<<20)
+		in, err := s.Create(t.Context(), placeOf("new"), storage.Announce(4<<20))
 		for i := 0; i < 10 && err == nil; i++ {
-			_, err = in.Write(make([]byte, 100_000))
+			_, err = in.Write(t.Context(), make([]byte, 100_000))
 		}
 		if ok && err != nil || !ok && !errors.Is(err, storage.ErrFull) {
 			t.Errorf("%s fails: %v", op, err)
 		}
-		if err := in.Close(); err != nil {
+		if err := in.Close(t.Context()); err != nil {
 			t.Errorf("Close: %v", err)
 		}
 	}

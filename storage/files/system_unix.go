@@ -24,27 +24,9 @@ func lockFile(f *os.File) error {
 	}
 }
 
-// rmdir removes the empty folder name of dir, and nothing but a folder.
-func rmdir(dir *os.Root, name string) error {
-	f, err := dir.Open(".")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	for {
-		switch err := unix.Unlinkat(int(f.Fd()), name, unix.AT_REMOVEDIR); err {
-		case nil:
-			return nil
-		case unix.EINTR:
-		default:
-			return &os.PathError{Op: "rmdir", Path: name, Err: err}
-		}
-	}
-}
-
 // syncDir makes the entries of a directory durable.
-func syncDir(dir *os.Root) error {
-	f, err := dir.Open(".")
+func syncDir(dir *directory) error {
+	f, err := dir.self()
 	if err != nil {
 		return err
 	}

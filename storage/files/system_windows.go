@@ -18,21 +18,9 @@ func lockFile(f *os.File) error {
 	return err
 }
 
-// rmdir removes the empty folder name of dir, and nothing but a folder.
-func rmdir(dir *os.Root, name string) error {
-	info, err := dir.Lstat(name)
-	if err != nil {
-		return err
-	}
-	if !info.IsDir() {
-		return &os.PathError{Op: "rmdir", Path: name, Err: windows.ERROR_DIRECTORY}
-	}
-	return dir.Remove(name)
-}
-
 // syncDir would make the entries of a directory durable: NTFS journals them, and
 // there is no call to wait for that.
-func syncDir(*os.Root) error { return nil }
+func syncDir(*directory) error { return nil }
 
 // deviceOf would tell the file system of a file from others. What is mounted in a
 // folder is no folder here.

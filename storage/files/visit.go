@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"os"
 )
 
 // readDir is how many entries of a folder are read at once.
@@ -16,7 +15,7 @@ const readDir = 256
 // function, and at most three between. Its memory is that of the names of the
 // folders that it has seen and not entered yet.
 type walk struct {
-	root *os.Root
+	root *directory
 	// into says whether to enter the folder at a path below root.
 	into func(path string) bool
 	// found is called with everything that is no folder. An error ends the walk.
@@ -25,8 +24,8 @@ type walk struct {
 	// all below it. It reports whether it removed the folder.
 	left func(path string) bool
 
-	waiting []*visit // the last one is next
-	open    *os.Root // the folder of the last visit, if it is still open
+	waiting []*visit   // the last one is next
+	open    *directory // the folder of the last visit, if it is still open
 	at      *visit
 }
 
@@ -75,7 +74,7 @@ func (w *walk) run(ctx context.Context) error {
 
 func (w *walk) close() {
 	if w.open != nil {
-		_ = w.open.Close()
+		w.open.close()
 		w.open = nil
 	}
 }
@@ -101,14 +100,14 @@ func (w *walk) enter(v *visit) error {
 	}
 	if from.above == nil {
 		w.close()
-		root, err := w.root.OpenRoot(".")
+		root, err := w.root.enter(".")
 		if err != nil {
 			return err
 		}
 		w.open = root
 	}
 	for i := len(below) - 1; i >= 0; i-- {
-		next, err := enter(w.open, below[i])
+		next, err := w.open.enter(below[i])
 		w.close()
 		if err != nil {
 			return err
@@ -121,7 +120,7 @@ func (w *walk) enter(v *visit) error {
 
 // list goes through the entries of the folder that is open.
 func (w *walk) list(ctx context.Context, v *visit) error {
-	f, err := w.open.Open(".")
+	f, err := w.open.self()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // removed since it was entered
 	}

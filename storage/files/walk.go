@@ -10,11 +10,13 @@ import (
 	"strings"
 
 	"sealift/codec"
+	"sealift/storage"
 )
 
-// EachIncoming calls yield with the key of each incoming file, until it returns
-// an error, which EachIncoming then returns. yield may discard files.
-func (s *Store) EachIncoming(ctx context.Context, yield func(key string) error) error {
+// EachIncoming calls yield with each incoming file, until it returns an error,
+// which EachIncoming then returns. yield may discard files. The place that a file
+// is meant for is not known, and zero.
+func (s *Store) EachIncoming(ctx context.Context, yield func(storage.Uploaded) error) error {
 	if s.incoming == nil {
 		return errReadOnly
 	}
@@ -22,7 +24,7 @@ func (s *Store) EachIncoming(ctx context.Context, yield func(key string) error) 
 		if !isKey(name) {
 			return nil
 		}
-		return yield(name)
+		return yield(storage.Uploaded{Key: name})
 	})
 }
 
@@ -48,7 +50,7 @@ func (s *Store) eachIncomingEntry(ctx context.Context, yield func(name string) e
 // nor a regular file is passed over, as is what is in no client's folder.
 func (s *Store) EachStored(ctx context.Context, yield func(id codec.ClientID, path string) error) error {
 	w := walk{
-		root: s.root,
+		root: s.top,
 		into: inClientFolder,
 		found: func(at string, e fs.DirEntry) error {
 			client, path, below := strings.Cut(at, "/")
@@ -70,7 +72,7 @@ func (s *Store) RemoveEmptyFolders(ctx context.Context) error {
 		return errReadOnly
 	}
 	w := walk{
-		root:  s.root,
+		root:  s.top,
 		into:  inClientFolder,
 		found: func(string, fs.DirEntry) error { return nil },
 		left: func(folder string) bool {
@@ -93,15 +95,15 @@ func (s *Store) Has(ctx context.Context, id codec.ClientID) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
-	folder, err := enter(s.root, id.String())
+	folder, err := s.top.enter(id.String())
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	defer folder.Close()
-	f, err := folder.Open(".")
+	defer folder.close()
+	f, err := folder.self()
 	if err != nil {
 		return false, err
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"sealift/codec"
+	"sealift/storage"
 )
 
 // However deep the folders are, and however much is in them, a walk holds one
@@ -51,9 +52,9 @@ func TestWalkHoldsOneDescriptor(t *testing.T) {
 		t.Errorf("%v, missed %d", err, len(want))
 	}
 	key := receive(t, s, "")
-	err = s.EachIncoming(t.Context(), func(got string) error {
-		if n := openDescriptors(t) - before; n > 1 || got != key {
-			t.Errorf("%q: %d descriptors", got, n)
+	err = s.EachIncoming(t.Context(), func(got storage.Uploaded) error {
+		if n := openDescriptors(t) - before; n > 1 || got.Key != key {
+			t.Errorf("%q: %d descriptors", got.Key, n)
 		}
 		return nil
 	})

@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"strings"
 
-	"sealift/codec"
 	"sealift/storage"
 )
 
@@ -19,15 +18,15 @@ type standing struct {
 	mount  bool        // something is mounted there
 }
 
-// mayHold returns why a Commit of client id's file at path is known to fail, nil
-// if nothing is known: ErrPath, or ErrObstructed with what is in the way. It looks
-// at each folder on the way once, and opens none.
-func (s *Store) mayHold(id codec.ClientID, path string) error {
-	if !storable(path) {
+// mayHold returns why a Commit to place is known to fail, nil if nothing is known:
+// ErrPath, or ErrObstructed with what is in the way. It looks at each folder on the
+// way once, and opens none.
+func (s *Store) mayHold(place storage.Place) error {
+	if !storable(place.Path) {
 		return storage.ErrPath
 	}
-	at := id.String()
-	for rest := path; ; {
+	at := place.ID.String()
+	for rest := place.Path; ; {
 		found, err := s.lookAt(at)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):

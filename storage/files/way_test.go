@@ -42,7 +42,7 @@ func TestWayIsLookedAt(t *testing.T) {
 		"docs/sub/file/a":    `docs/sub/file" is a file`,
 		"docs/sub/file/a/b/": "-", // no clean path
 	} {
-		_, err := s.Create(t.Context(), alice, path, 1)
+		_, err := s.Create(t.Context(), placeOf(path), storage.Announce(1))
 		switch {
 		case what == "":
 			if err != nil {
@@ -85,7 +85,7 @@ func TestFolderOfAnotherFileSystem(t *testing.T) {
 	home := s.device
 	s.device++ // as if files/ were on another than all below it
 	for _, path := range []string{"file", "docs/file", "docs/new/file"} {
-		_, err := s.Create(t.Context(), alice, path, 1)
+		_, err := s.Create(t.Context(), placeOf(path), storage.Announce(1))
 		if !errors.Is(err, ErrObstructed) || !strings.Contains(err.Error(), `files/`+alice.String()+`" is another file system`) {
 			t.Errorf("%q: %v", path, err)
 		}
@@ -193,12 +193,12 @@ func TestDiskWithoutModes(t *testing.T) {
 	if chmod, err := s.tryMode(lockName, 0o640, false); chmod || err != nil {
 		t.Errorf("no mode was asked for: %v, %v", chmod, err)
 	}
-	in, err := s.Create(t.Context(), alice, "docs/a", 1)
+	in, err := s.Create(t.Context(), placeOf("docs/a"), storage.Announce(1))
 	if err != nil {
 		t.Fatal(err)
 	}
 	denied = in.Key()
-	if _, err := in.Write([]byte("x")); !errors.Is(err, syscall.EPERM) {
+	if _, err := in.Write(t.Context(), []byte("x")); !errors.Is(err, syscall.EPERM) {
 		t.Errorf("Write: %v, want EPERM", err)
 	}
 	if left := leftIncoming(t, dir); len(left) != 0 {

@@ -225,6 +225,13 @@ func (t *transaction) putFile(op *storage.PutFile) (refused, failed error) {
 	f := &op.File
 	path := pathName(f.ID, f.Path)
 	op.Replaced = nil
+	args := []any{
+		f.ID[:], f.FileName, path, f.Size, int64(f.Cksum), f.Incoming, timestamp(f.Received), f.Lapsed,
+	}
+	// Most often no version waits, and no question needs to be asked.
+	if n, err := t.c.exec(addFile, args...); n > 0 || err != nil {
+		return nil, err
+	}
 	err := t.c.rows(background, selectUnverified, []any{f.ID[:], path}, fileColumnCount, func(row []driver.Value) error {
 		was, err := fileOf(row)
 		op.Replaced = &was
@@ -233,8 +240,8 @@ func (t *transaction) putFile(op *storage.PutFile) (refused, failed error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.change(storage.ErrNoClient, putFile, f.ID[:], f.FileName, path, f.Size, int64(f.Cksum), f.Incoming,
-		timestamp(f.Received), f.Lapsed || op.Replaced != nil)
+	args[len(args)-1] = f.Lapsed || op.Replaced != nil
+	return t.change(storage.ErrNoClient, putFile, args...)
 }
 
 func (t *transaction) dropFile(op *storage.DropFile) (refused, failed error) {

@@ -191,6 +191,11 @@ func isCannotOpen(err error) bool {
 	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_CANTOPEN
 }
 
+func isReadOnlyFolder(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code() == sqlite3.SQLITE_READONLY_DIRECTORY
+}
+
 // mustWrite returns ErrReadOnly if SQLite opened the database for reading only,
 // as it does without a word where the file's mode or the file system allows no
 // more.

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -53,5 +54,24 @@ func TestCopyTo(t *testing.T) {
 	copied, sameFiles := list(c)
 	if !reflect.DeepEqual(names, []string{"anna"}) || !reflect.DeepEqual(copied, []string{"anna", "ben"}) || !reflect.DeepEqual(files, sameFiles) || len(files) != 1 {
 		t.Errorf("%v with %v, and in the copy %v with %v", names, files, copied, sameFiles)
+	}
+}
+
+// A copy that was not made leaves nothing, so that the next try can be made.
+func TestCopyToFails(t *testing.T) {
+	dir := t.TempDir()
+	r := open(t, filepath.Join(dir, "defensive.db"))
+	apply(t, r, add(1, "anna"))
+	ended, end := context.WithCancel(t.Context())
+	end()
+	path := filepath.Join(dir, "copy.db")
+	if err := r.CopyTo(ended, path); !errors.Is(err, context.Canceled) {
+		t.Errorf("CopyTo: %v, want context.Canceled", err)
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what is left of the copy: %v", err)
+	}
+	if err := r.CopyTo(t.Context(), path); err != nil {
+		t.Errorf("the next try: %v", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"sealift/storage"
 )
@@ -72,7 +73,12 @@ func TestMoved(t *testing.T) {
 		"renamed": {both, func(path, aside string) error { return both(aside, path) }},
 		"its folder renamed, and a new one made": {
 			func(path, aside string) error {
-				return errors.Join(os.Rename(filepath.Dir(path), aside), os.Mkdir(filepath.Dir(path), 0o700))
+				dir := filepath.Dir(path)
+				old, err := os.Stat(dir)
+				if err != nil {
+					return err
+				}
+				return errors.Join(os.Rename(dir, aside), os.Mkdir(dir, 0o700), os.Chtimes(dir, old.ModTime(), old.ModTime()))
 			},
 			func(path, aside string) error {
 				return errors.Join(os.Remove(filepath.Dir(path)), os.Rename(aside, filepath.Dir(path)))
@@ -100,7 +106,7 @@ func TestMoved(t *testing.T) {
 		"its index deleted": {func(path, _ string) error { return os.Remove(path + "-shm") }, nil},
 	}
 	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
+		move := func(t *testing.T, quiet bool) {
 			dir := t.TempDir()
 			if err := os.Mkdir(filepath.Join(dir, "srv"), 0o700); err != nil {
 				t.Fatal(err)
@@ -113,6 +119,14 @@ func TestMoved(t *testing.T) {
 			apply(t, r, add(1, "anna"))
 			get := &storage.GetClient{ID: add(1, "").ID}
 			apply(t, r, get) // the reading connection is open, too
+			if quiet {
+				old := time.Now().Add(-time.Hour)
+				if err := os.Chtimes(filepath.Dir(path), old, old); err != nil {
+					t.Fatal(err)
+				}
+				apply(t, r, &storage.PutFile{File: storage.File{ID: add(1, "").ID, FileName: "a", Path: "a", Incoming: "k", Size: 1}})
+				apply(t, r, get)
+			}
 			if err := tt.take(path, aside); err != nil {
 				t.Fatal(err)
 			}
@@ -140,7 +154,9 @@ func TestMoved(t *testing.T) {
 				t.Fatal(err)
 			}
 			wantNames(t, open(t, path), "anna carl")
-		})
+		}
+		t.Run(name, func(t *testing.T) { move(t, false) })
+		t.Run(name+", long after a change in its folder", func(t *testing.T) { move(t, true) })
 	}
 }
 

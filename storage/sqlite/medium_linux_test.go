@@ -67,6 +67,59 @@ func TestReadOnlyMedium(t *testing.T) {
 	}
 }
 
+// Who may not read a database is told what is missing. Beside a server, and with all
+// that it left, the right to read is enough.
+func TestReadingWithoutRights(t *testing.T) {
+	for _, tc := range []struct {
+		name         string
+		folder, file fs.FileMode
+		left         []string // besides the database
+		want         error
+	}{
+		{"the folder cannot be written to", 0o500, 0o600, nil, ErrFolder},
+		{"nor can it be, and there is a WAL", 0o500, 0o600, []string{"-wal"}, ErrFolder},
+		{"all files are there", 0o500, 0o400, []string{"-wal", "-shm"}, nil},
+		{"the folder can be written to", 0o700, 0o400, nil, nil},
+		{"the database cannot be read", 0o700, 0, nil, fs.ErrPermission},
+		{"nothing can be read", 0o700, 0, []string{"-wal", "-shm"}, fs.ErrPermission},
+		{"the folder cannot be entered", 0, 0o600, nil, fs.ErrPermission},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			from, dir := filepath.Join(t.TempDir(), "defensive.db"), t.TempDir()
+			r := open(t, from)
+			apply(t, r, add(1, "anna"))
+			if tc.left == nil {
+				if err := r.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			path := filepath.Join(dir, "defensive.db")
+			for _, suffix := range append(tc.left, "") {
+				content, err := os.ReadFile(from + suffix)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path+suffix, content, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				mode(t, path+suffix, tc.file)
+			}
+			mode(t, dir, tc.folder)
+			asUser(t, func() {
+				ro, err := OpenReadOnly(t.Context(), path)
+				if err == nil {
+					wantNames(t, ro, "anna")
+					err = ro.Close()
+				}
+				if !errors.Is(err, tc.want) {
+					t.Errorf("%v, want %v", err, tc.want)
+				}
+			})
+			mode(t, dir, 0o700)
+		})
+	}
+}
+
 // A database whose entry in its folder cannot be made durable is not made, however
 // often that is tried.
 func TestFolderThatCannotBeSynced(t *testing.T) {

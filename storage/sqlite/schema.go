@@ -172,6 +172,7 @@ const (
 	selectFile
 	selectUnverified
 	selectPaths
+	addFile
 	putFile
 	verifyFile
 	dropFile
@@ -189,6 +190,8 @@ const (
 	clientColumnCount = 5
 	fileColumns       = "ID, FileName, PathName, Verified, Size, Cksum, Incoming, Received, Missing, Lapsed"
 	fileColumnCount   = 10
+	newFile           = "INTO files (" + fileColumns + ")" +
+		" SELECT ?1, ?2, ?3, 0, ?4, ?5, ?6, ?7, 0, ?8 WHERE EXISTS (SELECT 1 FROM clients WHERE ID = ?1)"
 )
 
 var statements = [statementCount]string{
@@ -208,8 +211,8 @@ var statements = [statementCount]string{
 	selectFile:       "SELECT " + fileColumns + " FROM files WHERE ID = ?1 AND PathName = ?2",
 	selectUnverified: "SELECT " + fileColumns + " FROM files WHERE ID = ?1 AND PathName = ?2 AND Verified = 0",
 	selectPaths:      "SELECT DISTINCT PathName FROM files WHERE ID = ?1",
-	putFile: "INSERT OR REPLACE INTO files (" + fileColumns + ")" +
-		" SELECT ?1, ?2, ?3, 0, ?4, ?5, ?6, ?7, 0, ?8 WHERE EXISTS (SELECT 1 FROM clients WHERE ID = ?1)",
+	addFile:          "INSERT " + newFile + " ON CONFLICT DO NOTHING",
+	putFile:          "INSERT OR REPLACE " + newFile,
 	// REPLACE takes away the verified row that was.
 	verifyFile: "UPDATE OR REPLACE files SET Verified = 1, Missing = ?4, Lapsed = 0" +
 		" WHERE ID = ?1 AND PathName = ?2 AND Verified = 0 AND Incoming = ?3",

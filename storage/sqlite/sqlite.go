@@ -30,6 +30,7 @@ import (
 var (
 	ErrLocked      = errors.New("another process holds the database locked")
 	ErrReadOnly    = errors.New("the database cannot be written to")
+	ErrFolder      = errors.New("SQLite cannot read the database without the right to write in its folder")
 	ErrNotDatabase = errors.New("this is not an SQLite database, or a damaged one")
 	ErrForeign     = errors.New("the database belongs to another program")
 	ErrNewer       = errors.New("the database was made by a newer version of Sealift")
@@ -121,7 +122,8 @@ func Open(ctx context.Context, path string, o Options) (*Registry, error) {
 // OpenReadOnly opens the database at path for Clients, Files, and batches that
 // only read: GetClient and GetFile without At. It works beside a running
 // server, and changes nothing in the database. The error wraps fs.ErrNotExist
-// if there is no database, and otherwise what Open's does.
+// if there is no database, fs.ErrPermission or ErrFolder if the user may not read
+// it, and otherwise what Open's does.
 func OpenReadOnly(ctx context.Context, path string) (*Registry, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("database: %w", err)
@@ -138,11 +140,29 @@ func OpenReadOnly(ctx context.Context, path string) (*Registry, error) {
 		c, err = r.connect(ctx, checkSchema)
 	}
 	if err != nil {
-		return nil, r.failure("open", err)
+		return nil, r.failure("open", r.whyUnread(err))
 	}
 	<-r.reader
 	r.reader <- c
 	return r, nil
+}
+
+// whyUnread returns err, or something better to say where it is the user who lacks
+// a right. SQLite keeps files beside the database, and makes them if there are none.
+func (r *Registry) whyUnread(err error) error {
+	folder := isReadOnlyFolder(err)
+	if !folder && !isCannotOpen(err) {
+		return err
+	}
+	f, mayNot := os.Open(r.path)
+	if mayNot != nil {
+		return mayNot
+	}
+	_ = f.Close()
+	if folder || exists(r.path+"-wal") && !exists(r.path+"-shm") {
+		return ErrFolder
+	}
+	return err
 }
 
 func newRegistry(path, mode string, busyTimeout time.Duration) (*Registry, error) {

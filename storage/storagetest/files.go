@@ -11,7 +11,6 @@ import (
 	"sync"
 	"testing"
 
-	"sealift/codec"
 	"sealift/crypto/cksum"
 	"sealift/storage"
 )
@@ -31,6 +30,7 @@ func TestFiles(t *testing.T, open func(t *testing.T) storage.Files) {
 		{"CommitIsOfThisContent", testCommitIsOfThisContent},
 		{"Discard", testDiscard},
 		{"IncomingIsReadable", testIncomingIsReadable},
+		{"RefsAreApart", testRefsAreApart},
 		{"Has", testHas},
 		{"ClientsAreApart", testClientsAreApart},
 		{"PathsAreChecked", testPathsAreChecked},
@@ -54,46 +54,64 @@ func content(seed uint64, size int) []byte {
 	return b
 }
 
-// receive makes an incoming file of data, in writes of at most chunk bytes, and
-// returns its key.
-func receive(t testing.TB, s storage.Files, data []byte, size int64, chunk int) string {
+// place is where client n's file at path is.
+func place(n int, path string) storage.Place { return storage.Place{ID: clientID(n), Path: path} }
+
+func stored(n int, path string) storage.Stored { return storage.Stored{Place: place(n, path)} }
+
+func uploaded(key string, n int, path string) storage.Uploaded {
+	return storage.Uploaded{Place: place(n, path), Key: key}
+}
+
+// unknown is the size of a file of which the client does not say how large it is.
+var unknown storage.Announced
+
+// receive makes an incoming file of data for client n and path, in writes of at
+// most chunk bytes, and returns its key.
+func receive(t testing.TB, s storage.Files, n int, path string, data []byte, size storage.Announced, chunk int) string {
 	t.Helper()
-	in, err := s.Create(t.Context(), clientID(1), "new", size)
+	in, err := s.Create(t.Context(), place(n, path), size)
 	if err != nil {
 		t.Fatalf("Create: %v", err)
 	}
 	for rest := data; len(rest) > 0; {
-		n, err := in.Write(rest[:min(chunk, len(rest))])
+		n, err := in.Write(t.Context(), rest[:min(chunk, len(rest))])
 		if err != nil {
 			t.Fatalf("Write: %v", err)
 		}
 		rest = rest[n:]
 	}
-	if err := in.Close(); err != nil {
+	if err := in.Close(t.Context()); err != nil {
 		t.Fatalf("Close: %v", err)
 	}
 	return in.Key()
 }
 
-func wantContent(t testing.TB, s storage.Files, key string, id codec.ClientID, path string, want []byte) {
+// store makes data the verified file of client n at path.
+func store(t testing.TB, s storage.Files, n int, path string, data []byte) {
 	t.Helper()
-	got, err := read(t.Context(), s, key, id, path)
+	commit(t, s, waiting(receive(t, s, n, path, data, unknown, 5000), n, path, data))
+}
+
+func wantContent(t testing.TB, s storage.Files, ref storage.Ref, want []byte) {
+	t.Helper()
+	got, err := read(t.Context(), s, ref)
 	if err != nil {
-		t.Errorf("reading %q %s %q: %v", key, id, path, err)
+		t.Errorf("reading %+v: %v", ref, err)
 	} else if !bytes.Equal(got, want) {
-		t.Errorf("%q %s %q: %d bytes that are not the %d written", key, id, path, len(got), len(want))
+		t.Errorf("%+v: %d bytes that are not the %d written", ref, len(got), len(want))
 	}
 }
 
-func wantNotStored(t testing.TB, s storage.Files, key string, id codec.ClientID, path string) {
+func wantNotStored(t testing.TB, s storage.Files, ref storage.Ref) {
 	t.Helper()
-	if _, err := read(t.Context(), s, key, id, path); !errors.Is(err, storage.ErrNotStored) {
-		t.Errorf("opening %q %s %q: %v, want ErrNotStored", key, id, path, err)
+	if _, err := read(t.Context(), s, ref); !errors.Is(err, storage.ErrNotStored) {
+		t.Errorf("opening %+v: %v, want ErrNotStored", ref, err)
 	}
 }
 
-func read(ctx context.Context, s storage.Files, key string, id codec.ClientID, path string) ([]byte, error) {
-	f, err := s.Open(ctx, key, id, path)
+func read(ctx context.Context, s storage.Files, ref storage.Ref) ([]byte, error) {
+	f, err := s.Open(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -126,15 +144,15 @@ func wantCommit(t testing.TB, s storage.Files, f *storage.File, want error) {
 
 func testWriteCommitOpen(t *testing.T, s storage.Files) {
 	for _, size := range []int{0, 1, 15, 4096, 256 << 10, 1<<20 + 1} {
-		for _, announced := range []int64{-1, int64(size)} {
+		for _, announced := range []storage.Announced{unknown, storage.Announce(int64(size))} {
 			for _, chunk := range []int{1 << 30, 65_537} {
-				path := fmt.Sprintf("a/b/%d %d %d.bin", size, announced, chunk)
+				path := fmt.Sprintf("a/b/%d %v %d.bin", size, announced, chunk)
 				data := content(uint64(size), size)
-				key := receive(t, s, data, announced, chunk)
-				wantNotStored(t, s, "", clientID(1), path)
+				key := receive(t, s, 1, path, data, announced, chunk)
+				wantNotStored(t, s, stored(1, path))
 				commit(t, s, waiting(key, 1, path, data))
-				wantContent(t, s, "", clientID(1), path, data)
-				wantNotStored(t, s, key, clientID(1), path)
+				wantContent(t, s, stored(1, path), data)
+				wantNotStored(t, s, uploaded(key, 1, path))
 			}
 		}
 	}
@@ -142,41 +160,41 @@ func testWriteCommitOpen(t *testing.T, s storage.Files) {
 
 func testCommitReplaces(t *testing.T, s storage.Files) {
 	older, newer := content(1, 5000), content(2, 100)
-	first, second := receive(t, s, older, 5000, 5000), receive(t, s, newer, -1, 5000)
+	first, second := receive(t, s, 1, "a", older, storage.Announce(5000), 5000), receive(t, s, 1, "a", newer, unknown, 5000)
 	commit(t, s, waiting(first, 1, "a", older))
-	wantContent(t, s, "", clientID(1), "a", older)
+	wantContent(t, s, stored(1, "a"), older)
 	commit(t, s, waiting(second, 1, "a", newer))
-	wantContent(t, s, "", clientID(1), "a", newer)
+	wantContent(t, s, stored(1, "a"), newer)
 }
 
 func testCommitAgain(t *testing.T, s storage.Files) {
 	data := content(1, 5000)
-	key := receive(t, s, data, -1, 5000)
+	key := receive(t, s, 1, "dir/a", data, unknown, 5000)
 	for range 3 {
 		commit(t, s, waiting(key, 1, "dir/a", data))
-		wantContent(t, s, "", clientID(1), "dir/a", data)
+		wantContent(t, s, stored(1, "dir/a"), data)
 	}
 }
 
 func testCommitNothing(t *testing.T, s storage.Files) {
-	dropped := receive(t, s, content(1, 10), -1, 10)
-	if err := s.Discard(t.Context(), dropped); err != nil {
+	dropped := receive(t, s, 1, "a", content(1, 10), unknown, 10)
+	if err := s.Discard(t.Context(), uploaded(dropped, 1, "a")); err != nil {
 		t.Fatal(err)
 	}
 	for _, key := range []string{dropped, "", "no key", "../" + dropped, ".", strings.Repeat("0", 32)} {
 		wantCommit(t, s, waiting(key, 1, "a", content(1, 10)), storage.ErrNotStored)
 	}
-	wantNotStored(t, s, "", clientID(1), "a")
+	wantNotStored(t, s, stored(1, "a"))
 }
 
 // An incoming file that has lost its end is not committed.
 func testCommitOfAnotherSize(t *testing.T, s storage.Files) {
 	was, data := content(1, 5000), content(2, 5000)
-	commit(t, s, waiting(receive(t, s, was, -1, 5000), 1, "a", was))
+	store(t, s, 1, "a", was)
 	for _, has := range []int{0, 4999, 5001} {
-		key := receive(t, s, content(2, has), -1, 5000)
+		key := receive(t, s, 1, "a", content(2, has), unknown, 5000)
 		wantCommit(t, s, waiting(key, 1, "a", data), storage.ErrNotStored)
-		wantContent(t, s, "", clientID(1), "a", was)
+		wantContent(t, s, stored(1, "a"), was)
 	}
 }
 
@@ -184,72 +202,91 @@ func testCommitOfAnotherSize(t *testing.T, s storage.Files) {
 // no Commit.
 func testCommitIsOfThisContent(t *testing.T, s storage.Files) {
 	data := content(2, 5000)
-	for name, place := range map[string][]byte{
+	for name, there := range map[string][]byte{
 		"smaller": data[:4999], "larger": append(data[:5000:5000], 0), "empty": {}, "other": content(3, 5000),
 		"a bit": append([]byte{data[0] ^ 1}, data[1:]...),
 	} {
-		commit(t, s, waiting(receive(t, s, place, -1, 5000), 1, name+"/a", place))
-		key := receive(t, s, data, -1, 5000)
-		if err := s.Discard(t.Context(), key); err != nil {
+		store(t, s, 1, name+"/a", there)
+		key := receive(t, s, 1, name+"/a", data, unknown, 5000)
+		if err := s.Discard(t.Context(), uploaded(key, 1, name+"/a")); err != nil {
 			t.Fatal(err)
 		}
 		wantCommit(t, s, waiting(key, 1, name+"/a", data), storage.ErrNotStored)
-		wantContent(t, s, "", clientID(1), name+"/a", place)
+		wantContent(t, s, stored(1, name+"/a"), there)
 		wantCommit(t, s, waiting(key, 1, name, data), storage.ErrNotStored)        // the place is a folder
 		wantCommit(t, s, waiting(key, 1, name+"/a/b", data), storage.ErrNotStored) // or below a file
-		wantNotStored(t, s, "", clientID(1), name+"/b")
+		wantNotStored(t, s, stored(1, name+"/b"))
 	}
 }
 
 func testDiscard(t *testing.T, s storage.Files) {
 	data := content(1, 10)
-	keep := receive(t, s, data, -1, 10)
-	for _, size := range []int64{-1, 0, 10, 1 << 20} {
+	keep := receive(t, s, 1, "a", data, unknown, 10)
+	for i, size := range []storage.Announced{unknown, storage.Announce(0), storage.Announce(10), storage.Announce(1 << 20)} {
 		// Unfinished, and never written.
-		in, err := s.Create(t.Context(), clientID(1), "new", size)
+		in, err := s.Create(t.Context(), place(1, "a"), size)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if size == 10 {
-			if _, err := in.Write(data[:5]); err != nil {
+		if i == 2 {
+			if _, err := in.Write(t.Context(), data[:5]); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := in.Close(); err != nil {
+		if err := in.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		for range 2 {
-			if err := s.Discard(t.Context(), in.Key()); err != nil {
+			if err := s.Discard(t.Context(), uploaded(in.Key(), 1, "a")); err != nil {
 				t.Errorf("Discard: %v", err)
 			}
 		}
-		wantNotStored(t, s, in.Key(), clientID(1), "a")
+		wantNotStored(t, s, uploaded(in.Key(), 1, "a"))
 	}
 	commit(t, s, waiting(keep, 1, "a", data))
 	for _, key := range []string{keep, "", "no key", "../" + clientID(1).String() + "/a"} {
-		if err := s.Discard(t.Context(), key); err != nil {
+		if err := s.Discard(t.Context(), uploaded(key, 1, "a")); err != nil {
 			t.Errorf("Discard of %q: %v", key, err)
 		}
 	}
-	wantContent(t, s, "", clientID(1), "a", data)
+	wantContent(t, s, stored(1, "a"), data)
 }
 
 func testIncomingIsReadable(t *testing.T, s storage.Files) {
 	data := content(1, 300_000)
-	key := receive(t, s, data, 300_000, 1000)
-	wantContent(t, s, key, codec.ClientID{}, "", data)
-	if n, err := s.Size(t.Context(), key, codec.ClientID{}, ""); n != 300_000 || err != nil {
+	key := receive(t, s, 1, "a", data, storage.Announce(300_000), 1000)
+	up, other := uploaded(key, 1, "a"), uploaded("../"+key, 1, "a")
+	wantContent(t, s, up, data)
+	if n, err := s.Size(t.Context(), up); n != 300_000 || err != nil {
 		t.Errorf("Size: %d, %v", n, err)
 	}
-	wantNotStored(t, s, "../"+key, codec.ClientID{}, "")
-	if err := s.Discard(t.Context(), key); err != nil {
+	wantNotStored(t, s, other)
+	if err := s.Discard(t.Context(), up); err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{key, "../" + key} {
-		if n, err := s.Size(t.Context(), key, codec.ClientID{}, ""); n != 0 || !errors.Is(err, storage.ErrNotStored) {
-			t.Errorf("Size of %q: %d, %v, want ErrNotStored", key, n, err)
+	for _, ref := range []storage.Ref{up, other, stored(1, "a")} {
+		if n, err := s.Size(t.Context(), ref); n != 0 || !errors.Is(err, storage.ErrNotStored) {
+			t.Errorf("Size of %+v: %d, %v, want ErrNotStored", ref, n, err)
 		}
 	}
+}
+
+// What is in the place is not what came in for it: each is found by its own kind of
+// reference.
+func testRefsAreApart(t *testing.T, s storage.Files) {
+	there, came := content(1, 10), content(2, 20)
+	store(t, s, 1, "a", there)
+	up := uploaded(receive(t, s, 1, "a", came, unknown, 100), 1, "a")
+	in := stored(1, "a")
+	in.Key = up.Key
+	wantContent(t, s, up, came)
+	wantContent(t, s, in, there)
+	for ref, want := range map[storage.Ref]int64{up: 20, in: 10} {
+		if n, err := s.Size(t.Context(), ref); n != want || err != nil {
+			t.Errorf("Size of %+v: %d, %v, want %d", ref, n, err, want)
+		}
+	}
+	wantNotStored(t, s, uploaded("", 1, "a"))
 }
 
 // A client has something stored, or it has not: what it only began does not count.
@@ -261,7 +298,7 @@ func testHas(t *testing.T, s storage.Files) {
 			t.Errorf("client %d has something: %v, %v, want %v", n, got, err, want)
 		}
 	}
-	key := receive(t, s, data, -1, 10)
+	key := receive(t, s, 1, "dir/a", data, unknown, 10)
 	has(1, false)
 	commit(t, s, waiting(key, 1, "dir/a", data))
 	has(1, true)
@@ -270,49 +307,48 @@ func testHas(t *testing.T, s storage.Files) {
 
 func testClientsAreApart(t *testing.T, s storage.Files) {
 	one, two := content(1, 10), content(2, 20)
-	commit(t, s, waiting(receive(t, s, one, -1, 100), 1, "a", one))
-	wantNotStored(t, s, "", clientID(2), "a")
-	commit(t, s, waiting(receive(t, s, two, -1, 100), 2, "a", two))
-	wantContent(t, s, "", clientID(1), "a", one)
-	wantContent(t, s, "", clientID(2), "a", two)
+	store(t, s, 1, "a", one)
+	wantNotStored(t, s, stored(2, "a"))
+	store(t, s, 2, "a", two)
+	wantContent(t, s, stored(1, "a"), one)
+	wantContent(t, s, stored(2, "a"), two)
 }
 
 // What CleanPath would not have made is refused, whoever asks.
 func testPathsAreChecked(t *testing.T, s storage.Files) {
 	data := content(1, 10)
-	key := receive(t, s, data, -1, 100)
+	key := receive(t, s, 1, "new", data, unknown, 100)
 	paths := []string{
 		"", ".", "..", "../a", "a/..", "a/../b", "/a", "a/", "a//b", "./a", `a\b`, "a\x00b", "a\nb", "\xe4", "a\u202eb",
 		"../" + clientID(2).String() + "/a", "../../defensive.db",
 	}
 	for _, path := range paths {
 		wantCommit(t, s, waiting(key, 1, path, data), storage.ErrPath)
-		if _, err := read(t.Context(), s, "", clientID(1), path); !errors.Is(err, storage.ErrPath) {
+		if _, err := read(t.Context(), s, stored(1, path)); !errors.Is(err, storage.ErrPath) {
 			t.Errorf("Open of %q: %v, want ErrPath", path, err)
 		}
 	}
 	for _, path := range []string{".lock", ".incoming/a", "defensive.db", "...", "a b", "-rf", strings.Repeat("n", 254),
 		strings.Repeat("d/", 126) + "d", "ä", "a\u0308", "r\u00e9sum\u00e9/\u5c65\u6b74\u66f8 \U0001f600", strings.Repeat("\u00e4", 127)} {
-		commit(t, s, waiting(key, 1, path, data))
-		wantContent(t, s, "", clientID(1), path, data)
-		key = receive(t, s, data, -1, 100)
+		store(t, s, 1, path, data)
+		wantContent(t, s, stored(1, path), data)
 	}
 }
 
 func testFileWhereFolderShouldBe(t *testing.T, s storage.Files) {
 	file, below := content(1, 10), content(2, 20)
-	commit(t, s, waiting(receive(t, s, file, -1, 100), 1, "a", file))
-	key := receive(t, s, below, -1, 100)
+	store(t, s, 1, "a", file)
+	key := receive(t, s, 1, "new", below, unknown, 100)
 	wantCommit(t, s, waiting(key, 1, "a/b", below), storage.ErrObstructed)
-	wantContent(t, s, "", clientID(1), "a", file)
-	wantContent(t, s, key, clientID(1), "", below) // an error leaves the incoming file
+	wantContent(t, s, stored(1, "a"), file)
+	wantContent(t, s, uploaded(key, 1, "new"), below) // an error leaves the incoming file
 	commit(t, s, waiting(key, 1, "c/b", below))
 
-	key = receive(t, s, file, -1, 100)
+	key = receive(t, s, 1, "new", file, unknown, 100)
 	wantCommit(t, s, waiting(key, 1, "c", file), storage.ErrObstructed)
-	wantContent(t, s, "", clientID(1), "c/b", below)
-	wantContent(t, s, key, clientID(1), "", file)
-	if _, err := read(t.Context(), s, "", clientID(1), "c"); err == nil {
+	wantContent(t, s, stored(1, "c/b"), below)
+	wantContent(t, s, uploaded(key, 1, "new"), file)
+	if _, err := read(t.Context(), s, stored(1, "c")); err == nil {
 		t.Error("a folder can be opened as a file")
 	}
 }
@@ -325,7 +361,8 @@ func testCommitsOfOnePathAtOnce(t *testing.T, s storage.Files) {
 		wg.Go(func() {
 			for round := range rounds {
 				data := content(uint64(side), 20_000)
-				f := waiting(receive(t, s, data, -1, 7000), 1, fmt.Sprintf("dir%d/a", round), data)
+				path := fmt.Sprintf("dir%d/a", round)
+				f := waiting(receive(t, s, 1, path, data, unknown, 7000), 1, path, data)
 				if err := s.Commit(t.Context(), f); err != nil {
 					t.Errorf("Commit: %v", err)
 				}
@@ -334,7 +371,7 @@ func testCommitsOfOnePathAtOnce(t *testing.T, s storage.Files) {
 	}
 	wg.Wait()
 	for round := range rounds {
-		got, err := read(t.Context(), s, "", clientID(1), fmt.Sprintf("dir%d/a", round))
+		got, err := read(t.Context(), s, stored(1, fmt.Sprintf("dir%d/a", round)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -352,7 +389,8 @@ func testCommitsOfOnePathAtOnce(t *testing.T, s storage.Files) {
 func testCommitsOfOneFileAtOnce(t *testing.T, s storage.Files) {
 	for round := range 10 {
 		data := content(uint64(round), 20_000)
-		f := waiting(receive(t, s, data, -1, 7000), 1, fmt.Sprintf("dir%d/a", round), data)
+		path := fmt.Sprintf("dir%d/a", round)
+		f := waiting(receive(t, s, 1, path, data, unknown, 7000), 1, path, data)
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
@@ -362,7 +400,7 @@ func testCommitsOfOneFileAtOnce(t *testing.T, s storage.Files) {
 			})
 		}
 		wg.Wait()
-		wantContent(t, s, "", clientID(1), f.Path, data)
+		wantContent(t, s, stored(1, f.Path), data)
 	}
 }
 
@@ -376,7 +414,7 @@ func testManyUnderWay(t *testing.T, s storage.Files) {
 	uploads := make([]upload, n)
 	for i := range uploads {
 		var err error
-		if uploads[i].in, err = s.Create(t.Context(), clientID(1), "new", 300_000); err != nil {
+		if uploads[i].in, err = s.Create(t.Context(), place(1, "new"), storage.Announce(300_000)); err != nil {
 			t.Fatal(err)
 		}
 		if uploads[i].scratch, err = s.Scratch(t.Context()); err != nil {
@@ -386,7 +424,7 @@ func testManyUnderWay(t *testing.T, s storage.Files) {
 	for round := range 3 {
 		for i, u := range uploads {
 			part := content(uint64(i), 300)[round*100:][:100]
-			if _, err := u.in.Write(part); err != nil {
+			if _, err := u.in.Write(t.Context(), part); err != nil {
 				t.Fatalf("upload %d: %v", i, err)
 			}
 			if _, err := u.scratch.WriteAt(part, int64(round)*100); err != nil {
@@ -399,10 +437,10 @@ func testManyUnderWay(t *testing.T, s storage.Files) {
 		if _, err := u.scratch.ReadAt(got, 0); err != nil || !bytes.Equal(got, content(uint64(i), 300)) {
 			t.Fatalf("scratch %d: %v, or not what was written", i, err)
 		}
-		if err := errors.Join(u.in.Close(), u.scratch.Close()); err != nil {
+		if err := errors.Join(u.in.Close(t.Context()), u.scratch.Close()); err != nil {
 			t.Fatal(err)
 		}
-		wantContent(t, s, u.in.Key(), clientID(1), "", content(uint64(i), 300))
+		wantContent(t, s, uploaded(u.in.Key(), 1, "new"), content(uint64(i), 300))
 	}
 }
 
@@ -445,20 +483,43 @@ func testScratch(t *testing.T, s storage.Files) {
 
 func testFilesEndedContext(t *testing.T, s storage.Files) {
 	data := content(1, 10)
-	key := receive(t, s, data, -1, 10)
+	key := receive(t, s, 1, "a", data, unknown, 10)
+	in, err := s.Create(t.Context(), place(1, "b"), unknown)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Create(ctx, clientID(1), "new", 1); !errors.Is(err, context.Canceled) {
+	if _, err := s.Create(ctx, place(1, "new"), storage.Announce(1)); !errors.Is(err, context.Canceled) {
 		t.Errorf("Create: %v, want context.Canceled", err)
 	}
 	if err := s.Commit(ctx, waiting(key, 1, "a", data)); !errors.Is(err, context.Canceled) {
 		t.Errorf("Commit: %v, want context.Canceled", err)
 	}
-	if err := s.Discard(ctx, key); !errors.Is(err, context.Canceled) {
+	if err := s.Discard(ctx, uploaded(key, 1, "a")); !errors.Is(err, context.Canceled) {
 		t.Errorf("Discard: %v, want context.Canceled", err)
 	}
 	if has, err := s.Has(ctx, clientID(1)); has || !errors.Is(err, context.Canceled) {
 		t.Errorf("Has: %v, %v, want context.Canceled", has, err)
 	}
-	wantContent(t, s, key, clientID(1), "", data)
+	for _, ref := range []storage.Ref{uploaded(key, 1, "a"), stored(1, "a")} {
+		if _, err := s.Size(ctx, ref); !errors.Is(err, context.Canceled) {
+			t.Errorf("Size of %+v: %v, want context.Canceled", ref, err)
+		}
+		if _, err := s.Open(ctx, ref); !errors.Is(err, context.Canceled) {
+			t.Errorf("Open of %+v: %v, want context.Canceled", ref, err)
+		}
+	}
+	wantContent(t, s, uploaded(key, 1, "a"), data)
+
+	if n, err := in.Write(ctx, data); n != 0 || !errors.Is(err, context.Canceled) {
+		t.Errorf("Write: %d, %v, want 0, context.Canceled", n, err)
+	}
+	if _, err := in.Write(t.Context(), data); err != nil {
+		t.Errorf("Write after one that came too late: %v", err)
+	}
+	_ = in.Close(ctx) // and in holds nothing any more
+	if err := s.Discard(t.Context(), uploaded(in.Key(), 1, "b")); err != nil {
+		t.Errorf("Discard of a file that was closed too late: %v", err)
+	}
 }

@@ -26,8 +26,8 @@ func TestBackupOfARunningServer(t *testing.T) {
 	for i := range files {
 		p.upload(fmt.Sprint("docs/", i), content(i, 0))
 	}
-	waiting := p.encrypt("waiting", []byte("for its 1029"))
-	p.sendPackets(p.packets(waiting, 0))
+	waiting := p.File("waiting", []byte("for its 1029"))
+	p.sendPackets(cut(waiting, 0))
 	p.expectReceived(waiting)
 
 	stop, version := make(chan struct{}), 0
@@ -78,7 +78,7 @@ func TestBackupOfARunningServer(t *testing.T) {
 	}
 	c := serveIn(t, copies[0])
 	for i := range files {
-		stored := get(t, c.stored(p.id, fmt.Sprint("docs/", i)))
+		stored := get(t, c.stored(p.ID, fmt.Sprint("docs/", i)))
 		one := false
 		for v := range 4 {
 			one = one || bytes.Equal(stored, content(i, v))
@@ -88,13 +88,13 @@ func TestBackupOfARunningServer(t *testing.T) {
 		}
 	}
 	q := *p
-	q.addr, q.conn = c.addr, nil
+	q.addr, q.Net = c.addr, nil
 	q.dial()
-	q.reconnect()
-	q.send(q.msgVerdict(codec.CodeCRCOK, "waiting"))
+	q.rejoin()
+	q.send(q.Verdict(codec.CodeCRCOK, "waiting"))
 	q.expect(codec.CodeError) // it was left out
-	q.upload("waiting", waiting.content)
-	c.checkVerified(q.id, "waiting", waiting.content)
+	q.upload("waiting", waiting.Content)
+	c.checkVerified(q.ID, "waiting", waiting.Content)
 }
 
 // A backup of a server that misses files says which, and has all the others.
@@ -105,10 +105,10 @@ func TestBackupWithoutWhatIsMissing(t *testing.T) {
 	for _, name := range []string{"good", "missing", "damaged"} {
 		p.upload(name, []byte(name))
 	}
-	if err := os.Remove(d.stored(p.id, "missing")); err != nil {
+	if err := os.Remove(d.stored(p.ID, "missing")); err != nil {
 		t.Fatal(err)
 	}
-	put(t, d.stored(p.id, "damaged"), []byte("Damaged"))
+	put(t, d.stored(p.ID, "damaged"), []byte("Damaged"))
 	to := filepath.Join(t.TempDir(), "copy")
 	got := run(t, d.dir, sealiftd, "backup", "--to", to).failed(t, "the copy is made, without 2 files")
 	for _, name := range []string{"missing", "damaged"} {
@@ -123,7 +123,7 @@ func TestBackupWithoutWhatIsMissing(t *testing.T) {
 			t.Errorf("in the copy: %+v", f)
 		}
 	}
-	checkFile(t, c.stored(p.id, "good"), strings.NewReader("good"))
+	checkFile(t, c.stored(p.ID, "good"), strings.NewReader("good"))
 }
 
 // A backup that is interrupted leaves nothing behind, or the whole of it.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"sealift/codec"
+	"sealift/internal/testpeer"
 )
 
 // again starts a server on the directory of one that has ended, and sends the
@@ -58,14 +59,14 @@ func TestKillAfterAck(t *testing.T) {
 		d.kill() // this moment: the 1604 has just been read
 
 		d = d.again(p)
-		d.checkVerified(p.id, "file", content)
-		stranger := connect(t, d, p.name)
-		stranger.send(stranger.msgRegister())
+		d.checkVerified(p.ID, "file", content)
+		stranger := connect(t, d, p.Name)
+		stranger.send(stranger.Register())
 		stranger.expect(codec.CodeRegisterFailed) // its name is still taken
-		p.reconnect()
+		p.rejoin()
 		p.upload("another", []byte("after the restart"))
-		d.checkVerified(p.id, "another", []byte("after the restart"))
-		d.checkVerified(p.id, "file", content)
+		d.checkVerified(p.ID, "another", []byte("after the restart"))
+		d.checkVerified(p.ID, "file", content)
 	}
 }
 
@@ -76,29 +77,29 @@ func TestKillWhileReplacing(t *testing.T) {
 	p := login(t, d, "n")
 	content := randomBytes(1<<20, 1)
 	p.upload("file", content)
-	for round, step := range []func(f *file){
-		func(f *file) { p.sendPackets(p.packets(f, 65_536)[:8]) },
-		func(f *file) { p.sendPackets(p.packets(f, 65_536)) },
-		func(f *file) { p.sendPackets(p.packets(f, 65_536)); p.expectReceived(f) },
-		func(f *file) {
-			p.sendPackets(p.packets(f, 65_536))
+	for round, step := range []func(f *testpeer.File){
+		func(f *testpeer.File) { p.sendPackets(cut(f, 65_536)[:8]) },
+		func(f *testpeer.File) { p.sendPackets(cut(f, 65_536)) },
+		func(f *testpeer.File) { p.sendPackets(cut(f, 65_536)); p.expectReceived(f) },
+		func(f *testpeer.File) {
+			p.sendPackets(cut(f, 65_536))
 			p.expectReceived(f)
-			p.send(p.msgVerdict(codec.CodeCRCOK, f.name))
+			p.send(p.Verdict(codec.CodeCRCOK, f.Name))
 		},
 	} {
-		f := p.encrypt("file", randomBytes(1<<20, byte(2+round)))
+		f := p.File("file", randomBytes(1<<20, byte(2+round)))
 		step(f)
 		d.kill()
 		d = d.again(p)
 		run(t, d.dir, sealiftd, "verify", "--dir", d.dir).succeeded(t)
-		got := get(t, d.stored(p.id, "file"))
-		if committed := round == 3 && bytes.Equal(got, f.content); !committed && !bytes.Equal(got, content) {
+		got := get(t, d.stored(p.ID, "file"))
+		if committed := round == 3 && bytes.Equal(got, f.Content); !committed && !bytes.Equal(got, content) {
 			t.Fatalf("round %d: the file is neither the old nor the new one", round)
 		}
-		p.reconnect()
-		p.upload("file", f.content)
-		d.checkVerified(p.id, "file", f.content)
-		content = f.content
+		p.rejoin()
+		p.upload("file", f.Content)
+		d.checkVerified(p.ID, "file", f.Content)
+		content = f.Content
 	}
 }
 
@@ -124,11 +125,11 @@ func TestLostVerdict(t *testing.T) {
 		t.Run(tc.what, func(t *testing.T) {
 			d := serve(t)
 			p := login(t, d, "n")
-			f := p.encrypt("file", randomBytes(300_000, 1))
-			p.sendPackets(p.packets(f, 65_536))
+			f := p.File("file", randomBytes(300_000, 1))
+			p.sendPackets(cut(f, 65_536))
 			p.expectReceived(f)
 			if tc.sent {
-				p.send(p.msgVerdict(codec.CodeCRCOK, f.name))
+				p.send(p.Verdict(codec.CodeCRCOK, f.Name))
 			}
 			if tc.restart {
 				d.kill()
@@ -137,11 +138,11 @@ func TestLostVerdict(t *testing.T) {
 			for range tc.times {
 				p.dial()
 				if tc.reconnectFirst {
-					p.reconnect()
+					p.rejoin()
 				}
-				p.confirm(f.name)
+				p.confirm(f.Name)
 			}
-			d.checkVerified(p.id, f.name, f.content)
+			d.checkVerified(p.ID, f.Name, f.Content)
 			p.upload("next", []byte("the connection goes on"))
 		})
 	}
@@ -151,17 +152,17 @@ func TestLostVerdict(t *testing.T) {
 func TestLostAbort(t *testing.T) {
 	d := serve(t)
 	p := login(t, d, "n")
-	f := p.encrypt("file", []byte("content"))
-	p.sendPackets(p.packets(f, 0))
+	f := p.File("file", []byte("content"))
+	p.sendPackets(cut(f, 0))
 	p.expectReceived(f)
 	d.kill()
 	d = d.again(p)
-	p.send(p.msgVerdict(codec.CodeAbort, f.name))
+	p.send(p.Verdict(codec.CodeAbort, f.Name))
 	p.expectID(codec.CodeAck)
 	if files := d.files(); len(files) != 0 {
 		t.Errorf("files %+v", files)
 	}
-	p.send(p.msgVerdict(codec.CodeCRCOK, f.name))
+	p.send(p.Verdict(codec.CodeCRCOK, f.Name))
 	p.expect(codec.CodeError)
 }
 
@@ -188,12 +189,12 @@ func TestCutOffUpload(t *testing.T) {
 		{order: 2, cut: 296, restart: true, reconnect: true},
 	} {
 		p := login(t, d, fmt.Sprint("client ", i))
-		f := p.encrypt("file", randomBytes(300_000, byte(i)))
-		packets := p.packets(f, 1007)
+		f := p.File("file", randomBytes(300_000, byte(i)))
+		packets := cut(f, 1007)
 		orders[tc.order].put(packets)
 		p.sendPackets(packets[:tc.cut])
 		if tc.inPacket {
-			p.send(packets[tc.cut].bytes()[:500])
+			p.send(packets[tc.cut].Bytes()[:500])
 		} else {
 			p.settle()
 		}
@@ -203,14 +204,14 @@ func TestCutOffUpload(t *testing.T) {
 		}
 		p.dial()
 		if tc.reconnect { // with a new key
-			p.reconnect()
-			f = p.encrypt(f.name, f.content)
-			packets = p.packets(f, 1007)
+			p.rejoin()
+			f = p.File(f.Name, f.Content)
+			packets = cut(f, 1007)
 		}
 		p.sendPackets(packets)
 		p.expectReceived(f)
-		p.confirm(f.name)
-		d.checkVerified(p.id, f.name, f.content)
+		p.confirm(f.Name)
+		d.checkVerified(p.ID, f.Name, f.Content)
 		eventually(t, "nothing is left of the first attempt", func() bool {
 			return len(d.incoming()) == 0
 		})
@@ -223,18 +224,18 @@ func TestTwoConnectionsOneFile(t *testing.T) {
 	d := serve(t)
 	p := login(t, d, "n")
 	old := *p
-	f := p.encrypt("file", randomBytes(300_000, 1))
-	packets := p.packets(f, 1007)
+	f := p.File("file", randomBytes(300_000, 1))
+	packets := cut(f, 1007)
 	old.sendPackets(packets[:150])
 	old.settle()
-	p.conn = nil // stays open
+	p.Net = nil // stays open
 	p.dial()
 	p.sendPackets(packets)
 	p.expectReceived(f)
-	p.confirm(f.name)
-	d.checkVerified(p.id, f.name, f.content)
+	p.confirm(f.Name)
+	d.checkVerified(p.ID, f.Name, f.Content)
 	old.sendPackets(packets[150:])
 	old.expectReceived(f)
-	old.confirm(f.name)
-	d.checkVerified(p.id, f.name, f.content)
+	old.confirm(f.Name)
+	d.checkVerified(p.ID, f.Name, f.Content)
 }

@@ -22,7 +22,7 @@ func TestFloodOfRefusals(t *testing.T) {
 			d := serve(t)
 			p := login(t, d, "f")
 			content := make([]byte, 500)
-			bad := p.packets(p.encrypt("f", content), 0)[0].bytes()
+			bad := cut(p.File("f", content), 0)[0].Bytes()
 			field := bad[codec.RequestHeaderSize+at:]
 			binary.LittleEndian.PutUint16(field, binary.LittleEndian.Uint16(field)+1)
 			began := time.Now()
@@ -35,14 +35,14 @@ func TestFloodOfRefusals(t *testing.T) {
 				}
 			}
 			p.send(all)
-			p.send(p.msgReconnect()) // its reply shows the end of the others
+			p.send(p.Reconnect()) // its reply shows the end of the others
 			replies := 0
 			for {
-				r, err := p.tryReply()
+				code, _, err := p.Read()
 				if err != nil {
 					t.Fatal(err)
 				}
-				if r.code == codec.CodeReconnected {
+				if code == codec.CodeReconnected {
 					break
 				}
 				replies++
@@ -53,9 +53,9 @@ func TestFloodOfRefusals(t *testing.T) {
 			}
 			t.Logf("%s, alone %v: %d replies", what, alone, replies)
 			q := *p // on a connection to which nothing is owed
-			q.conn = nil
+			q.Net = nil
 			q.dial()
-			q.reconnect()
+			q.rejoin()
 			for range 6 {
 				q.send(bad)
 				q.expect(codec.CodeError)

@@ -37,15 +37,15 @@ func TestModes(t *testing.T) {
 	under(0o077, func() *daemon { return serveIn(t, dir, "--file-mode", "0664", "--dir-mode=775") })
 	p := login(t, d, "n")
 	p.upload("a/b", []byte("b"))
-	home := filepath.Join(dir, "files", p.id.String())
+	home := filepath.Join(dir, "files", p.ID.String())
 	mode(filepath.Join(dir, "files"), 0o755)
 	mode(filepath.Join(dir, "files", ".incoming"), 0o700)
 	mode(filepath.Join(dir, "defensive.db"), 0o600)
 	mode(home, 0o775)
 	mode(filepath.Join(home, "a"), 0o775)
 	mode(filepath.Join(home, "a", "b"), 0o664)
-	waiting := p.encrypt("a/waiting", []byte("x"))
-	p.sendPackets(p.packets(waiting, 0))
+	waiting := p.File("a/waiting", []byte("x"))
+	p.sendPackets(cut(waiting, 0))
 	p.expectReceived(waiting)
 	found, err := filepath.Glob(filepath.Join(dir, "files", ".incoming", "*", "*"))
 	if err != nil || len(found) != 1 {
@@ -57,7 +57,7 @@ func TestModes(t *testing.T) {
 	under(0, func() *daemon { return serveIn(t, dir) })
 	p.addr = d.addr
 	p.dial()
-	p.reconnect()
+	p.rejoin()
 	p.upload("a/c", []byte("c"))
 	p.upload("d/e", []byte("e"))
 	mode(filepath.Join(home, "a"), 0o775)
@@ -89,25 +89,25 @@ func TestFolderThatIsALink(t *testing.T) {
 	p := login(t, d, "n")
 	p.upload("docs/old", []byte("old"))
 	elsewhere := t.TempDir()
-	home := filepath.Dir(d.stored(p.id, "x"))
+	home := filepath.Dir(d.stored(p.ID, "x"))
 	for _, link := range []string{"link", "docs/link"} {
 		if err := os.Symlink(elsewhere, filepath.Join(home, link)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, name := range []string{"link/a", "docs/link/deep/a", "link"} {
-		f := p.encrypt(name, randomBytes(300_000, 1))
-		p.sendPackets(p.packets(f, 64<<10)[:1]) // of five: no more is needed
+		f := p.File(name, randomBytes(300_000, 1))
+		p.sendPackets(cut(f, 64<<10)[:1]) // of five: no more is needed
 		p.expect(codec.CodeError)
 		folder := strings.TrimSuffix(strings.TrimSuffix(name, "/a"), "/deep")
-		line := d.await(fmt.Sprintf(`files/%s/%s\" is a symbolic link`, p.id, folder))
+		line := d.await(fmt.Sprintf(`files/%s/%s\" is a symbolic link`, p.ID, folder))
 		if !strings.Contains(line, `"level":"warn"`) {
 			t.Errorf("%s: log %s", name, line)
 		}
 		p.settle()
 	}
 	p.upload("docs/new", []byte("new"))
-	d.checkVerified(p.id, "docs/new", []byte("new"))
+	d.checkVerified(p.ID, "docs/new", []byte("new"))
 	if left, err := os.ReadDir(elsewhere); err != nil || len(left) != 0 {
 		t.Errorf("the link's folder has %v, %v", left, err)
 	}

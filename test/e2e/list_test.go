@@ -29,18 +29,18 @@ func TestListings(t *testing.T) {
 	began := time.Now().Add(-time.Second)
 	d := serve(t)
 	keyless := connect(t, d, "no key")
-	keyless.register()
-	keyless.conn.Close()
+	keyless.signUp()
+	keyless.Close()
 	p := login(t, d, "Michael Jackson")
 	content := randomBytes(100_003, 1)
 	p.upload(`specs\New product.docx`, content)
-	waiting := p.encrypt("waiting", []byte("for its 1029"))
-	p.sendPackets(p.packets(waiting, 0))
+	waiting := p.File("waiting", []byte("for its 1029"))
+	p.sendPackets(cut(waiting, 0))
 	p.expectReceived(waiting)
 
 	for _, running := range []bool{true, false} {
 		if !running {
-			p.conn.Close()
+			p.Close()
 			d.stop()
 		}
 		table := func(command string) [][]string {
@@ -54,7 +54,7 @@ func TestListings(t *testing.T) {
 			clients[c.Name] = c
 		}
 		me := clients["Michael Jackson"]
-		if len(clients) != 2 || clients["no key"].Key || !me.Key || me.ID != p.id.String() || me.LastSeen == nil || !recent(*me.LastSeen) {
+		if len(clients) != 2 || clients["no key"].Key || !me.Key || me.ID != p.ID.String() || me.LastSeen == nil || !recent(*me.LastSeen) {
 			t.Errorf("clients %+v", clients)
 		}
 		lines := table("clients")
@@ -71,13 +71,13 @@ func TestListings(t *testing.T) {
 		files := map[string]fileRow{}
 		for _, f := range d.files() {
 			files[f.FileName] = f
-			if f.Client != p.id.String() || !recent(f.Received) {
+			if f.Client != p.ID.String() || !recent(f.Received) {
 				t.Errorf("files: %+v", f)
 			}
 		}
 		stored := files[`specs\New product.docx`]
 		if len(files) != 2 || !stored.Verified || stored.Size != 100_003 || stored.Cksum != cksum.Checksum(content) ||
-			stored.Path != "files/"+p.id.String()+"/specs/New product.docx" || files["waiting"].Verified {
+			stored.Path != "files/"+p.ID.String()+"/specs/New product.docx" || files["waiting"].Verified {
 			t.Errorf("files %+v", files)
 		}
 		lines = table("files")
@@ -109,16 +109,16 @@ func TestVerifyFindsDamage(t *testing.T) {
 	for _, name := range []string{"good", "flipped", "longer", "shorter", "missing"} {
 		p.upload(name, randomBytes(100_003, 1))
 	}
-	p.conn.Close()
+	p.Close()
 	d.stop()
 	run(t, d.dir, sealiftd, "verify").succeeded(t)
 
 	damaged := randomBytes(100_003, 1)
 	damaged[50_000] ^= 1
-	put(t, d.stored(p.id, "flipped"), damaged)
-	put(t, d.stored(p.id, "longer"), append(randomBytes(100_003, 1), 0))
-	put(t, d.stored(p.id, "shorter"), randomBytes(100_002, 1))
-	if err := os.Remove(d.stored(p.id, "missing")); err != nil {
+	put(t, d.stored(p.ID, "flipped"), damaged)
+	put(t, d.stored(p.ID, "longer"), append(randomBytes(100_003, 1), 0))
+	put(t, d.stored(p.ID, "shorter"), randomBytes(100_002, 1))
+	if err := os.Remove(d.stored(p.ID, "missing")); err != nil {
 		t.Fatal(err)
 	}
 	got := run(t, d.dir, sealiftd, "verify").failed(t, "4 of 5 files are not as they were uploaded")

@@ -44,7 +44,7 @@ func goesOnWithoutLog(d *daemon) {
 	p := login(d.t, d, "n")
 	p.chatter(2000) // several times what a pipe takes
 	p.upload("file", []byte("content"))
-	d.checkVerified(p.id, "file", []byte("content"))
+	d.checkVerified(p.ID, "file", []byte("content"))
 }
 
 // A log that nobody reads holds nobody up. Who comes to read it after all is

@@ -88,18 +88,18 @@ func TestMemoryReversed(t *testing.T) {
 	}
 	d := serve(t)
 	p := login(t, d, "n")
-	f := p.encrypt("f", randomBytes(size, 1))
-	packets := p.packets(f, 65_536)
+	f := p.File("f", randomBytes(size, 1))
+	packets := cut(f, 65_536)
 	slices.Reverse(packets)
 	p.sendPackets(packets)
 	p.expectReceived(f)
-	p.confirm(f.name)
+	p.confirm(f.Name)
 	server, ok := highWater(d.cmd.Process.Pid)
 	t.Logf("%d bytes reversed: VmHWM of the server %.1f MiB", size, float64(server)/1024)
 	if !ok || server >= 96<<10 {
 		t.Errorf("the server took %d KiB", server)
 	}
-	checkFile(t, d.stored(p.id, f.name), bytes.NewReader(f.content))
+	checkFile(t, d.stored(p.ID, f.Name), bytes.NewReader(f.Content))
 }
 
 // sparse makes a file of zeros with some random blocks, the last byte among

@@ -52,18 +52,18 @@ func TestFilesAwayAtOneStart(t *testing.T) {
 	other.upload("stays", []byte("stays"))
 	d.kill()
 	away := filepath.Join(t.TempDir(), "away")
-	rename(t, d.stored(p.id, ""), away)
+	rename(t, d.stored(p.ID, ""), away)
 
 	d = d.again(p, other)
 	d.expected = "stored files were not found; they are marked as missing"
 	d.await(d.expected)
 	for _, f := range d.files() {
-		if f.Missing != (f.Client == p.id.String()) {
+		if f.Missing != (f.Client == p.ID.String()) {
 			t.Errorf("files: %+v", f)
 		}
 	}
 	run(t, d.dir, sealiftd, "verify", "--dir", d.dir).failed(t, "5 of 6 files are not as they were uploaded")
-	p.send(p.msgVerdict(codec.CodeCRCOK, "docs/0")) // its 1604 was lost, says the client
+	p.send(p.Verdict(codec.CodeCRCOK, "docs/0")) // its 1604 was lost, says the client
 	p.expect(codec.CodeError)
 	p.upload("docs/1", []byte("sent again"))
 	contents["docs/1"] = []byte("sent again")
@@ -73,13 +73,13 @@ func TestFilesAwayAtOneStart(t *testing.T) {
 	}
 	for i := range 5 {
 		if i != 1 {
-			rename(t, filepath.Join(away, "docs", fmt.Sprint(i)), d.stored(p.id, fmt.Sprint("docs/", i)))
+			rename(t, filepath.Join(away, "docs", fmt.Sprint(i)), d.stored(p.ID, fmt.Sprint("docs/", i)))
 		}
 	}
 
 	d = d.again(p, other)
 	for name, content := range contents {
-		d.checkVerified(p.id, name, content)
+		d.checkVerified(p.ID, name, content)
 		p.confirm(name)
 	}
 }
@@ -93,7 +93,7 @@ func TestDiskNotMounted(t *testing.T) {
 	for i := range 12 {
 		p.upload(fmt.Sprint(i), []byte("content"))
 	}
-	p.conn.Close()
+	p.Close()
 	d.stop()
 	folder, away := filepath.Join(d.dir, "files"), filepath.Join(t.TempDir(), "files")
 	rename(t, folder, away)
@@ -103,10 +103,10 @@ func TestDiskNotMounted(t *testing.T) {
 	}
 	rename(t, away, folder)
 	d = d.again()
-	d.checkVerified(p.id, "7", []byte("content"))
+	d.checkVerified(p.ID, "7", []byte("content"))
 	d.stop()
 
-	if err := os.RemoveAll(d.stored(p.id, "")); err != nil {
+	if err := os.RemoveAll(d.stored(p.ID, "")); err != nil {
 		t.Fatal(err)
 	}
 	serveInVain(t, d.dir, "none of the 12 recorded files was found", "forget-missing")
@@ -115,12 +115,12 @@ func TestDiskNotMounted(t *testing.T) {
 		t.Errorf("dry run: %s", got)
 	}
 	got = run(t, d.dir, sealiftd, "forget-missing", "--dir", d.dir).succeeded(t).stdout
-	if !strings.HasSuffix(got, "\n12 missing files forgotten\n") || !strings.Contains(got, "files/"+p.id.String()+"/7\n") || len(d.files()) != 0 {
+	if !strings.HasSuffix(got, "\n12 missing files forgotten\n") || !strings.Contains(got, "files/"+p.ID.String()+"/7\n") || len(d.files()) != 0 {
 		t.Errorf("%s", got)
 	}
 	d = d.again(p)
 	p.upload("7", []byte("sent again"))
-	d.checkVerified(p.id, "7", []byte("sent again"))
+	d.checkVerified(p.ID, "7", []byte("sent again"))
 }
 
 // forget-missing forgets what is missing, also beside the server, and nothing
@@ -132,11 +132,11 @@ func TestForgetMissing(t *testing.T) {
 	for _, name := range []string{"kept", "gone", "marked"} {
 		p.upload(name, []byte(name))
 	}
-	waiting := p.encrypt("gone", []byte("a new version of it"))
-	p.sendPackets(p.packets(waiting, 0))
+	waiting := p.File("gone", []byte("a new version of it"))
+	p.sendPackets(cut(waiting, 0))
 	p.expectReceived(waiting)
 	remove := func(name string) {
-		if err := os.Remove(d.stored(p.id, name)); err != nil {
+		if err := os.Remove(d.stored(p.ID, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -147,13 +147,13 @@ func TestForgetMissing(t *testing.T) {
 	d.await(d.expected)
 	remove("gone")
 	got := run(t, d.dir, sealiftd, "forget-missing", "--dir", d.dir).succeeded(t).stdout
-	want := fmt.Sprintf("files/%[1]s/gone\nfiles/%[1]s/marked\n2 missing files forgotten\n", p.id)
+	want := fmt.Sprintf("files/%[1]s/gone\nfiles/%[1]s/marked\n2 missing files forgotten\n", p.ID)
 	if got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	p.confirm("gone")
-	d.checkVerified(p.id, "gone", waiting.content)
-	d.checkVerified(p.id, "kept", []byte("kept"))
+	d.checkVerified(p.ID, "gone", waiting.Content)
+	d.checkVerified(p.ID, "kept", []byte("kept"))
 	if got := run(t, d.dir, sealiftd, "forget-missing", "--dir", d.dir).succeeded(t).stdout; got != "0 missing files forgotten\n" {
 		t.Errorf("again: %q", got)
 	}
@@ -165,17 +165,17 @@ func TestTakeStrays(t *testing.T) {
 	p := login(t, d, "n")
 	p.upload("kept", []byte("kept"))
 	p.upload("grown", []byte("short"))
-	waiting := p.encrypt("waiting", []byte("an upload"))
-	p.sendPackets(p.packets(waiting, 0))
+	waiting := p.File("waiting", []byte("an upload"))
+	p.sendPackets(cut(waiting, 0))
 	p.expectReceived(waiting)
 	stray := randomBytes(100_000, 1)
-	put(t, d.stored(p.id, "docs/new product.txt"), stray)
-	put(t, d.stored(p.id, "grown"), stray[:1000])
-	put(t, d.stored(p.id, "waiting"), []byte("not the upload"))
+	put(t, d.stored(p.ID, "docs/new product.txt"), stray)
+	put(t, d.stored(p.ID, "grown"), stray[:1000])
+	put(t, d.stored(p.ID, "waiting"), []byte("not the upload"))
 	put(t, d.stored(codec.ClientID{1}, "f"), []byte("whose?"))
 
 	run(t, d.dir, sealiftd, "take-strays", "--dir", d.dir).failed(t, "another sealiftd uses this directory").hinted(t, "Stop the server first")
-	p.conn.Close()
+	p.Close()
 	d.stop()
 	before := fmt.Sprint(d.files())
 	dry := run(t, d.dir, sealiftd, "take-strays", "--dry-run").failed(t, "2 files left alone").stdout
@@ -187,8 +187,8 @@ func TestTakeStrays(t *testing.T) {
 		t.Errorf("dry run: %s\nand then: %s", dry, got)
 	}
 	for _, want := range []string{
-		fmt.Sprintf("files/%s/docs/new product.txt  100000 bytes, cksum %d\n", p.id, cksum.Checksum(stray)),
-		fmt.Sprintf("files/%s/grown  1000 bytes, cksum %d\n", p.id, cksum.Checksum(stray[:1000])),
+		fmt.Sprintf("files/%s/docs/new product.txt  100000 bytes, cksum %d\n", p.ID, cksum.Checksum(stray)),
+		fmt.Sprintf("files/%s/grown  1000 bytes, cksum %d\n", p.ID, cksum.Checksum(stray[:1000])),
 		"/waiting: an upload of that name awaits its 1029",
 		codec.ClientID{1}.String() + "/f: the registry has no client with that id\n",
 		"\n2 files taken\n",
@@ -199,11 +199,11 @@ func TestTakeStrays(t *testing.T) {
 	}
 
 	d = d.again(p)
-	d.checkVerified(p.id, "docs/new product.txt", stray)
-	d.checkVerified(p.id, "grown", stray[:1000])
+	d.checkVerified(p.ID, "docs/new product.txt", stray)
+	d.checkVerified(p.ID, "grown", stray[:1000])
 	p.confirm("docs/new product.txt") // as for a file whose 1604 was lost
 	p.confirm("waiting")
-	d.checkVerified(p.id, "waiting", waiting.content)
+	d.checkVerified(p.ID, "waiting", waiting.Content)
 }
 
 // A lost database is told from a new directory.
@@ -212,7 +212,7 @@ func TestLostDatabase(t *testing.T) {
 	d := serve(t)
 	p := login(t, d, "n")
 	p.upload("file", []byte("content"))
-	p.conn.Close()
+	p.Close()
 	d.stop()
 	database, away := filepath.Join(d.dir, "defensive.db"), filepath.Join(t.TempDir(), "defensive.db")
 	rename(t, database, away)
@@ -231,8 +231,8 @@ func TestLostDatabase(t *testing.T) {
 
 	rename(t, away, database)
 	d = d.again(p)
-	p.reconnect()
-	d.checkVerified(p.id, "file", []byte("content"))
+	p.rejoin()
+	d.checkVerified(p.ID, "file", []byte("content"))
 }
 
 // A registry in memory takes no directory that has a database, and gives nobody
@@ -241,10 +241,10 @@ func TestMemoryRegistryOnAUsedDirectory(t *testing.T) {
 	t.Parallel()
 	d := serve(t)
 	p := login(t, d, "n")
-	waiting := p.encrypt("file", []byte("content"))
-	p.sendPackets(p.packets(waiting, 0))
+	waiting := p.File("file", []byte("content"))
+	p.sendPackets(cut(waiting, 0))
 	p.expectReceived(waiting)
-	p.conn.Close()
+	p.Close()
 	d.stop()
 	serveInVain(t, d.dir, "want a directory without a database", "Give a registry in memory another --dir.", "--registry", "memory")
 	d.again(p)
@@ -257,10 +257,10 @@ func TestMemoryRegistryOnAUsedDirectory(t *testing.T) {
 	m = serveIn(t, m.dir, "--registry", "memory")
 	m.await("stored files of earlier clients were found")
 	mallory := connect(t, m, "mallory")
-	mallory.id = q.id
-	mallory.send(codec.Reconnect{Name: []byte(mallory.name)}.Append(nil, q.id))
+	mallory.ID = q.ID
+	mallory.send(mallory.Reconnect())
 	mallory.expect(codec.CodeReconnectRejected)
-	mallory.send(codec.PublicKey{Name: []byte(mallory.name), Key: publicKey(t, otherKey)}.Append(nil, q.id))
+	mallory.send(mallory.OtherPublicKey(otherKey()))
 	mallory.expect(codec.CodeError)
-	checkFile(t, m.stored(q.id, "file"), strings.NewReader("content"))
+	checkFile(t, m.stored(q.ID, "file"), strings.NewReader("content"))
 }

@@ -70,9 +70,9 @@ func TestFileNames(t *testing.T) {
 		{"../x", "x"},
 		{"../../x", "x"},
 		{"../../../../x", "x"},
-		{"../" + victim.id.String() + "/x", victim.id.String() + "/x"},
-		{victim.id.String() + "/x", victim.id.String() + "/x"},
-		{"/" + victim.id.String() + "/x", victim.id.String() + "/x"},
+		{"../" + victim.ID.String() + "/x", victim.ID.String() + "/x"},
+		{victim.ID.String() + "/x", victim.ID.String() + "/x"},
+		{"/" + victim.ID.String() + "/x", victim.ID.String() + "/x"},
 		{"a/../../x", "x"},
 		{"a/..", refused},
 		{"a/../b", "b"},
@@ -153,26 +153,26 @@ func TestFileNames(t *testing.T) {
 	before := tree(t, outer)
 	for i, tc := range names {
 		p := login(t, d, fmt.Sprint("client ", i))
-		own := filepath.Join("a", "server", "files", p.id.String())
+		own := filepath.Join("a", "server", "files", p.ID.String())
 		content := []byte(tc.name)
-		f := p.encrypt("f", content)
-		head := p.packets(f, 0)[0].bytes()
+		f := p.File("f", content)
+		head := cut(f, 0)[0].Bytes()
 		field := head[codec.RequestHeaderSize+12:][:codec.NameSize]
 		clear(field)
 		copy(field, tc.name)
 		p.send(head)
-		verdict := p.msgVerdict(codec.CodeCRCOK, "f")
+		verdict := p.Verdict(codec.CodeCRCOK, "f")
 		copy(verdict[codec.RequestHeaderSize:], field)
 		if tc.path == refused {
 			p.expect(codec.CodeError)
 			p.send(verdict)
 			p.expect(codec.CodeError)
 		} else {
-			f.name, _, _ = strings.Cut(tc.name, "\x00")
+			f.Name, _, _ = strings.Cut(tc.name, "\x00")
 			p.expectReceived(f)
 			p.send(verdict)
 			p.expectID(codec.CodeAck)
-			checkFile(t, d.stored(p.id, tc.path), bytes.NewReader(content))
+			checkFile(t, d.stored(p.ID, tc.path), bytes.NewReader(content))
 		}
 		p.settle() // the connection goes on
 
@@ -213,20 +213,20 @@ func TestFileNamesInEachOthersWay(t *testing.T) {
 	p.upload("a/b", []byte("a/b"))
 	p.upload("c", []byte("c"))
 	for _, name := range []string{"a", "a/b/c", "c/d", "c/d/e"} {
-		f := p.encrypt(name, []byte("in the way"))
-		p.sendPackets(p.packets(f, 0))
-		if r, err := p.tryReply(); err != nil {
+		f := p.File(name, []byte("in the way"))
+		p.sendPackets(cut(f, 0))
+		if code, payload, err := p.Read(); err != nil {
 			t.Fatal(err)
-		} else if r.code != codec.CodeError {
-			p.checkReceived(r.payload, f)
-			p.send(p.msgVerdict(codec.CodeCRCOK, name))
+		} else if code != codec.CodeError {
+			p.must(p.CheckReceived(payload, f))
+			p.send(p.Verdict(codec.CodeCRCOK, name))
 			p.expect(codec.CodeError)
-			p.send(p.msgVerdict(codec.CodeAbort, name))
+			p.send(p.Verdict(codec.CodeAbort, name))
 			p.expectID(codec.CodeAck)
 		}
 	}
-	d.checkVerified(p.id, "a/b", []byte("a/b"))
-	d.checkVerified(p.id, "c", []byte("c"))
+	d.checkVerified(p.ID, "a/b", []byte("a/b"))
+	d.checkVerified(p.ID, "c", []byte("c"))
 	if files := d.files(); len(files) != 2 {
 		t.Errorf("files %+v", files)
 	}

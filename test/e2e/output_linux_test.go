@@ -19,13 +19,13 @@ func TestOutputThatIsLost(t *testing.T) {
 	for _, name := range []string{"a", "b"} {
 		p.upload(name, []byte(name))
 	}
-	waiting := p.encrypt("w", []byte("w"))
-	p.sendPackets(p.packets(waiting, 0))
+	waiting := p.File("w", []byte("w"))
+	p.sendPackets(cut(waiting, 0))
 	p.expectReceived(waiting)
-	p.conn.Close()
+	p.Close()
 	d.stop()
-	put(t, d.stored(p.id, "stray"), []byte("s"))
-	if err := os.Remove(d.stored(p.id, "b")); err != nil {
+	put(t, d.stored(p.ID, "stray"), []byte("s"))
+	if err := os.Remove(d.stored(p.ID, "b")); err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
@@ -78,7 +78,7 @@ func TestOutputThatIsLost(t *testing.T) {
 		// The work is done all the same.
 		copied := filepath.Join(dir, "copy "+why)
 		with(lost(), "backup", "--dir", d.dir, "--to", copied).failed(t, why)
-		checkFile(t, filepath.Join(copied, "files", p.id.String(), "a"), strings.NewReader("a"))
+		checkFile(t, filepath.Join(copied, "files", p.ID.String(), "a"), strings.NewReader("a"))
 		if _, err := os.Lstat(copied + ".partial"); err == nil {
 			t.Error("a part of a backup is left")
 		}

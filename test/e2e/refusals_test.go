@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"sealift/codec"
+	"sealift/internal/testpeer"
 )
 
 // state is what a connection can be in, see docs/PROTOCOL.md section 8.
@@ -26,7 +27,7 @@ func (s state) String() string { return [...]string{"fresh", "named", "ready"}[s
 // fresh it has been here before: its id has an AES key, and a file is stored.
 func inState(d *daemon, s state, name string) *peer {
 	p := connect(d.t, d, name)
-	p.register()
+	p.signUp()
 	if s == named {
 		return p
 	}
@@ -43,7 +44,7 @@ func (p *peer) goesOn(s state) {
 	p.t.Helper()
 	switch s {
 	case fresh:
-		p.reconnect()
+		p.rejoin()
 	case named:
 		p.exchange()
 	}
@@ -74,26 +75,26 @@ func as(change func(p *peer), request func(*peer) []byte) func(*peer) []byte {
 	}
 }
 
-func noID(p *peer)      { p.id = codec.ClientID{} }
-func otherID(p *peer)   { p.id[7] ^= 1 }
-func wrongName(p *peer) { p.name += " II" }
+func noID(p *peer)      { p.ID = codec.ClientID{} }
+func otherID(p *peer)   { p.ID[7] ^= 1 }
+func wrongName(p *peer) { p.Name += " II" }
 
 // outOfOrder are the rows of the state table that are errors, and requests that
 // are right in themselves but not from this client.
 func outOfOrder() []refusal {
-	file := func(p *peer) []byte { return p.packets(p.encrypt("f", []byte("hello")), 0)[0].bytes() }
+	file := func(p *peer) []byte { return cut(p.File("f", []byte("hello")), 0)[0].Bytes() }
 	verdict := func(code codec.Code, name string) func(p *peer) []byte {
-		return func(p *peer) []byte { return p.msgVerdict(code, name) }
+		return func(p *peer) []byte { return p.Verdict(code, name) }
 	}
 	withKey := func(key []byte) func(p *peer) []byte {
 		return func(p *peer) []byte {
-			return codec.PublicKey{Name: []byte(p.name), Key: key}.Append(nil, p.id)
+			return p.OtherPublicKey(key)
 		}
 	}
 	all := []refusal{
-		{what: "1025", in: bound, request: as(wrongName, (*peer).msgRegister)},
-		{what: "1025 of the same name", in: bound, request: (*peer).msgRegister},
-		{what: "1026 under another name", in: everywhere, request: as(wrongName, (*peer).msgPublicKey)},
+		{what: "1025", in: bound, request: as(wrongName, (*peer).Register)},
+		{what: "1025 of the same name", in: bound, request: (*peer).Register},
+		{what: "1026 under another name", in: everywhere, request: as(wrongName, (*peer).PublicKey)},
 		{what: "1026 of zeros", in: everywhere, request: withKey(make([]byte, codec.PublicKeySize))},
 		{what: "1028", in: []state{named}, request: file},
 		{what: "1029", in: []state{named}, request: verdict(codec.CodeCRCOK, "stored")},
@@ -102,8 +103,8 @@ func outOfOrder() []refusal {
 		{what: "1031", in: []state{named}, request: verdict(codec.CodeAbort, "stored")},
 	}
 	for _, r := range []refusal{
-		{what: "1026", in: everywhere, request: (*peer).msgPublicKey},
-		{what: "1027", in: bound, request: (*peer).msgReconnect}, // in fresh: 1606
+		{what: "1026", in: everywhere, request: (*peer).PublicKey},
+		{what: "1027", in: bound, request: (*peer).Reconnect}, // in fresh: 1606
 		{what: "1028", in: everywhere, request: file},
 		{what: "1029", in: everywhere, request: verdict(codec.CodeCRCOK, "stored")},
 		{what: "1030", in: everywhere, request: verdict(codec.CodeCRCBad, "stored")},
@@ -120,7 +121,7 @@ func outOfOrder() []refusal {
 func malformed() []refusal {
 	raw := func(version uint8, code uint16, size uint32, payload int) func(*peer) []byte {
 		return func(p *peer) []byte {
-			h := codec.RequestHeader{ID: p.id, Version: version, Code: codec.Code(code), PayloadSize: size}
+			h := codec.RequestHeader{ID: p.ID, Version: version, Code: codec.Code(code), PayloadSize: size}
 			return append(h.Append(nil), make([]byte, payload)...)
 		}
 	}
@@ -181,23 +182,23 @@ func badPackets() []refusal {
 	in := []state{fresh, ready} // fresh: the client resumes, and then is refused
 	one := func(change func(m *codec.SendFile, body *[]byte)) func(*peer) []byte {
 		return func(p *peer) []byte {
-			f := p.encrypt(p.t.Name(), []byte("hello"))
+			f := p.File(p.t.Name(), []byte("hello"))
 			m := codec.SendFile{ContentSize: 16, OrigSize: 5, Packet: 1, Total: 1, FileName: []byte(p.t.Name())}
-			body := slices.Clone(f.ciphertext)
+			body := slices.Clone(f.Ciphertext)
 			change(&m, &body)
-			return append(m.Append(nil, p.id, uint32(len(body))), body...)
+			return p.Packet(m, body).Bytes()
 		}
 	}
 	// two sends a file in two packets, of which the second is changed.
 	two := func(change func(m *codec.SendFile, body *[]byte)) func(*peer) []byte {
 		return func(p *peer) []byte {
-			f := p.encrypt(p.t.Name(), randomBytes(100, 1))
+			f := p.File(p.t.Name(), randomBytes(100, 1))
 			m := codec.SendFile{ContentSize: 112, OrigSize: 100, Packet: 1, Total: 2, FileName: []byte(p.t.Name())}
-			b := append(m.Append(nil, p.id, 64), f.ciphertext[:64]...)
+			b := append(m.Append(nil, p.ID, 64), f.Ciphertext[:64]...)
 			m.Packet = 2
-			body := slices.Clone(f.ciphertext[64:])
+			body := slices.Clone(f.Ciphertext[64:])
 			change(&m, &body)
-			return append(m.Append(b, p.id, uint32(len(body))), body...)
+			return append(m.Append(b, p.ID, uint32(len(body))), body...)
 		}
 	}
 	return []refusal{
@@ -218,8 +219,8 @@ func badPackets() []refusal {
 		{what: "packets that are too short", in: in, request: two(func(_ *codec.SendFile, b *[]byte) { *b = (*b)[1:] })},
 		{what: "a spoiled second packet", in: in, undecryptable: true, request: two(func(_ *codec.SendFile, b *[]byte) { clear(*b) })},
 		{what: "1029 in the middle of the file", in: in, request: func(p *peer) []byte {
-			first := p.packets(p.encrypt(p.t.Name(), randomBytes(100, 1)), 64)[0].bytes()
-			return append(first, p.msgVerdict(codec.CodeCRCOK, p.t.Name())...)
+			first := cut(p.File(p.t.Name(), randomBytes(100, 1)), 64)[0].Bytes()
+			return append(first, p.Verdict(codec.CodeCRCOK, p.t.Name())...)
 		}},
 	}
 }
@@ -252,16 +253,16 @@ func TestRefusals(t *testing.T) {
 				p.dial()
 				switch s {
 				case named: // its connection was all it had
-					p.name += " again"
-					p.register()
+					p.Name += " again"
+					p.signUp()
 				case ready:
-					p.reconnect()
+					p.rejoin()
 				}
 			}
 			p.goesOn(s)
 			bystander.settle()
 			if s != named {
-				checkFile(t, d.stored(p.id, "stored"), bytes.NewReader([]byte("stored")))
+				checkFile(t, d.stored(p.ID, "stored"), bytes.NewReader([]byte("stored")))
 			}
 			if !ends {
 				peers[s] = p
@@ -276,19 +277,19 @@ func TestRefusals(t *testing.T) {
 	// Another key, once there is one.
 	for _, s := range []state{fresh, ready} {
 		try(refusal{what: "1026 with another key", request: func(p *peer) []byte {
-			return codec.PublicKey{Name: []byte(p.name), Key: publicKey(t, otherKey)}.Append(nil, p.id)
+			return p.OtherPublicKey(otherKey())
 		}}, s)
 	}
 	// A client that registered and never sent its key has nothing to resume.
 	for _, request := range []func(*peer) []byte{
-		func(p *peer) []byte { return p.packets(p.encrypt("f", nil), 0)[0].bytes() },
-		func(p *peer) []byte { return p.msgVerdict(codec.CodeCRCOK, "f") },
-		func(p *peer) []byte { return p.msgVerdict(codec.CodeCRCBad, "f") },
-		func(p *peer) []byte { return p.msgVerdict(codec.CodeAbort, "f") },
+		func(p *peer) []byte { return cut(p.File("f", nil), 0)[0].Bytes() },
+		func(p *peer) []byte { return p.Verdict(codec.CodeCRCOK, "f") },
+		func(p *peer) []byte { return p.Verdict(codec.CodeCRCBad, "f") },
+		func(p *peer) []byte { return p.Verdict(codec.CodeAbort, "f") },
 	} {
 		count++
 		p := connect(t, d, fmt.Sprint("client ", count))
-		p.register()
+		p.signUp()
 		p.dial()
 		p.send(request(p))
 		p.expect(codec.CodeError)
@@ -298,7 +299,7 @@ func TestRefusals(t *testing.T) {
 	bystander.upload("file", []byte("content"))
 	run(t, d.dir, sealiftd, "verify", "--dir", d.dir).succeeded(t)
 	if p := peers[ready]; p != nil {
-		p.conn.Close() // it has a file under way
+		p.Close() // it has a file under way
 	}
 	eventually(t, "nothing is left behind", func() bool {
 		return len(d.incoming()) == 0
@@ -310,20 +311,20 @@ func TestLimits(t *testing.T) {
 	d := serve(t, "--max-file-size", "1000", "--max-uploads-per-connection", "2", "--max-connections", "3")
 	p := login(t, d, "n")
 	p.upload("1000", make([]byte, 1000))
-	p.sendPackets(p.packets(p.encrypt("1001", make([]byte, 1001)), 100)[:1])
+	p.sendPackets(cut(p.File("1001", make([]byte, 1001)), 100)[:1])
 	p.expect(codec.CodeError) // to the first packet already
 
-	var begun []*file
+	var begun []*testpeer.File
 	for i := range 3 {
-		f := p.encrypt(fmt.Sprint(i), make([]byte, 100))
+		f := p.File(fmt.Sprint(i), make([]byte, 100))
 		begun = append(begun, f)
-		p.sendPackets(p.packets(f, 50)[:1])
+		p.sendPackets(cut(f, 50)[:1])
 	}
 	p.expect(codec.CodeError) // the third
 	for _, f := range begun[:2] {
-		p.sendPackets(p.packets(f, 50)[1:])
+		p.sendPackets(cut(f, 50)[1:])
 		p.expectReceived(f)
-		p.confirm(f.name)
+		p.confirm(f.Name)
 	}
 
 	others := []*peer{connect(t, d, "a"), connect(t, d, "b")}
@@ -331,7 +332,7 @@ func TestLimits(t *testing.T) {
 	one.expect(codec.CodeError)
 	one.expectEnd()
 	for _, o := range others {
-		o.register()
+		o.signUp()
 	}
 	p.upload("goes on", nil)
 }

@@ -17,28 +17,29 @@ func TestOneNameAtTheSameInstant(t *testing.T) {
 		for round := range contest.rounds {
 			name := fmt.Sprintf("%d clients, round %d", contest.clients, round)
 			for i := range peers {
-				if peers[i] == nil || !peers[i].id.IsZero() {
+				if peers[i] == nil || !peers[i].ID.IsZero() {
 					peers[i] = connect(t, d, "")
 				}
-				peers[i].name = name
+				peers[i].Name = name
 			}
 			type answer struct {
-				reply
-				err error
+				code    codec.Code
+				payload []byte
+				err     error
 			}
 			start := make(chan struct{})
 			answers := make([]chan answer, len(peers))
 			for i, p := range peers {
 				answers[i] = make(chan answer, 1)
-				msg := p.msgRegister()
+				msg := p.Register()
 				go func() {
 					<-start
-					if err := p.trySend(msg); err != nil {
+					if err := p.Send(msg); err != nil {
 						answers[i] <- answer{err: err}
 						return
 					}
-					r, err := p.tryReply()
-					answers[i] <- answer{r, err}
+					code, payload, err := p.Read()
+					answers[i] <- answer{code, payload, err}
 				}()
 			}
 			close(start)
@@ -53,7 +54,7 @@ func TestOneNameAtTheSameInstant(t *testing.T) {
 				switch a.code {
 				case codec.CodeRegistered:
 					registered++
-					p.id = codec.ClientID(a.payload)
+					p.ID = codec.ClientID(a.payload)
 				case codec.CodeRegisterFailed:
 				default:
 					t.Fatalf("a %v", a.code)
@@ -65,9 +66,9 @@ func TestOneNameAtTheSameInstant(t *testing.T) {
 		}
 		// The winner's id is in use, the losers' connections are as good as new.
 		for _, p := range peers {
-			if p.id.IsZero() {
-				p.name += " again " + p.conn.LocalAddr().String()
-				p.register()
+			if p.ID.IsZero() {
+				p.Name += " again " + p.Net.LocalAddr().String()
+				p.signUp()
 			}
 			p.exchange()
 			p.upload("file", []byte("content"))

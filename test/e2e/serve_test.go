@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"sealift/codec"
+	"sealift/internal/testpeer"
 )
 
 // freePort returns a port that was free a moment ago.
@@ -61,7 +62,7 @@ func TestPortInfo(t *testing.T) {
 		}
 		p := login(t, d, "n")
 		p.upload("file", []byte("content"))
-		p.conn.Close()
+		p.Close()
 		d.stop()
 	}
 }
@@ -136,12 +137,12 @@ func TestEnvironment(t *testing.T) {
 	d.ready()
 	p := login(t, d, "n")
 	p.upload("1024", make([]byte, 1024))
-	p.sendPackets(p.packets(p.encrypt("1025", make([]byte, 1025)), 0))
+	p.sendPackets(cut(p.File("1025", make([]byte, 1025)), 0))
 	p.expect(codec.CodeError)
-	p.send(codec.PublicKey{Name: []byte("n"), Key: publicKey(t, otherKey)}.Append(nil, p.id))
+	p.send(p.OtherPublicKey(otherKey()))
 	p.expect(codec.CodeAESKey) // the flag's policy
 	d.await(`"level":"debug"`)
-	get(t, filepath.Join(dir, "files", p.id.String(), "1024"))
+	get(t, filepath.Join(dir, "files", p.ID.String(), "1024"))
 
 	env := []string{"SEALIFT_DIR=" + dir, "SEALIFT_JSON=true"}
 	got := rows[fileRow](t, runEnv(t, t.TempDir(), env, sealiftd, "files").succeeded(t).stdout)
@@ -170,8 +171,8 @@ func TestSignals(t *testing.T) {
 		}
 		d.await(`"stopped"`)
 		d = d.again(p)
-		p.reconnect()
-		d.checkVerified(p.id, "file", []byte("content"))
+		p.rejoin()
+		d.checkVerified(p.ID, "file", []byte("content"))
 	}
 }
 
@@ -181,33 +182,33 @@ func TestDrain(t *testing.T) {
 	for _, sig := range []os.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		d := serve(t, "--drain-timeout", "10m")
 		sending, waiting, idle := login(t, d, "sending"), login(t, d, "waiting"), login(t, d, "idle")
-		f := sending.encrypt("f", randomBytes(300_000, 1))
-		packets := sending.packets(f, 1007)
+		f := sending.File("f", randomBytes(300_000, 1))
+		packets := cut(f, 1007)
 		sending.sendPackets(packets[:150])
 		sending.settle()
-		w := waiting.encrypt("w", []byte("content"))
-		waiting.sendPackets(waiting.packets(w, 0))
+		w := waiting.File("w", []byte("content"))
+		waiting.sendPackets(cut(w, 0))
 		waiting.expectReceived(w)
 
 		d.signal(sig)
 		d.await("draining")
 		idle.expectEnd()
-		sending.sendPackets(sending.packets(sending.encrypt("too late", nil), 0))
+		sending.sendPackets(cut(sending.File("too late", nil), 0))
 		sending.expect(codec.CodeError)
 		sending.sendPackets(packets[150:])
 		sending.expectReceived(f)
-		for p, f := range map[*peer]*file{sending: f, waiting: w} {
+		for p, f := range map[*peer]*testpeer.File{sending: f, waiting: w} {
 			if !d.running() {
 				t.Fatal("sealiftd has not waited")
 			}
-			p.confirm(f.name)
+			p.confirm(f.Name)
 			p.expectEnd()
 		}
 		if state := d.wait(); state.ExitCode() != 0 {
 			t.Errorf("%v: sealiftd ended with %v", sig, state)
 		}
-		d.checkVerified(sending.id, "f", f.content)
-		d.checkVerified(waiting.id, "w", w.content)
+		d.checkVerified(sending.ID, "f", f.Content)
+		d.checkVerified(waiting.ID, "w", w.Content)
 		if files := d.files(); len(files) != 2 {
 			t.Errorf("files %+v", files)
 		}
@@ -219,7 +220,7 @@ func TestDrain(t *testing.T) {
 func TestDrainTimeout(t *testing.T) {
 	d := serve(t, "--drain-timeout", "100ms")
 	p := login(t, d, "n")
-	p.sendPackets(p.packets(p.encrypt("f", randomBytes(300_000, 1)), 1007)[:150])
+	p.sendPackets(cut(p.File("f", randomBytes(300_000, 1)), 1007)[:150])
 	p.settle()
 	d.signal(syscall.SIGTERM)
 	if state := d.wait(); state.ExitCode() != 0 {
@@ -240,7 +241,7 @@ func TestSecondSignal(t *testing.T) {
 		d := serve(t, "--drain-timeout", "10m")
 		p := login(t, d, "n")
 		p.upload("before", []byte("content"))
-		p.sendPackets(p.packets(p.encrypt("f", randomBytes(300_000, 1)), 1007)[:150])
+		p.sendPackets(cut(p.File("f", randomBytes(300_000, 1)), 1007)[:150])
 		p.settle()
 		d.signal(sig)
 		d.await("draining")
@@ -257,8 +258,8 @@ func TestSecondSignal(t *testing.T) {
 			t.Errorf("sealiftd ended with %v, want death by %v", d.wait(), sig)
 		}
 		d = d.again(p)
-		p.reconnect()
-		d.checkVerified(p.id, "before", []byte("content"))
+		p.rejoin()
+		d.checkVerified(p.ID, "before", []byte("content"))
 	}
 }
 
@@ -267,8 +268,8 @@ func TestMemoryRegistry(t *testing.T) {
 	d := serve(t, "--registry", "memory")
 	p := login(t, d, "n")
 	p.upload("file", []byte("content"))
-	checkFile(t, d.stored(p.id, "file"), bytes.NewReader([]byte("content")))
-	p.conn.Close()
+	checkFile(t, d.stored(p.ID, "file"), bytes.NewReader([]byte("content")))
+	p.Close()
 	d.stop()
 	if _, err := os.Stat(filepath.Join(d.dir, "defensive.db")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("defensive.db: %v", err)
@@ -276,11 +277,11 @@ func TestMemoryRegistry(t *testing.T) {
 	d = serveIn(t, d.dir, "--registry", "memory")
 	p.addr = d.addr
 	p.dial()
-	p.send(p.msgReconnect())
+	p.send(p.Reconnect())
 	p.expectID(codec.CodeReconnectRejected)
-	p.register()
+	p.signUp()
 	p.exchange()
-	p.upload("file", []byte(fmt.Sprint("as ", p.id)))
+	p.upload("file", []byte(fmt.Sprint("as ", p.ID)))
 }
 
 // A number or a time below zero is no setting.

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"sealift/codec"
+	"sealift/internal/testpeer"
 )
 
 // sizes are those at which the cipher's blocks and the packets behave
@@ -31,8 +32,8 @@ func TestSizesPacketsAndOrders(t *testing.T) {
 		t.Run(fmt.Sprintf("%d bytes", size), func(t *testing.T) {
 			t.Parallel()
 			p := login(t, d, t.Name())
-			f := p.encrypt("", randomBytes(size, byte(size)))
-			whole := len(f.ciphertext)
+			f := p.File("", randomBytes(size, byte(size)))
+			whole := len(f.Ciphertext)
 			least := (whole + codec.MaxPackets - 1) / codec.MaxPackets
 			var done []int
 			for _, packetSize := range []int{1, 7, 1007, 1024, 33_333, 65_536, whole} {
@@ -42,17 +43,17 @@ func TestSizesPacketsAndOrders(t *testing.T) {
 				}
 				done = append(done, packetSize)
 				for _, order := range orders {
-					f.name = fmt.Sprintf("%d %s", packetSize, order.name)
-					packets := p.packets(f, packetSize)
+					f.Name = fmt.Sprintf("%d %s", packetSize, order.name)
+					packets := cut(f, packetSize)
 					if len(packets) == 1 && order.name != "in order" {
 						continue
 					}
 					order.put(packets)
 					p.sendPackets(packets)
 					p.expectReceived(f)
-					p.confirm(f.name)
-					path := d.stored(p.id, f.name)
-					checkFile(t, path, bytes.NewReader(f.content))
+					p.confirm(f.Name)
+					path := d.stored(p.ID, f.Name)
+					checkFile(t, path, bytes.NewReader(f.Content))
 					if size > 100<<20 {
 						os.Remove(path) // ten of them are more than some disks have
 					}
@@ -71,17 +72,17 @@ func TestTheMostPackets(t *testing.T) {
 		packetSize = 1024
 	}
 	p := login(t, d, "many")
-	f := p.encrypt("f", randomBytes(codec.MaxPackets*packetSize-1, 1))
+	f := p.File("f", randomBytes(codec.MaxPackets*packetSize-1, 1))
 	for _, order := range orders {
-		packets := p.packets(f, packetSize)
+		packets := cut(f, packetSize)
 		if len(packets) != codec.MaxPackets {
 			t.Fatal(len(packets))
 		}
 		order.put(packets)
 		p.sendPackets(packets)
 		p.expectReceived(f)
-		p.confirm(f.name)
-		checkFile(t, d.stored(p.id, f.name), bytes.NewReader(f.content))
+		p.confirm(f.Name)
+		checkFile(t, d.stored(p.ID, f.Name), bytes.NewReader(f.Content))
 	}
 }
 
@@ -91,12 +92,12 @@ func TestInterleaved(t *testing.T) {
 	p := login(t, d, "weaver")
 	for _, orderA := range orders {
 		for _, orderB := range orders {
-			a := p.encrypt("a "+orderA.name+", b "+orderB.name, randomBytes(300_000, 1))
-			b := p.encrypt("b "+orderB.name+", a "+orderA.name, randomBytes(200_000, 2))
-			as, bs := p.packets(a, 1007), p.packets(b, 4096)
+			a := p.File("a "+orderA.name+", b "+orderB.name, randomBytes(300_000, 1))
+			b := p.File("b "+orderB.name+", a "+orderA.name, randomBytes(200_000, 2))
+			as, bs := cut(a, 1007), cut(b, 4096)
 			orderA.put(as)
 			orderB.put(bs)
-			var mixed []packet
+			var mixed []testpeer.Packet
 			for i := range max(len(as), len(bs)) {
 				if i < len(as) {
 					mixed = append(mixed, as[i])
@@ -112,11 +113,11 @@ func TestInterleaved(t *testing.T) {
 				if m, err := codec.ParseFileReceived(payload); err == nil && m.FileName[0] == 'b' {
 					f = b
 				}
-				p.checkReceived(payload, f)
+				p.must(p.CheckReceived(payload, f))
 			}
-			for _, f := range []*file{b, a} {
-				p.confirm(f.name)
-				checkFile(t, d.stored(p.id, f.name), bytes.NewReader(f.content))
+			for _, f := range []*testpeer.File{b, a} {
+				p.confirm(f.Name)
+				checkFile(t, d.stored(p.ID, f.Name), bytes.NewReader(f.Content))
 			}
 		}
 	}
@@ -127,17 +128,17 @@ func TestOneByteAtATime(t *testing.T) {
 	d := serve(t)
 	p := connect(t, d, "slow")
 	p.bytewise = true
-	p.register()
+	p.signUp()
 	p.exchange()
 	for _, size := range []int{0, 16, 4096} {
-		f := p.encrypt(fmt.Sprint(size), randomBytes(size, 3))
-		p.sendPackets(p.packets(f, 1000))
+		f := p.File(fmt.Sprint(size), randomBytes(size, 3))
+		p.sendPackets(cut(f, 1000))
 		p.expectReceived(f)
-		p.confirm(f.name)
-		checkFile(t, d.stored(p.id, f.name), bytes.NewReader(f.content))
+		p.confirm(f.Name)
+		checkFile(t, d.stored(p.ID, f.Name), bytes.NewReader(f.Content))
 	}
 	p.dial()
-	p.reconnect()
+	p.rejoin()
 	p.upload("after the reconnect", []byte("content"))
 }
 
@@ -151,14 +152,14 @@ func TestAllInOneWrite(t *testing.T) {
 		for _, packetSize := range []int{0, 1007} {
 			for _, size := range []int{0, 17, 100_003} {
 				var all []byte
-				var fs []*file
+				var fs []*testpeer.File
 				for i := range 2 {
-					f := p.encrypt(fmt.Sprint(i, packetSize, size, resume), randomBytes(size, byte(i)))
+					f := p.File(fmt.Sprint(i, packetSize, size, resume), randomBytes(size, byte(i)))
 					fs = append(fs, f)
-					for _, k := range p.packets(f, packetSize) {
-						all = append(all, k.bytes()...)
+					for _, k := range cut(f, packetSize) {
+						all = append(all, k.Bytes()...)
 					}
-					all = append(all, p.msgVerdict(codec.CodeCRCOK, f.name)...)
+					all = append(all, p.Verdict(codec.CodeCRCOK, f.Name)...)
 				}
 				if resume { // even the first message of a connection
 					p.dial()
@@ -167,7 +168,7 @@ func TestAllInOneWrite(t *testing.T) {
 				for _, f := range fs {
 					p.expectReceived(f)
 					p.expectID(codec.CodeAck)
-					checkFile(t, d.stored(p.id, f.name), bytes.NewReader(f.content))
+					checkFile(t, d.stored(p.ID, f.Name), bytes.NewReader(f.Content))
 				}
 			}
 		}

@@ -86,7 +86,7 @@ func TestNamesThatAreNone(t *testing.T) {
 		"a\u2029": "it has a line separator: U+2029", "\ufeffa": "it has a byte order mark: U+FEFF",
 	} {
 		p := connect(t, d, name)
-		p.send(codec.Register{Name: []byte(name)}.Append(nil))
+		p.send(p.Register())
 		p.expect(codec.CodeError)
 		line := d.await(why)
 		if !strings.Contains(line, `"code":1025`) {
@@ -118,10 +118,10 @@ func TestTablesOfUnicodeNames(t *testing.T) {
 	}
 	table := run(t, d.dir, sealiftd, "files").succeeded(t).stdout
 	lines := strings.Split(strings.TrimSpace(table), "\n")
-	prefix := len("files//") + 2*len(p.id)
+	prefix := len("files//") + 2*len(p.ID)
 	width := strings.Index(lines[0], "SIZE")
 	for name, want := range names {
-		cell := "files/" + p.id.String() + "/" + want.shown
+		cell := "files/" + p.ID.String() + "/" + want.shown
 		found := false
 		for _, line := range lines {
 			if rest, ok := strings.CutPrefix(line, cell+" "); ok && strings.HasPrefix(strings.TrimLeft(rest, " "), "1 ") {

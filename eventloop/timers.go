@@ -1,0 +1,151 @@
+package eventloop
+
+import (
+	"errors"
+	"time"
+
+	"sealift/session"
+)
+
+const (
+	// tickTime is how often timers are looked at.
+	tickTime = 500 * time.Millisecond
+	// lingerTime is how long an ending connection stays open while what it sends is
+	// discarded. If it were closed with unread data, the kernel would send a reset and
+	// destroy the last reply on its way.
+	lingerTime = 2 * time.Second
+)
+
+// startTicks looks at the timers now and then, on a goroutine of its own, until
+// stop is called, which waits for it.
+func (s *Server) startTicks() (stop func()) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(s.opts.tick)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				s.tick()
+			case <-quit:
+				return
+			}
+		}
+	}()
+	return func() {
+		close(quit)
+		<-done
+	}
+}
+
+// tick has each loop look at its connections, and sees whether all answer.
+func (s *Server) tick() {
+	tick := s.ticks.Add(1)
+	s.budget.trim()
+	now := s.now()
+	s.census.report(s.opts.Log, now)
+	s.mu.Lock()
+	stuck := false
+	for _, lp := range s.loops {
+		if lp.asked.CompareAndSwap(0, tick) {
+			lp.post(func() {
+				lp.asked.Store(0)
+				lp.tick(now)
+			})
+		} else if tick-lp.asked.Load() >= loopPatience {
+			stuck = true
+		}
+	}
+	s.mu.Unlock()
+	if stuck || s.acceptor.stuck(tick) {
+		s.fail(errors.New("an event loop does not answer"))
+	}
+}
+
+// tick looks at the connections that the loop has.
+func (lp *loop) tick(now time.Time) {
+	for c := range lp.conns {
+		if !c.lent() {
+			lp.guard(c, func() { c.tick(now) })
+		}
+	}
+}
+
+// tick sends what the session put off, lets the connection go on if replies that it
+// waited for are out, and ends it if its time is up.
+func (c *conn) tick(now time.Time) {
+	c.weigh(now)
+	switch c.phase {
+	case open:
+		c.sess.Tick()
+		if len(c.out) > 0 || c.held && c.waiting() <= enoughUnread {
+			c.pump()
+		}
+	case ending:
+		c.pump()
+	}
+	if c.phase == closed || c.lent() {
+		return
+	}
+	c.watchUnread()
+	if c.unread == 0 && (c.blocked || c.sess.Working()) {
+		c.read = now // the server's own time does not count
+	}
+	at, reason := c.deadline()
+	switch {
+	case at.IsZero() || !now.After(at):
+	case c.phase == open && c.unread == 0:
+		c.enter(ending, reason)
+		c.pump()
+	default:
+		c.close(reason)
+	}
+}
+
+// deadline is when the connection ends unless something happens, and what the log
+// says then. It is zero while the client waits for the server. It changes nothing.
+func (c *conn) deadline() (at time.Time, reason string) {
+	o := &c.lp.srv.opts
+	switch {
+	case c.phase == lingering:
+		return c.since.Add(lingerTime), c.reason
+	case c.unread > 0:
+		return c.wrote.Add(o.IdleTimeout), "timeout: replies not read"
+	case c.phase == ending, c.blocked, c.sess.Working():
+		return time.Time{}, ""
+	case !c.begun.IsZero():
+		return c.begun.Add(o.HandshakeTimeout), "timeout: message not completed"
+	case c.sess.Phase() == session.Handshake:
+		return c.since.Add(o.HandshakeTimeout), "timeout: no registration"
+	case c.sess.Phase() == session.InUpload:
+		return c.read.Add(o.IdleTimeout), "timeout: upload stopped"
+	}
+	return c.read.Add(o.IdleTimeout), "timeout: idle"
+}
+
+// beginning is when the message that is under way began, zero if there is none.
+func (c *conn) beginning() time.Time {
+	before := c.messages
+	c.messages = c.sess.Messages()
+	switch {
+	case c.sess.Phase() != session.InMessage:
+		return time.Time{}
+	case c.begun.IsZero() || c.messages != before: // another message than before
+		return c.read
+	}
+	return c.begun
+}
+
+// weigh measures how fast the client is. Time in which the server keeps it
+// waiting does not count.
+func (c *conn) weigh(now time.Time) {
+	if !c.blocked && !c.sess.Working() {
+		c.sending += now.Sub(c.weighed)
+	}
+	c.weighed = now
+	if c.sending >= c.lp.srv.opts.slowTime {
+		c.rate.Store(int64(float64(c.got) / c.sending.Seconds()))
+		c.got, c.sending = 0, 0
+	}
+}

@@ -1,0 +1,170 @@
+package server
+
+import (
+	"fmt"
+	"io/fs"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sealift/codec"
+	"sealift/eventloop"
+	"sealift/session"
+	"sealift/storage"
+	"sealift/storage/files"
+)
+
+// Options are all that can be set about a server, by the part that they configure.
+// Dir and Log are needed. Zero means the default where a default is named; what
+// `sealiftd serve` does without flags is [Defaults].
+type Options struct {
+	Dir string // holds port.info, the database and files/
+	Log *zap.Logger
+
+	Network  Network
+	Sessions Sessions
+	Storage  Storage
+	Machine  Machine
+	Testing  Testing
+}
+
+// Network is about connections.
+type Network struct {
+	Listen         string // host:port, where port 0 takes a free one; default: the port in port.info, else 1256
+	MaxConnections int    // served at once. Default: 20,000, or what the limit of open files allows
+	MaxPerIP       int    // the same for one address, or IPv6 network of 64 bits; see eventloop.Options
+
+	HandshakeTimeout time.Duration // default 1 min
+	IdleTimeout      time.Duration // default 5 min
+	DrainTimeout     time.Duration // default 30 s
+}
+
+// Sessions is about what clients may do.
+type Sessions struct {
+	ReplaceKeys   bool    // another public key for a client takes the place of the first. Default: it is refused
+	RegisterRate  float64 // clients a second that may register from one address; 0: no bound
+	MaxUploads    int     // under way on one connection. Default 16
+	MaxFileSize   int64   // bytes. Default and most: what the protocol carries
+	MaxUnverified int64   // bytes that one client may have without a verdict. Default: room for four files of MaxFileSize
+	// Faults make the server misbehave on purpose, to test clients; see
+	// session.ParseFaults. "" is none.
+	Faults string
+}
+
+// Storage is about what is stored.
+type Storage struct {
+	Registry string // "sqlite" or "memory". Default sqlite
+	Fsync    bool   // what was acknowledged survives a power cut
+	MinFree  int64  // bytes that content leaves on the disk; 0: none
+	// FileMode and DirMode are the permissions of what is stored, see files.Options.
+	// Default: 0600 and 0700.
+	FileMode, DirMode fs.FileMode
+	// UnverifiedTTL is how long a file waits for its verdict; 0: for ever.
+	UnverifiedTTL time.Duration
+}
+
+// Machine is about what the server takes of the machine.
+type Machine struct {
+	MemoryBudget int64 // bytes for content on its way to the disk. Default 64 MiB
+	Workers      int   // goroutines that decrypt and write. Default: 4 for each core
+	Loops        int   // event loops. Default: 1 for each two cores
+}
+
+// Testing is for tests of the server. Zero is the real thing.
+type Testing struct {
+	// Folding is what the store takes its disk to do with names.
+	Folding *files.Folding
+	// DiskFaults see each step that the store takes on its disk, and may make it
+	// fail.
+	DiskFaults *files.Faults
+	// WrapFiles puts something between the sessions and the store: a disk that is
+	// slow, or fails.
+	WrapFiles func(storage.Files) storage.Files
+}
+
+// Defaults returns the options of a server that is told nothing but its directory
+// and log.
+func Defaults() Options {
+	return Options{
+		Network: Network{
+			HandshakeTimeout: eventloop.DefaultHandshakeTimeout,
+			IdleTimeout:      eventloop.DefaultIdleTimeout,
+			DrainTimeout:     eventloop.DefaultDrainTimeout,
+		},
+		Sessions: Sessions{
+			RegisterRate: 50,
+			MaxUploads:   session.DefaultMaxUploads,
+			MaxFileSize:  codec.MaxFileSize,
+		},
+		Storage: Storage{
+			Registry: registrySQLite, Fsync: true,
+			MinFree: files.DefaultMinFree, UnverifiedTTL: 24 * time.Hour,
+		},
+		Machine: Machine{MemoryBudget: eventloop.DefaultMemoryBudget},
+	}
+}
+
+// Values of Storage.Registry.
+const (
+	registrySQLite = "sqlite"
+	registryMemory = "memory"
+)
+
+// complete checks o and sets what is zero and has a default. It names options by
+// their flags.
+func (o *Options) complete() error {
+	if o.Log == nil {
+		return fmt.Errorf("server: Options.Log is not set")
+	}
+	if err := o.checkNumbers(); err != nil {
+		return err
+	}
+	if ttl := o.Storage.UnverifiedTTL; ttl != 0 && ttl < session.MinUnverifiedTTL {
+		return fmt.Errorf("--unverified-ttl %v is too short: want %v or more, or 0 to keep such files for ever", ttl, session.MinUnverifiedTTL)
+	}
+	switch o.Storage.Registry {
+	case "":
+		o.Storage.Registry = registrySQLite
+	case registrySQLite, registryMemory:
+	default:
+		return fmt.Errorf("--registry %q: want sqlite or memory", o.Storage.Registry)
+	}
+	if o.Machine.Workers == 0 {
+		o.Machine.Workers = eventloop.DefaultWorkers()
+	}
+	if o.Machine.Loops == 0 {
+		o.Machine.Loops = eventloop.DefaultLoops()
+	}
+	return nil
+}
+
+// checkNumbers refuses numbers and times below zero, which no option has a meaning
+// for.
+func (o *Options) checkNumbers() error {
+	n, s, m := &o.Network, &o.Sessions, &o.Machine
+	for _, v := range []struct {
+		flag  string
+		value any
+		ok    bool
+	}{
+		{"max-connections", n.MaxConnections, n.MaxConnections >= 0},
+		{"max-connections-per-ip", n.MaxPerIP, n.MaxPerIP >= 0},
+		{"handshake-timeout", n.HandshakeTimeout, n.HandshakeTimeout >= 0},
+		{"idle-timeout", n.IdleTimeout, n.IdleTimeout >= 0},
+		{"drain-timeout", n.DrainTimeout, n.DrainTimeout >= 0},
+		{"register-rate", s.RegisterRate, s.RegisterRate >= 0}, // not so for a NaN
+		{"max-uploads-per-connection", s.MaxUploads, s.MaxUploads >= 0},
+		{"max-file-size", s.MaxFileSize, s.MaxFileSize >= 0},
+		{"max-unverified", s.MaxUnverified, s.MaxUnverified >= 0},
+		{"min-free", o.Storage.MinFree, o.Storage.MinFree >= 0},
+		{"unverified-ttl", o.Storage.UnverifiedTTL, o.Storage.UnverifiedTTL >= 0},
+		{"memory-budget", m.MemoryBudget, m.MemoryBudget >= 0},
+		{"workers", m.Workers, m.Workers >= 0},
+		{"loops", m.Loops, m.Loops >= 0},
+	} {
+		if !v.ok {
+			return fmt.Errorf("--%s %v: want 0 or more", v.flag, v.value)
+		}
+	}
+	return nil
+}

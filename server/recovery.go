@@ -1,0 +1,83 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sealift/session"
+	"sealift/storage"
+	"sealift/storage/audit"
+)
+
+// recover puts the storage in order. missing is how many stored files were
+// not found.
+func (s *Server) recover(ctx context.Context) (missing int, err error) {
+	o := s.auditOptions(time.Now())
+	var waiting []storage.File
+	o.Waiting = func(f *storage.File) { waiting = append(waiting, *f) }
+	report, err := audit.Recover(ctx, s.registry, s.store, o)
+	var gone *audit.FilesGoneError
+	if errors.As(err, &gone) {
+		return 0, &Hinted{Err: err, Hint: "Is the right disk mounted? To start without them: sealiftd forget-missing --dir " + s.o.Dir}
+	}
+	var alike *audit.AlikeError
+	if errors.As(err, &alike) {
+		return 0, &Hinted{Err: err, Hint: "Move " + s.o.Dir + " to a disk that tells them apart: one of each two was lost when it came here. " +
+			"Put the files back from a backup, then start the server there."}
+	}
+	if err != nil {
+		return 0, fmt.Errorf("putting the storage in order: %w", err)
+	}
+	for _, f := range waiting {
+		s.service.Waiting(f.ID, session.Occupies(f.Size))
+	}
+	missing = report[audit.Missing]
+	if missing > 0 {
+		s.o.Log.Error("stored files were not found; they are marked as missing", zap.Int("count", missing))
+	}
+	s.o.Log.Debug("storage is in order", zap.Any("findings", report))
+	return missing, nil
+}
+
+func (s *Server) auditOptions(now time.Time) audit.Options {
+	return audit.Options{
+		UnverifiedTTL: s.o.Storage.UnverifiedTTL, Now: now,
+		Dropped: s.service.Dropped,
+		Log: func(f audit.Finding) {
+			s.o.Log.Warn("storage", zap.String("finding", string(f.Event)), zap.String("client", f.File.ID.String()),
+				zap.String("path", f.File.Path), zap.String("incoming", f.File.Incoming), zap.Error(f.Err))
+		},
+	}
+}
+
+// expireEvery is how often files that stay unverified are looked for.
+const expireEvery = 10 * time.Minute
+
+// maintain removes what nobody needs any more, beside the loops, until ctx ends.
+func (s *Server) maintain(ctx context.Context) {
+	// Where files are missing, an empty folder may be the place of a disk that is
+	// not mounted.
+	if s.missing == 0 {
+		if err := s.store.RemoveEmptyFolders(ctx); err != nil && ctx.Err() == nil {
+			s.o.Log.Error("removing empty folders failed", zap.Error(err))
+		}
+	}
+	ticker := time.NewTicker(expireEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			o := s.auditOptions(now)
+			o.Exclusive = s.service.Exclusive
+			if _, err := audit.Expire(ctx, s.registry, s.store, o); err != nil && ctx.Err() == nil {
+				s.o.Log.Error("removing what is unverified failed", zap.Error(err))
+			}
+		}
+	}
+}
