@@ -194,7 +194,9 @@ func (u *upload) record(co *coroutine, op *storage.PutFile) error {
 // leaveAll takes u out of the uploads of its connection.
 func (u *upload) leaveAll() {
 	us := &u.s.uploads
-	delete(us.all, u.name)
+	if us.all[u.name] == u {
+		delete(us.all, u.name)
+	}
 	if us.touched == u {
 		us.touched = nil
 	}
