@@ -179,6 +179,19 @@ func (s *Store) syncIncoming(key string) error {
 // The sync of the folder may have failed, and only an entry that is made anew is
 // certain to be written by the next one. So the file is moved back first.
 func (s *Store) commitAgain(ctx context.Context, f *storage.File) error {
+	if err := s.moveBack(ctx, f); err != nil || !s.fsync {
+		return err
+	}
+	err := s.move(f, true)
+	if errors.Is(err, errGone) {
+		return storage.ErrNotStored
+	}
+	return err
+}
+
+// moveBack compares the content in its place with f. With fsync it makes that durable, and
+// moves it back to the incoming files.
+func (s *Store) moveBack(ctx context.Context, f *storage.File) error {
 	at, err := s.find(f.Place())
 	if errors.Is(err, ErrObstructed) {
 		return fmt.Errorf("%w: %w", storage.ErrNotStored, err)
@@ -201,15 +214,8 @@ func (s *Store) commitAgain(ctx context.Context, f *storage.File) error {
 	if err != nil {
 		return err
 	}
-	err = s.rename(at.location, back)
-	back.dir.close()
-	if err != nil {
-		return notStored(err)
-	}
-	if err = s.move(f, true); errors.Is(err, errGone) {
-		return storage.ErrNotStored
-	}
-	return err
+	defer back.dir.close()
+	return notStored(s.rename(at.location, back))
 }
 
 // verify makes the content in a place durable and compares it with f.

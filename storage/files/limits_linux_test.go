@@ -71,6 +71,56 @@ func TestDescriptorBudget(t *testing.T) {
 	}
 }
 
+// Whatever step of a Commit fails, it leaves no descriptor open, and never has more than
+// Store says.
+func TestDescriptorsOfACommit(t *testing.T) {
+	const most = 4
+	for _, o := range []Options{{}, {MaxOpen: -1}, {DirMode: 0o770, FileMode: 0o660}} {
+		for step, more := 0, true; more; step++ {
+			s, d, _ := faulty(t, o)
+			f := waiting(receive(t, s, newer), "docs/sub/a", newer)
+			before := openDescriptors(t)
+			fails := func() {
+				taken := 0
+				more = false
+				closes := false // that is the step; the descriptor goes all the same
+				d.after = func(now Step) bool { return closes && now.Op == Close }
+				d.before(func(now Step) error {
+					n := openDescriptors(t) - before
+					if now.Op == SyncFolder {
+						n++ // which the step itself takes
+					}
+					if n > most {
+						t.Errorf("%+v: %d descriptors at %v, want %d at most", o, n, now, most)
+					}
+					if taken++; taken-1 != step {
+						return nil
+					}
+					more = true
+					if closes = now.Op == Close; closes {
+						return nil
+					}
+					return errDisk
+				})
+			}
+			fails()
+			_ = s.Commit(t.Context(), f)
+			again := more
+			clear(s.durable) // as after a start
+			fails()
+			_ = s.Commit(t.Context(), f) // again, whatever became of it
+			more = more || again
+			d.repair()
+			if n := openDescriptors(t) - before; n > 0 {
+				t.Errorf("%+v, step %d: %d descriptors are left", o, step, n)
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 // A limit on the size of files fails Create or Write, and leaves nothing
 // behind. The limit is the process's, so that the test runs in one of its own.
 func TestFileSizeLimit(t *testing.T) {
