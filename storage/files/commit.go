@@ -112,7 +112,7 @@ func (s *Store) moveInto(at *target, from location, f *storage.File, found entry
 		return false, err
 	}
 	// Somebody may have moved one of the folders meanwhile, and the file went with it.
-	if there, err := s.top.look(at.path()); err != nil || !there.same(found) {
+	if there, err := s.lookBelow(at.path()); err != nil || !there.same(found) {
 		for whole := at.folder; whole != "."; whole = path.Dir(whole) {
 			s.forgetFolder(whole)
 		}

@@ -265,6 +265,24 @@ func (s *Store) locate(whole string) (location, error) {
 	return at, nil
 }
 
+// lookBelow says what stands at a path below files/. ErrObstructed if a folder on the way
+// is none, or a symbolic link. It opens none of them.
+func (s *Store) lookBelow(whole string) (entry, error) {
+	for i, c := range whole {
+		if c != '/' {
+			continue
+		}
+		found, err := s.top.look(whole[:i]) // those above it have been looked at
+		if err != nil {
+			return entry{}, err
+		}
+		if !found.mode.IsDir() {
+			return entry{}, obstructed(whole[:i], found.mode)
+		}
+	}
+	return s.top.look(whole)
+}
+
 // removeFolder removes an empty folder, whole below files/.
 func (s *Store) removeFolder(whole string) error {
 	defer s.locks.lock(whole)()
