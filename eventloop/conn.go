@@ -234,5 +234,5 @@ func (c *conn) drain() {
 
 // finished reports whether the connection may be closed when the server goes down.
 func (c *conn) finished() bool {
-	return c.sess.Done() && c.gc.OutboundBuffered() == 0
+	return c.sess.Done() && c.waiting() == 0
 }

@@ -413,6 +413,26 @@ func TestPhases(t *testing.T) {
 	}
 }
 
+// A drain waits for a reply that is held back.
+func TestDrainWithAReplyHeldBack(t *testing.T) {
+	srv, logs, _ := stages(t)
+	s := newStage(t, srv, logs)
+	s.events.OnOpen(s.gc)
+	srv.opts.ReplyDelay = time.Millisecond
+	s.c.Send(errorReply)
+	s.c.read = s.c.read.Add(-time.Hour)
+	srv.draining.Store(true)
+	s.c.run(s.c.drain)
+	if s.c.phase == closed {
+		t.Error("closed before the reply")
+	}
+	s.settle()
+	if got := s.heard(); !bytes.Equal(got, errorReply) {
+		t.Errorf("got % x, want a 1607", got)
+	}
+	s.end()
+}
+
 // Whatever happens in whatever order, also while the connection is lent: it comes to
 // its end, once; nothing of it is left, and each note has run, when the loop had it.
 func TestPhasesAtRandom(t *testing.T) {
