@@ -121,6 +121,37 @@ func TestDescriptorsOfACommit(t *testing.T) {
 	}
 }
 
+// What stands where an incoming file should be, and is none, is not opened: the start of
+// a server would wait for ever for whoever writes into a pipe.
+func TestIncomingFileIsNone(t *testing.T) {
+	for what, plant := range map[string]func(path string) error{
+		"pipe":   func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"folder": func(path string) error { return os.Mkdir(path, 0o700) },
+		"link":   func(path string) error { return os.Symlink("/dev/null", path) },
+	} {
+		dir := t.TempDir()
+		s := open(t, dir, Options{Fsync: true})
+		up := storage.Uploaded{Place: placeOf("a"), Key: receive(t, s, newer)}
+		path := filepath.Join(dir, "files", ".incoming", inFolder(up.Key))
+		if err := errors.Join(os.Remove(path), plant(path)); err != nil {
+			t.Fatal(err)
+		}
+		if what == "pipe" {
+			writer, err := os.OpenFile(path, os.O_RDWR, 0) // so that opening it does not wait
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer writer.Close()
+		}
+		if _, err := s.Size(t.Context(), up); !errors.Is(err, storage.ErrNotStored) {
+			t.Errorf("Size of a %s: %v, want ErrNotStored", what, err)
+		}
+		if f, err := s.Open(t.Context(), up); !errors.Is(err, storage.ErrNotStored) {
+			t.Errorf("Open of a %s: %v, %v, want ErrNotStored", what, f, err)
+		}
+	}
+}
+
 // A limit on the size of files fails Create or Write, and leaves nothing
 // behind. The limit is the process's, so that the test runs in one of its own.
 func TestFileSizeLimit(t *testing.T) {
