@@ -158,7 +158,7 @@ func (c *conn) pump() {
 // serve gives the session what has arrived, sends what it answers, and pauses or
 // resumes the connection accordingly.
 func (c *conn) serve() {
-	c.weigh(c.lp.srv.now()) // before content is lent: meanwhile nobody weighs
+	c.weigh(c.lp.srv.now()) // before content is lent: a connection is not weighed meanwhile
 	c.feedAll(c.lp.poll.works())
 	if c.phase == open && c.blocked && c.sess.Flowing() {
 		if c.lend() {

@@ -46,7 +46,7 @@ func (s *Store) Commit(ctx context.Context, f *storage.File) error {
 	return s.rootHome.check()
 }
 
-// errGone is an incoming file that is not there, or not any more.
+// errGone says that there is no incoming file: there never was, or it was moved or removed.
 var errGone = errors.New("the incoming file is gone")
 
 // move moves an incoming file to its place. synced says that its content is durable

@@ -97,8 +97,8 @@ func (s *Store) removeIncoming(name string) error {
 }
 
 // findIncoming looks at an incoming file, and returns where it is. ErrNotStored if there
-// is none, or something that is no file: opening a pipe would wait for whoever writes
-// into it. The caller closes the folder.
+// is none, or something that is no file: opening a pipe would wait for a writer. The
+// caller closes the folder.
 func (s *Store) findIncoming(key string) (location, entry, error) {
 	if !isKey(key) || s.incoming == nil {
 		return location{}, entry{}, storage.ErrNotStored

@@ -122,7 +122,7 @@ func TestDescriptorsOfACommit(t *testing.T) {
 }
 
 // What stands where an incoming file should be, and is none, is not opened: the start of
-// a server would wait for ever for whoever writes into a pipe.
+// a server would wait for ever for a writer of the pipe.
 func TestIncomingFileIsNone(t *testing.T) {
 	for what, plant := range map[string]func(path string) error{
 		"pipe":   func(path string) error { return unix.Mkfifo(path, 0o600) },

@@ -143,7 +143,7 @@ func (s *Store) mkdir(t *target, dir *directory, name, whole string) error {
 	return s.mkdirLocked(t, dir, name, whole)
 }
 
-// mkdirLocked is mkdir for who has the lock of the folder's path.
+// mkdirLocked is mkdir for a caller that has the lock of the folder's path.
 func (s *Store) mkdirLocked(t *target, dir *directory, name, whole string) error {
 	err := s.step(Mkdir, s.below(whole), "", func() error { return s.mkdirMode(dir, name, whole) })
 	switch {

@@ -148,8 +148,8 @@ func OpenReadOnly(ctx context.Context, path string) (*Registry, error) {
 	return r, nil
 }
 
-// whyUnread returns err, or something better to say where it is the user who lacks
-// a right. SQLite keeps files beside the database, and makes them if there are none.
+// whyUnread returns err, or a better error if the user lacks a right. SQLite
+// keeps files beside the database, and makes them if there are none.
 func (r *Registry) whyUnread(err error) error {
 	folder := isReadOnlyFolder(err)
 	if !folder && !isCannotOpen(err) {
