@@ -26,17 +26,19 @@ var layers = []struct {
 	never  []string // folders of the module, other modules, or notStandard
 }{
 	{"codec", []string{notStandard}},
-	{"crypto", []string{"codec", "session", "eventloop", "server", "client", "storage", "cmd", "test", gnet}},
+	{"crypto", []string{"codec", "transfer", "session", "eventloop", "server", "client", "storage", "cmd", "test", gnet}},
+	// No connection, no replies.
+	{"transfer", append(stores, "session", "eventloop", "server", "client", "cmd", "internal", "test", gnet, sqlite)},
 	// No sockets, no SQL, no files.
 	{"session", append(stores, "eventloop", "server", "client", "cmd", "internal", "test", gnet, sqlite)},
 	{"storage", []string{"eventloop", "server", "client", "cmd", "internal", "test", gnet}},
-	{"storage/audit", []string{"session"}},
-	{"storage/files", []string{"session"}},
-	{"storage/memory", []string{"session"}},
-	{"storage/sqlite", []string{"session"}},
+	{"storage/audit", []string{"session", "transfer"}},
+	{"storage/files", []string{"session", "transfer"}},
+	{"storage/memory", []string{"session", "transfer"}},
+	{"storage/sqlite", []string{"session", "transfer"}},
 	{"eventloop", append(stores, "server", "client", "cmd", "internal", "test", sqlite)},
 	{"server", []string{"client", "cmd", "test"}},
-	{"client", []string{"session", "eventloop", "server", "storage", "cmd", "test", gnet}},
+	{"client", []string{"transfer", "session", "eventloop", "server", "storage", "cmd", "test", gnet}},
 	{"internal", []string{"cmd", "test"}},
 	// A peer that tests the product with none of its parts but messages and ciphers.
 	{"internal/testpeer", []string{"session", "eventloop", "client", "storage", "cmd", "internal", "test", gnet, sqlite}},

@@ -61,7 +61,7 @@ func (c *conn) lend() bool {
 		srv.finish()
 		return false
 	}
-	c.sess.Lend()
+	c.loan = c.sess.Lend()
 	c.standInLine(byLoop)
 	return true
 }
@@ -125,7 +125,7 @@ func (c *conn) receive(ctx context.Context) (again bool) {
 		if n == 0 { // nothing there, or the end: gnet will see which
 			return false
 		}
-		took, more := c.sess.Take(ctx, buf, n)
+		took, more := c.loan.Take(ctx, buf, n)
 		c.got += int64(took) // the rest counts when the session takes it
 		switch {
 		case !more:
@@ -142,7 +142,7 @@ func (c *conn) receive(ctx context.Context) (again bool) {
 // expects is how many bytes to read, at most room. Beyond the packet under way
 // they may be for nobody yet, and have to be kept.
 func (c *conn) expects(room int) int {
-	sure, likely := c.sess.Expects()
+	sure, likely := c.loan.Expects()
 	ahead := max(readTail, min(likely-sure, c.lp.srv.budget.ahead()))
 	return int(min(sure+ahead, int64(room)))
 }
@@ -160,7 +160,9 @@ func (c *conn) takeBack(whole bool) {
 		c.watch = reads
 		err = c.lp.poll.put(c.gc.Fd())
 	}
-	c.lp.guard(c, c.sess.Returned) // whatever it does, the notes have their turn
+	loan := c.loan
+	c.loan = nil
+	c.lp.guard(c, loan.Return) // whatever it does, the notes have their turn
 	switch {
 	case err != nil:
 		c.close("cannot be watched: " + err.Error())

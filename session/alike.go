@@ -11,10 +11,10 @@ import (
 // alikeError is ErrAlike about the file at that path.
 func alikeError(other string) error { return fmt.Errorf("%w: %q", storage.ErrAlike, other) }
 
-// alike keeps apart the transfers under way on such a disk. What is stored or
-// waits for its verdict is in the registry, see [storage.FindAlike]: a transfer is entered
-// here before the registry is asked, and leaves when it is recorded there or gone.
-// So no two are missed.
+// alike keeps apart transfers under way whose names the server's disk takes for one
+// (see storage.ErrAlike). Files that are stored or wait for their verdict are in the
+// registry (see storage.FindAlike). A transfer is entered here before the registry is
+// asked, and leaves when it is recorded there or gone, so no pair is missed.
 type alike struct {
 	mu    sync.Mutex
 	under map[pathKey]*underWay // by client, and by what Files.Folds makes of the path
@@ -62,13 +62,14 @@ type found struct {
 // apart finds out whether a transfer under a name would take the place of another
 // file on the disk. If it returns nil, the registry is being asked: the request is
 // to be done again when the session is no longer busy.
-func (s *Session) apart(name string) *found {
+func (us *uploads) apart(name string) *found {
+	s := us.s
 	folds := s.svc.Files.Folds()
 	if folds == nil {
 		return &found{}
 	}
-	if f := s.found; f != nil && f.name == name {
-		s.found = nil
+	if f := us.found; f != nil && f.name == name {
+		us.found = nil
 		return f
 	}
 	path, err := storage.CleanPath(name)
@@ -76,7 +77,7 @@ func (s *Session) apart(name string) *found {
 		return &found{err: err}
 	}
 	f := &found{name: name}
-	if f.leave, err = s.enterAlike(path); err != nil {
+	if f.leave, err = us.enterAlike(path); err != nil {
 		return &found{err: err}
 	}
 	s.serve(func(co *coroutine) {
@@ -91,14 +92,15 @@ func (s *Session) apart(name string) *found {
 			f.forget()
 			return
 		}
-		s.found = f
+		us.found = f
 	})
 	return nil
 }
 
 // enterAlike enters a transfer of the session's client in Service.alike. leave is
 // nil where the disk tells all names apart.
-func (s *Session) enterAlike(path string) (leave func(), err error) {
+func (us *uploads) enterAlike(path string) (leave func(), err error) {
+	s := us.s
 	folds := s.svc.Files.Folds()
 	if folds == nil {
 		return nil, nil
@@ -119,9 +121,9 @@ func (f *found) forget() {
 }
 
 // forgetFound drops what was found out for a transfer that did not begin.
-func (s *Session) forgetFound() {
-	s.found.forget()
-	s.found = nil
+func (us *uploads) forgetFound() {
+	us.found.forget()
+	us.found = nil
 }
 
 // leaveAlike ends the part of u in Service.alike: it is recorded, or gone.

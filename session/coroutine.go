@@ -2,30 +2,32 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"runtime/debug"
 	"sync"
 
+	"go.uber.org/zap"
+
 	"sealift/storage"
 )
 
-// coroutine runs a function of the session that waits, and that so reads from
-// top to bottom. A call that waits (do, apply, lock) takes the coroutine. It
-// returns to the session's goroutine, which goes on with what else there is, and
-// the function goes on when the host runs the done of what it waits for.
+// coroutine runs a function of the session that waits, so that the function reads
+// from top to bottom. The calls that wait are do, apply and lock. In each of them the
+// session's goroutine leaves the coroutine and goes on with other things. It comes
+// back when the host runs the done of what the coroutine waits for.
 //
-// A coroutine only runs while the session's goroutine waits for it in start or
-// in such a done: so it owns the session as any other code of it does. After a
-// call that waits the connection may be gone. The host runs every done, so each
-// coroutine comes to its end, also then.
+// A coroutine only runs while the session's goroutine waits for it, in start or in
+// such a done, so it owns the session as all code of it does. After a call that
+// waits the connection may be gone. The host runs every done, so each coroutine
+// comes to its end, also then.
 //
 // A panic ends the coroutine: its deferred calls run, and then the panic goes on
 // in start or in the done.
 type coroutine struct {
 	s       *Session
 	f       func(co *coroutine)          // nil: it is idle
-	place   place                        // the one that f has locked
 	yield   func(ask func()) bool        // leaves the coroutine for who called next
 	next    func() (ask func(), ok bool) // enters it. ask is nil if f has returned.
 	stop    func()                       // ends it while it is idle
@@ -59,7 +61,7 @@ func newCoroutine() *coroutine {
 		co.yield = yield
 		for more := true; more; more = yield(nil) {
 			co.f(co)
-			co.s, co.f, co.place = nil, nil, place{}
+			co.s, co.f = nil, nil
 		}
 	})
 	return co
@@ -75,7 +77,7 @@ func (co *coroutine) resume() {
 	}
 }
 
-// idle has the coroutines of the process that run no function, for the next start.
+// idle keeps the coroutines of the process that run no function, for the next start.
 // A verdict takes the processor 0.6 µs longer in an idle one than in callbacks,
 // and 2.5 µs in a new one, whose stack has to grow.
 var idle coroutines
@@ -87,8 +89,8 @@ type coroutines struct {
 }
 
 // maxIdle is the most coroutines that are kept idle: some 400 KiB when the garbage
-// collector has shrunk their stacks. There are no more of them than run at the
-// time, or one: so what a busy server keeps goes when it has less to do.
+// collector has shrunk their stacks. No more are kept than are under way, or one, so a
+// server that has less to do gives them up.
 const maxIdle = 128
 
 // get takes one off the list for a function that is about to run. It returns nil
@@ -122,8 +124,8 @@ func (c *coroutines) put(co *coroutine) {
 	}
 }
 
-// unwind is deferred in a coroutine. It puts the stack of the coroutine into a
-// panic: where that is recovered, only the stack of the session's goroutine is left.
+// unwind is deferred in a coroutine. It adds the stack of the coroutine to a panic:
+// whoever recovers from that sees the stack of the session's goroutine alone.
 func (co *coroutine) unwind() {
 	if co.f == nil { // it was idle, and has been ended
 		return
@@ -134,11 +136,15 @@ func (co *coroutine) unwind() {
 	}
 }
 
-// wait leaves the coroutine, and returns when resume is called. The session's
-// goroutine calls ask meanwhile, which sees to that. So what the host does to take
-// the work has room on a stack that is large already; that of a coroutine stays as
+// wait leaves the coroutine, and returns when resume is called. Before that the
+// session's goroutine calls ask, which has the host call resume later. So the host
+// takes the work on a stack that is large already. The stack of a coroutine stays as
 // large as it grew, and thousands may wait. See BenchmarkWaiting.
 func (co *coroutine) wait(ask func()) { co.yield(ask) }
+
+// errUnfinished is the result of work that panicked. The host recovers from the
+// panic, and work without a result must not look like success.
+var errUnfinished = errors.New("the work did not come to its end")
 
 // do has another goroutine do work, and waits for it. It returns what work does,
 // or errUnfinished if work panicked.
@@ -161,21 +167,23 @@ func (co *coroutine) apply(op storage.Operation) (err error) {
 	return err
 }
 
-// lock waits until no other connection and no maintenance has the path. The
-// caller unlocks the place, and locks one at a time.
+// lock waits until no other request and no maintenance has the place. The caller
+// unlocks it.
 func (co *coroutine) lock(k pathKey) *place {
-	if !co.s.svc.locks.lock(k, func() { co.s.host.Do(Compute, nil, co.resumed) }) {
+	p, now := co.s.svc.places.lock(k, func() { co.s.host.Do(Compute, nil, co.resumed) })
+	if !now {
 		co.wait(func() {})
 	}
-	co.place = place{co, k}
-	return &co.place
+	return p
 }
 
-// place is a path of a client that only this coroutine may change: its row in
-// the registry, and the file.
-type place struct {
-	co  *coroutine
-	key pathKey
+// discard removes an incoming file that nobody refers to any more. It does not wait
+// for that.
+func (co *coroutine) discard(f storage.Uploaded) {
+	s := co.s
+	s.host.Do(Storage, func(ctx context.Context) {
+		if err := s.svc.Files.Discard(ctx, f); err != nil {
+			s.log().Error("removing an incoming file", zap.String("key", f.Key), zap.Error(err))
+		}
+	}, nil)
 }
-
-func (p *place) unlock() { p.co.s.svc.locks.unlock(p.key) }

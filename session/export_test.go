@@ -6,23 +6,36 @@ import "sealift/codec"
 func (s *Session) State() string { return s.state.String() }
 
 // Held tells how many bytes of buffers count against the window of s.
-func (s *Session) Held() int { return s.held }
+func (s *Session) Held() int { return s.uploads.held }
 
 // Uploads tells how many transfers s believes to be under way.
-func (s *Session) Uploads() int { return len(s.uploads) }
+func (s *Session) Uploads() int { return len(s.uploads.all) }
 
 // Locked tells how many paths are locked.
 func (svc *Service) Locked() int {
-	svc.locks.mu.Lock()
-	defer svc.locks.mu.Unlock()
-	return len(svc.locks.waiting)
+	return svc.count(func(p *place) bool { return p.locked })
 }
 
 // Unrecorded tells how many files wait for the registry to record them.
 func (svc *Service) Unrecorded() int {
-	svc.unrecorded.mu.Lock()
-	defer svc.unrecorded.mu.Unlock()
-	return len(svc.unrecorded.files)
+	return svc.count(func(p *place) bool { return p.unsettled != nil })
+}
+
+// EmptyPlaces tells how many places are kept though they are not locked and hold
+// nothing.
+func (svc *Service) EmptyPlaces() int {
+	return svc.count(func(p *place) bool { return !p.locked && p.waits == nil && p.unsettled == nil && !p.lapsed })
+}
+
+func (svc *Service) count(which func(*place) bool) (n int) {
+	svc.places.mu.Lock()
+	defer svc.places.mu.Unlock()
+	for _, p := range svc.places.all {
+		if which(p) {
+			n++
+		}
+	}
+	return n
 }
 
 // MaxLapsed bounds what LapsedPaths counts: paths without a row of which a
@@ -30,9 +43,7 @@ func (svc *Service) Unrecorded() int {
 const MaxLapsed = maxLapsed
 
 func (svc *Service) LapsedPaths() int {
-	svc.lapsed.mu.Lock()
-	defer svc.lapsed.mu.Unlock()
-	return len(svc.lapsed.paths)
+	return svc.count(func(p *place) bool { return p.lapsed })
 }
 
 // Resumed tells for how many clients resumptions are remembered.

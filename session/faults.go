@@ -55,7 +55,7 @@ func (f *Faults) parse(name, value string) (err error) {
 	switch name {
 	case "delay":
 		if f.Delay, err = time.ParseDuration(value); err == nil && f.Delay < 0 {
-			err = fmt.Errorf("%v is less than nothing", f.Delay)
+			err = fmt.Errorf("delay %v is negative", f.Delay)
 		}
 		return err
 	case "crc", "reject":
@@ -64,15 +64,15 @@ func (f *Faults) parse(name, value string) (err error) {
 		code, value, _ = strings.Cut(value, ":")
 		n, err := strconv.ParseUint(code, 10, 16)
 		if _, known := codec.RequestPayloadSize(codec.Code(n)); err != nil || !known {
-			return fmt.Errorf("%q is not the code of a request, 1025 to 1031", code)
+			return fmt.Errorf("code %q: want that of a request, 1025 to 1031", code)
 		}
 		k.code = codec.Code(n)
 	default:
-		return fmt.Errorf("there are crc=N, error=CODE:N, drop=CODE:N, reject=N and delay=TIME")
+		return fmt.Errorf("want crc=N, error=CODE:N, drop=CODE:N, reject=N or delay=TIME")
 	}
 	n, err := strconv.Atoi(value)
 	if err != nil || n < -1 || n == 0 {
-		return fmt.Errorf("%q is not how often: 1, 2, … or -1 for ever", value)
+		return fmt.Errorf("count %q: want 1, 2, … or -1 for ever", value)
 	}
 	f.left[k] = n
 	return nil
@@ -96,11 +96,11 @@ func (f *Faults) strike(kind string, code codec.Code) bool {
 	return n != 0
 }
 
-// sabotage does to a request what Config.Faults say. It returns false if that
-// is nothing.
+// sabotage does to a request what Config.Faults say. It returns false if they say
+// nothing about it.
 func (s *Session) sabotage(h codec.RequestHeader, payload []byte) bool {
 	f := s.svc.Faults
-	if f == nil || !s.beginsSomething(h, payload) {
+	if f == nil || !s.uploads.beginsSomething(h, payload) {
 		return false
 	}
 	switch {
@@ -110,7 +110,7 @@ func (s *Session) sabotage(h codec.RequestHeader, payload []byte) bool {
 		s.host.Hangup("fault injection")
 	case f.strike("error", h.Code):
 		s.sayFault("1607", h.Code)
-		s.turnAway(h, payload, fault("fault injection"))
+		s.refuse(s.about(h, payload), offence("fault injection"))
 	case h.Code == codec.CodeReconnect && f.strike("reject", 0):
 		s.sayFault("1606", h.Code)
 		m, _ := codec.ParseReconnect(payload)
@@ -121,14 +121,14 @@ func (s *Session) sabotage(h codec.RequestHeader, payload []byte) bool {
 	return true
 }
 
-// beginsSomething is false for a packet in the middle of a transfer, or of one
-// that was refused: faults count transfers.
-func (s *Session) beginsSomething(h codec.RequestHeader, payload []byte) bool {
+// beginsSomething reports whether a request is more than another packet of a transfer
+// that is under way or was refused: faults count transfers, not packets.
+func (us *uploads) beginsSomething(h codec.RequestHeader, payload []byte) bool {
 	if h.Code != codec.CodeSendFile {
 		return true
 	}
 	m, err := codec.ParseSendFile(payload)
-	return err != nil || s.uploads[string(m.FileName)] == nil && s.refused.covering(h.ID, m) == nil
+	return err != nil || us.all[string(m.FileName)] == nil && us.refused.covering(h.ID, m) == nil
 }
 
 func (s *Session) sayFault(what string, code codec.Code) {

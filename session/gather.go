@@ -1,147 +1,222 @@
 package session
 
-import "math/bits"
+import (
+	"math/bits"
 
-// Content is gathered in buffers of the host's, as it comes and where there is
-// room, and passed on to the jobs of its transfer.
+	"sealift/transfer"
+)
 
-// room returns how many of the n bytes of content at hand can be taken now;
-// 0 means wait.
-func (s *Session) room(n int) int {
-	u := s.pkt.u
+// Content is gathered in the host's buffers as it comes, and written by jobs: that of
+// small files, and of all files where the host does not lend. Feed copies it into the
+// buffer. A host that can read from the network to any place reads it there itself
+// (Target, Filled).
+
+// destination is where the next content of the packet under way goes. There is a
+// type for each.
+type destination interface {
+	// room returns how many of n bytes can go there now; 0: they have to wait.
+	room(n int) (int, error)
+	// take takes p, as many bytes as there was room for. It does not keep p.
+	take(p []byte) error
+}
+
+type (
+	passedOver struct{}            // nowhere: the packet belongs to no transfer
+	padding    struct{ u *upload } // nowhere: the ciphertext has ended, and it is only looked at
+	kept       struct{ u *upload } // into the memory of the transfer, until its turn comes
+	gathered   struct{ u *upload } // into a buffer, in order or before its turn
+)
+
+func (us *uploads) destination() destination {
+	u := us.incoming
 	if u == nil {
-		return n
+		return passedOver{}
 	}
-	p := s.pkt.early
-	if left := u.left(); p == nil && left == 0 {
-		return n // padding, which is only looked at
-	} else if p == nil && left > 0 {
-		n = int(min(int64(n), left))
+	switch u.transfer.Place() {
+	case transfer.Padding:
+		return padding{u}
+	case transfer.Kept:
+		return kept{u}
+	default:
+		return gathered{u}
 	}
-	if !s.reserve(u, n) {
-		s.fail(u, s.pkt.number, errUnverified)
-		return n // which is passed over
-	}
-	switch {
-	case p == nil:
-		return s.fillRoom(u, n, -1)
-	case p.inArena:
-		return n
-	}
-	return s.fillRoom(u, n, p.off+int64(s.pkt.done))
 }
 
-// left is how many bytes of ciphertext are still to come, -1 if nobody says.
-func (u *upload) left() int64 {
-	if u.plan.Ciphertext < 0 {
-		return -1
-	}
-	return u.plan.Ciphertext - u.offset
+func (passedOver) room(n int) (int, error) { return n, nil }
+func (passedOver) take([]byte) error       { return nil }
+
+func (padding) room(n int) (int, error) { return n, nil }
+func (d padding) take(p []byte) error   { return d.u.transfer.CheckPadding(p) }
+
+func (d kept) room(n int) (int, error) { return n, d.u.reserve(n) }
+func (d kept) take(p []byte) error {
+	d.u.transfer.Keep(p)
+	return nil
 }
 
-// fillRoom makes sure that there is a buffer for content that goes to spill,
-// or to be decrypted if spill is -1, and returns how much of n fits.
-func (s *Session) fillRoom(u *upload, n int, spill int64) int {
-	if f := &u.fill; f.buf != nil {
-		follows := spill < 0 && f.spill < 0 || spill >= 0 && f.spill >= 0 && spill == f.spill+int64(f.n)
-		if follows && len(f.free()) > 0 && len(f.marks) < len(f.buf)/marksPer {
-			return min(n, len(f.free()))
+func (d gathered) room(n int) (int, error) {
+	u, t := d.u, d.u.transfer
+	n = t.Fits(n)
+	if err := u.reserve(n); err != nil {
+		return n, err
+	}
+	if u.fill.Buf() != nil {
+		if t.Follows(&u.fill) {
+			return min(n, len(u.fill.Free())), nil
 		}
 		u.push()
-		s.pump(u)
+		u.pump()
 	}
-	// Behind a job that runs there is time to gather; else this will do.
+	// While a job runs there is time to gather more; else what is there goes at once.
 	size := int64(MaxBuffer)
-	if left := u.left(); left >= 0 && spill < 0 {
-		size = min(size, left+headroom)
+	if left, known := t.Left(); known && t.Place() == transfer.InOrder {
+		size = min(size, left+Headroom)
 	}
-	if !u.running {
-		size = min(size, int64(n+headroom))
+	if !u.working {
+		size = min(size, int64(n+Headroom))
 	}
 	size = 1 << bits.Len64(uint64(max(size, MinBuffer)-1))
-	if s.held+int(size) > s.svc.Window {
-		return 0
+	s := u.s
+	if s.uploads.held+int(size) > s.svc.Window {
+		return 0, nil
 	}
 	buf := s.host.Buffer(int(size))
 	if buf == nil {
-		return 0
+		return 0, nil
 	}
-	s.held += len(buf)
-	u.fill = chunk{buf: buf, spill: spill}
-	return min(n, len(u.fill.free()))
+	s.uploads.held += len(buf)
+	u.fill = t.Part(buf)
+	return min(n, len(u.fill.Free())), nil
 }
 
-// free is the part of the buffer that is not filled yet.
-func (c *chunk) free() []byte { return c.buf[headroom+c.n:] }
+func (d gathered) take(p []byte) error {
+	u := d.u
+	return u.transfer.Filled(&u.fill, copy(u.fill.Free(), p))
+}
+
+// room returns how many of the n bytes of content at hand can be taken now; 0
+// means wait. If they end the transfer, there is room for them, and they are passed
+// over.
+func (us *uploads) room(n int) int {
+	u := us.incoming
+	n, err := us.destination().room(n)
+	if err != nil {
+		u.end(u.transfer.Number(), err)
+	}
+	return n
+}
+
+// took ends the packet under way if that was its last content, and its transfer if
+// err says what is wrong with it.
+func (us *uploads) took(last bool, err error) {
+	u := us.incoming
+	if last {
+		us.incoming = nil
+	}
+	if err != nil {
+		u.end(u.transfer.Number(), err)
+	}
+}
+
+// Target is for a host that can read from the network to any place: it returns
+// where the next bytes from the client belong, if they are content of a
+// transfer, so that nobody has to copy them. The host reads no more than fits
+// and reports it to [Session.Filled] at once; it may also read nothing. nil
+// means that the bytes go to Feed, or have to wait: see [Session.Waiting].
+func (s *Session) Target() []byte {
+	s.waiting = false
+	if s.stalled() || !s.dec.InContent() {
+		return nil
+	}
+	d, ok := s.uploads.destination().(gathered)
+	if !ok {
+		return nil
+	}
+	if s.waitsForLoan() {
+		s.waiting = !d.u.idle()
+		return nil
+	}
+	room := s.uploads.room(int(min(s.dec.ContentLeft(), MaxBuffer)))
+	if room == 0 {
+		s.waiting = true
+		return nil
+	}
+	if s.uploads.incoming == nil { // what is to come has ended the transfer
+		return nil
+	}
+	return d.u.fill.Free()[:room]
+}
+
+// Waiting reports whether the last Target returned nil because there was no
+// room: until there is, Feed would take no content either.
+func (s *Session) Waiting() bool { return s.waiting }
+
+// Filled takes the first n bytes of what Target returned. What has been
+// gathered is passed on by the next Feed, which may be one of no bytes.
+func (s *Session) Filled(n int) {
+	if n == 0 {
+		return
+	}
+	u := s.uploads.incoming
+	err := u.transfer.Filled(&u.fill, n)
+	s.uploads.took(s.dec.Passed(n), err)
+}
 
 // push puts the buffer that is being filled into the queue.
 func (u *upload) push() {
-	if u.fill.n > 0 {
+	if u.fill.Len() > 0 {
 		u.queue = append(u.queue, u.fill)
-		u.fill = chunk{}
+		u.fill = transfer.Part{}
 	}
 }
 
-// content takes a piece of the packet under way, no more than room allowed.
-// last says that the packet ends with it.
-func (s *Session) content(piece []byte, last bool) {
-	u := s.pkt.u
-	if u == nil {
-		return
+// pop takes the first buffer out of the queue.
+func (u *upload) pop() transfer.Part {
+	part := u.queue[0]
+	if u.queue = u.queue[1:]; len(u.queue) == 0 {
+		u.queue = nil
 	}
-	switch p := s.pkt.early; {
-	case p != nil && p.inArena:
-		u.early.arena = append(u.early.arena, piece...)
-		u.arrived += int64(len(piece))
-	case p == nil && u.left() == 0:
-		if !allZero(piece) || s.pkt.number != u.plan.Last() {
-			s.fail(u, s.pkt.number, errNotZero)
-			return
-		}
-	default:
-		s.gathered(u, copy(u.fill.free(), piece))
-	}
-	if last {
-		s.endPacket(u)
-	}
-}
-
-// gathered notes that n bytes of content have been put into the buffer that is
-// being filled.
-func (s *Session) gathered(u *upload, n int) {
-	if p := s.pkt.early; p != nil && s.pkt.done == 0 {
-		u.fill.marks = append(u.fill.marks, mark{s.pkt.number, *p})
-	}
-	u.fill.n += n
-	u.arrived += int64(n)
-	s.pkt.done += uint32(n)
-	if s.pkt.early != nil {
-		return
-	}
-	u.offset += int64(n)
-	if u.left() == 0 {
-		u.fill.ends = append(u.fill.ends, end{u.fill.n, u.plan.OrigSize})
-	}
+	return part
 }
 
 // flush passes on what has been gathered of the transfer that content came for
 // last. A buffer in which nothing has been gathered goes back: a client that
 // stops in the middle of a packet must not keep it from the others.
-func (s *Session) flush() {
-	u := s.touched
+func (us *uploads) flush() {
+	u := us.touched
 	if u == nil {
 		return
 	}
-	s.pump(u)
-	s.returnEmpty(u)
+	u.pump()
+	u.returnEmpty()
 }
 
 // returnEmpty gives back the buffer that is being filled if there is nothing in
 // it.
-func (s *Session) returnEmpty(u *upload) {
-	if u.fill.buf != nil && u.fill.n == 0 {
-		s.held -= len(u.fill.buf)
-		s.host.Release(u.fill.buf)
-		u.fill = chunk{}
+func (u *upload) returnEmpty() {
+	if buf := u.fill.Buf(); buf != nil && u.fill.Len() == 0 {
+		u.s.uploads.held -= len(buf)
+		u.s.host.Release(buf)
+		u.fill = transfer.Part{}
 	}
+}
+
+// maxAside bounds what a connection keeps in memory of packets that came before
+// their turn, content and index, in all its transfers. What is beyond goes to the
+// scratch room of the store.
+const maxAside = 256 << 10 // bytes
+
+// Hold is transfer.Memory's, for all transfers of the connection.
+func (us *uploads) Hold(n int) bool {
+	if us.aside+n > maxAside || !us.s.host.Hold(n) {
+		return false
+	}
+	us.aside += n
+	return true
+}
+
+// Unhold is transfer.Memory's.
+func (us *uploads) Unhold(n int) {
+	us.aside -= n
+	us.s.host.Unhold(n)
 }

@@ -20,40 +20,38 @@ func (s *Session) register(payload []byte) {
 		return
 	}
 	if s.draining {
-		s.refuse(codec.CodeRegister, "the server is going down")
+		s.refuse(request(codec.CodeRegister), errGoingDown)
 		return
 	}
 	if !s.svc.rate.allow(s.remote, s.last) {
-		s.refuse(codec.CodeRegister, tooManyRegistrations)
+		s.refuse(request(codec.CodeRegister), errRegisterRate)
 		return
 	}
 	op := &storage.AddClient{Outcome: s.outcome(), ID: newID(), Name: string(m.Name)}
 	s.serve(func(co *coroutine) {
 		switch err := co.apply(op); {
 		case err == nil:
-			s.bind(named, op.ID, op.Name)
+			s.state, s.id, s.name = named, op.ID, op.Name
 			s.log().Info("registered", s.fields()...)
 			s.send(codec.IDReply{Code: codec.CodeRegistered, ID: op.ID}.Append(nil))
 		case errors.Is(err, storage.ErrNameTaken):
 			s.log().Info("registration failed", s.fields(zap.String("name", op.Name), zap.String("reason", err.Error()))...)
 			s.send(codec.EmptyReply{Code: codec.CodeRegisterFailed}.Append(nil))
 		default:
-			s.broke(codec.CodeRegister, "registry", err)
+			s.fail(request(codec.CodeRegister), "registry", err)
 		}
 	})
 }
 
-const tooManyRegistrations = "too many registrations from the address"
+const errRegisterRate = offence("too many registrations from the address")
 
-func (s *Session) bind(to state, id codec.ClientID, name string) {
-	s.state, s.id, s.name = to, id, name
-}
-
-// rekey takes a fresh AES key for what the client sends from now on.
-func (s *Session) rekey(key *aesKey) {
+// join binds the connection to a client that showed who it is, with a fresh AES key
+// for what it sends from now on.
+func (s *Session) join(id codec.ClientID, name string, key *aesKey) {
+	s.state, s.id, s.name = ready, id, name
 	s.key, s.guarded = *key, false
-	s.refused.clear(s.host)
-	s.dropTentative(func(*upload) bool { return true })
+	s.uploads.refused.clear(s.host)
+	s.uploads.dropTentative(func(*upload) bool { return true })
 }
 
 // wrapping is a fresh AES key, and the same under a client's public key.
@@ -89,7 +87,7 @@ func (s *Session) exchange(id codec.ClientID, payload []byte) {
 	s.serve(func(co *coroutine) {
 		w, err := co.wrap(publicKey)
 		if err != nil {
-			s.refuse(codec.CodePublicKey, "public key: "+err.Error())
+			s.refuse(request(codec.CodePublicKey), fmt.Errorf("public key: %w", err))
 			return
 		}
 		op := &storage.SetKeys{
@@ -101,7 +99,16 @@ func (s *Session) exchange(id codec.ClientID, payload []byte) {
 		if errors.Is(err, storage.ErrNoClient) && s.state == fresh && !id.IsZero() && id == s.rejected {
 			step, err = s.adopt(co, op)
 		}
-		s.exchanged(op, w, step, err)
+		switch {
+		case err == nil:
+			s.join(id, name, &w.key)
+			s.log().Debug("key exchanged", s.fields()...)
+			s.send(codec.KeyReply{Code: codec.CodeAESKey, ID: id, WrappedKey: w.wrapped[:]}.Append(nil))
+		case clientsDoing(err):
+			s.refuse(request(codec.CodePublicKey), err)
+		default:
+			s.fail(request(codec.CodePublicKey), step, err)
+		}
 	})
 }
 
@@ -111,7 +118,7 @@ func (s *Session) exchange(id codec.ClientID, payload []byte) {
 // The error is that of step.
 func (s *Session) adopt(co *coroutine, op *storage.SetKeys) (step string, err error) {
 	if !s.svc.rate.allow(s.remote, s.last) {
-		return "", fault(tooManyRegistrations)
+		return "", errRegisterRate
 	}
 	taken := false
 	err = co.do(Storage, func(ctx context.Context) (err error) {
@@ -119,7 +126,7 @@ func (s *Session) adopt(co *coroutine, op *storage.SetKeys) (step string, err er
 		return err
 	})
 	if err == nil && taken {
-		err = fault("there are files of another client under the id")
+		err = offence("there are files of another client under the id")
 	}
 	if err != nil {
 		return "storage", err
@@ -130,34 +137,6 @@ func (s *Session) adopt(co *coroutine, op *storage.SetKeys) (step string, err er
 	s.log().Info("registered under a rejected id", s.fields(zap.String("client", op.ID.String()), zap.String("name", op.Name))...)
 	op.Outcome = s.outcome()
 	return "registry", co.apply(op)
-}
-
-// exchanged answers the 1026 of op, which came to err in that step.
-func (s *Session) exchanged(op *storage.SetKeys, w *wrapping, step string, err error) {
-	switch {
-	case err == nil:
-		s.bind(ready, op.ID, op.Name)
-		s.rekey(&w.key)
-		s.log().Debug("key exchanged", s.fields()...)
-		s.send(codec.KeyReply{Code: codec.CodeAESKey, ID: op.ID, WrappedKey: w.wrapped[:]}.Append(nil))
-	case isRefusal(err):
-		s.refuse(codec.CodePublicKey, err.Error())
-	default:
-		s.broke(codec.CodePublicKey, step, err)
-	}
-}
-
-// isRefusal tells a no from a failure of the server's.
-func isRefusal(err error) bool {
-	if f := fault(""); errors.As(err, &f) {
-		return true
-	}
-	for _, no := range []error{storage.ErrNameTaken, storage.ErrIDTaken, storage.ErrNoClient, storage.ErrWrongName, storage.ErrKeyPinned, storage.ErrNoFile} {
-		if errors.Is(err, no) {
-			return true
-		}
-	}
-	return false
 }
 
 // rejoin answers a 1027: a fresh AES key for a client whose public key is on
@@ -171,53 +150,61 @@ func (s *Session) rejoin(id codec.ClientID, payload []byte) {
 	name := string(m.Name)
 	s.serve(func(co *coroutine) {
 		get := &storage.GetClient{ID: id}
-		switch err := co.apply(get); {
-		case errors.Is(err, storage.ErrNoClient):
-			s.reject(id, name, err.Error())
-		case err != nil:
-			s.broke(codec.CodeReconnect, "registry", err)
-		case get.Client.Name != name:
-			s.reject(id, name, storage.ErrWrongName.Error())
-		case get.Client.PublicKey == nil:
-			s.reject(id, name, "no public key on record")
-		default:
-			s.rewrap(co, id, name, get.Client.PublicKey)
+		err := co.apply(get)
+		if reason := rejection(&get.Client, name, err); reason != "" {
+			s.reject(id, name, reason)
+			return
 		}
+		if err != nil {
+			s.fail(request(codec.CodeReconnect), "registry", err)
+			return
+		}
+		w, err := co.wrap(get.Client.PublicKey)
+		if err != nil {
+			s.fail(request(codec.CodeReconnect), "stored public key", err)
+			return
+		}
+		if err := co.apply(&storage.SetAESKey{Outcome: s.outcome(), ID: id, AESKey: w.key[:]}); err != nil {
+			s.fail(request(codec.CodeReconnect), "registry", err)
+			return
+		}
+		s.join(id, name, &w.key)
+		s.log().Info("reconnected", s.fields()...)
+		s.send(codec.KeyReply{Code: codec.CodeReconnected, ID: id, WrappedKey: w.wrapped[:]}.Append(nil))
 	})
+}
+
+// rejection is why a client of that name cannot rejoin, if it cannot: c, or err, is
+// what the registry has about it.
+func rejection(c *storage.Client, name string, err error) string {
+	switch {
+	case errors.Is(err, storage.ErrNoClient):
+		return err.Error()
+	case err != nil:
+		return ""
+	case c.Name != name:
+		return storage.ErrWrongName.Error()
+	case c.PublicKey == nil:
+		return "no public key on record"
+	}
+	return ""
 }
 
 // reject sends a 1606, after which the client registers anew.
 func (s *Session) reject(id codec.ClientID, name, reason string) {
 	s.log().Info("reconnect rejected", zap.String("remote", s.remote), zap.String("client", id.String()),
 		zap.String("name", name), zap.String("reason", reason))
-	s.abandon() // or it would go on under the next id of the connection
+	s.uploads.abandon() // or it would go on under the next id of the connection
 	s.leaveResumption()
 	s.state, s.id, s.name, s.rejected = fresh, codec.ClientID{}, "", id
 	s.send(codec.IDReply{Code: codec.CodeReconnectRejected, ID: id}.Append(nil))
-}
-
-// rewrap sends a client that is known a fresh AES key.
-func (s *Session) rewrap(co *coroutine, id codec.ClientID, name string, publicKey []byte) {
-	w, err := co.wrap(publicKey)
-	if err != nil {
-		s.broke(codec.CodeReconnect, "stored public key", err)
-		return
-	}
-	if err := co.apply(&storage.SetAESKey{Outcome: s.outcome(), ID: id, AESKey: w.key[:]}); err != nil {
-		s.broke(codec.CodeReconnect, "registry", err)
-		return
-	}
-	s.bind(ready, id, name)
-	s.rekey(&w.key)
-	s.log().Info("reconnected", s.fields()...)
-	s.send(codec.KeyReply{Code: codec.CodeReconnected, ID: id, WrappedKey: w.wrapped[:]}.Append(nil))
 }
 
 // recall binds a connection to a client that goes on where its last connection
 // dropped, and has the request done again in the new state.
 func (s *Session) recall(h codec.RequestHeader, payload []byte, content uint32) {
 	if f, _ := codec.ParseSendFile(payload); h.Code == codec.CodeSendFile &&
-		s.refused.passOver(s.host, h.ID, f) {
+		s.uploads.refused.passOver(s.host, h.ID, f) {
 		return
 	}
 	m := &message{h, append([]byte(nil), payload...), content, s.begins}
@@ -237,30 +224,30 @@ func (s *Session) recall(h codec.RequestHeader, payload []byte, content uint32) 
 		s.leaveResumption()
 		switch {
 		case err == nil:
-			s.turnAway(m.header, m.payload, errNoKey)
+			s.refuse(s.about(m.header, m.payload), errNoKey)
 		case errors.Is(err, storage.ErrNoClient):
-			s.turnAway(m.header, m.payload, fault(err.Error()))
+			s.refuse(s.about(m.header, m.payload), err)
 		default:
-			s.turnAway(m.header, m.payload, fmt.Errorf("registry: %w", err))
+			s.fail(s.about(m.header, m.payload), "registry", err)
 		}
 	})
 }
 
-const errNoKey = fault("no AES key on record")
+const errNoKey = offence("no AES key on record")
 
 // resume binds the connection to c, unless somebody has shown that he does not
 // have its AES key.
 func (s *Session) resume(co *coroutine, m *message, c *storage.Client) {
 	key := aesKey(c.AESKey)
 	if s.svc.resumed.isSpoilt(c.ID, key) {
-		s.forget(co, c.ID, key)
+		s.svc.resumed.forget(co, c.ID, key)
 		s.leaveResumption()
 		if !s.closed {
-			s.turnAway(m.header, m.payload, errNoKey)
+			s.refuse(s.about(m.header, m.payload), errNoKey)
 		}
 		return
 	}
-	s.bind(ready, c.ID, c.Name)
+	s.state, s.id, s.name = ready, c.ID, c.Name
 	s.key, s.guarded = key, true
 	s.log().Info("resumed", s.fields(zap.Uint16("code", uint16(m.header.Code)))...)
 	s.pending = m

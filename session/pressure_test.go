@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"sealift/session"
@@ -232,6 +233,30 @@ func TestDrain(t *testing.T) {
 	}
 	if !d.s.Done() {
 		t.Error("not done")
+	}
+	w.hangUp()
+}
+
+// TestExtraPacketHoldsUpNothing: the packet past the last, which some clients send,
+// does not wait for the file to be stored.
+func TestExtraPacketHoldsUpNothing(t *testing.T) {
+	w := newWorld(t, session.Config{})
+	w.lend = nil // what is lent is not gathered
+	p, c := w.known("alice"), w.dial()
+	if got := c.ask(p.packets(single, "small", nil, 0)...); got != received("small", nil) {
+		t.Fatal(got)
+	}
+	content := random(1, 1000)
+	packets := p.packets(spec, "f", content, 100)
+	extra := slices.Clone(packets[len(packets)-1])
+	extra[23+8]++ // Packet Number
+	c.send(append(packets, extra)...)
+	c.stall()
+	if c.s.Busy() || len(c.in) > 0 {
+		t.Errorf("busy %v, %d bytes left, and no worker has done anything", c.s.Busy(), len(c.in))
+	}
+	if got := c.ask(p.ok("f")); got != received("f", content)+", 1604" {
+		t.Error(got)
 	}
 	w.hangUp()
 }

@@ -9,20 +9,19 @@ import (
 // maxAddresses bounds what a registrationRate remembers: some 3 MB.
 const maxAddresses = 1 << 15
 
-// burstTime is how long an address may have been silent for it to count: that
-// many seconds' worth of registrations may come at once.
+// burstTime is the size of a bucket: so many seconds' worth of registrations may
+// come at once.
 const burstTime = 20 * time.Second
 
-// mostBetween is the longest time between two registrations from one address
-// that can be asked for: beyond this, one is all there is.
+// mostBetween is the longest time between two registrations that a rate can ask for.
 const mostBetween = 100 * 365 * 24 * time.Hour
 
 // registrationRate is a token bucket for each [Source], because anybody may
 // register, and each registration stays in the database for good.
 //
-// Of a bucket it keeps the time at which it will be full again. A bucket that
-// is full is like one that was never used, and is forgotten when memory runs
-// short; when it does so all the same, new addresses share a bucket.
+// Of a bucket it keeps the time at which it will be full again. A full bucket
+// equals an unused one and is forgotten when the map reaches its limit. If the map
+// is still full, new addresses share one bucket.
 type registrationRate struct {
 	every time.Duration // for a token; 0: no bound
 
@@ -53,13 +52,13 @@ func Source(addr netip.Addr) netip.Addr {
 	return addr
 }
 
-// allow takes a token of the client at remote, host:port. It returns false if
-// there is none.
+// allow takes a token from the bucket of remote, host:port. It returns false if the
+// bucket is empty.
 func (r *registrationRate) allow(remote string, now time.Time) bool {
 	if r.every == 0 {
 		return true
 	}
-	ap, _ := netip.ParseAddrPort(remote) // what has no address shares the bucket of the zero one
+	ap, _ := netip.ParseAddrPort(remote) // an address that does not parse is the zero one
 	addr := Source(ap.Addr())
 	r.mu.Lock()
 	defer r.mu.Unlock()

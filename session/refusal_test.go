@@ -438,3 +438,22 @@ func TestRefusedNumber(t *testing.T) {
 		t.Fatalf("the right packet after it: %q", got)
 	}
 }
+
+// TestPacketUnderWayIsRemembered: a transfer fails in the middle of a packet. When
+// that packet comes again, it is of the next attempt, also if it comes first.
+func TestPacketUnderWayIsRemembered(t *testing.T) {
+	w := newWorld(t, session.Config{})
+	p, c := w.known("alice"), w.dial()
+	content := random(1, 500)
+	packets := p.packets(spec, "f", content, 100)
+	w.reg.faults.failOn = "Write"
+	third := packets[2]
+	if got := c.ask(packets[0], packets[1], third[:len(third)-50]); got != "1607" {
+		t.Fatal(got)
+	}
+	again := append([][]byte{third[len(third)-50:], third, packets[0], packets[1]}, packets[3:]...)
+	if got := c.ask(again...); got != received("f", content) {
+		t.Errorf("got %q", got)
+	}
+	w.hangUp()
+}

@@ -2,10 +2,168 @@ package session
 
 import (
 	"errors"
+	"fmt"
+
+	"go.uber.org/zap"
 
 	"sealift/codec"
 	"sealift/storage"
+	"sealift/transfer"
 )
+
+// offence is what the client did wrong.
+type offence = transfer.Offence
+
+const (
+	errTooMany    = offence("too many transfers under way on the connection")
+	errGoingDown  = offence("the server is going down")
+	errUnverified = offence("what the client has without a verdict is more than --max-unverified allows")
+	errTooDeep    = offence("the file name has more than 16 folders")
+)
+
+// clientsDoing reports whether err is about what the client did or asked for, and not
+// about a failure of the server's.
+func clientsDoing(err error) bool {
+	if o := offence(""); errors.As(err, &o) {
+		return true
+	}
+	if e := (*codec.Error)(nil); errors.As(err, &e) {
+		return true
+	}
+	for _, no := range []error{
+		storage.ErrNameTaken, storage.ErrIDTaken, storage.ErrNoClient, storage.ErrWrongName, storage.ErrKeyPinned,
+		storage.ErrNoFile, storage.ErrPath, storage.ErrObstructed, storage.ErrAlike,
+	} {
+		if errors.Is(err, no) {
+			return true
+		}
+	}
+	return false
+}
+
+// subject is what a 1607 is about: a request, or an attempt to send a file.
+type subject struct {
+	code    codec.Code
+	attempt *attempt // nil for all but a 1028
+}
+
+// request is any request but a 1028.
+func request(code codec.Code) subject { return subject{code: code} }
+
+// attempt is an attempt to send a file that ends with a 1607.
+type attempt struct {
+	refusal         // remembered, so that packets that still come are passed over
+	unnoted  bool   // it is not to be remembered
+	answered bool   // the transfer had its 1607 before: nothing is sent or logged
+	began    uint64 // where in the stream
+	number   uint32 // of the packet at fault
+}
+
+// refuse answers with 1607 what the client did wrong. The connection stays.
+func (s *Session) refuse(about subject, reason error) {
+	if about.attempt != nil {
+		s.uploads.turned(about.attempt, reason, false)
+		return
+	}
+	s.log().Warn("request refused", s.fields(zap.Uint16("code", uint16(about.code)), zap.String("reason", reason.Error()))...)
+	s.send(ErrorReply())
+}
+
+// fail answers with 1607 what the server could not do: that step failed. The
+// connection stays.
+func (s *Session) fail(about subject, step string, err error) {
+	if about.attempt != nil {
+		if step != "" {
+			err = fmt.Errorf("%s: %w", step, err)
+		}
+		s.uploads.turned(about.attempt, err, true)
+		return
+	}
+	s.log().Error("request failed", s.fields(zap.Uint16("code", uint16(about.code)), zap.String("step", step), zap.Error(err))...)
+	s.send(ErrorReply())
+}
+
+// answer answers an attempt that came to its end by err.
+func (a *attempt) answer(s *Session, err error) {
+	if about := (subject{codec.CodeSendFile, a}); clientsDoing(err) {
+		s.refuse(about, err)
+	} else {
+		s.fail(about, "", err)
+	}
+}
+
+// turned remembers not to answer the packets behind an attempt, and answers it with
+// 1607, unless that was done often enough.
+func (us *uploads) turned(a *attempt, err error, failed bool) {
+	s := us.s
+	if s.closed || a.unnoted {
+		a.came.free(s.host)
+	} else if !a.answered {
+		us.refused.note(s.host, a.refusal)
+	}
+	if !s.closed && !a.answered {
+		us.told.attempt(a, err, failed)
+	}
+}
+
+// end ends a transfer with a 1607. number is that of the packet at fault.
+func (u *upload) end(number uint32, err error) {
+	u.endAt(number, u.transfer.Plan().Total, err)
+}
+
+// endAt is end for a packet whose Total Packets may differ from the transfer's. The
+// packets after it carry the same total.
+func (u *upload) endAt(number uint32, total uint16, err error) {
+	s, plan := u.s, u.transfer.Plan()
+	a := &attempt{began: u.began, number: number}
+	a.id, a.name, a.total, a.swapped = s.id, u.name, total, plan.Swapped
+	// If packet 0 comes after packet 1 was taken for the first, then the client
+	// counts from 0, and when the file comes again that is known.
+	a.zero = number < uint32(plan.First) || plan.First == 0 && number <= plan.Last()
+	ok := a.came.add(s.host, number)
+	for n := range u.transfer.Came() {
+		ok = ok && a.came.add(s.host, n)
+	}
+	if s.uploads.incoming == u {
+		ok = ok && a.came.add(s.host, u.transfer.Number())
+	}
+	a.unnoted = !ok
+	u.drop()
+	if clientsDoing(err) {
+		err = fmt.Errorf("read as %v: %w", plan, err)
+	}
+	a.answer(s, err)
+}
+
+// firstPacket is an attempt that ends with the packet m, which belongs to no transfer
+// under way. size is that of its content.
+func (us *uploads) firstPacket(id codec.ClientID, m codec.SendFile, size uint32) *attempt {
+	s := us.s
+	a := &attempt{began: s.begins}
+	if a.answered = us.refused.passOver(s.host, id, m); a.answered {
+		return a
+	}
+	a.id, a.name = id, string(m.FileName)
+	if a.swapped = m.MaybeSwapped(size); a.swapped {
+		m = a.read(m)
+	}
+	if a.total = m.Total; m.Total == 0 && m.Packet > 1 {
+		a.of = m.Packet
+	}
+	a.number = uint32(m.Packet)
+	// A number past Total is of no transfer: one that is right may follow.
+	a.unnoted = m.Total > 0 && m.Packet > m.Total || !a.came.add(s.host, a.number)
+	return a
+}
+
+// about is a message that the session does not look into.
+func (s *Session) about(h codec.RequestHeader, payload []byte) subject {
+	if h.Code != codec.CodeSendFile {
+		return request(h.Code)
+	}
+	m, _ := codec.ParseSendFile(payload) // with a bad name it is empty, and the number is there
+	return subject{h.Code, s.uploads.firstPacket(h.ID, m, h.PayloadSize-codec.SendFileFieldsSize)}
+}
 
 // refusal remembers a transfer that was answered with 1607. The rest of its
 // packets, which the client sent before it could know, is passed over without
@@ -17,11 +175,11 @@ type refusal struct {
 	total uint16
 	came  packetSet
 	zero  bool // the client turned out to count from 0
-	// swapped: the client has number and total in each other's place. Here they
-	// are where they belong.
+	// swapped: the client has number and total in each other's place. total and
+	// came have them where they belong.
 	swapped bool
-	// of is the first packet's number where its total was 0: that of all packets
-	// of a client that has them swapped and counts from 0.
+	// of is the Packet Number of a first packet whose Total Packets was 0. If the client
+	// has the two swapped and counts from 0, all its packets have that number.
 	of uint16
 }
 
@@ -127,12 +285,4 @@ func (r *refusals) clear(host Host) {
 		(*r)[i].came.free(host)
 	}
 	*r = nil
-}
-
-// refusedFor tells what the client did wrong from what failed in the server.
-func refusedFor(err error) bool {
-	var f fault
-	e := (*codec.Error)(nil)
-	return errors.As(err, &e) || errors.As(err, &f) || errors.Is(err, storage.ErrPath) ||
-		errors.Is(err, storage.ErrObstructed) || errors.Is(err, storage.ErrAlike)
 }

@@ -9,16 +9,17 @@ import (
 	"sealift/codec"
 	"sealift/crypto/keys"
 	"sealift/storage"
+	"sealift/transfer"
 )
 
 // A client whose connection dropped may send its last message again on a new one,
-// under its id alone. So whoever has overheard an id may, too, and the answer to
-// a 1028 tells whether its content decrypts: a padding oracle (Vaudenay, 2002).
-// Hence on a connection that was bound so, a key is good for one wrong answer.
-// When content does not decrypt, the key is forgotten, also by the registry, and
-// then the client gets its 1607, and the connection ends. Until the next 1026 or
-// 1027 nobody can go on with that key under the id alone; and connections that do
-// so already end without an answer, whatever their content decrypts to.
+// under its id alone. Whoever overheard an id can do the same, and the answer to a
+// 1028 tells whether its content decrypts: a padding oracle (Vaudenay, 2002).
+// Therefore, on a connection that was bound by the id alone, a key is good for one
+// failure. When content does not decrypt, the key is forgotten, also by the registry;
+// then the client gets its 1607, and the connection ends. Until the next 1026 or 1027
+// nobody can go on with that key under the id alone. Other connections that already
+// do so end without an answer, whatever their content decrypts to.
 
 // aesKey is an AES key that a client was sent.
 type aesKey = [keys.AESKeySize]byte
@@ -96,12 +97,13 @@ func (r *resumptions) forgotten(id codec.ClientID, key aesKey) {
 
 // forget has the registry forget a spoilt key. If it fails, the next connection
 // that would go on with the key tries again.
-func (s *Session) forget(co *coroutine, id codec.ClientID, key aesKey) {
-	s.svc.resumed.enter(id)
-	defer s.svc.resumed.leave(id)
+func (r *resumptions) forget(co *coroutine, id codec.ClientID, key aesKey) {
+	s := co.s
+	r.enter(id)
+	defer r.leave(id)
 	err := co.apply(&storage.SetAESKey{Outcome: s.outcome(), ID: id, If: key[:]})
 	if err == nil || errors.Is(err, storage.ErrNoClient) {
-		s.svc.resumed.forgotten(id, key)
+		r.forgotten(id, key)
 	} else {
 		s.log().Error("forgetting an AES key failed", s.fields(zap.Error(err))...)
 	}
@@ -115,40 +117,36 @@ func (s *Session) leaveResumption() {
 	}
 }
 
-// guard looks at the result of a job of a transfer that began on a connection
-// that was bound by the id alone. It returns false if the client must not learn
-// it: then the session is about to end.
-func (s *Session) guard(u *upload, err error) bool {
-	told := errors.Is(err, errPadding) || errors.Is(err, errOrigSize) || errors.Is(err, errTooLarge)
-	if s.svc.resumed.decrypted(*s.resumedAs, *u.guarded, !told) {
+// guard looks at the result of work on a transfer that began on a connection that
+// was bound by the id alone. It returns true if the client may learn the result.
+// Otherwise it has seen to what the client gets, and the session is about to end.
+func (u *upload) guard(co *coroutine, err error) bool {
+	s := u.s
+	tells := errors.Is(err, transfer.ErrPadding) || errors.Is(err, transfer.ErrOrigSize) || errors.Is(err, transfer.ErrTooLarge)
+	if s.svc.resumed.decrypted(*s.resumedAs, *u.guarded, !tells) {
 		s.log().Warn("connection closed unanswered", s.fields(zap.String("reason", "its AES key was forgotten"))...)
-		s.abandon()
+		s.uploads.abandon()
 		s.leave = "its AES key was forgotten"
 		return false
 	}
-	if !told {
+	if !tells { // whether the content decrypts
 		return true
 	}
-	for _, other := range s.uploads {
+	for _, other := range s.uploads.all {
 		if other != u {
-			s.drop(other)
+			other.drop()
 		}
 	}
 	s.pending = nil
 	s.forgetting = true
-	s.start(func(co *coroutine) {
-		s.forget(co, *s.resumedAs, *u.guarded)
-		s.forgetting = false
-		if s.closed {
-			return
-		}
-		s.log().Warn("AES key forgotten", s.fields()...)
-		if u.dropped { // meanwhile, by what else was under way
-			s.sayFailed(s.id, u.name, u.began, u.current(), err)
-		} else {
-			s.fail(u, u.current(), err)
-		}
-		s.leave = "content did not decrypt on a resumed connection"
-	})
+	s.svc.resumed.forget(co, *s.resumedAs, *u.guarded)
+	s.forgetting = false
+	if s.closed {
+		return false
+	}
+	s.log().Warn("AES key forgotten", s.fields()...)
+	s.uploads.told.forgetAll() // this 1607 is the last, and is sent however many came before
+	u.end(u.transfer.Current(), err)
+	s.leave = "content did not decrypt on a resumed connection"
 	return false
 }

@@ -1,9 +1,6 @@
 package session
 
 import (
-	"context"
-	"time"
-
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 
@@ -65,10 +62,7 @@ const (
 type Service struct {
 	Config
 	alike      alike
-	locks      pathLocks
-	unrecorded unrecorded
-	awaiting   awaiting
-	lapsed     lapsed
+	places     places
 	resumed    resumptions
 	unverified unverified
 	rate       *registrationRate
@@ -94,112 +88,5 @@ func NewService(cfg Config) *Service {
 	return &Service{Config: cfg, rate: newRegistrationRate(cfg.RegisterRate), lendFrom: lendFrom}
 }
 
-// Operation is what a session asks of the registry, see [Host].Apply.
-type Operation = storage.Operation
-
-// Queue returns the Submit of a new [storage.Queue] in front of the registry, for
-// hosts to apply operations with. Batches are applied with ctx.
-func (svc *Service) Queue(ctx context.Context) (submit func(op Operation, done func(error))) {
-	return storage.NewQueue(ctx, svc.Registry).Submit
-}
-
-// ErrorReply is a 1607, for a host that refuses a connection before it has a
-// session.
-func ErrorReply() []byte {
-	return codec.EmptyReply{Code: codec.CodeError}.Append(make([]byte, 0, codec.ResponseHeaderSize))
-}
-
-// Exclusive runs do while no session changes the file of client id at path. It
-// waits for those that do, so no session's goroutine may call it.
-func (svc *Service) Exclusive(id codec.ClientID, path string, do func()) {
-	k, turn := pathKey{id, path}, make(chan struct{})
-	if !svc.locks.lock(k, func() { close(turn) }) {
-		<-turn
-	}
-	defer svc.locks.unlock(k)
-	do()
-}
-
-// Dropped tells the service that maintenance has dropped the unverified file f
-// from the registry. The caller is inside of Exclusive for the file. marked is
-// DropFile.Marked.
-func (svc *Service) Dropped(f *storage.File, marked bool) {
-	svc.awaiting.take(pathKey{f.ID, f.Path}, f.Received)
-	svc.dropped(f, marked)
-}
-
-// dropped notes that the unverified file f went without being verified.
-func (svc *Service) dropped(f *storage.File, marked bool) {
-	svc.settled(f)
-	if !marked {
-		svc.lapsed.put(pathKey{f.ID, f.Path})
-	}
-}
-
 // newID makes a client id: a UUID of version 4.
 func newID() codec.ClientID { return codec.ClientID(uuid.New()) }
-
-// Lane says what a piece of work needs, so that short computations do not
-// queue behind slow disks.
-type Lane uint8
-
-const (
-	Compute Lane = iota // RSA: some hundred microseconds at most
-	Storage             // decrypts, writes, syncs: as long as the disk takes
-)
-
-// MinBuffer and MaxBuffer bound what [Host.Buffer] is asked for, in bytes. Each
-// buffer is handed to a worker, and the hand-over costs as much as 64 KiB of
-// content: hence so large.
-const (
-	MinBuffer = 4 << 10
-	MaxBuffer = 1 << 20
-)
-
-// Host is what a session needs of the transport that drives it. A transport
-// runs each session on one goroutine at a time, "the session's" below; the
-// event loop has one goroutine for many. None of them is locked to a thread:
-// sessions take over each other's coroutines, and the runtime allows no switch
-// between such goroutines. The session calls these methods on
-// that goroutine, but for Do and Release. The transport calls [Session.Tick] about
-// twice a second.
-type Host interface {
-	// Send sends one whole reply. It copies what it cannot send at once.
-	Send(reply []byte)
-
-	// Do runs work, as a rule on another goroutine, and then done on the session's, also if
-	// the connection has closed meanwhile or work has panicked; neither before Do
-	// returns. ctx ends when the server gives up waiting for what is under way.
-	// Either function may be nil. Any goroutine may call it: another session
-	// does when it leaves a path for which this one waits.
-	Do(lane Lane, work func(ctx context.Context), done func())
-
-	// Apply puts op into the next batch for the registry and then runs done on
-	// the session's goroutine, also if the connection has closed meanwhile, and
-	// not before Apply returns. err
-	// is op's own, or that of the whole batch. done may be nil.
-	Apply(op Operation, done func(err error))
-
-	// Buffer returns a buffer of at least size bytes, which is a power of two from
-	// MinBuffer to MaxBuffer, or nil if the memory of the process is spent. Then
-	// the session stops consuming, and the host calls Feed again when there is
-	// memory. A longer buffer counts against the window as a whole.
-	Buffer(size int) []byte
-	// Release takes back what Buffer returned. Any goroutine may call it.
-	Release(buf []byte)
-
-	// Hold asks for n bytes to be kept for as long as a transfer lasts, for
-	// packets that came before their turn, or until Closed, for the numbers of
-	// packets of a transfer that was refused. It never waits: false means no,
-	// and then packets wait in a file, and numbers are forgotten.
-	Hold(n int) bool
-	// Unhold gives back n bytes of what Hold granted.
-	Unhold(n int)
-
-	// Hangup ends the connection for that reason, after what was sent has
-	// reached the client. Feed is not called again.
-	Hangup(reason string)
-
-	// Now is the time.
-	Now() time.Time
-}

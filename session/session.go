@@ -12,7 +12,8 @@ import (
 
 // Session is the server's side of one connection. It takes the bytes that the
 // client sent, decides, and answers through its [Host]. All methods are called
-// on the session's goroutine, or, while it is lent, by the worker that has it.
+// on the session's goroutine; while it is lent, only its [Loan] and Client are used,
+// by the worker that has it.
 type Session struct {
 	svc    *Service
 	host   Host
@@ -28,30 +29,20 @@ type Session struct {
 	guarded   bool
 	resumedAs *codec.ClientID
 
-	uploads  map[string]*upload // under way, by file name as sent
-	begun    uint64             // transfers so far
-	received map[string]receipt // 1603 sent, by file name as sent
-	refused  refusals           // transfers turned down whose packets still come
-	told     tellings           // 1607s about transfers, of late
-	rejected codec.ClientID     // of the last 1606 on this connection
-	pkt      packet             // the 1028 whose content is coming in
-	touched  *upload            // the transfer that content came for last
-	pending  *message           // decoded, but to be done later
-	found    *found             // for the pending 1028, see apart
-	held     int                // bytes of buffers that no worker has finished with
-	aside    int                // bytes held for packets that came before their turn
+	uploads  uploads        // its transfers
+	rejected codec.ClientID // of the last 1606 on this connection
+	pending  *message       // decoded, but to be done later
 	opened   time.Time
 	last     time.Time // of the last request
 	recorded time.Time // LastSeen as the registry has it
 
 	messages uint64 // that have come, refused ones too
 
-	// Places in the stream, in bytes of it that came by Feed and Take.
+	// Places in the stream, in bytes that came by Feed and Loan.Take.
 	taken   uint64 // as far as it was taken
 	offered uint64 // as far as the host has had it
 	begins  uint64 // of the request that is being done: behind its fields, before its content
 
-	ended    bool // a transfer was dropped since Feed last looked
 	busy     bool // a request waits for a worker or the registry
 	draining bool
 	// forgetting is true while the registry forgets a key: then the session ends.
@@ -59,7 +50,6 @@ type Session struct {
 	leave      string // why the next Feed hangs up, if it does
 	waiting    bool   // Target found no room
 	lends      bool   // see Lends
-	loan       *loan  // while a worker has the session
 	hungUp     bool
 	closed     bool
 }
@@ -72,39 +62,32 @@ type message struct {
 	begins  uint64 // see Session.begins
 }
 
-// receipt remembers which version of a file this connection's last 1603 for its
-// name was about.
-type receipt struct {
-	incoming string // its Files key
-	plan     codec.Plan
-	settled  bool // it awaits no verdict any more
+// newMessage keeps ev, which began there, for later.
+func newMessage(ev codec.Event, begins uint64) *message {
+	return &message{ev.Header, append([]byte(nil), ev.Payload...), ev.ContentSize, begins}
 }
-
-// maxReceived is the most entries of Session.received. With one that has to go,
-// it is forgotten which of two uploads of a name this connection's 1603 was
-// about; no file is lost.
-const maxReceived = 64
 
 // New makes the session of a connection that has just been accepted. remote is
 // the address of the client.
 func New(svc *Service, host Host, remote string) *Session {
 	now := host.Now()
-	return &Session{svc: svc, host: host, remote: remote, opened: now, last: now, recorded: now}
+	s := &Session{svc: svc, host: host, remote: remote, opened: now, last: now, recorded: now}
+	s.uploads.s, s.uploads.told.s = s, s
+	return s
 }
 
-// Feed takes bytes from the client and returns how many it took. If these are
-// fewer than len(p), something has to end first, or the rest begins with content
-// that is to be lent, see Flowing. The host calls Feed with the rest, and more if
-// there is, after each done that it runs for this session and when there is memory
-// again; after a done also if there is no rest. It does not keep p.
+// Feed takes bytes from the client and returns how many it took. It takes fewer than
+// len(p) when it must first wait for work or memory, or when the rest begins with
+// content that is to be lent (see Flowing). The package comment says when the host
+// calls Feed again. It does not keep p.
 func (s *Session) Feed(p []byte) (n int) {
 	s.offered = max(s.offered, s.taken+uint64(len(p)))
 	for {
-		s.ended = false
+		s.uploads.ended = false
 		n += s.consume(p[n:])
-		s.flush()
+		s.uploads.flush()
 		// What was left may have waited for the transfer that has just failed.
-		if !s.ended || s.busy || s.forgetting {
+		if !s.uploads.ended || s.busy || s.forgetting {
 			return n
 		}
 	}
@@ -137,7 +120,7 @@ func (s *Session) consume(p []byte) (n int) {
 			if s.waitsForLoan() {
 				break
 			}
-			room := s.room(len(q))
+			room := s.uploads.room(len(q))
 			if room == 0 {
 				break
 			}
@@ -156,10 +139,10 @@ func (s *Session) consume(p []byte) (n int) {
 			s.messages++
 			s.last, s.begins = s.host.Now(), s.taken
 			if !s.dispatch(ev.Header, ev.Payload, ev.ContentSize) {
-				s.pending = &message{ev.Header, append([]byte(nil), ev.Payload...), ev.ContentSize, s.begins}
+				s.pending = newMessage(ev, s.begins)
 			}
 		case codec.Content:
-			s.content(ev.Content, ev.End)
+			s.uploads.took(ev.End, s.uploads.destination().take(ev.Content))
 		}
 	}
 	return n
@@ -168,10 +151,10 @@ func (s *Session) consume(p []byte) (n int) {
 // dispatch does one request. It returns false if its turn has not come.
 func (s *Session) dispatch(h codec.RequestHeader, payload []byte, content uint32) bool {
 	if h.Code == codec.CodeSendFile {
-		s.pkt = packet{} // until receive says otherwise the content is passed over
+		s.uploads.incoming = nil // until receive says otherwise the content is passed over
 	}
 	if s.state != fresh && h.ID != s.id {
-		s.turnAway(h, payload, fault("the client id is not the connection's: "+h.ID.String()))
+		s.refuse(s.about(h, payload), offence("the client id is not the connection's: "+h.ID.String()))
 		return true
 	}
 	if s.sabotage(h, payload) {
@@ -187,18 +170,23 @@ func (s *Session) dispatch(h codec.RequestHeader, payload []byte, content uint32
 	case recall:
 		s.recall(h, payload, content)
 	case receive:
-		taken := s.receive(h.Later, payload, content)
+		taken := s.uploads.receive(h.Later, payload, content)
 		if taken {
-			s.forgetFound()
+			s.uploads.forgetFound()
 		}
 		return taken
 	case confirm, again, abort:
-		s.judged(h.Code, payload)
+		s.uploads.judged(h.Code, payload)
 		return s.verdict(h.Code, payload)
 	default:
-		s.turnAway(h, payload, fault("not in state "+s.state.String()))
+		s.refuse(s.about(h, payload), offence("not in state "+s.state.String()))
 	}
 	return true
+}
+
+// stalled reports whether Feed takes nothing, whatever comes.
+func (s *Session) stalled() bool {
+	return s.Busy() || s.leave != "" || s.hungUp
 }
 
 // Working reports whether the server owes the client something, so that its
@@ -207,8 +195,8 @@ func (s *Session) Working() bool {
 	if s.Busy() {
 		return true
 	}
-	for _, u := range s.uploads {
-		if u.running || u.complete {
+	for _, u := range s.uploads.all {
+		if u.working || u.transfer.Complete() {
 			return true
 		}
 	}
@@ -240,7 +228,7 @@ func (s *Session) Phase() Phase {
 		return InMessage
 	case s.state == fresh:
 		return Handshake
-	case s.dec.InContent() || s.underWay() > 0:
+	case s.dec.InContent() || s.uploads.underWay() > 0:
 		return InUpload
 	}
 	return Idle
@@ -252,12 +240,12 @@ func (s *Session) Drain() { s.draining = true }
 
 // Done reports whether no transfer is under way and no verdict is awaited.
 func (s *Session) Done() bool {
-	for _, r := range s.received {
+	for _, r := range s.uploads.received {
 		if !r.settled {
 			return false
 		}
 	}
-	return !s.Busy() && s.underWay() == 0 && !s.owes()
+	return !s.Busy() && s.uploads.underWay() == 0 && !s.uploads.told.owes()
 }
 
 // Closed tells the session that the connection is gone. Transfers whose record
@@ -266,26 +254,12 @@ func (s *Session) Done() bool {
 func (s *Session) Closed() {
 	s.closed, s.hungUp = true, true
 	s.pending = nil
-	s.forgetFound()
-	s.abandon()
+	s.uploads.forgetFound()
+	s.uploads.abandon()
 	s.leaveResumption()
 	if s.state != fresh && s.last.After(s.recorded) {
 		s.host.Apply(&storage.Seen{Outcome: storage.Outcome{At: s.last}, ID: s.id}, nil)
 	}
-}
-
-// abandon drops all that the client has under way. Files that await a verdict
-// stay in the store.
-func (s *Session) abandon() {
-	for _, u := range s.uploads {
-		if !u.tentative {
-			s.log().Info("transfer cut off", s.fields(zap.String("file", u.name), zap.Int64("bytes", u.offset))...)
-		}
-		s.drop(u)
-	}
-	s.received = nil
-	s.refused.clear(s.host)
-	s.forgetAllTold()
 }
 
 // Client is whose connection it is. ok is false as long as nobody knows.
@@ -319,33 +293,6 @@ func (s *Session) send(reply []byte) {
 	}
 }
 
-// refuse answers a request with 1607. The connection stays.
-func (s *Session) refuse(code codec.Code, reason string) {
-	s.log().Warn("request refused", s.fields(zap.Uint16("code", uint16(code)), zap.String("reason", reason))...)
-	s.sendError()
-}
-
-// turnAway answers a request that the session does not look into with 1607, a
-// transfer with no more than one.
-func (s *Session) turnAway(h codec.RequestHeader, payload []byte, reason error) {
-	if h.Code != codec.CodeSendFile {
-		s.refuse(h.Code, reason.Error())
-		return
-	}
-	m, _ := codec.ParseSendFile(payload) // with a bad name it is empty, and the number is there
-	if !s.refused.passOver(s.host, h.ID, m) {
-		s.turnDown(h.ID, m, h.PayloadSize-codec.SendFileFieldsSize, reason)
-	}
-}
-
-// broke answers a request with 1607 because something of the server's failed.
-func (s *Session) broke(code codec.Code, what string, err error) {
-	s.log().Error("request failed", s.fields(zap.Uint16("code", uint16(code)), zap.String("step", what), zap.Error(err))...)
-	s.sendError()
-}
-
-func (s *Session) sendError() { s.send(ErrorReply()) }
-
 // protocolError answers a message that the codec refused. If the codec lost
 // its step, the connection has to end.
 func (s *Session) protocolError(err error) {
@@ -353,7 +300,7 @@ func (s *Session) protocolError(err error) {
 	if !errors.As(err, &e) {
 		e = &codec.Error{Err: err}
 	}
-	s.refuse(e.Code, e.Error())
+	s.refuse(request(e.Code), e)
 	if !e.InStep {
 		s.hungUp = true
 		s.host.Hangup("out of step")

@@ -13,75 +13,45 @@ import (
 // like any other.
 
 // suppose opens a tentative transfer, by the plan of the one before. It returns
-// nil if there is no room for it, or no time: then the packet is passed over.
-func (s *Session) suppose(name string, plan codec.Plan) *upload {
+// false if there is no room for it, or no time: then the packet is passed over.
+func (us *uploads) suppose(name string) bool {
+	s := us.s
 	path, err := storage.CleanPath(name)
-	if err != nil || s.draining || !s.makeRoom() {
-		return nil
+	if err != nil || s.draining || !us.makeRoom() {
+		return false
 	}
-	leave, err := s.enterAlike(path)
+	leave, err := us.enterAlike(path)
 	if err != nil {
-		return nil
+		return false
 	}
-	return s.enter(&upload{name: name, path: path, plan: plan, based: true, tentative: true, leave: leave})
+	us.enter(&upload{name: name, path: path, tentative: true, leave: leave}, us.received[name].plan, true)
+	return true
 }
 
 // affirm makes a tentative transfer a true one: its first packet is here.
-func (s *Session) affirm(u *upload) error {
-	if s.draining {
-		return errGoingDown
-	}
+func (u *upload) affirm() {
+	s := u.s
 	u.tentative, u.started, u.began = false, s.last, s.begins
-	delete(s.received, u.name)
-	s.refused.forget(s.host, s.id, u.name)
-	return nil
+	delete(s.uploads.received, u.name)
+	s.uploads.refused.forget(s.host, s.id, u.name)
 }
 
 // judged ends the tentative transfer of a name for which a verdict has come.
-func (s *Session) judged(code codec.Code, payload []byte) {
-	if s.underWay() == len(s.uploads) {
+func (us *uploads) judged(code codec.Code, payload []byte) {
+	if us.underWay() == len(us.all) {
 		return
 	}
 	m, err := codec.ParseVerdict(code, payload)
 	if err != nil {
 		return // the verdict says so
 	}
-	s.dropTentative(func(u *upload) bool { return u.name == string(m.FileName) })
+	us.dropTentative(func(u *upload) bool { return u.name == string(m.FileName) })
 }
 
-// makeRoom reports whether one more transfer may begin. If need be it drops the
-// tentative one that began first.
-func (s *Session) makeRoom() bool {
-	if len(s.uploads) < s.svc.MaxUploads {
-		return true
-	}
-	var oldest *upload
-	for _, u := range s.uploads {
-		if u.tentative && (oldest == nil || u.serial < oldest.serial) {
-			oldest = u
-		}
-	}
-	if oldest == nil {
-		return false
-	}
-	s.drop(oldest)
-	return true
-}
-
-func (s *Session) dropTentative(which func(*upload) bool) {
-	for _, u := range s.uploads {
+func (us *uploads) dropTentative(which func(*upload) bool) {
+	for _, u := range us.all {
 		if u.tentative && which(u) {
-			s.drop(u)
+			u.drop()
 		}
 	}
-}
-
-// underWay is how many transfers have begun for certain.
-func (s *Session) underWay() (n int) {
-	for _, u := range s.uploads {
-		if !u.tentative {
-			n++
-		}
-	}
-	return n
 }

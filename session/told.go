@@ -6,16 +6,16 @@ import (
 	"sealift/codec"
 )
 
-// told is what a client was told about the refused transfers under one name. It
-// keeps a client that repeats itself, or numbers all packets alike, from getting
-// a 1607 and a line in the log for each packet: every repetition is an attempt of
-// its own, and is looked at like the first, but only some of those that fail are
-// answered.
+// told is what a client was told about its refused or failed transfers under one
+// name. It keeps a client that repeats itself, or numbers all packets alike, from
+// getting a 1607 and a line in the log for each packet: every repetition is an
+// attempt of its own and examined like the first, but only some of those that fail
+// are answered.
 //
-//   - An attempt that begins in bytes that were here when the last 1607 was sent is
-//     no reaction to it. It gets none of its own.
+//   - An attempt that begins in bytes that had arrived when the last 1607 was sent
+//     does not react to it. It gets none of its own.
 //   - A client that waits for its 1607 sends the file again up to three times
-//     (PROTOCOL.md, 10). So many more are answered at once.
+//     (PROTOCOL.md, 10). Three more attempts are answered at once.
 //   - After that an answer is owed: the next [Session.Tick] sends it, one for all
 //     attempts since the last.
 //
@@ -33,6 +33,7 @@ type told struct {
 	// Of the last attempt.
 	number uint32
 	err    error
+	failed bool // by the server's doing, not the client's
 }
 
 const (
@@ -43,81 +44,83 @@ const (
 	maxTold = 16
 )
 
-// tellings are a session's, the oldest first.
-type tellings []*told
+// tellings are what the client of a session was told.
+type tellings struct {
+	s    *Session
+	list []*told // the oldest first
+}
 
-func (s *Session) toldOf(id codec.ClientID, name string) *told {
-	for _, t := range s.told {
+func (ts *tellings) of(id codec.ClientID, name string) *told {
+	for _, t := range ts.list {
 		if t.id == id && t.name == name {
 			return t
 		}
 	}
-	if len(s.told) >= maxTold {
-		if oldest := s.told[0]; oldest.owed {
-			s.tell(oldest)
+	if len(ts.list) >= maxTold {
+		if oldest := ts.list[0]; oldest.owed {
+			ts.tell(oldest)
 		}
-		s.forgetTold(s.told[0])
+		ts.forget(ts.list[0])
 	}
 	t := &told{id: id, name: name}
-	s.told = append(s.told, t)
+	ts.list = append(ts.list, t)
 	return t
 }
 
-// sayFailed answers an attempt to send a file that failed with 1607, unless that
-// was done often enough. began is where in the stream the attempt began, number
-// that of the packet at fault.
-func (s *Session) sayFailed(id codec.ClientID, name string, began uint64, number uint32, err error) {
-	if s.closed {
-		return
-	}
-	t := s.toldOf(id, name)
-	t.calm, t.number, t.err = false, number, err
+// attempt answers a with 1607, unless that was done often enough. failed says whose
+// doing err is.
+func (ts *tellings) attempt(a *attempt, err error, failed bool) {
+	t := ts.of(a.id, a.name)
+	t.calm, t.number, t.err, t.failed = false, a.number, err, failed
 	switch {
-	case t.times > 0 && began <= t.at:
+	case t.times > 0 && a.began <= t.at:
 		t.passed++
 	case t.times > retries:
 		t.passed++
 		t.owed = true
 	default:
-		s.tell(t)
+		ts.tell(t)
 	}
 }
 
 // tell sends the 1607 and logs why.
-func (s *Session) tell(t *told) {
+func (ts *tellings) tell(t *told) {
+	s := ts.s
 	fields := s.fields(zap.String("file", t.name), zap.Uint32("packet", t.number))
 	if t.passed > 0 {
 		fields = append(fields, zap.Int("times", t.passed))
 	}
-	if refusedFor(t.err) {
-		s.log().Warn("transfer refused", append(fields, zap.String("reason", t.err.Error()))...)
-	} else {
+	if t.failed {
 		s.log().Error("transfer failed", append(fields, zap.Error(t.err))...)
+	} else {
+		s.log().Warn("transfer refused", append(fields, zap.String("reason", t.err.Error()))...)
 	}
-	s.sendError()
+	s.send(ErrorReply())
 	t.times++
 	t.at, t.owed, t.passed = s.offered, false, 0
 }
 
 // Tick sends the 1607s that are owed. The host calls it about twice a second, on
 // the session's goroutine, between two calls of other methods.
-func (s *Session) Tick() {
-	for i := len(s.told) - 1; i >= 0; i-- {
-		switch t := s.told[i]; {
+func (s *Session) Tick() { s.uploads.told.tick() }
+
+func (ts *tellings) tick() {
+	for i := len(ts.list) - 1; i >= 0; i-- {
+		switch t := ts.list[i]; {
 		case t.owed:
-			s.tell(t)
+			ts.tell(t)
 		case t.calm:
-			s.forgetTold(t)
+			ts.forget(t)
 		}
 	}
-	for _, t := range s.told {
+	for _, t := range ts.list {
 		t.calm = true
 	}
 }
 
 // owes reports whether a 1607 waits for the next Tick.
-func (s *Session) owes() bool {
-	for _, t := range s.told {
+func (ts *tellings) owes() bool {
+	for _, t := range ts.list {
 		if t.owed {
 			return true
 		}
@@ -125,36 +128,36 @@ func (s *Session) owes() bool {
 	return false
 }
 
-// forgetTold forgets t, and logs how many attempts came to no 1607.
-func (s *Session) forgetTold(t *told) {
-	if t.passed > 0 {
+// forget forgets t, and logs how many attempts got no 1607 and no line of their own.
+func (ts *tellings) forget(t *told) {
+	if s := ts.s; t.passed > 0 {
 		s.log().Warn("transfer refused repeatedly", s.fields(zap.String("file", t.name),
 			zap.Int("times", t.passed), zap.String("reason", t.err.Error()))...)
 	}
-	kept := s.told[:0]
-	for _, other := range s.told {
+	kept := ts.list[:0]
+	for _, other := range ts.list {
 		if other != t {
 			kept = append(kept, other)
 		}
 	}
-	clear(s.told[len(kept):])
-	if s.told = kept; len(kept) == 0 {
-		s.told = nil
+	clear(ts.list[len(kept):])
+	if ts.list = kept; len(kept) == 0 {
+		ts.list = nil
 	}
 }
 
 // served forgets what the client was told about a file that has gone through.
-func (s *Session) served(name string) {
-	for _, t := range s.told {
-		if t.id == s.id && t.name == name {
-			s.forgetTold(t)
+func (ts *tellings) served(name string) {
+	for _, t := range ts.list {
+		if t.id == ts.s.id && t.name == name {
+			ts.forget(t)
 			return
 		}
 	}
 }
 
-func (s *Session) forgetAllTold() {
-	for len(s.told) > 0 {
-		s.forgetTold(s.told[len(s.told)-1])
+func (ts *tellings) forgetAll() {
+	for len(ts.list) > 0 {
+		ts.forget(ts.list[len(ts.list)-1])
 	}
 }

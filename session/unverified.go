@@ -14,7 +14,7 @@ type unverified struct {
 	bytes map[codec.ClientID]int64 // an entry is above zero
 }
 
-// countStep is what counts of a file: each step that it begins, one at least.
+// countStep is the unit in which a file counts.
 const countStep = 4 << 10 // bytes
 
 // Occupies is what a file of size bytes counts for Config.MaxUnverified: whole
@@ -23,15 +23,15 @@ func Occupies(size int64) int64 {
 	return max(1, (size+countStep-1)/countStep) * countStep
 }
 
-// Waiting adds bytes, which may be negative, to what the client has that is not
-// verified. The sessions count what they bring and what they judge. Whoever
-// finds such files at the start, or removes them later, calls it with what
-// [Occupies] says of each. Any goroutine may call it.
+// Waiting adds bytes, which may be negative, to what counts of the client's
+// unverified files. Sessions count what they store and judge themselves. Recovery,
+// which finds such files at the start, calls it with what [Occupies] returns for each.
+// Any goroutine may call it.
 func (svc *Service) Waiting(id codec.ClientID, bytes int64) {
 	svc.unverified.add(id, bytes, 1<<62)
 }
 
-// settled notes that f, which awaited its verdict, does so no more.
+// settled takes back what counted of f, which no longer awaits a verdict.
 func (svc *Service) settled(f *storage.File) { svc.Waiting(f.ID, -Occupies(f.Size)) }
 
 // add reports whether bytes could be added without passing the limit.
@@ -53,24 +53,24 @@ func (u *unverified) add(id codec.ClientID, bytes, limit int64) bool {
 	return true
 }
 
-// reserve counts n more bytes of content of u. It returns false if the client has
-// too much that is not verified.
-func (s *Session) reserve(u *upload, n int) bool {
-	more := Occupies(u.arrived+int64(n)) - u.counted
+// reserve counts n more bytes of content of u. It fails if the client has too much
+// that is not verified.
+func (u *upload) reserve(n int) error {
+	more := Occupies(u.transfer.Arrived()+int64(n)) - u.counted
 	if more <= 0 {
-		return true
+		return nil
 	}
-	if !s.svc.unverified.add(s.id, more, s.svc.MaxUnverified) {
-		return false
+	if svc := u.s.svc; !svc.unverified.add(u.s.id, more, svc.MaxUnverified) {
+		return errUnverified
 	}
 	u.counted += more
-	return true
+	return nil
 }
 
 // uncount takes back what was counted of a transfer.
-func (s *Session) uncount(u *upload) {
+func (u *upload) uncount() {
 	if u.counted > 0 {
-		s.svc.Waiting(s.id, -u.counted)
+		u.s.svc.Waiting(u.s.id, -u.counted)
 		u.counted = 0
 	}
 }

@@ -441,7 +441,7 @@ func TestPanicInALoan(t *testing.T) {
 	packets := p.packets(spec, "f", random(1, 3000), 1008)
 	c.send(packets[0], packets[1])
 	c.feed(len(packets[0]) / 2)
-	if !c.onLoan {
+	if c.loan == nil {
 		t.Fatal("not lent")
 	}
 	func() {

@@ -22,27 +22,27 @@ func (s *Session) verdict(code codec.Code, payload []byte) bool {
 	name := string(m.FileName)
 	path, err := storage.CleanPath(name)
 	if err != nil {
-		s.refuse(code, err.Error())
+		s.refuse(request(code), err)
 		return true
 	}
-	switch u := s.uploads[name]; {
+	switch u := s.uploads.all[name]; {
 	case u == nil:
-	case u.allIn(): // its 1603 comes first
+	case u.transfer.AllIn(): // its 1603 comes first
 		return false
 	case code == codec.CodeCRCOK:
-		s.refuse(code, "the file is not complete: "+name)
+		s.refuse(request(code), offence("the file is not complete: "+name))
 		return true
 	default:
-		s.drop(u)
+		u.drop()
 	}
-	r, known := s.received[name]
+	r, known := s.uploads.received[name]
 	switch {
 	case code != codec.CodeCRCOK:
-		s.refused.forget(s.host, s.id, name)
-	case !known && s.refused.find(s.id, name) != nil:
+		s.uploads.refused.forget(s.host, s.id, name)
+	case !known && s.uploads.refused.find(s.id, name) != nil:
 		// Sent ahead of a 1603 that never came. It is not about a file of that
 		// name that an earlier connection left.
-		s.refuse(code, "the transfer was refused: "+name)
+		s.refuse(request(code), offence("the transfer was refused: "+name))
 		return true
 	}
 	v := &judgement{s: s, code: code, name: name, path: pathKey{s.id, path}, receipt: r}
@@ -68,7 +68,7 @@ type ruling struct {
 }
 
 // refused is the ruling on what is not there to be judged.
-func refused(reason string) *ruling { return &ruling{err: fault(reason)} }
+func refused(reason string) *ruling { return &ruling{err: offence(reason)} }
 
 // failed is the ruling where a step of the server's failed.
 func failed(step string, err error) *ruling { return &ruling{err: err, step: step, open: true} }
@@ -82,10 +82,10 @@ func lost(err error) *ruling { return &ruling{err: err, step: "storage"} }
 func (v *judgement) judge(co *coroutine) *ruling {
 	place := co.lock(v.path)
 	defer place.unlock()
-	if err := place.catchUp(); err != nil {
+	if err := place.settle(co); err != nil {
 		return failed("catching up", err)
 	}
-	f := v.justReceived()
+	f := v.justReceived(place)
 	if f == nil {
 		var r *ruling
 		if f, r = v.version(co); r != nil {
@@ -96,18 +96,18 @@ func (v *judgement) judge(co *coroutine) *ruling {
 	case f == nil: // a 1030 or 1031, and there is nothing to remove
 		return nil
 	case v.code != codec.CodeCRCOK:
-		return v.remove(place, f)
+		return v.remove(co, place, f)
 	case f.Verified:
 		return v.confirmAgain(co, f)
 	default:
-		return v.commit(place, f)
+		return v.commit(co, place, f)
 	}
 }
 
 // justReceived returns the file of this connection's 1603 if it is known, without
 // asking the registry, to await its verdict still. Otherwise it returns nil.
-func (v *judgement) justReceived() *storage.File {
-	f := v.s.svc.awaiting.take(v.path, v.s.host.Now())
+func (v *judgement) justReceived(p *place) *storage.File {
+	f := p.takeWaits(v.s.host.Now())
 	if f == nil || f.Incoming != v.receipt.incoming {
 		return nil
 	}
@@ -160,26 +160,26 @@ func (v *judgement) confirmAgain(co *coroutine, f *storage.File) *ruling {
 }
 
 // commit makes f durable in its place, and only then verified.
-func (v *judgement) commit(p *place, f *storage.File) *ruling {
+func (v *judgement) commit(co *coroutine, p *place, f *storage.File) *ruling {
 	s := v.s
-	err := p.co.do(Storage, func(ctx context.Context) error { return s.svc.Files.Commit(ctx, f) })
+	err := co.do(Storage, func(ctx context.Context) error { return s.svc.Files.Commit(ctx, f) })
 	switch {
 	case err == nil:
-		if err := p.record(commitment{file: f}); err != nil {
+		if err := p.record(co, commitment{file: f}); err != nil {
 			return failed("registry", err)
 		}
 		v.logVerified(f)
 		return nil
 	case errors.Is(err, storage.ErrPlaceNotDurable):
-		_ = p.record(commitment{f, err}) // or else the next who has the place does
+		_ = p.record(co, commitment{f, err}) // or else the next who has the place does
 		return lost(err)
 	case errors.Is(err, storage.ErrObstructed): // by another file of the client's; f still waits
 		return &ruling{err: err, open: true}
 	case errors.Is(err, storage.ErrNotStored) || errors.Is(err, storage.ErrNotDurable):
-		_ = p.drop(f) // or else the next 1029 finds the same
+		_ = p.drop(co, f) // or else the next 1029 finds the same
 		return lost(err)
 	case errors.Is(err, errUnfinished):
-		s.svc.unrecorded.set(p.key, commitment{f, err})
+		p.setUnsettled(&commitment{f, err})
 	}
 	return failed("storage", err)
 }
@@ -189,26 +189,10 @@ func (v *judgement) logVerified(f *storage.File) {
 }
 
 // remove ends a file that the client does not want.
-func (v *judgement) remove(p *place, f *storage.File) *ruling {
-	if err := p.drop(f); err != nil {
+func (v *judgement) remove(co *coroutine, p *place, f *storage.File) *ruling {
+	if err := p.drop(co, f); err != nil {
 		return failed("registry", err)
 	}
-	return nil
-}
-
-// drop has the registry forget f, and then removes its content. The mark that a
-// version has lapsed is recorded before the content goes.
-func (p *place) drop(f *storage.File) error {
-	s := p.co.s
-	op := &storage.DropFile{Outcome: s.outcome(), ID: f.ID, Path: f.Path, Incoming: f.Incoming}
-	err := p.co.apply(op)
-	if err != nil && !errors.Is(err, storage.ErrNoFile) {
-		return err
-	}
-	if err == nil {
-		s.svc.dropped(f, op.Marked)
-	}
-	s.discard(f.Uploaded())
 	return nil
 }
 
@@ -222,9 +206,9 @@ func (v *judgement) answer(r *ruling) {
 	case r == nil:
 		v.accept()
 	case r.step != "":
-		s.broke(v.code, r.step, fmt.Errorf("%s: %w", v.name, r.err))
+		s.fail(request(v.code), r.step, fmt.Errorf("%s: %w", v.name, r.err))
 	default:
-		s.refuse(v.code, r.err.Error())
+		s.refuse(request(v.code), r.err)
 	}
 }
 
@@ -233,7 +217,7 @@ func (v *judgement) answer(r *ruling) {
 func (v *judgement) accept() {
 	s := v.s
 	if v.code != codec.CodeCRCOK {
-		s.log().Warn("checksum mismatch", s.fields(zap.String("file", v.name), zap.Bool("given up", v.code == codec.CodeAbort))...)
+		s.log().Warn("checksum mismatch", s.fields(zap.String("file", v.name), zap.Bool("given_up", v.code == codec.CodeAbort))...)
 	}
 	if v.code != codec.CodeCRCBad {
 		s.send(codec.IDReply{Code: codec.CodeAck, ID: v.path.id}.Append(nil))
@@ -243,8 +227,8 @@ func (v *judgement) accept() {
 // settle notes that this connection's 1603 waits for nothing any more. What it
 // was about is kept: the client may ask again.
 func (v *judgement) settle() {
-	if r, ok := v.s.received[v.name]; ok && r.incoming == v.receipt.incoming {
+	if r, ok := v.s.uploads.received[v.name]; ok && r.incoming == v.receipt.incoming {
 		r.settled = true
-		v.s.received[v.name] = r
+		v.s.uploads.received[v.name] = r
 	}
 }

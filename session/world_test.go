@@ -114,9 +114,9 @@ type conn struct {
 
 	arrived int // bytes of in that the session has been offered
 	blocked bool
-	onLoan  bool // a worker has the session
-	spent   bool // and has no more use for it
-	short   bool // Buffer said no
+	loan    *session.Loan // while a worker has the session
+	spent   bool          // and it has no more use for it
+	short   bool          // Buffer said no
 	closed  bool
 	sick    bool // its host panics
 	hangup  string
@@ -268,19 +268,18 @@ func (c *conn) feed(n int) {
 		c.in, c.arrived, c.blocked = nil, 0, false
 	}
 	if c.blocked && c.s.Flowing() {
-		c.s.Lend()
-		c.onLoan, c.spent = true, false
+		c.loan, c.spent = c.s.Lend(), false
 		c.w.loans++
 	}
 }
 
 // take gives the worker that has the session n bytes that have arrived.
 func (c *conn) take(n int) {
-	if sure, likely := c.s.Expects(); sure < 0 || likely < sure {
+	if sure, likely := c.loan.Expects(); sure < 0 || likely < sure {
 		c.w.t.Errorf("Expects %d, %d", sure, likely)
 	}
 	buf := append(slices.Clone(spoilt[:session.Headroom]), c.in[:n]...)
-	took, more := c.s.Take(context.Background(), buf, n)
+	took, more := c.loan.Take(context.Background(), buf, n)
 	copy(buf, spoilt) // it is the worker's again
 	if took < 0 || took > n || more && took < n {
 		c.w.t.Fatalf("Take took %d of %d bytes; more: %v", took, n, more)
@@ -290,8 +289,9 @@ func (c *conn) take(n int) {
 
 // giveBack ends a loan.
 func (c *conn) giveBack() {
-	c.onLoan = false
-	c.s.Returned()
+	loan := c.loan
+	c.loan = nil
+	loan.Return()
 	c.feed(0)
 }
 
@@ -314,9 +314,9 @@ func (c *conn) close() {
 	if c.closed {
 		return
 	}
-	if c.onLoan {
-		c.onLoan = false
-		c.s.Returned()
+	if loan := c.loan; loan != nil {
+		c.loan = nil
+		loan.Return()
 	}
 	c.closed = true
 	c.in, c.arrived, c.blocked = nil, 0, false
@@ -328,7 +328,7 @@ func (w *world) step() bool {
 	type event func()
 	var can []event
 	for i, j := range w.dones {
-		if j.c.onLoan {
+		if j.c.loan != nil {
 			continue
 		}
 		can = append(can, func() {
@@ -355,7 +355,7 @@ func (w *world) step() bool {
 	for _, c := range w.conns {
 		switch {
 		case c.closed || c.hangup != "":
-		case c.onLoan:
+		case c.loan != nil:
 			more := c.arrived > 0 && !c.spent
 			if more {
 				can = append(can, func() { c.take(w.portion(c.arrived)) })
@@ -445,7 +445,7 @@ func (w *world) rush() {
 func (w *world) settled() {
 	w.t.Helper()
 	for i, c := range w.conns {
-		if c.blocked || c.onLoan {
+		if c.blocked || c.loan != nil {
 			w.t.Fatalf("connection %d hangs with %d bytes unread; replies %q", i, len(c.in), c.replies)
 		}
 		if c.s.Busy() || c.s.Working() {
@@ -457,6 +457,9 @@ func (w *world) settled() {
 	}
 	if n := w.svc.Locked(); n != 0 {
 		w.t.Errorf("%d paths stay locked", n)
+	}
+	if n := w.svc.EmptyPlaces(); n != 0 {
+		w.t.Errorf("%d places are kept for nothing", n)
 	}
 }
 

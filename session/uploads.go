@@ -1,0 +1,117 @@
+package session
+
+import (
+	"go.uber.org/zap"
+
+	"sealift/codec"
+	"sealift/storage"
+	"sealift/transfer"
+)
+
+// uploads are the transfers of one connection, and what it remembers of those that
+// came to their end.
+type uploads struct {
+	s        *Session
+	all      map[string]*upload // under way, by file name as sent
+	begun    uint64             // how many so far
+	received map[string]receipt // 1603 sent, by file name as sent
+	refused  refusals           // had their 1607, and their packets still come
+	told     tellings           // 1607s of late
+
+	incoming *upload // whose packet's content is coming in; nil: the content is passed over
+	touched  *upload // that content came for last
+	found    *found  // about the name of the pending 1028, see apart
+	held     int     // bytes of buffers that no worker has finished with
+	aside    int     // bytes of packets in memory that came before their turn
+	ended    bool    // one was dropped since Feed last looked
+}
+
+// receipt remembers which version of a file this connection's last 1603 for its
+// name was about.
+type receipt struct {
+	incoming string // its Files key
+	plan     codec.Plan
+	settled  bool // it awaits no verdict any more
+}
+
+// maxReceived is the most entries of uploads.received. After an entry is dropped,
+// the session no longer knows which of two uploads of that name its 1603 was about.
+// No file is lost.
+const maxReceived = 64
+
+// enter puts u, which has name, path and leave, among the transfers under way.
+func (us *uploads) enter(u *upload, plan codec.Plan, firstKnown bool) {
+	s := us.s
+	us.begun++
+	u.s, u.started, u.began, u.serial = s, s.last, s.begins, us.begun
+	u.transfer = transfer.New(transfer.Options{
+		Plan: plan, FirstKnown: firstKnown, Key: &s.key, MaxSize: s.svc.MaxFileSize, Memory: us,
+		Files: s.svc.Files, Place: storage.Place{ID: s.id, Path: u.path},
+	})
+	if s.guarded {
+		key := s.key
+		u.guarded = &key
+	}
+	if us.all == nil {
+		us.all = make(map[string]*upload)
+	}
+	us.all[u.name] = u
+}
+
+// underWay is how many transfers have begun for certain.
+func (us *uploads) underWay() (n int) {
+	for _, u := range us.all {
+		if !u.tentative {
+			n++
+		}
+	}
+	return n
+}
+
+// crowded reports whether the connection has as many transfers under way as it
+// may, and one of them ends by itself.
+func (us *uploads) crowded() bool {
+	if len(us.all) < us.s.svc.MaxUploads {
+		return false
+	}
+	for _, u := range us.all {
+		if u.transfer.AllIn() {
+			return true
+		}
+	}
+	return false
+}
+
+// makeRoom reports whether one more transfer may begin. If need be it drops the
+// tentative one that began first.
+func (us *uploads) makeRoom() bool {
+	if len(us.all) < us.s.svc.MaxUploads {
+		return true
+	}
+	var oldest *upload
+	for _, u := range us.all {
+		if u.tentative && (oldest == nil || u.serial < oldest.serial) {
+			oldest = u
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	oldest.drop()
+	return true
+}
+
+// abandon drops all that the client has under way. Files that await a verdict
+// stay in the store.
+func (us *uploads) abandon() {
+	s := us.s
+	for _, u := range us.all {
+		if !u.tentative {
+			s.log().Info("transfer cut off", s.fields(zap.String("file", u.name), zap.Int64("bytes", u.transfer.Offset()))...)
+		}
+		u.drop()
+	}
+	us.received = nil
+	us.refused.clear(s.host)
+	us.told.forgetAll()
+}
