@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 
 	"sealift/crypto/cksum"
 	"sealift/storage"
@@ -97,6 +96,11 @@ func (s *Store) moveInto(at *target, from location, f *storage.File, found entry
 			return false, err
 		}
 		*synced = true
+		// That may have taken long, and whoever took the folder away has the file in it.
+		if !at.isInPlace() {
+			at.forgetFolders()
+			return false, nil
+		}
 	}
 	err = s.rename(from, at.location)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -113,9 +117,7 @@ func (s *Store) moveInto(at *target, from location, f *storage.File, found entry
 	}
 	// Somebody may have moved one of the folders meanwhile, and the file went with it.
 	if there, err := s.lookBelow(at.path()); err != nil || !there.same(found) {
-		for whole := at.folder; whole != "."; whole = path.Dir(whole) {
-			s.forgetFolder(whole)
-		}
+		at.forgetFolders()
 		if err := s.rename(at.location, from); err != nil {
 			return true, errors.Join(errGone, err)
 		}

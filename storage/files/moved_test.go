@@ -165,6 +165,31 @@ func read(s *Store, ref storage.Ref) (string, error) {
 	return string(b), err
 }
 
+// Who takes a folder away while a Commit waits for the disk has the files that were in it:
+// none of them is replaced.
+func TestFolderIsTakenDuringTheSync(t *testing.T) {
+	for _, folder := range []string{"", "docs"} {
+		s, d, dir := faulty(t, Options{})
+		f := waiting(receive(t, s, newer), "docs/a", newer)
+		at := filepath.Join(dir, filepath.FromSlash(aliceFolder), folder)
+		d.before(func(step Step) error {
+			if step.Op != SyncFile {
+				return nil
+			}
+			return os.Rename(at, at+" away")
+		})
+		commit(t, s, f)
+		wantFile(t, dir, "docs/a", newer)
+		taken := filepath.Join(at+" away", "a")
+		if folder == "" {
+			taken = filepath.Join(at+" away", "docs", "a")
+		}
+		if got, err := os.ReadFile(taken); string(got) != older || err != nil {
+			t.Errorf("%q, %v, want %q", got, err, older)
+		}
+	}
+}
+
 // A folder is replaced just before the file is moved into it: the file ends in the
 // new one, and that one's entry and the file's are synced.
 func TestFolderIsReplacedBeforeTheMove(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"slices"
 	"strings"
 
@@ -56,6 +57,23 @@ func (t *target) check() error {
 	}
 	t.found = found
 	return nil
+}
+
+// isInPlace reports whether the path of the folder still leads to it.
+func (t *target) isInPlace() bool {
+	there, err := t.store.lookBelow(t.folder)
+	if err != nil {
+		return false
+	}
+	open, err := t.dir.look(".")
+	return err == nil && open.same(there)
+}
+
+// forgetFolders has the folders on the way count as new: they may be others than they were.
+func (t *target) forgetFolders() {
+	for whole := t.folder; whole != "."; whole = path.Dir(whole) {
+		t.store.forgetFolder(whole)
+	}
 }
 
 // find returns the place of a file that is stored. The caller closes it.
