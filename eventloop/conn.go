@@ -190,6 +190,7 @@ func (c *conn) serve() {
 // the end.
 func (c *conn) windUp() {
 	c.dropRest()
+	c.lp.srv.budget.leave(c)
 	_, _ = c.gc.Discard(-1)
 	if c.phase == lingering {
 		return
