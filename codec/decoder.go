@@ -3,6 +3,7 @@ package codec
 import (
 	"fmt"
 	"math/bits"
+	"sync"
 )
 
 // maxSkip is the largest payload of a refused message that a decoder passes
@@ -36,18 +37,37 @@ type Event struct {
 	End bool
 }
 
-// assembler collects a field that the network may have split.
+// assembler collects a field that the network may have split. It has a buffer only
+// from the first piece of such a field to the next call: most fields come whole,
+// and most connections wait for one that has not begun.
 type assembler struct {
-	have int
-	buf  [NameSize + PublicKeySize]byte // the longest fixed payload
+	buf  *fieldBuffer
+	have int // bytes in buf
 }
+
+// fieldBuffer has room for the longest fixed payload.
+type fieldBuffer [NameSize + PublicKeySize]byte
+
+var fieldBuffers = sync.Pool{New: func() any { return new(fieldBuffer) }}
 
 // take returns the next need bytes and how many of them came from p. The field
 // is nil while bytes are missing; then all of p was kept. A field that lies
-// whole in p is not copied.
+// whole in p is not copied. It is valid until the next call.
 func (a *assembler) take(p []byte, need int) (field []byte, n int) {
-	if a.have == 0 && len(p) >= need {
-		return p[:need:need], need
+	if a.have == 0 {
+		if a.buf != nil && (len(p) == 0 || len(p) >= need) {
+			fieldBuffers.Put(a.buf)
+			a.buf = nil
+		}
+		if len(p) >= need {
+			return p[:need:need], need
+		}
+		if len(p) == 0 {
+			return nil, 0
+		}
+		if a.buf == nil {
+			a.buf = fieldBuffers.Get().(*fieldBuffer)
+		}
 	}
 	n = copy(a.buf[a.have:need], p)
 	a.have += n
@@ -69,11 +89,12 @@ const (
 )
 
 // RequestDecoder decodes what a client sends. It is a plain value of about
-// 500 bytes; the zero value is ready. One goroutine at a time may use it.
+// 80 bytes; the zero value is ready. One goroutine at a time may use it.
 //
-// It allocates nothing but the errors it returns, holds no more than the
-// longest fixed payload (415 bytes), and gives the same events for any split
-// of the same bytes, but for where the pieces of content are cut.
+// It allocates nothing but the errors it returns, holds no more than the longest
+// fixed payload (415 bytes), that only while a field comes in pieces, and gives the
+// same events for any split of the same bytes, but for where the pieces of content
+// are cut. It must not be copied once it is in use.
 type RequestDecoder struct {
 	assembler
 	stage stage

@@ -29,9 +29,9 @@ type conn struct {
 	reason string    // why the connection ends, "" while it is open. As phase.
 
 	owner atomic.Uint32 // an owner
-	loan  *session.Loan // while lent. The owner's.
-	notes []func()      // for the end of the loan. The loop's.
 	noted atomic.Bool   // there are notes
+	notes []func()      // for the end of the loan. The loop's.
+	loan  *session.Loan // while lent. The owner's.
 
 	out     []byte   // replies that the session made and that are not written yet
 	late    [][]byte // replies held back by Options.ReplyDelay

@@ -167,6 +167,31 @@ func (co *coroutine) apply(op storage.Operation) (err error) {
 	return err
 }
 
+// doApply has another goroutine do work, and the registry the operation that work
+// returns, and waits for it. It spares the way back to the session's goroutine in
+// between. It returns the error of the operation, and nil where there was none: work
+// returned nil, or panicked.
+func (co *coroutine) doApply(lane Lane, work func(ctx context.Context) storage.Operation) (err error) {
+	co.wait(func() {
+		host := co.s.host
+		host.Do(lane, func(ctx context.Context) {
+			var op storage.Operation
+			defer func() { // also after a panic
+				if op == nil {
+					host.Do(Compute, nil, co.resumed)
+					return
+				}
+				host.Apply(op, func(result error) {
+					err = result
+					co.resume()
+				})
+			}()
+			op = work(ctx)
+		}, nil)
+	})
+	return err
+}
+
 // lock waits until no other request and no maintenance has the place. The caller
 // unlocks it.
 func (co *coroutine) lock(k pathKey) *place {

@@ -57,7 +57,7 @@ type Host interface {
 	// Apply puts op into the next batch for the registry and then runs done on
 	// the session's goroutine, also if the connection has closed meanwhile, and
 	// not before Apply returns. err is op's own, or that of the whole batch. done
-	// may be nil.
+	// may be nil. Any goroutine may call it: work that was given to Do does.
 	Apply(op Operation, done func(err error))
 
 	// Buffer returns a buffer of at least size bytes, or nil if the memory of the

@@ -240,17 +240,8 @@ func (l *Loan) store(ctx context.Context) (err error) {
 // Return gives the session back, on its own goroutine, after the worker's last
 // Take. Feed comes next, with what Take left.
 func (l *Loan) Return() {
-	s, u := l.s, l.u
-	s.start(func(co *coroutine) {
-		defer u.rest()
-		switch {
-		case !u.goesOn(co, l.err):
-		case l.finished:
-			u.store(co)
-		default:
-			u.work(co)
-		}
-	})
+	s := l.s
+	l.u.goOn(l.finished, l.err)
 	if l.lost != nil {
 		s.messages++
 		s.protocolError(l.lost)

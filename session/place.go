@@ -275,23 +275,50 @@ func (p *place) findOut(co *coroutine, f *storage.File) error {
 // errNotMoved says that a file is still among the incoming ones.
 var errNotMoved = errors.New("the incoming file was not moved")
 
+// commit moves f to the place, and has the registry write it down: as record does,
+// after a commit that went well. committed is what came of the move, or errUnfinished,
+// and recorded what came of the rest.
+func (p *place) commit(co *coroutine, f *storage.File) (committed, recorded error) {
+	c, committed := commitment{file: f}, errUnfinished
+	op := p.verify(co, c)
+	err := co.doApply(Storage, func(ctx context.Context) storage.Operation {
+		if committed = co.s.svc.Files.Commit(ctx, f); committed != nil {
+			return nil
+		}
+		p.setUnsettled(&c)
+		return op
+	})
+	if committed != nil {
+		return committed, nil
+	}
+	return nil, p.recorded(co, f, err)
+}
+
 // record has the registry write down what a commit did. Until that has succeeded,
 // the place is unsettled.
 func (p *place) record(co *coroutine, c commitment) error {
 	p.setUnsettled(&c)
-	op := &storage.VerifyFile{
+	return p.recorded(co, c.file, co.apply(p.verify(co, c)))
+}
+
+func (p *place) verify(co *coroutine, c commitment) *storage.VerifyFile {
+	return &storage.VerifyFile{
 		Outcome: co.s.outcome(), ID: p.key.id, Path: p.key.path,
 		Incoming: c.file.Incoming, Missing: c.outcome != nil,
 	}
-	err := co.apply(op)
+}
+
+// recorded takes the result of a VerifyFile about f.
+func (p *place) recorded(co *coroutine, f *storage.File, err error) error {
 	if err != nil && !errors.Is(err, storage.ErrNoFile) { // no file: an earlier try, whose result was lost, did it
 		return err
 	}
 	p.setUnsettled(nil)
-	co.s.svc.settled(c.file)
+	co.s.svc.settled(f)
 	return nil
 }
 
+// setUnsettled may be called on any goroutine while the caller's request has the place.
 func (p *place) setUnsettled(c *commitment) {
 	p.in.mu.Lock()
 	defer p.in.mu.Unlock()

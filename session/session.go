@@ -19,15 +19,12 @@ type Session struct {
 	host   Host
 	remote string // address of the client, for the log
 
-	dec   codec.RequestDecoder
-	state state
-	id    codec.ClientID // bound unless state is fresh
-	name  string         // of the client
-	key   aesKey
-	// guarded is true while the id is all that the client showed for key, and
-	// resumedAs the id for which leaveResumption is due.
-	guarded   bool
-	resumedAs *codec.ClientID
+	dec       codec.RequestDecoder
+	state     state
+	id        codec.ClientID // bound unless state is fresh
+	name      string         // of the client
+	key       aesKey
+	resumedAs *codec.ClientID // for which leaveResumption is due
 
 	uploads  uploads        // its transfers
 	rejected codec.ClientID // of the last 1606 on this connection
@@ -43,6 +40,7 @@ type Session struct {
 	offered uint64 // as far as the host has had it
 	begins  uint64 // of the request that is being done: behind its fields, before its content
 
+	guarded  bool // the id is all that the client showed for key
 	busy     bool // a request waits for a worker or the registry
 	draining bool
 	// forgetting is true while the registry forgets a key: then the session ends.

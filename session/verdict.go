@@ -161,13 +161,11 @@ func (v *judgement) confirmAgain(co *coroutine, f *storage.File) *ruling {
 
 // commit makes f durable in its place, and only then verified.
 func (v *judgement) commit(co *coroutine, p *place, f *storage.File) *ruling {
-	s := v.s
-	err := co.do(Storage, func(ctx context.Context) error { return s.svc.Files.Commit(ctx, f) })
+	err, unrecorded := p.commit(co, f)
 	switch {
+	case unrecorded != nil:
+		return failed("registry", unrecorded)
 	case err == nil:
-		if err := p.record(co, commitment{file: f}); err != nil {
-			return failed("registry", err)
-		}
 		v.logVerified(f)
 		return nil
 	case errors.Is(err, storage.ErrPlaceNotDurable):

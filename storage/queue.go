@@ -15,12 +15,13 @@ type Queue struct {
 	reads, writes batches
 }
 
-// NewQueue returns the queue in front of reg. Batches are applied with ctx.
+// NewQueue returns the queue in front of reg. Batches are applied with ctx. The
+// goroutines of the queue end after ctx, and Submit may be called all the same.
 func NewQueue(ctx context.Context, reg Registry) *Queue {
-	return &Queue{
-		reads:  batches{ctx: ctx, reg: reg},
-		writes: batches{ctx: ctx, reg: reg},
-	}
+	q := new(Queue)
+	q.reads.open(ctx, reg)
+	q.writes.open(ctx, reg)
+	return q
 }
 
 // Submit puts op into the next batch. After that done is called once, on a
@@ -41,14 +42,26 @@ type request struct {
 	done func(error)
 }
 
-// batches are applied one after the other. While there are any, a goroutine does
-// so.
+// batches are applied one after the other, by one goroutine, which begins with the
+// first. It waits for the next and keeps its stack: a registry needs a large one,
+// and to grow a new one for each batch costs more than to wake up.
 type batches struct {
 	ctx     context.Context
 	reg     Registry
 	mu      sync.Mutex
+	more    sync.Cond // there is something pending, or ctx has ended
 	pending []request
-	running bool
+	running bool // there is the goroutine
+}
+
+func (b *batches) open(ctx context.Context, reg Registry) {
+	b.ctx, b.reg = ctx, reg
+	b.more.L = &b.mu
+	context.AfterFunc(ctx, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.more.Signal()
+	})
 }
 
 // maxBatch bounds how long the first operation of a batch waits for the last.
@@ -62,6 +75,8 @@ func (b *batches) submit(r request) {
 	b.mu.Unlock()
 	if start {
 		go b.run()
+	} else {
+		b.more.Signal()
 	}
 }
 
@@ -82,16 +97,20 @@ func (b *batches) run() {
 	}
 }
 
-// next takes what waits, or returns nil if that is nothing: then the goroutine
-// ends.
+// next waits for something to do. It returns nil if ctx has ended and nothing is
+// left: then the goroutine ends.
 func (b *batches) next() []request {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n := min(len(b.pending), maxBatch)
-	if n == 0 {
-		b.pending, b.running = nil, false
-		return nil
+	for len(b.pending) == 0 {
+		b.pending = nil
+		if b.ctx.Err() != nil {
+			b.running = false
+			return nil
+		}
+		b.more.Wait()
 	}
+	n := min(len(b.pending), maxBatch)
 	batch := b.pending[:n:n]
 	b.pending = b.pending[n:]
 	return batch
