@@ -105,7 +105,8 @@ func (b *budget) settle(c *conn) {
 	b.mu.Unlock()
 }
 
-// leave takes a connection that has closed out of the line.
+// leave takes a connection that ends out of the line, and takes back what was set
+// aside for it.
 func (b *budget) leave(c *conn) {
 	b.mu.Lock()
 	if c.needs {

@@ -159,7 +159,7 @@ func (c *conn) pump() {
 // serve gives the session what has arrived, sends what it answers, and pauses or
 // resumes the connection accordingly.
 func (c *conn) serve() {
-	c.weigh(c.lp.srv.now()) // before content is lent: meanwhile nobody weighs
+	c.weigh(c.lp.srv.now()) // before content is lent: a connection is not weighed meanwhile
 	c.feedAll(c.lp.poll.works())
 	if c.phase == open && c.blocked && c.sess.Flowing() {
 		if c.lend() {
@@ -190,6 +190,7 @@ func (c *conn) serve() {
 // the end.
 func (c *conn) windUp() {
 	c.dropRest()
+	c.lp.srv.budget.leave(c)
 	_, _ = c.gc.Discard(-1)
 	if c.phase == lingering {
 		return
@@ -235,5 +236,5 @@ func (c *conn) drain() {
 
 // finished reports whether the connection may be closed when the server goes down.
 func (c *conn) finished() bool {
-	return c.sess.Done() && c.gc.OutboundBuffered() == 0
+	return c.sess.Done() && c.waiting() == 0
 }

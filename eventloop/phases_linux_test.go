@@ -413,6 +413,54 @@ func TestPhases(t *testing.T) {
 	}
 }
 
+// Memory that a connection stood in line for goes to the others when it ends, although
+// its client leaves replies unread.
+func TestEndingTakesNoMemory(t *testing.T) {
+	srv, logs, _ := stages(t)
+	s := newStage(t, srv, logs)
+	s.events.OnOpen(s.gc)
+	all := srv.budget.free
+	srv.budget.free = 0 // others have it
+	if srv.budget.get(s.c, session.MaxBuffer) != nil {
+		t.Fatal("there is memory")
+	}
+	s.gc.full = true
+	s.say(codec.RequestHeader{Version: 3, Code: codec.CodeRegister, PayloadSize: 1 << 30}.Append(nil))
+	s.settle()
+	if s.c.phase != ending {
+		t.Fatalf("phase %d", s.c.phase)
+	}
+	srv.budget.mu.Lock()
+	srv.budget.free = all
+	srv.budget.serve()
+	srv.budget.mu.Unlock()
+	s.settle()
+	if got := srv.budget.free; got != all || s.c.phase != ending {
+		t.Errorf("%d bytes of %d are free in phase %d", got, all, s.c.phase)
+	}
+	s.end()
+}
+
+// A drain waits for a reply that is held back.
+func TestDrainWithAReplyHeldBack(t *testing.T) {
+	srv, logs, _ := stages(t)
+	s := newStage(t, srv, logs)
+	s.events.OnOpen(s.gc)
+	srv.opts.ReplyDelay = time.Millisecond
+	s.c.Send(errorReply)
+	s.c.read = s.c.read.Add(-time.Hour)
+	srv.draining.Store(true)
+	s.c.run(s.c.drain)
+	if s.c.phase == closed {
+		t.Error("closed before the reply")
+	}
+	s.settle()
+	if got := s.heard(); !bytes.Equal(got, errorReply) {
+		t.Errorf("got % x, want a 1607", got)
+	}
+	s.end()
+}
+
 // Whatever happens in whatever order, also while the connection is lent: it comes to
 // its end, once; nothing of it is left, and each note has run, when the loop had it.
 func TestPhasesAtRandom(t *testing.T) {

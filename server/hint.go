@@ -2,7 +2,7 @@ package server
 
 import "errors"
 
-// Hinted is an error with advice for who runs the server. The advice is no part
+// Hinted is an error with advice for the operator of the server. The advice is no part
 // of the error's text: a program prints it by itself.
 type Hinted struct {
 	Err  error

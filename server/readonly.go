@@ -74,8 +74,8 @@ func openReadOnly(ctx context.Context, dir string) (*sqlite.Registry, error) {
 	return reg, err
 }
 
-// explainNoDatabase returns err, or something better to say where it is the
-// database that is missing and nothing else.
+// explainNoDatabase returns err, or a better error if the database alone is
+// missing.
 func explainNoDatabase(ctx context.Context, dir string, err error) error {
 	store, e := files.OpenReadOnly(dir)
 	if e != nil {

@@ -59,7 +59,7 @@ func Serve(ctx context.Context, o Options, started func(addr *net.TCPAddr)) erro
 }
 
 // Open checks o, takes the directory, begins to listen, and puts in order what an
-// earlier server left. Who connects waits until Run. After an error nothing is
+// earlier server left. Clients that connect wait until Run. After an error nothing is
 // left open.
 func Open(ctx context.Context, o Options) (*Server, error) {
 	if err := o.complete(); err != nil {

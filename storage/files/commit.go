@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 
 	"sealift/crypto/cksum"
 	"sealift/storage"
@@ -46,7 +45,7 @@ func (s *Store) Commit(ctx context.Context, f *storage.File) error {
 	return s.rootHome.check()
 }
 
-// errGone is an incoming file that is not there, or not any more.
+// errGone says that there is no incoming file: there never was, or it was moved or removed.
 var errGone = errors.New("the incoming file is gone")
 
 // move moves an incoming file to its place. synced says that its content is durable
@@ -97,6 +96,11 @@ func (s *Store) moveInto(at *target, from location, f *storage.File, found entry
 			return false, err
 		}
 		*synced = true
+		// That may have taken long, and whoever took the folder away has the file in it.
+		if !at.isInPlace() {
+			at.forgetFolders()
+			return false, nil
+		}
 	}
 	err = s.rename(from, at.location)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -112,10 +116,8 @@ func (s *Store) moveInto(at *target, from location, f *storage.File, found entry
 		return false, err
 	}
 	// Somebody may have moved one of the folders meanwhile, and the file went with it.
-	if there, err := s.top.look(at.path()); err != nil || !there.same(found) {
-		for whole := at.folder; whole != "."; whole = path.Dir(whole) {
-			s.forgetFolder(whole)
-		}
+	if there, err := s.lookBelow(at.path()); err != nil || !there.same(found) {
+		at.forgetFolders()
 		if err := s.rename(at.location, from); err != nil {
 			return true, errors.Join(errGone, err)
 		}
@@ -179,6 +181,19 @@ func (s *Store) syncIncoming(key string) error {
 // The sync of the folder may have failed, and only an entry that is made anew is
 // certain to be written by the next one. So the file is moved back first.
 func (s *Store) commitAgain(ctx context.Context, f *storage.File) error {
+	if err := s.moveBack(ctx, f); err != nil || !s.fsync {
+		return err
+	}
+	err := s.move(f, true)
+	if errors.Is(err, errGone) {
+		return storage.ErrNotStored
+	}
+	return err
+}
+
+// moveBack compares the content in its place with f. With fsync it makes that durable, and
+// moves it back to the incoming files.
+func (s *Store) moveBack(ctx context.Context, f *storage.File) error {
 	at, err := s.find(f.Place())
 	if errors.Is(err, ErrObstructed) {
 		return fmt.Errorf("%w: %w", storage.ErrNotStored, err)
@@ -201,15 +216,8 @@ func (s *Store) commitAgain(ctx context.Context, f *storage.File) error {
 	if err != nil {
 		return err
 	}
-	err = s.rename(at.location, back)
-	back.dir.close()
-	if err != nil {
-		return notStored(err)
-	}
-	if err = s.move(f, true); errors.Is(err, errGone) {
-		return storage.ErrNotStored
-	}
-	return err
+	defer back.dir.close()
+	return notStored(s.rename(at.location, back))
 }
 
 // verify makes the content in a place durable and compares it with f.

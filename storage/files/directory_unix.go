@@ -6,17 +6,29 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
 
 // directory is an open folder. Its methods take names, which are single elements
 // of a path, and follow no symbolic link: so nothing that they do leads out of the
-// folder. Any goroutine may use one until it is closed.
+// folder. Any goroutine may use one.
 //
 // An os.Root is as safe, and goes down a whole path with each call: a file that
 // is made, and moved to its place, costs 21 system calls less this way.
-type directory struct{ fd int }
+//
+// Once it is closed its methods fail: the number of its descriptor may be that of
+// another store's folder by then, and a worker that a disk has kept still calls them.
+type directory struct{ fd atomic.Int32 } // -1: closed
+
+func newDirectory(fd int) *directory {
+	d := new(directory)
+	d.fd.Store(int32(fd))
+	return d
+}
+
+func (d *directory) number() int { return int(d.fd.Load()) }
 
 // entry is what a name in a folder stands for.
 type entry struct {
@@ -35,7 +47,7 @@ func openDirectory(path string) (*directory, error) {
 
 // enter opens the folder name. ErrObstructed if something else has that name.
 func (d *directory) enter(name string) (*directory, error) {
-	next, err := openFolder("openat", d.fd, name, unix.O_NOFOLLOW)
+	next, err := openFolder("openat", d.number(), name, unix.O_NOFOLLOW)
 	if !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
 		return next, err
 	}
@@ -55,7 +67,7 @@ func openFolder(op string, at int, name string, flag int) (*directory, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &directory{fd}, nil
+	return newDirectory(fd), nil
 }
 
 // self opens the folder once more, to read or sync it.
@@ -66,7 +78,7 @@ func (d *directory) self() (*os.File, error) { return d.open(".", os.O_RDONLY, 0
 func (d *directory) open(name string, flag int, perm fs.FileMode) (*os.File, error) {
 	var fd int
 	err := again("openat", name, func() (err error) {
-		fd, err = unix.Openat(d.fd, name, flag|unix.O_NOFOLLOW|unix.O_CLOEXEC, uint32(perm.Perm()))
+		fd, err = unix.Openat(d.number(), name, flag|unix.O_NOFOLLOW|unix.O_CLOEXEC, uint32(perm.Perm()))
 		return err
 	})
 	if err != nil {
@@ -77,7 +89,7 @@ func (d *directory) open(name string, flag int, perm fs.FileMode) (*os.File, err
 
 // look says what stands at a name, or at a path whose folders are known to be no symbolic links.
 func (d *directory) look(name string) (entry, error) {
-	return lookAtEntry("lstat", d.fd, name, unix.AT_SYMLINK_NOFOLLOW)
+	return lookAtEntry("lstat", d.number(), name, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 // lookAtPath says what is at a path, through symbolic links.
@@ -109,24 +121,28 @@ func modeOf(mode uint32) fs.FileMode {
 }
 
 func (d *directory) mkdir(name string, perm fs.FileMode) error {
-	return again("mkdirat", name, func() error { return unix.Mkdirat(d.fd, name, uint32(perm.Perm())) })
+	return again("mkdirat", name, func() error { return unix.Mkdirat(d.number(), name, uint32(perm.Perm())) })
 }
 
 // remove removes a file.
 func (d *directory) remove(name string) error {
-	return again("unlinkat", name, func() error { return unix.Unlinkat(d.fd, name, 0) })
+	return again("unlinkat", name, func() error { return unix.Unlinkat(d.number(), name, 0) })
 }
 
 // rmdir removes an empty folder, and nothing but a folder.
 func (d *directory) rmdir(name string) error {
-	return again("rmdir", name, func() error { return unix.Unlinkat(d.fd, name, unix.AT_REMOVEDIR) })
+	return again("rmdir", name, func() error { return unix.Unlinkat(d.number(), name, unix.AT_REMOVEDIR) })
 }
 
-func (d *directory) close() { _ = unix.Close(d.fd) }
+func (d *directory) close() {
+	if fd := d.fd.Swap(-1); fd >= 0 {
+		_ = unix.Close(int(fd))
+	}
+}
 
 // rename moves a file to a place that may be taken already.
 func rename(_ *os.Root, from, to location) error {
-	return again("renameat", from.name, func() error { return unix.Renameat(from.dir.fd, from.name, to.dir.fd, to.name) })
+	return again("renameat", from.name, func() error { return unix.Renameat(from.dir.number(), from.name, to.dir.number(), to.name) })
 }
 
 // again calls do until no signal interrupts it, and says in its error what failed.

@@ -75,7 +75,7 @@ func dropCache(f *os.File) {
 func (s *Store) lookAt(path string) (standing, error) {
 	var st unix.Statx_t
 	for {
-		err := unix.Statx(s.top.fd, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, &st)
+		err := unix.Statx(s.top.number(), path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, &st)
 		switch {
 		case err == unix.EINTR:
 			continue

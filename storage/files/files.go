@@ -360,15 +360,17 @@ func (s *Store) open(ref storage.Ref) (*os.File, error) {
 }
 
 func (s *Store) openIncoming(key string) (*os.File, error) {
-	if !isKey(key) || s.incoming == nil {
-		return nil, storage.ErrNotStored
+	at, _, err := s.findIncoming(key)
+	if err != nil {
+		return nil, err
 	}
-	f, err := s.openIn(inFolder(key), os.O_RDONLY, 0)
+	defer at.dir.close()
+	f, err := at.dir.open(at.name, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, notStored(err)
 	}
 	if s.fsync {
-		// Whoever asks wants to know what a Commit would make durable.
+		// The caller wants to know what a Commit would make durable.
 		dropCache(f)
 	}
 	return f, nil
@@ -381,11 +383,12 @@ func (s *Store) Size(ctx context.Context, ref storage.Ref) (int64, error) {
 	}
 	switch ref := ref.(type) {
 	case storage.Uploaded:
-		if !isKey(ref.Key) || s.incoming == nil {
-			return 0, storage.ErrNotStored
+		at, found, err := s.findIncoming(ref.Key)
+		if err != nil {
+			return 0, err
 		}
-		found, err := s.lookAtIncoming(ref.Key)
-		return found.size, notStored(err)
+		at.dir.close()
+		return found.size, nil
 	case storage.Stored:
 		if s.incoming != nil { // a 1604 may be given again by what Size says
 			if err := s.atHome(); err != nil {

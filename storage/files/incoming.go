@@ -3,6 +3,7 @@ package files
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -95,13 +96,26 @@ func (s *Store) removeIncoming(name string) error {
 	return at.dir.remove(at.name)
 }
 
-func (s *Store) lookAtIncoming(key string) (entry, error) {
+// findIncoming looks at an incoming file, and returns where it is. ErrNotStored if there
+// is none, or something that is no file: opening a pipe would wait for a writer. The
+// caller closes the folder.
+func (s *Store) findIncoming(key string) (location, entry, error) {
+	if !isKey(key) || s.incoming == nil {
+		return location{}, entry{}, storage.ErrNotStored
+	}
 	at, err := s.inIncoming(inFolder(key))
 	if err != nil {
-		return entry{}, err
+		return location{}, entry{}, notStored(err)
 	}
-	defer at.dir.close()
-	return at.dir.look(at.name)
+	found, err := at.dir.look(at.name)
+	if err == nil && !found.mode.IsRegular() {
+		err = fmt.Errorf("%w: the incoming file is a %s", storage.ErrNotStored, kind(found.mode))
+	}
+	if err != nil {
+		at.dir.close()
+		return location{}, entry{}, notStored(err)
+	}
+	return at, found, nil
 }
 
 // makeIncomingFolder makes the folder of a file in the incoming folder. It need

@@ -71,6 +71,87 @@ func TestDescriptorBudget(t *testing.T) {
 	}
 }
 
+// Whatever step of a Commit fails, it leaves no descriptor open, and never has more than
+// Store says.
+func TestDescriptorsOfACommit(t *testing.T) {
+	const most = 4
+	for _, o := range []Options{{}, {MaxOpen: -1}, {DirMode: 0o770, FileMode: 0o660}} {
+		for step, more := 0, true; more; step++ {
+			s, d, _ := faulty(t, o)
+			f := waiting(receive(t, s, newer), "docs/sub/a", newer)
+			before := openDescriptors(t)
+			fails := func() {
+				taken := 0
+				more = false
+				closes := false // that is the step; the descriptor goes all the same
+				d.after = func(now Step) bool { return closes && now.Op == Close }
+				d.before(func(now Step) error {
+					n := openDescriptors(t) - before
+					if now.Op == SyncFolder {
+						n++ // which the step itself takes
+					}
+					if n > most {
+						t.Errorf("%+v: %d descriptors at %v, want %d at most", o, n, now, most)
+					}
+					if taken++; taken-1 != step {
+						return nil
+					}
+					more = true
+					if closes = now.Op == Close; closes {
+						return nil
+					}
+					return errDisk
+				})
+			}
+			fails()
+			_ = s.Commit(t.Context(), f)
+			again := more
+			clear(s.durable) // as after a start
+			fails()
+			_ = s.Commit(t.Context(), f) // again, whatever became of it
+			more = more || again
+			d.repair()
+			if n := openDescriptors(t) - before; n > 0 {
+				t.Errorf("%+v, step %d: %d descriptors are left", o, step, n)
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// What stands where an incoming file should be, and is none, is not opened: the start of
+// a server would wait for ever for a writer of the pipe.
+func TestIncomingFileIsNone(t *testing.T) {
+	for what, plant := range map[string]func(path string) error{
+		"pipe":   func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"folder": func(path string) error { return os.Mkdir(path, 0o700) },
+		"link":   func(path string) error { return os.Symlink("/dev/null", path) },
+	} {
+		dir := t.TempDir()
+		s := open(t, dir, Options{Fsync: true})
+		up := storage.Uploaded{Place: placeOf("a"), Key: receive(t, s, newer)}
+		path := filepath.Join(dir, "files", ".incoming", inFolder(up.Key))
+		if err := errors.Join(os.Remove(path), plant(path)); err != nil {
+			t.Fatal(err)
+		}
+		if what == "pipe" {
+			writer, err := os.OpenFile(path, os.O_RDWR, 0) // so that opening it does not wait
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer writer.Close()
+		}
+		if _, err := s.Size(t.Context(), up); !errors.Is(err, storage.ErrNotStored) {
+			t.Errorf("Size of a %s: %v, want ErrNotStored", what, err)
+		}
+		if f, err := s.Open(t.Context(), up); !errors.Is(err, storage.ErrNotStored) {
+			t.Errorf("Open of a %s: %v, %v, want ErrNotStored", what, f, err)
+		}
+	}
+}
+
 // A limit on the size of files fails Create or Write, and leaves nothing
 // behind. The limit is the process's, so that the test runs in one of its own.
 func TestFileSizeLimit(t *testing.T) {

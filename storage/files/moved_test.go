@@ -109,12 +109,17 @@ func TestStoreMovesDuringACommit(t *testing.T) {
 // The folder of a file, or one above it, is removed or renamed, and perhaps
 // replaced, at any step of a Commit: then the file is in its place afterwards, or
 // Commit does not say so.
+//
+// Where a link to it stands in its stead, the file can be in its place no more.
 func TestFolderMovesDuringACommit(t *testing.T) {
 	for what, disturb := range map[string]func(folder string) error{
 		"removed": os.RemoveAll,
 		"renamed": func(folder string) error { return os.Rename(folder, folder+" away") },
 		"replaced": func(folder string) error {
 			return errors.Join(os.Rename(folder, folder+" away"), os.MkdirAll(filepath.Join(folder, "sub"), 0o700))
+		},
+		"linked": func(folder string) error {
+			return errors.Join(os.Rename(folder, folder+" away"), os.Symlink(folder+" away", folder))
 		},
 	} {
 		for _, folder := range []string{"", "docs", "docs/sub"} {
@@ -142,7 +147,7 @@ func TestFolderMovesDuringACommit(t *testing.T) {
 				if err == nil && got != newer && !moved {
 					t.Errorf("%q %s before step %d: Commit says nil, but there is %q, %v", folder, what, step, got, readErr)
 				}
-				if err != nil {
+				if err != nil && (what != "linked" || !errors.Is(err, ErrObstructed)) {
 					t.Errorf("%q %s before step %d: %v", folder, what, step, err)
 				}
 			}
@@ -158,6 +163,31 @@ func read(s *Store, ref storage.Ref) (string, error) {
 	defer f.Close()
 	b, err := io.ReadAll(f)
 	return string(b), err
+}
+
+// Who takes a folder away while a Commit waits for the disk has the files that were in it:
+// none of them is replaced.
+func TestFolderIsTakenDuringTheSync(t *testing.T) {
+	for _, folder := range []string{"", "docs"} {
+		s, d, dir := faulty(t, Options{})
+		f := waiting(receive(t, s, newer), "docs/a", newer)
+		at := filepath.Join(dir, filepath.FromSlash(aliceFolder), folder)
+		d.before(func(step Step) error {
+			if step.Op != SyncFile {
+				return nil
+			}
+			return os.Rename(at, at+" away")
+		})
+		commit(t, s, f)
+		wantFile(t, dir, "docs/a", newer)
+		taken := filepath.Join(at+" away", "a")
+		if folder == "" {
+			taken = filepath.Join(at+" away", "docs", "a")
+		}
+		if got, err := os.ReadFile(taken); string(got) != older || err != nil {
+			t.Errorf("%q, %v, want %q", got, err, older)
+		}
+	}
 }
 
 // A folder is replaced just before the file is moved into it: the file ends in the

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"slices"
 	"strings"
 
@@ -56,6 +57,23 @@ func (t *target) check() error {
 	}
 	t.found = found
 	return nil
+}
+
+// isInPlace reports whether the path of the folder still leads to it.
+func (t *target) isInPlace() bool {
+	there, err := t.store.lookBelow(t.folder)
+	if err != nil {
+		return false
+	}
+	open, err := t.dir.look(".")
+	return err == nil && open.same(there)
+}
+
+// forgetFolders has the folders on the way count as new: they may be others than they were.
+func (t *target) forgetFolders() {
+	for whole := t.folder; whole != "."; whole = path.Dir(whole) {
+		t.store.forgetFolder(whole)
+	}
 }
 
 // find returns the place of a file that is stored. The caller closes it.
@@ -143,7 +161,7 @@ func (s *Store) mkdir(t *target, dir *directory, name, whole string) error {
 	return s.mkdirLocked(t, dir, name, whole)
 }
 
-// mkdirLocked is mkdir for who has the lock of the folder's path.
+// mkdirLocked is mkdir for a caller that has the lock of the folder's path.
 func (s *Store) mkdirLocked(t *target, dir *directory, name, whole string) error {
 	err := s.step(Mkdir, s.below(whole), "", func() error { return s.mkdirMode(dir, name, whole) })
 	switch {
@@ -263,6 +281,24 @@ func (s *Store) locate(whole string) (location, error) {
 	}
 	at.name = elements[len(elements)-1]
 	return at, nil
+}
+
+// lookBelow says what stands at a path below files/. ErrObstructed if a folder on the way
+// is none, or a symbolic link. It opens none of them.
+func (s *Store) lookBelow(whole string) (entry, error) {
+	for i, c := range whole {
+		if c != '/' {
+			continue
+		}
+		found, err := s.top.look(whole[:i]) // those above it have been looked at
+		if err != nil {
+			return entry{}, err
+		}
+		if !found.mode.IsDir() {
+			return entry{}, obstructed(whole[:i], found.mode)
+		}
+	}
+	return s.top.look(whole)
 }
 
 // removeFolder removes an empty folder, whole below files/.

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 )
 
@@ -22,21 +21,23 @@ var ErrMoved = errors.New("the database was moved or removed while it is in use"
 // the paths still lead there.
 type home struct {
 	db, wal, shm os.FileInfo
-	// folder is the folder of the files as it was just before a look that found them all in it. Nil if
+	// folder is the folder of the files as it was just before a look that found them all in it. Zero if
 	// there was none, or if a change of the folder might not show in its time.
-	folder os.FileInfo
+	folder folder
 }
 
-// settled is how long ago a folder must have changed for a later change to give it another time:
-// that of the kernel goes in steps of 1 to 10 ms.
-const settled = 100 * time.Millisecond
-
-// unchanged reports whether now is the folder of the last look, and nothing in it has been made, renamed
-// or removed since. Windows does not always write the time of a folder at once.
-func (h *home) unchanged(now os.FileInfo) bool {
-	return runtime.GOOS != "windows" && h.folder != nil &&
-		os.SameFile(now, h.folder) && now.ModTime().Equal(h.folder.ModTime())
+// folder is a folder as a look at it found it. If two are equal, nothing in it was made, renamed or removed
+// between the looks, as long as it was settled.
+type folder struct {
+	dev, ino uint64
+	changed  time.Time // its ctime. Unlike the time of modification, nobody can set it back.
 }
+
+// settleTime is how long ago a folder must have changed for a later change to give it another time: that of
+// ext3, and of ext4 with small inodes, goes in steps of 1 s, that of FAT in steps of 2 s.
+const settleTime = 3 * time.Second
+
+func (f folder) settled(now time.Time) bool { return now.Sub(f.changed) > settleTime }
 
 // findHome looks at the files of a connection that has just been opened.
 func findHome(path string) (home, error) {
@@ -59,16 +60,16 @@ func findHome(path string) (home, error) {
 // atHome returns ErrMoved unless the paths of the database lead to what c has
 // open. It costs one stat as long as nothing happens in their folder, otherwise four.
 func (r *Registry) atHome(c *conn) error {
-	folder, err := os.Stat(filepath.Dir(r.path))
-	if err == nil && c.home.unchanged(folder) {
+	now, err := lookAtFolder(filepath.Dir(r.path))
+	if err == nil && now == c.home.folder {
 		return nil
 	}
-	c.home.folder = nil
+	c.home.folder = folder{}
 	if err := r.lookHome(c); err != nil {
 		return err
 	}
-	if err == nil && time.Since(folder.ModTime()) > settled && isFile(r.path) {
-		c.home.folder = folder
+	if err == nil && now.settled(r.now()) && isFile(r.path) {
+		c.home.folder = now
 	}
 	return nil
 }

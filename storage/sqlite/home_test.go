@@ -97,6 +97,18 @@ func TestMoved(t *testing.T) {
 			},
 			func(path, aside string) error { return both(aside, path) },
 		},
+		"another in its place, and its folder with the time that it had, as rsync -a leaves it": {
+			func(path, aside string) error {
+				dir := filepath.Dir(path)
+				old, err := os.Stat(dir)
+				if err != nil {
+					return err
+				}
+				content, err := os.ReadFile(path)
+				return errors.Join(err, both(path, aside), os.WriteFile(path, content, 0o600), os.Chtimes(dir, old.ModTime(), old.ModTime()))
+			},
+			func(path, aside string) error { return both(aside, path) },
+		},
 		"its index renamed": {
 			func(path, aside string) error { return os.Rename(path+"-shm", aside) },
 			func(path, aside string) error { return os.Rename(aside, path+"-shm") },
@@ -120,12 +132,10 @@ func TestMoved(t *testing.T) {
 			get := &storage.GetClient{ID: add(1, "").ID}
 			apply(t, r, get) // the reading connection is open, too
 			if quiet {
-				old := time.Now().Add(-time.Hour)
-				if err := os.Chtimes(filepath.Dir(path), old, old); err != nil {
-					t.Fatal(err)
-				}
+				r.now = func() time.Time { return time.Now().Add(time.Hour) }
 				apply(t, r, &storage.PutFile{File: storage.File{ID: add(1, "").ID, FileName: "a", Path: "a", Incoming: "k", Size: 1}})
 				apply(t, r, get)
+				awaitAnotherTime(t, filepath.Dir(path))
 			}
 			if err := tt.take(path, aside); err != nil {
 				t.Fatal(err)
@@ -157,6 +167,38 @@ func TestMoved(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) { move(t, false) })
 		t.Run(name+", long after a change in its folder", func(t *testing.T) { move(t, true) })
+	}
+}
+
+// awaitAnotherTime waits until a change of a folder gives it another time.
+func awaitAnotherTime(t *testing.T, path string) {
+	t.Helper()
+	other := t.TempDir()
+	for {
+		last, err1 := lookAtFolder(path)
+		now, err2 := lookAtFolder(other)
+		if err1 != nil || err2 != nil { // where the system does not say
+			return
+		}
+		if now.changed.After(last.changed) {
+			return
+		}
+		if err := errors.Join(os.Mkdir(filepath.Join(other, "x"), 0o700), os.Remove(filepath.Join(other, "x"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A change of a folder that has just changed may not show in its time, which has steps of
+// up to 2 s on some disks.
+func TestFolderSettles(t *testing.T) {
+	f := folder{changed: time.Unix(1000, 0)}
+	for after, want := range map[time.Duration]bool{
+		-time.Hour: false, 0: false, 1999 * time.Millisecond: false, time.Minute: true,
+	} {
+		if got := f.settled(f.changed.Add(after)); got != want {
+			t.Errorf("%v after a change: settled is %v, want %v", after, got, want)
+		}
 	}
 }
 

@@ -60,6 +60,7 @@ type Registry struct {
 	pragma      []string // run on each new connection
 	uri         string
 	busyTimeout time.Duration
+	now         func() time.Time
 	writes      bool        // its connections must be able to
 	db          os.FileInfo // the file that the first connection opened; all others must
 
@@ -147,8 +148,8 @@ func OpenReadOnly(ctx context.Context, path string) (*Registry, error) {
 	return r, nil
 }
 
-// whyUnread returns err, or something better to say where it is the user who lacks
-// a right. SQLite keeps files beside the database, and makes them if there are none.
+// whyUnread returns err, or a better error if the user lacks a right. SQLite
+// keeps files beside the database, and makes them if there are none.
 func (r *Registry) whyUnread(err error) error {
 	folder := isReadOnlyFolder(err)
 	if !folder && !isCannotOpen(err) {
@@ -177,6 +178,7 @@ func newRegistry(path, mode string, busyTimeout time.Duration) (*Registry, error
 		path:        path,
 		uri:         uri,
 		busyTimeout: busyTimeout,
+		now:         time.Now,
 		pragma:      []string{fmt.Sprintf("PRAGMA busy_timeout = %d", busyTimeout.Milliseconds())},
 		reader:      newSlot(nil),
 		closed:      make(chan struct{}),
