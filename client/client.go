@@ -266,7 +266,7 @@ func (c *Client) exchange(ctx context.Context, cn *conn, code codec.Code, msg []
 func (c *Client) heard(r reply) error {
 	c.log.Debug("received", "message", r.code, "bytes", len(r.raw))
 	if r.odd != "" {
-		c.log.Debug("the server's reply has a wrong header, taken for what its code says", "message", r.code, "because", r.odd)
+		c.log.Debug("reply header is wrong; payload read by its code", "message", r.code, "because", r.odd)
 	}
 	if r.code != codec.CodeError {
 		return nil

@@ -114,9 +114,8 @@ func (c *conn) afterFailedWrite(ctx context.Context, writeErr error) (reply, err
 	return r, nil
 }
 
-// usable returns an error if the connection cannot take the next message,
-// because something has come that nobody asked for, be it its end. Then it is
-// closed.
+// usable returns an error, and closes the connection, if unexpected data or the end
+// of the connection has arrived.
 func (c *conn) usable() error {
 	select {
 	case r := <-c.replies:
