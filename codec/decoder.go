@@ -3,7 +3,6 @@ package codec
 import (
 	"fmt"
 	"math/bits"
-	"sync"
 )
 
 // maxSkip is the largest payload of a refused message that a decoder passes
@@ -48,7 +47,25 @@ type assembler struct {
 // fieldBuffer has room for the longest fixed payload.
 type fieldBuffer [NameSize + PublicKeySize]byte
 
-var fieldBuffers = sync.Pool{New: func() any { return new(fieldBuffer) }}
+// fieldBuffers are those that no field is in. More than that are left to the
+// garbage collector.
+var fieldBuffers = make(chan *fieldBuffer, 64)
+
+func getFieldBuffer() *fieldBuffer {
+	select {
+	case b := <-fieldBuffers:
+		return b
+	default:
+		return new(fieldBuffer)
+	}
+}
+
+func putFieldBuffer(b *fieldBuffer) {
+	select {
+	case fieldBuffers <- b:
+	default:
+	}
+}
 
 // take returns the next need bytes and how many of them came from p. The field
 // is nil while bytes are missing; then all of p was kept. A field that lies
@@ -56,7 +73,7 @@ var fieldBuffers = sync.Pool{New: func() any { return new(fieldBuffer) }}
 func (a *assembler) take(p []byte, need int) (field []byte, n int) {
 	if a.have == 0 {
 		if a.buf != nil && (len(p) == 0 || len(p) >= need) {
-			fieldBuffers.Put(a.buf)
+			putFieldBuffer(a.buf)
 			a.buf = nil
 		}
 		if len(p) >= need {
@@ -66,7 +83,7 @@ func (a *assembler) take(p []byte, need int) (field []byte, n int) {
 			return nil, 0
 		}
 		if a.buf == nil {
-			a.buf = fieldBuffers.Get().(*fieldBuffer)
+			a.buf = getFieldBuffer()
 		}
 	}
 	n = copy(a.buf[a.have:need], p)
