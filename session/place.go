@@ -276,15 +276,17 @@ func (p *place) findOut(co *coroutine, f *storage.File) error {
 var errNotMoved = errors.New("the incoming file was not moved")
 
 // record has the registry write down what a commit did. Until that has succeeded,
-// the place is unsettled.
+// the place is unsettled. If the registry has no such file, an earlier try, whose
+// result was lost, did it; at the first try somebody else took the file away.
 func (p *place) record(co *coroutine, c commitment) error {
+	first := p.unsettled == nil
 	p.setUnsettled(&c)
 	op := &storage.VerifyFile{
 		Outcome: co.s.outcome(), ID: p.key.id, Path: p.key.path,
 		Incoming: c.file.Incoming, Missing: c.outcome != nil,
 	}
 	err := co.apply(op)
-	if err != nil && !errors.Is(err, storage.ErrNoFile) { // no file: an earlier try, whose result was lost, did it
+	if err != nil && (first || !errors.Is(err, storage.ErrNoFile)) {
 		return err
 	}
 	p.setUnsettled(nil)

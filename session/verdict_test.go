@@ -506,3 +506,29 @@ func TestVerdictAfterExpiry(t *testing.T) {
 		}
 	}
 }
+
+// TestNotOnRecord: a connection knows a file from its 1603, whose content is there, and
+// somebody has taken the record of it away. It gets no 1604.
+func TestNotOnRecord(t *testing.T) {
+	w := newWorld(t, session.Config{})
+	p, c := w.known("alice"), w.dial()
+	content := random(1, 1000)
+	c.ask(p.packets(spec, "f", content, 100)...)
+	w.must(&storage.DropFile{ID: p.id, Path: "f", Incoming: w.row(p.id, "f", false).Incoming})
+	for range 3 {
+		if got := c.ask(p.ok("f")); got != "1607" {
+			t.Errorf("1029 gets %q", got)
+		}
+	}
+	if n := w.svc.Unrecorded(); n != 0 {
+		t.Errorf("%d files wait to be recorded", n)
+	}
+	if n := w.svc.Unverified(p.id); n != 0 {
+		t.Errorf("%d bytes count as unverified", n)
+	}
+	if got := c.ask(append(p.packets(spec, "f", content, 100), p.ok("f"))...); got != received("f", content)+", 1604" {
+		t.Errorf("sent again: %q", got)
+	}
+	w.verified(p, "f", content)
+	w.hangUp()
+}
