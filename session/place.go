@@ -37,8 +37,8 @@ type place struct {
 	waits *storage.File
 	// unsettled is a commit that the registry's rows may not tell: the content may be in
 	// the place, and its row, if there is one, is about the file that was there
-	// before. That is settled before anything else happens to the place. After a
-	// restart, recovery sees to it.
+	// before. That is settled before anything else happens to the place, by whoever
+	// has it next, maintenance included. After a restart, recovery sees to it.
 	unsettled *commitment
 	// lapsed: a version that had its 1603 went without being verified, and the
 	// registry has no row to mark. The next version takes the mark into its own row.
@@ -217,7 +217,16 @@ func (svc *Service) Exclusive(id codec.ClientID, path string, do func()) {
 // Dropped tells the service that maintenance has dropped the unverified file f
 // from the registry. The caller is inside of Exclusive for the file. marked is
 // DropFile.Marked.
-func (svc *Service) Dropped(f *storage.File, marked bool) {
+func (svc *Service) Dropped(f *storage.File, marked bool) { svc.maintained(f, !marked) }
+
+// Finished tells the service that maintenance has recorded f as verified: it was in
+// its place since a commit that went unrecorded. The caller is inside of Exclusive for
+// the file.
+func (svc *Service) Finished(f *storage.File) { svc.maintained(f, false) }
+
+// maintained notes that f is not an unverified file any more, and with lapses that
+// there is no row to mark.
+func (svc *Service) maintained(f *storage.File, lapses bool) {
 	svc.settled(f)
 	ps := &svc.places
 	ps.mu.Lock()
@@ -227,7 +236,8 @@ func (svc *Service) Dropped(f *storage.File, marked bool) {
 		p.waits = nil
 		ps.waits--
 	}
-	if !marked {
+	p.unsettled = nil // it was about f: nothing is recorded in the place before that is settled
+	if lapses {
 		ps.lapse(p)
 	}
 	p.tidy()

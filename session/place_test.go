@@ -86,16 +86,23 @@ func TestPlacesAreBounded(t *testing.T) {
 	}
 }
 
-// TestMaintenanceClearsThePlace: a file that maintenance dropped does not wait any more.
+// TestMaintenanceClearsThePlace: a file that maintenance dropped, or recorded as
+// verified, does not wait any more, there is nothing to settle, and it does not count.
 func TestMaintenanceClearsThePlace(t *testing.T) {
-	svc := NewService(Config{})
-	f := &storage.File{ID: codec.ClientID{1}, Path: "f"}
-	key := pathKey{f.ID, f.Path}
-	p, _ := svc.places.lock(key, nil)
-	p.setWaits(f)
-	p.unlock()
-	svc.Exclusive(f.ID, f.Path, func() { svc.Dropped(f, true) })
-	if len(svc.places.all) != 0 || svc.places.waits != 0 {
-		t.Errorf("%d places, %d files that wait", len(svc.places.all), svc.places.waits)
+	for what, tell := range map[string]func(*Service, *storage.File){
+		"dropped":  func(svc *Service, f *storage.File) { svc.Dropped(f, true) },
+		"finished": func(svc *Service, f *storage.File) { svc.Finished(f) },
+	} {
+		svc := NewService(Config{})
+		f := &storage.File{ID: codec.ClientID{1}, Path: "f"}
+		svc.Waiting(f.ID, Occupies(f.Size))
+		p, _ := svc.places.lock(pathKey{f.ID, f.Path}, nil)
+		p.setWaits(f)
+		p.setUnsettled(&commitment{file: f})
+		p.unlock()
+		svc.Exclusive(f.ID, f.Path, func() { tell(svc, f) })
+		if len(svc.places.all) != 0 || svc.places.waits != 0 || svc.Unverified(f.ID) != 0 {
+			t.Errorf("%s: %d places, %d files that wait, %d bytes that count", what, len(svc.places.all), svc.places.waits, svc.Unverified(f.ID))
+		}
 	}
 }

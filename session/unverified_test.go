@@ -7,6 +7,7 @@ import (
 
 	"sealift/codec"
 	"sealift/session"
+	"sealift/storage"
 )
 
 // counted checks, when no transfer is under way, that what counts of each client
@@ -160,4 +161,35 @@ func TestUnverifiedIsCountedRight(t *testing.T) {
 			return
 		}
 	}
+}
+
+// TestFinishedByMaintenance: the registry fails when a commit is to be recorded, and
+// the client does not come back. Maintenance finds the file in its place and records
+// it, and then it does not count.
+func TestFinishedByMaintenance(t *testing.T) {
+	w := newWorld(t, session.Config{})
+	p, c := w.known("alice"), w.dial()
+	content := random(1, 5000)
+	c.ask(p.packets(spec, "f", content, 1000)...)
+	c.ask(p.packets(spec, "g", content, 1000)...)
+	w.reg.faults.failOn = "Apply *storage.VerifyFile"
+	if got := c.ask(p.ok("f")); got != "1607" {
+		t.Fatal(got)
+	}
+	c.close()
+	f := w.row(p.id, "f", false)
+	w.svc.Exclusive(p.id, "f", func() {
+		w.must(&storage.VerifyFile{ID: p.id, Path: "f", Incoming: f.Incoming})
+		w.svc.Finished(f)
+	})
+	w.counted()
+	if n := w.svc.Unrecorded(); n != 0 {
+		t.Errorf("%d files wait to be recorded", n)
+	}
+	if got := w.dial().ask(p.ok("f")); got != "1604" {
+		t.Errorf("1029 gets %q", got)
+	}
+	w.counted()
+	w.verified(p, "f", content)
+	w.hangUp()
 }

@@ -95,7 +95,7 @@ func (m *machine) bury(to string, db *power.Database, disk *power.Folder) {
 
 func (m *machine) Expire(t *testing.T, svc *session.Service, now time.Time) {
 	_, err := audit.Expire(t.Context(), m.reg, m.store, audit.Options{
-		UnverifiedTTL: time.Minute, Now: now, Exclusive: svc.Exclusive, Dropped: svc.Dropped,
+		UnverifiedTTL: time.Minute, Now: now, Exclusive: svc.Exclusive, Dropped: svc.Dropped, Finished: svc.Finished,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -349,9 +349,14 @@ func (r *recovery) flush(ctx context.Context) error {
 			r.found(Finding{Failed, r.about[i].File, err})
 			continue
 		}
-		if drop, ok := op.(*storage.DropFile); ok {
+		switch op := op.(type) {
+		case *storage.VerifyFile:
+			if r.o.Finished != nil {
+				r.o.Finished(&r.about[i].File)
+			}
+		case *storage.DropFile:
 			if r.o.Dropped != nil {
-				r.o.Dropped(&r.about[i].File, drop.Marked)
+				r.o.Dropped(&r.about[i].File, op.Marked)
 			}
 			if err := r.files.Discard(ctx, r.about[i].File.Uploaded()); err != nil {
 				return err

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -410,9 +411,19 @@ func TestExpire(t *testing.T) {
 		}
 		do()
 	}
+	var finished []string
+	late.Finished = func(f *storage.File) {
+		finished = append(finished, f.Path)
+		if w.get(f.Path).Verified == nil {
+			t.Errorf("told of %s when it was not recorded yet", f.Path)
+		}
+	}
 	got, err := audit.Expire(t.Context(), w.reg, w.Store, late)
 	if want := (audit.Report{audit.Finished: 1}); err != nil || !maps.Equal(got, want) {
 		t.Errorf("report %v, %v, want %v", got, err, want)
+	}
+	if !slices.Equal(finished, []string{"moved"}) {
+		t.Errorf("told of %q", finished)
 	}
 	w.wantFile(path, newContent, "")
 	w.wantFile("moved", newContent, "")

@@ -106,6 +106,9 @@ type Options struct {
 	// record went and before its content goes, with what DropFile said about
 	// Marked. Inside of Exclusive. It may be nil.
 	Dropped func(f *storage.File, marked bool)
+	// Finished is called with each unverified file that was found in its place,
+	// after it was recorded as verified. Inside of Exclusive. It may be nil.
+	Finished func(f *storage.File)
 	// Waiting is called by Recover with each unverified file that stays. It may
 	// be nil.
 	Waiting func(f *storage.File)
