@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -127,6 +128,21 @@ func BenchmarkUpload(b *testing.B) {
 				h.feed(s, verdict)
 			}
 		})
+	}
+}
+
+// BenchmarkRefused is a transfer of many packets whose second is wrong.
+func BenchmarkRefused(b *testing.B) {
+	h, s, p := benchHost(b)
+	wire := slices.Concat(
+		p.packet(codec.SendFile{ContentSize: 1 << 20, OrigSize: 1<<20 - 1, Packet: 1, Total: 65_535, FileName: []byte("f")}, make([]byte, 16)),
+		p.packet(codec.SendFile{ContentSize: 1 << 20, OrigSize: 1<<20 - 2, Packet: 2, Total: 65_535, FileName: []byte("f")}, make([]byte, 16)))
+	b.ReportAllocs()
+	for b.Loop() {
+		h.feed(s, wire)
+		if s.Uploads() != 0 {
+			b.Fatal("it is under way")
+		}
 	}
 }
 

@@ -1,5 +1,10 @@
 package transfer
 
+import (
+	"iter"
+	"math/bits"
+)
+
 // entryCost is how many bytes an entry of early.index takes, map and all.
 const entryCost = 64
 
@@ -57,6 +62,23 @@ func (e *early) has(number uint32) bool {
 	return ok || e.spilled.has(number)
 }
 
+// numbers yields those of the packets that came early. Some of them may have had
+// their turn.
+func (e *early) numbers() iter.Seq[uint32] {
+	return func(yield func(uint32) bool) {
+		for n := range e.index {
+			if !yield(n) {
+				return
+			}
+		}
+		for n := range e.spilled.all() {
+			if !yield(n) {
+				return
+			}
+		}
+	}
+}
+
 // count is how many packets wait for their turn.
 func (e *early) count() uint32 { return uint32(len(e.index)) + e.waiting }
 
@@ -91,6 +113,27 @@ func (s *numberSet) has(n uint32) bool {
 	}
 	page := s.pages[n>>12]
 	return page != nil && page[n>>6&63]>>(n&63)&1 != 0
+}
+
+// all yields the numbers in the set.
+func (s *numberSet) all() iter.Seq[uint32] {
+	return func(yield func(uint32) bool) {
+		if s.pages == nil {
+			return
+		}
+		for i, page := range s.pages {
+			if page == nil {
+				continue
+			}
+			for j, word := range page {
+				for ; word != 0; word &= word - 1 {
+					if !yield(uint32(i<<12 | j<<6 | bits.TrailingZeros64(word))) {
+						return
+					}
+				}
+			}
+		}
+	}
 }
 
 // add puts n, at most 65,535, into the set.
