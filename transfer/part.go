@@ -37,8 +37,8 @@ type mark struct {
 	at     earlyPacket
 }
 
-// marksPer is how many bytes of its buffer a Part has for each mark: so what the
-// marks take is no more than a fraction of the buffer.
+// marksPer is how many bytes of its buffer a Part has for each mark or end: so what
+// they take is no more than a fraction of the buffer.
 const marksPer = 128
 
 // Part makes an empty Part in buf, for content whose Place is InOrder or Aside and
@@ -55,14 +55,13 @@ func (t *Transfer) Part(buf []byte) Part {
 // Follows reports whether the content that comes next can go behind what is in p, a
 // Part with a buffer.
 func (t *Transfer) Follows(p *Part) bool {
-	if len(p.Free()) == 0 {
-		return false
+	marks := len(p.ends)
+	if p.aside != nil {
+		marks = len(p.aside.marks)
 	}
-	if p.aside == nil || t.packet.early == nil {
-		return p.aside == nil && t.packet.early == nil
-	}
-	// In the scratch room it follows: that is filled from one end to the other.
-	return len(p.aside.marks) < len(p.buf)/marksPer
+	// What comes early follows what came early before: the scratch room is filled from
+	// one end to the other.
+	return len(p.Free()) > 0 && (p.aside != nil) == (t.packet.early != nil) && marks*marksPer < len(p.buf)
 }
 
 // Free is the part of the buffer that is not filled yet.

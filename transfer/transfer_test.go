@@ -365,3 +365,27 @@ func TestTurns(t *testing.T) {
 		t.Errorf("more early than the file can have: %v", err)
 	}
 }
+
+// TestEndsAreBounded: where each packet is encrypted by itself, and as small as can be,
+// a Part takes so many of them that what it notes of each is little beside its buffer.
+func TestEndsAreBounded(t *testing.T) {
+	file := random(1, 30_000)
+	plan, packets := layout{scheme: codec.PerPacket, first: 1}.packets(file, block-1)
+	c := newCaller(t, plan, true)
+	c.buffer = 16 << 10
+	for _, p := range packets {
+		if err := c.take(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.push()
+	for _, p := range c.queue {
+		if n := p.Len() / block; n > len(p.Buf())/100 {
+			t.Errorf("%d packets in a buffer of %d bytes", n, len(p.Buf()))
+		}
+	}
+	if err := c.all(nil); err != nil {
+		t.Fatal(err)
+	}
+	c.received(file)
+}
