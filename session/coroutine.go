@@ -23,8 +23,8 @@ import (
 // waits the connection may be gone. The host runs every done, so each coroutine
 // comes to its end, also then.
 //
-// A panic ends the coroutine: its deferred calls run, and then the panic goes on
-// in start or in the done.
+// A panic ends the coroutine, also one of the host's where that is asked for something:
+// its deferred calls run, and then the panic goes on in start or in the done.
 type coroutine struct {
 	s       *Session
 	f       func(co *coroutine)          // nil: it is idle
@@ -32,6 +32,7 @@ type coroutine struct {
 	next    func() (ask func(), ok bool) // enters it. ask is nil if f has returned.
 	stop    func()                       // ends it while it is idle
 	resumed func()                       // the method resume
+	failure error                        // the panic of an ask, for wait
 }
 
 // start runs f up to the first call that waits.
@@ -70,11 +71,24 @@ func newCoroutine() *coroutine {
 // resume runs the coroutine up to its next call that waits, or to the end of its
 // function.
 func (co *coroutine) resume() {
-	if ask, _ := co.next(); ask != nil {
-		ask()
-	} else {
+	switch ask, ok := co.next(); {
+	case !ok: // it has ended: the host panicked when it was asked, and runs the done all the same
+	case ask == nil:
 		idle.put(co)
+	default:
+		co.tryAsk(ask)
 	}
+}
+
+// tryAsk calls ask. If that panics, the coroutine ends by the same panic.
+func (co *coroutine) tryAsk(ask func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			co.failure = fmt.Errorf("%v\n%s", p, debug.Stack())
+			co.stop()
+		}
+	}()
+	ask()
 }
 
 // idle keeps the coroutines of the process that run no function, for the next start.
@@ -140,7 +154,11 @@ func (co *coroutine) unwind() {
 // session's goroutine calls ask, which has the host call resume later. So the host
 // takes the work on a stack that is large already. The stack of a coroutine stays as
 // large as it grew, and thousands may wait. See BenchmarkWaiting.
-func (co *coroutine) wait(ask func()) { co.yield(ask) }
+func (co *coroutine) wait(ask func()) {
+	if !co.yield(ask) {
+		panic(co.failure)
+	}
+}
 
 // errUnfinished is the result of work that panicked. The host recovers from the
 // panic, and work without a result must not look like success.

@@ -109,6 +109,48 @@ func TestPanicInARequest(t *testing.T) {
 	w.hangUp()
 }
 
+// TestHostPanics: the host panics when a request asks it for work or an operation. The
+// panic comes out where the host had called the session, nothing is left of the request, and
+// another connection gets its answer.
+func TestHostPanics(t *testing.T) {
+	for nth := 1; ; nth++ {
+		w := newWorld(t, session.Config{})
+		p, c := w.known("alice"), w.dial()
+		content := random(1, 100)
+		if got := c.ask(p.packets(single, "f", content, 0)...); got != received("f", content) {
+			t.Fatal(got)
+		}
+		c.send(p.ok("f"), p.ok("f"))
+		c.failIn = nth
+		got := func() (got any) {
+			defer func() { got = recover() }()
+			w.run()
+			return nil
+		}()
+		if c.failIn > 0 {
+			if nth < 4 {
+				t.Errorf("only %d calls", nth-1)
+			}
+			return
+		}
+		if text := fmt.Sprint(got); !strings.Contains(text, errInjected.Error()) || !strings.Contains(text, "verdict.go") {
+			t.Errorf("call %d: the panic says %q, and not what it was and where", nth, text)
+		}
+		if n := w.svc.Locked(); n != 0 {
+			t.Errorf("call %d: %d paths stay locked", nth, n)
+		}
+		c.close()
+		if n, idle, counted := coroutines(), session.IdleCoroutines(), session.CoroutinesUnderWay(); n != idle || counted != 0 {
+			t.Errorf("call %d: %d coroutines, %d idle; %d are counted as under way", nth, n, idle, counted)
+		}
+		if got := w.dial().ask(p.ok("f")); got != "1604" {
+			t.Errorf("call %d: another connection gets %q", nth, got)
+		}
+		w.verified(p, "f", content)
+		w.hangUp()
+	}
+}
+
 // TestIdleCoroutines: of more requests than coroutines may be idle, as many as may
 // are kept while others are under way, and one when none is, for the next request.
 func TestIdleCoroutines(t *testing.T) {

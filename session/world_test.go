@@ -119,6 +119,7 @@ type conn struct {
 	short   bool          // Buffer said no
 	closed  bool
 	sick    bool // its host panics
+	failIn  int  // so many calls of Do and Apply later it panics, once; 0: never
 	hangup  string
 
 	replies []string // see describe
@@ -150,7 +151,16 @@ func (c *conn) Send(reply []byte) {
 	}
 }
 
+// fail panics if it is the turn of that.
+func (c *conn) fail() {
+	if c.failIn--; c.failIn == 0 {
+		panic(errInjected)
+	}
+	c.failIn = max(c.failIn, 0)
+}
+
 func (c *conn) Do(_ session.Lane, work func(ctx context.Context), done func()) {
+	c.fail()
 	j := &job{c: c, work: work, done: done}
 	if work == nil {
 		c.w.dones = append(c.w.dones, j)
@@ -160,6 +170,7 @@ func (c *conn) Do(_ session.Lane, work func(ctx context.Context), done func()) {
 }
 
 func (c *conn) Apply(op storage.Operation, done func(err error)) {
+	c.fail()
 	j := &job{c: c, op: op}
 	if done != nil {
 		j.done = func() { done(j.err) }
