@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sealift/storage"
@@ -145,3 +147,42 @@ func TestQueueBoundsBatches(t *testing.T) {
 		}
 	}
 }
+
+// A queue whose context ends while many submit: each done is called, what comes later
+// gets the error of the context, and no goroutine is left.
+func TestQueueEnds(t *testing.T) {
+	for round := range 100 {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, end := context.WithCancel(t.Context())
+			q := storage.NewQueue(ctx, ending{})
+			var wg sync.WaitGroup
+			for range 4 {
+				wg.Go(func() {
+					for i := range 20 {
+						got := make(results, 1)
+						q.Submit([]storage.Operation{write(), read()}[i%2], got.done)
+						if err := <-got; err != nil && !errors.Is(err, context.Canceled) {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			if round%2 == 0 {
+				wg.Wait()
+				synctest.Wait() // the queue waits for more
+			}
+			end()
+			wg.Wait()
+			got := make(results, 1)
+			q.Submit(write(), got.done)
+			if err := <-got; !errors.Is(err, context.Canceled) {
+				t.Errorf("submitted after the end: %v", err)
+			}
+		})
+	}
+}
+
+// ending is a registry that looks at its context alone.
+type ending struct{ storage.Registry }
+
+func (ending) Apply(ctx context.Context, _ []storage.Operation) error { return ctx.Err() }
