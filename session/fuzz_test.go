@@ -14,8 +14,9 @@ import (
 // FuzzSession reads its input as a program: what two clients send, in the
 // grammar of messages and outside it, what happens in which order, and what
 // fails. Whatever it is, nothing panics or hangs, buffers and memory balance,
-// nothing is left in the store that the registry does not know, and every
-// request gets the reply that is due and no other.
+// nothing is left in the store that the registry does not know, what counts as
+// unverified is what awaits a verdict, and every request gets the reply that is due
+// and no other.
 func FuzzSession(f *testing.F) {
 	for i := range 400 {
 		f.Add(random(uint64(i), 50+i*3))
@@ -113,6 +114,7 @@ func (m *machine) run() {
 	if !slices.ContainsFunc(m.reg.faults.hits, undone) {
 		m.clean()
 	}
+	m.counted()
 }
 
 // redial closes a connection and opens another in its place.

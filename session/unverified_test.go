@@ -15,8 +15,14 @@ import (
 func (w *world) counted() {
 	w.t.Helper()
 	want := make(map[codec.ClientID]int64)
+	err := w.reg.Clients(w.t.Context(), func(c storage.Client) error {
+		want[c.ID] = 0
+		return nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
 	for _, f := range w.rows() {
-		want[f.ID] += 0
 		if !f.Verified {
 			want[f.ID] += session.Occupies(f.Size)
 		}
