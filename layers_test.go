@@ -51,7 +51,7 @@ var stores = []string{"storage/audit", "storage/files", "storage/memory", "stora
 // doors says for the folders behind them all folders of the module that their
 // packages may import themselves.
 var doors = map[string][]string{
-	"cmd/sealiftd": {"server", "internal"},
+	"cmd/sealiftd": {"server", "internal", "cmd/internal/demo"},
 	"cmd/sealift":  {"client", "internal"},
 	"eventloop":    {"session"},
 }

@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sealift/internal/demo"
+	"sealift/cmd/internal/demo"
 )
 
 func demoCommand() *cobra.Command {
