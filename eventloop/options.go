@@ -1,6 +1,7 @@
 package eventloop
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"runtime"
@@ -50,6 +51,9 @@ type Options struct {
 	// transfers that are under way. Default 30 s.
 	DrainTimeout time.Duration
 
+	// TLS is how connections are protected. Default: all are plain.
+	TLS *TLS
+
 	// ReplyDelay holds each reply back, for testing clients. Default: not at all.
 	ReplyDelay time.Duration
 
@@ -61,6 +65,20 @@ type Options struct {
 	enroll   func(enroll) enroll
 	tick     time.Duration
 	slowTime time.Duration
+}
+
+// TLS is how connections are protected, on the same port as plain ones. Its functions
+// may be called from any goroutine.
+type TLS struct {
+	// Config returns the configuration of the next handshake.
+	Config func() *tls.Config
+	// Channel tells what a handshake has shown about the client; an error ends the
+	// connection.
+	Channel func(tls.ConnectionState) (session.Channel, error)
+	// Require refuses plain connections with 1607.
+	Require bool
+	// MaxCertificate is how many bytes the client's certificate message may have.
+	MaxCertificate int
 }
 
 // Defaults of Options.

@@ -22,6 +22,7 @@ type Options struct {
 	Log *zap.Logger
 
 	Network  Network
+	TLS      TLS
 	Sessions Sessions
 	Storage  Storage
 	Machine  Machine
@@ -37,6 +38,14 @@ type Network struct {
 	HandshakeTimeout time.Duration // default 1 min
 	IdleTimeout      time.Duration // default 5 min
 	DrainTimeout     time.Duration // default 30 s
+}
+
+// TLS is about protected connections.
+type TLS struct {
+	Mode      string // "allow", "require" or "off". Default: off
+	Cert, Key string // PEM files; "" both: made in Dir at the first start
+	Clients   string // "pin", "ca" or "any". Default: pin
+	ClientCA  string // PEM file, with "ca"
 }
 
 // Sessions is about what clients may do.
@@ -91,6 +100,7 @@ func Defaults() Options {
 			IdleTimeout:      eventloop.DefaultIdleTimeout,
 			DrainTimeout:     eventloop.DefaultDrainTimeout,
 		},
+		TLS: TLS{Mode: "allow", Clients: "pin"},
 		Sessions: Sessions{
 			RegisterRate: 50,
 			MaxUploads:   session.DefaultMaxUploads,

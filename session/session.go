@@ -15,9 +15,10 @@ import (
 // on the session's goroutine; while it is lent, only its [Loan] and Client are used,
 // by the worker that has it.
 type Session struct {
-	svc    *Service
-	host   Host
-	remote string // address of the client, for the log
+	svc     *Service
+	host    Host
+	remote  string // address of the client, for the log
+	channel Channel
 
 	dec       codec.RequestDecoder
 	state     state
