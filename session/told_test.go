@@ -99,7 +99,10 @@ func ready(packet func(p *peer, i int) []byte) func(w *world, n int) (*conn, [][
 // 1607 if they come before the client can have seen it, and a handful at most
 // however they come; so does the log. What is asked for next is answered.
 func TestFloodOfRefusals(t *testing.T) {
-	const n = 2000
+	n := 2000
+	if testing.Short() {
+		n = 300
+	}
 	for what, f := range floods {
 		for _, memory := range []bool{true, false} {
 			for _, alone := range []bool{false, true} {
