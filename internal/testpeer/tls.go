@@ -1,0 +1,182 @@
+package testpeer
+
+import (
+	"crypto/ed25519"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"sealift/codec"
+	"sealift/crypto/tlskey"
+)
+
+// TLS is how a peer protects its connections: with a key of its own, and the
+// server's key remembered. Any number of connections may share one, also at a time;
+// its exported fields do not change meanwhile.
+type TLS struct {
+	// Key is in the certificate that the peer shows; nil: it shows none.
+	Key ed25519.PrivateKey
+	// Claim signs that Key is of the client that the peer is; nil: the certificate
+	// has no claim.
+	Claim func(server, client tlskey.Fingerprint) (*tlskey.Claim, error)
+	// AnyServer has connections to servers of every key, and remembers none.
+	AnyServer bool
+	// Versions are the first and the last that is offered; zero: TLS 1.3 alone.
+	Versions [2]uint16
+
+	mu     sync.Mutex
+	server tlskey.Fingerprint
+}
+
+// NewTLS returns a TLS with a key of its own.
+func NewTLS() *TLS {
+	key, err := tlskey.Generate()
+	if err != nil {
+		panic(err)
+	}
+	return &TLS{Key: key}
+}
+
+// SharedTLS returns the one TLS of this process that talks to any server: for peers
+// that a server cannot tell apart by their TLS keys.
+var SharedTLS = sync.OnceValue(func() *TLS {
+	t := NewTLS()
+	t.AnyServer = true
+	return t
+})
+
+// ErrServerKey says that the server has another key than the one remembered.
+var ErrServerKey = errors.New("the server's key has changed")
+
+// Remember has connections fail whose server has another key. Without it, that of the
+// first connection is remembered.
+func (t *TLS) Remember(server tlskey.Fingerprint) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.server = server
+}
+
+// Server is the key that is remembered; zero: none yet.
+func (t *TLS) Server() tlskey.Fingerprint {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.server
+}
+
+// check returns an error if a server with that key is not the one remembered.
+func (t *TLS) check(key tlskey.Fingerprint) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.AnyServer || t.server == key:
+	case t.server.IsZero():
+		t.server = key
+	default:
+		return fmt.Errorf("%w: it is %v, and was %v", ErrServerKey, key, t.server)
+	}
+	return nil
+}
+
+// Config is the configuration of one connection.
+func (t *TLS) Config() *tls.Config {
+	var seen tlskey.Fingerprint
+	c := &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{tlskey.ALPN},
+		InsecureSkipVerify: true, // the key is checked, and nothing else
+		VerifyPeerCertificate: func(chain [][]byte, _ [][]*x509.Certificate) error {
+			leaf, err := x509.ParseCertificate(chain[0])
+			if err != nil {
+				return err
+			}
+			seen = tlskey.Of(leaf)
+			return t.check(seen)
+		},
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return t.certificate(seen)
+		},
+	}
+	if t.Versions != [2]uint16{} {
+		c.MinVersion, c.MaxVersion = t.Versions[0], t.Versions[1]
+	}
+	return c
+}
+
+// certificate is what the peer shows to the server with that key.
+func (t *TLS) certificate(server tlskey.Fingerprint) (*tls.Certificate, error) {
+	if t.Key == nil {
+		return new(tls.Certificate), nil
+	}
+	var claim *tlskey.Claim
+	if t.Claim != nil {
+		client, err := tlskey.FingerprintOf(t.Key)
+		if err == nil {
+			claim, err = t.Claim(server, client)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	cert, err := tlskey.SelfSigned(t.Key, "client", claim, time.Now())
+	return &cert, err
+}
+
+// Client protects nc, which it closes if that fails.
+func (t *TLS) Client(nc net.Conn) (net.Conn, error) { return shake(nc, tls.Client(nc, t.Config())) }
+
+// shake does the handshake of c, which is over nc.
+func shake(nc net.Conn, c *tls.Conn) (net.Conn, error) {
+	err := nc.SetDeadline(time.Now().Add(Patience))
+	if err == nil {
+		err = c.Handshake()
+	}
+	if err == nil {
+		err = nc.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// UseTLS has the peer go on with another connection, protected by t; nil: plain.
+func (c *Conn) UseTLS(nc net.Conn, t *TLS) error {
+	if t == nil {
+		c.Use(nc)
+		return nil
+	}
+	nc, err := t.Client(nc)
+	if err != nil {
+		return err
+	}
+	c.Use(nc)
+	return nil
+}
+
+// Terminate is the server's side of TLS with a key of its own: it returns a function
+// that does the handshake over a connection, and the key. It asks for a certificate
+// and takes any.
+func Terminate() (accept func(net.Conn) (net.Conn, error), key tlskey.Fingerprint) {
+	private := NewTLS().Key
+	cert, err := tlskey.SelfSigned(private, "server", nil, time.Now())
+	if err != nil {
+		panic(err)
+	}
+	config := &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{tlskey.ALPN}, SessionTicketsDisabled: true,
+		Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert,
+	}
+	return func(nc net.Conn) (net.Conn, error) { return shake(nc, tls.Server(nc, config)) }, tlskey.Of(cert.Leaf)
+}
+
+// Claimed returns a function for [TLS.Claim] with which the pair's owner says that the
+// client of id is it.
+func (p *Pair) Claimed(id codec.ClientID) func(server, client tlskey.Fingerprint) (*tlskey.Claim, error) {
+	return func(server, client tlskey.Fingerprint) (*tlskey.Claim, error) {
+		return tlskey.NewClaim(p.Private, id, server, client)
+	}
+}
