@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -138,9 +139,20 @@ func shake(nc net.Conn, c *tls.Conn) (net.Conn, error) {
 	}
 	if err != nil {
 		_ = nc.Close()
-		return nil, err
+		return nil, turnedAway(err)
 	}
 	return c, nil
+}
+
+// turnedAway is the error of a handshake. A server that has no room for a connection
+// says so before it knows that it is to be protected, with a plain 1607: [Refused]
+// tells.
+func turnedAway(err error) error {
+	var e tls.RecordHeaderError
+	if errors.As(err, &e) && e.RecordHeader[0] == codec.Version && codec.Code(binary.LittleEndian.Uint16(e.RecordHeader[1:])) == codec.CodeError {
+		return fmt.Errorf("in the place of a handshake: %w", unexpected{got: codec.CodeError})
+	}
+	return err
 }
 
 // UseTLS has the peer go on with another connection, protected by t; nil: plain.

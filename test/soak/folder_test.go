@@ -218,7 +218,7 @@ func (h *household) send(rng *rand.Rand, names []string, contents map[string][]b
 	}
 	cmd := exec.Command(sealift, append(args, names...)...)
 	cmd.Dir = h.dir
-	cmd.Env = append(os.Environ(), "SEALIFT_KNOWN_SERVERS="+os.DevNull)
+	cmd.Env = clientEnvironment()
 	var out, complaint strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	if err := cmd.Start(); err != nil {
