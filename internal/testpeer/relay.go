@@ -15,9 +15,10 @@ type Relay struct {
 	// that to its server; nil: nothing. [TLS.Client] and the function of
 	// [Terminate] are such. An error closes both connections.
 	Near, Far func(net.Conn) (net.Conn, error)
-	// Seen is told what goes up, to the server, and down, on two goroutines for
-	// each connection; nil: nobody.
-	Seen func(up bool, b []byte)
+	// Hook is called for each connection. Of the functions that it returns, up gets
+	// what the client sends and down what the server sends, each on a goroutine of its
+	// own, and returns what goes on in its place. nil: all goes on as it is.
+	Hook func() (up, down func([]byte) []byte)
 
 	server   string
 	listener net.Listener
@@ -98,9 +99,14 @@ func (r *Relay) serve(client net.Conn) {
 	if err != nil {
 		return
 	}
+	same := func(b []byte) []byte { return b }
+	up, down := same, same
+	if r.Hook != nil {
+		up, down = r.Hook()
+	}
 	var both sync.WaitGroup
-	both.Go(func() { r.carry(far, near, true) })
-	both.Go(func() { r.carry(near, far, false) })
+	both.Go(func() { carry(far, near, up) })
+	both.Go(func() { carry(near, far, down) })
 	both.Wait()
 }
 
@@ -113,15 +119,12 @@ func wrapped(nc net.Conn, wrap func(net.Conn) (net.Conn, error)) (net.Conn, erro
 
 // carry copies what comes from one side to the other. At an end in good order the
 // other side sees one too; at any other, both connections are closed.
-func (r *Relay) carry(to, from net.Conn, up bool) {
+func carry(to, from net.Conn, change func([]byte) []byte) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
 		if n > 0 {
-			if r.Seen != nil {
-				r.Seen(up, buf[:n])
-			}
-			if _, err := to.Write(buf[:n]); err != nil {
+			if _, err := to.Write(change(buf[:n])); err != nil {
 				_, _ = to.Close(), from.Close()
 				return
 			}

@@ -113,11 +113,8 @@ func (t *TLS) certificate(server tlskey.Fingerprint) (*tls.Certificate, error) {
 	}
 	var claim *tlskey.Claim
 	if t.Claim != nil {
-		client, err := tlskey.FingerprintOf(t.Key)
-		if err == nil {
-			claim, err = t.Claim(server, client)
-		}
-		if err != nil {
+		var err error
+		if claim, err = t.Claim(server, t.Fingerprint()); err != nil {
 			return nil, err
 		}
 	}
@@ -185,10 +182,31 @@ func Terminate() (accept func(net.Conn) (net.Conn, error), key tlskey.Fingerprin
 	return func(nc net.Conn) (net.Conn, error) { return shake(nc, tls.Server(nc, config)) }, tlskey.Of(cert.Leaf)
 }
 
-// Claimed returns a function for [TLS.Claim] with which the pair's owner says that the
-// client of id is it.
+// Fingerprint names the peer's key.
+func (t *TLS) Fingerprint() tlskey.Fingerprint {
+	f, err := tlskey.FingerprintOf(t.Key)
+	if err != nil {
+		panic(err)
+	}
+	return f
+}
+
+// Claimed returns a function for [TLS.Claim] with which the pair's owner says that it
+// is the client of id.
 func (p *Pair) Claimed(id codec.ClientID) func(server, client tlskey.Fingerprint) (*tlskey.Claim, error) {
-	return func(server, client tlskey.Fingerprint) (*tlskey.Claim, error) {
-		return tlskey.NewClaim(p.Private, id, server, client)
+	return p.ClaimedAs(id, nil, nil)
+}
+
+// ClaimedAs is Claimed for another server's key, or another client's, where these are
+// not nil.
+func (p *Pair) ClaimedAs(id codec.ClientID, server, client *tlskey.Fingerprint) func(_, _ tlskey.Fingerprint) (*tlskey.Claim, error) {
+	return func(s, c tlskey.Fingerprint) (*tlskey.Claim, error) {
+		if server != nil {
+			s = *server
+		}
+		if client != nil {
+			c = *client
+		}
+		return tlskey.NewClaim(p.Private, id, s, c)
 	}
 }

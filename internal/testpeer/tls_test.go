@@ -39,10 +39,8 @@ func TestPeerOverTLS(t *testing.T) {
 		}
 	})
 	var up bytes.Buffer
-	relay := &Relay{Near: accept, Seen: func(isUp bool, b []byte) {
-		if isUp {
-			up.Write(b)
-		}
+	relay := &Relay{Near: accept, Hook: func() (_, _ func([]byte) []byte) {
+		return func(b []byte) []byte { up.Write(b); return b }, func(b []byte) []byte { return b }
 	}}
 	if err := relay.Start(plain.Addr().String()); err != nil {
 		t.Fatal(err)
