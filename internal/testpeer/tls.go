@@ -31,6 +31,7 @@ type TLS struct {
 
 	mu     sync.Mutex
 	server tlskey.Fingerprint
+	cert   *tls.Certificate // without a claim, once it is made
 }
 
 // NewTLS returns a TLS with a key of its own.
@@ -87,7 +88,8 @@ func (t *TLS) Config() *tls.Config {
 	var seen tlskey.Fingerprint
 	c := &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{tlskey.ALPN},
-		InsecureSkipVerify: true, // the key is checked, and nothing else
+		InsecureSkipVerify:          true, // the key is checked, and nothing else
+		DynamicRecordSizingDisabled: true,
 		VerifyPeerCertificate: func(chain [][]byte, _ [][]*x509.Certificate) error {
 			leaf, err := x509.ParseCertificate(chain[0])
 			if err != nil {
@@ -111,15 +113,24 @@ func (t *TLS) certificate(server tlskey.Fingerprint) (*tls.Certificate, error) {
 	if t.Key == nil {
 		return new(tls.Certificate), nil
 	}
-	var claim *tlskey.Claim
 	if t.Claim != nil {
-		var err error
-		if claim, err = t.Claim(server, t.Fingerprint()); err != nil {
+		claim, err := t.Claim(server, t.Fingerprint())
+		if err != nil {
 			return nil, err
 		}
+		cert, err := tlskey.SelfSigned(t.Key, "client", claim, time.Now())
+		return &cert, err
 	}
-	cert, err := tlskey.SelfSigned(t.Key, "client", claim, time.Now())
-	return &cert, err
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.cert == nil {
+		cert, err := tlskey.SelfSigned(t.Key, "client", nil, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		t.cert = &cert
+	}
+	return t.cert, nil
 }
 
 // Client protects nc, which it closes if that fails.
