@@ -54,8 +54,18 @@ func protect(t *testing.T, o Options) *protection {
 // err is why the server ended it.
 func handshake(t *testing.T, p *protection, client *tls.Config) (seen tls.ConnectionState, ch session.Channel, err error) {
 	t.Helper()
-	a, b := net.Pipe()
 	config, channel := p.options().Config()
+	seen, state, err := shake(config, client)
+	if err == nil {
+		ch, err = channel(state)
+	}
+	return seen, ch, err
+}
+
+// shake returns what the client and the server know once they have shaken hands, and
+// why the server has not.
+func shake(config, client *tls.Config) (seen, state tls.ConnectionState, err error) {
+	a, b := net.Pipe()
 	server := tls.Server(a, config)
 	ended := make(chan tls.ConnectionState)
 	go func() {
@@ -67,11 +77,11 @@ func handshake(t *testing.T, p *protection, client *tls.Config) (seen tls.Connec
 		ended <- c.ConnectionState()
 	}()
 	if err = server.Handshake(); err == nil {
-		ch, err = channel(server.ConnectionState())
+		state = server.ConnectionState()
 	}
 	_ = server.Close()
 	_ = a.Close()
-	return <-ended, ch, err
+	return <-ended, state, err
 }
 
 // anyServer is a client that takes any server.
@@ -151,6 +161,13 @@ func (a *authority) sign(template *x509.Certificate, key crypto.Signer) tls.Cert
 		a.t.Fatal(err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+}
+
+// client makes a certificate for a client, over a key of that kind.
+func (a *authority) client(kind string, template *x509.Certificate) tls.Certificate {
+	a.t.Helper()
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	return a.sign(template, newKey(a.t, kind))
 }
 
 // store writes the pair to two files.
@@ -261,11 +278,15 @@ func TestGivenPairsWithoutSense(t *testing.T) {
 		{"no certificate", func(t *testing.T, o *Options) { remove(t, "", o.TLS.Cert) }, "cert: no such file"},
 		{"no key", func(t *testing.T, o *Options) { remove(t, "", o.TLS.Key) }, "key: no such file"},
 		{"a folder", func(t *testing.T, o *Options) { o.TLS.Key = t.TempDir() }, "want a regular file"},
-		{"rubbish", func(t *testing.T, o *Options) { write(t, "", o.TLS.Cert, "rubbish") }, "failed to find any PEM data in certificate input"},
+		{"rubbish", func(t *testing.T, o *Options) { write(t, "", o.TLS.Cert, "rubbish") }, errNoCertificate.Error()},
+		{"a key with a passphrase", func(t *testing.T, o *Options) {
+			block := &pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("nothing that we can read")}
+			write(t, "", o.TLS.Key, string(pem.EncodeToMemory(block)))
+		}, "without a passphrase"},
 		{"the key of another", func(t *testing.T, o *Options) {
 			store(t, filepath.Join(t.TempDir(), "cert"), o.TLS.Key, selfSigned(t, "P-256", nil))
 		}, "private key does not match public key"},
-		{"exchanged", func(t *testing.T, o *Options) { o.TLS.Cert, o.TLS.Key = o.TLS.Key, o.TLS.Cert }, "but did find a private key"},
+		{"exchanged", func(t *testing.T, o *Options) { o.TLS.Cert, o.TLS.Key = o.TLS.Key, o.TLS.Cert }, errNoCertificate.Error()},
 		{"a kind that TLS 1.3 has no signature for", func(t *testing.T, o *Options) { given(t, o, selfSigned(t, "P-224", nil)) }, "unsupported"},
 		{"too large", func(t *testing.T, o *Options) { write(t, "", o.TLS.Cert, strings.Repeat(" ", maxPEM+1)) }, "want 4194304 bytes at most"},
 		{"authorities that are rubbish", func(t *testing.T, o *Options) {
@@ -373,12 +394,8 @@ func TestClientCertificates(t *testing.T) {
 	}
 	plain, claiming, curve := selfSigned(t, "Ed25519", nil), selfSigned(t, "Ed25519", claim), selfSigned(t, "P-256", nil)
 	a, stranger := newAuthority(t), newAuthority(t)
-	named := func(by *authority, kind string, template x509.Certificate) tls.Certificate {
-		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-		return by.sign(&template, newKey(t, kind))
-	}
-	cn := func(name string) x509.Certificate { return x509.Certificate{Subject: pkix.Name{CommonName: name}} }
-	nonsense := named(a, "Ed25519", x509.Certificate{ExtraExtensions: []pkix.Extension{{Id: []int{2, 25, 1740812963, 1}, Value: []byte("x")}}})
+	cn := func(name string) *x509.Certificate { return &x509.Certificate{Subject: pkix.Name{CommonName: name}} }
+	nonsense := a.client("Ed25519", &x509.Certificate{ExtraExtensions: []pkix.Extension{{Id: []int{2, 25, 1740812963, 1}, Value: []byte("x")}}})
 	for _, tc := range []struct {
 		clients, name string
 		cert          *tls.Certificate
@@ -394,12 +411,12 @@ func TestClientCertificates(t *testing.T) {
 		{clientsAny, "no certificate", nil, session.Channel{}, ""},
 		{clientsCA, "no certificate", nil, session.Channel{}, "didn't provide a certificate"},
 		{clientsCA, "self-signed", &plain, session.Channel{}, "signed by unknown authority"},
-		{clientsCA, "a common name", new(named(a, "RSA", cn("Ada Lovelace"))), session.Channel{Name: "Ada Lovelace"}, ""},
-		{clientsCA, "a common name over an Ed25519 key", new(named(a, "Ed25519", cn("ada"))), session.Channel{Name: "ada"}, ""},
-		{clientsCA, "a DNS name", new(named(a, "P-256", x509.Certificate{DNSNames: []string{"ada", "b"}})), session.Channel{Name: "ada"}, ""},
-		{clientsCA, "no name", new(named(a, "P-256", x509.Certificate{})), session.Channel{}, "the name in the client's certificate"},
-		{clientsCA, "of another authority", new(named(stranger, "P-256", cn("ada"))), session.Channel{}, "unknown authority"},
-		{clientsCA, "out of its time", new(named(a, "P-256", x509.Certificate{
+		{clientsCA, "a common name", new(a.client("RSA", cn("Ada Lovelace"))), session.Channel{Name: "Ada Lovelace"}, ""},
+		{clientsCA, "a common name over an Ed25519 key", new(a.client("Ed25519", cn("ada"))), session.Channel{Name: "ada"}, ""},
+		{clientsCA, "a DNS name", new(a.client("P-256", &x509.Certificate{DNSNames: []string{"ada", "b"}})), session.Channel{Name: "ada"}, ""},
+		{clientsCA, "no name", new(a.client("P-256", &x509.Certificate{})), session.Channel{}, "the name in the client's certificate"},
+		{clientsCA, "of another authority", new(stranger.client("P-256", cn("ada"))), session.Channel{}, "unknown authority"},
+		{clientsCA, "out of its time", new(a.client("P-256", &x509.Certificate{
 			Subject: pkix.Name{CommonName: "ada"}, NotAfter: time.Now().Add(-time.Minute),
 		})), session.Channel{}, "expired"},
 	} {
