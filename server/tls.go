@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"runtime"
 	"sync/atomic"
@@ -36,6 +37,7 @@ type protection struct {
 	own   bool // the certificate is the one in the server's directory
 	log   *zap.Logger
 	serve atomic.Pointer[identity] // with the next handshake
+	every time.Duration            // between two looks at the files
 
 	// What look found last, and what it has said about it. They belong to its
 	// goroutine.
@@ -61,7 +63,7 @@ func openProtection(o *Options) (*protection, error) {
 	if o.TLS.Mode == tlsOff {
 		return nil, nil
 	}
-	p := &protection{o: o.TLS, log: o.Log}
+	p := &protection{o: o.TLS, log: o.Log, every: lookEvery}
 	if p.o.Cert == "" {
 		p.own = true
 		p.o.Cert, p.o.Key = ownPair(o.Dir)
@@ -221,8 +223,15 @@ func readPEM(path string) ([]byte, error) {
 }
 
 // parsePair reads a chain and the key of its first certificate, and looks whether
-// they can be used in TLS 1.3. No error quotes what is in the files.
+// they can be used in TLS 1.3. No error quotes what is in the files: those of crypto/tls
+// quote the types of blocks, so it is not asked where there is no block to use.
 func parsePair(cert, key []byte) (tls.Certificate, error) {
+	if _, err := firstCertificate(cert); err != nil {
+		return tls.Certificate{}, err
+	}
+	if _, err := parseKey(key); err != nil {
+		return tls.Certificate{}, err
+	}
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
 		return pair, err
@@ -236,12 +245,9 @@ func parsePair(cert, key []byte) (tls.Certificate, error) {
 
 // parseAuthorities reads certificates, at least one.
 func parseAuthorities(text []byte) (*x509.CertPool, error) {
-	pool, n := x509.NewCertPool(), 0
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != pemCertificate {
-			continue
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
+	pool := x509.NewCertPool()
+	n := 0
+	for cert, err := range certificates(text) {
 		if err != nil {
 			return nil, err
 		}
@@ -254,10 +260,26 @@ func parseAuthorities(text []byte) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// pemCertificate is the type of a certificate's block in PEM.
-const pemCertificate = "CERTIFICATE"
+// firstCertificate reads the certificate that comes first.
+func firstCertificate(text []byte) (*x509.Certificate, error) {
+	for cert, err := range certificates(text) {
+		return cert, err
+	}
+	return nil, errNoCertificate
+}
 
 var errNoCertificate = errors.New("there is no certificate in PEM in it")
+
+// certificates reads all certificates in PEM, and skips other blocks.
+func certificates(text []byte) iter.Seq2[*x509.Certificate, error] {
+	return func(yield func(*x509.Certificate, error) bool) {
+		for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+			if block.Type == "CERTIFICATE" && !yield(x509.ParseCertificate(block.Bytes)) {
+				return
+			}
+		}
+	}
+}
 
 // warnOfMode warns of a private key that others can get at. The group may where the
 // operator has made the file: it often is that of all who serve TLS.

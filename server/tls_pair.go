@@ -219,15 +219,9 @@ func FingerprintOfFile(path string) (tlskey.Fingerprint, error) {
 	if err != nil {
 		return tlskey.Fingerprint{}, err
 	}
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != pemCertificate {
-			continue
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return tlskey.Fingerprint{}, fmt.Errorf("%s: %w", path, err)
-		}
-		return tlskey.Of(cert), nil
+	cert, err := firstCertificate(text)
+	if err != nil {
+		return tlskey.Fingerprint{}, fmt.Errorf("%s: %w", path, err)
 	}
-	return tlskey.Fingerprint{}, fmt.Errorf("%s: %w", path, errNoCertificate)
+	return tlskey.Of(cert), nil
 }

@@ -12,12 +12,12 @@ import (
 // told at the second look that finds it, and is to be told within a minute.
 const lookEvery = 20 * time.Second
 
-// follow looks at the files until ctx ends: every lookEvery, and whenever something
+// follow looks at the files until ctx ends: again and again, and whenever something
 // comes from reload, which may be nil. p is nil for a server without TLS.
 func (p *protection) follow(ctx context.Context, reload <-chan os.Signal, log *zap.Logger) {
 	var tick <-chan time.Time
 	if p != nil {
-		ticker := time.NewTicker(lookEvery)
+		ticker := time.NewTicker(p.every)
 		defer ticker.Stop()
 		tick = ticker.C
 	}
