@@ -77,7 +77,8 @@ type TLS struct {
 	Config func() (*tls.Config, func(tls.ConnectionState) (session.Channel, error))
 	// Require refuses plain connections with 1607.
 	Require bool
-	// MaxCertificate is how many bytes the client's certificate message may have.
+	// MaxCertificate is how many bytes the client's certificate message may have. Default
+	// 4 KiB.
 	MaxCertificate int
 }
 
@@ -128,6 +129,13 @@ func (o *Options) complete() error {
 	}
 	if o.MemoryBudget == 0 {
 		o.MemoryBudget = DefaultMemoryBudget
+	}
+	if o.TLS != nil {
+		t := *o.TLS
+		if err := t.complete(); err != nil {
+			return err
+		}
+		o.TLS = &t
 	}
 	if o.MemoryBudget < minMemoryBudget {
 		return fmt.Errorf("eventloop: a memory budget of %d bytes is too small, the least is %d", o.MemoryBudget, minMemoryBudget)
