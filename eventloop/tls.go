@@ -61,8 +61,8 @@ const (
 )
 
 func (t *TLS) complete() error {
-	if t.Config == nil || t.Channel == nil {
-		return errors.New("eventloop: TLS needs Config and Channel")
+	if t.Config == nil {
+		return errors.New("eventloop: TLS needs Config")
 	}
 	if t.MaxCertificate <= 0 {
 		t.MaxCertificate = DefaultMaxCertificate

@@ -175,11 +175,12 @@ func (t *protection) handshake(srv *Server) (ch session.Channel, err error) {
 			err = errPanic
 		}
 	}()
-	t.conn = tls.Server(&t.wire, srv.opts.TLS.Config())
+	config, channel := srv.opts.TLS.Config()
+	t.conn = tls.Server(&t.wire, config)
 	if err := t.conn.HandshakeContext(srv.ctx); err != nil {
 		return ch, err
 	}
-	ch, err = srv.opts.TLS.Channel(t.conn.ConnectionState())
+	ch, err = channel(t.conn.ConnectionState())
 	if err != nil {
 		err = fmt.Errorf("the client is not served: %w", err)
 	}

@@ -16,18 +16,18 @@ func protects(t testing.TB) *TLS {
 	t.Helper()
 	cert := certificate(t, "server")
 	return &TLS{
-		Config: func() *tls.Config {
-			return &tls.Config{
+		Config: func() (*tls.Config, func(tls.ConnectionState) (session.Channel, error)) {
+			config := &tls.Config{
 				Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true,
 				ClientAuth: tls.RequestClientCert,
 			}
-		},
-		Channel: func(cs tls.ConnectionState) (session.Channel, error) {
-			ch := session.Channel{TLS: true, Server: tlskey.Of(cert.Leaf)}
-			if len(cs.PeerCertificates) > 0 {
-				ch.Client = tlskey.Of(cs.PeerCertificates[0])
+			return config, func(cs tls.ConnectionState) (session.Channel, error) {
+				ch := session.Channel{TLS: true, Server: tlskey.Of(cert.Leaf)}
+				if len(cs.PeerCertificates) > 0 {
+					ch.Client = tlskey.Of(cs.PeerCertificates[0])
+				}
+				return ch, nil
 			}
-			return ch, nil
 		},
 	}
 }
