@@ -3,6 +3,7 @@ package eventloop
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
@@ -30,6 +31,9 @@ func (r *running) rawPeer(c net.Conn, name string) *rawPeer {
 	r.t.Helper()
 	b := &rawPeer{t: r.t}
 	b.Name, b.Pair = name, testpeer.SharedPair(0)
+	if _, is := c.(*tls.Conn); !is {
+		c = wrapped(c)
+	}
 	b.Use(c)
 	if err := b.Enter(); err != nil {
 		r.t.Fatal(err)

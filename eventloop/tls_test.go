@@ -74,7 +74,7 @@ func (r *running) secure(over net.Conn) *tls.Conn {
 
 func TestFilesOverTLS(t *testing.T) {
 	r := startTLS(t, nil)
-	b := r.rawPeer(r.secure(r.raw()), "protected")
+	b := r.rawPeer(r.secure(r.tcp()), "protected")
 	for _, tc := range []struct{ size, packet int }{{100, 100}, {20_000, 5_000}, {3 << 20, 1 << 20}, {3<<20 + 1, 50_000}} {
 		content := random(tc.size)
 		b.write(slices.Concat(b.packets("f", content, tc.packet)...))
