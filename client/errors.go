@@ -59,6 +59,7 @@ func Temporary(err error) bool {
 	// An error may have several reasons. One that stays decides.
 	for _, stays := range []error{
 		ErrNameTaken, ErrRejected, ErrReply, ErrKey, ErrChecksum, ErrNoDialect, ErrChanged, ErrTooLarge, ErrName, ErrNotLoggedIn,
+		ErrServerKey, ErrTLS, ErrProtected,
 		context.Canceled,
 	} {
 		if errors.Is(err, stays) {
