@@ -11,8 +11,8 @@ import (
 func (c *Client) connect(ctx context.Context) error {
 	if c.conn != nil {
 		err := c.conn.usable()
-		if err == nil {
-			return nil
+		if err == nil || isForGood(err) {
+			return err
 		}
 		c.log.Debug("new connection", "because", err)
 		c.drop()

@@ -132,7 +132,7 @@ func (g *guard) judge(err error) error {
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &limit) && limit.Timeout():
-		return fmt.Errorf("no answer to the TLS handshake; does the server speak TLS? (%w)", context.DeadlineExceeded)
+		return errNoHandshake
 	case isEnd(err):
 		return errEndsHandshake
 	}
@@ -143,9 +143,12 @@ func (g *guard) judge(err error) error {
 	return fmt.Errorf("%w to %s: %w", ErrTLS, g.address, err)
 }
 
-// errEndsHandshake: who closes the connection may be no server of TLS, or be full, or
+// Who does not answer, or closes the connection, may be no server of TLS, or be full, or
 // restart. So it is asked again.
-var errEndsHandshake = errors.New("the server ends the connection in the TLS handshake; does it speak TLS?")
+var (
+	errNoHandshake   = errors.New("no answer to the TLS handshake; does the server speak TLS?")
+	errEndsHandshake = errors.New("the server ends the connection in the TLS handshake; does it speak TLS?")
+)
 
 // isEnd reports whether err is the end of the connection by the peer.
 func isEnd(err error) bool {
