@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"sealift/client"
 	"sealift/crypto/tlskey"
@@ -44,31 +43,18 @@ func newSecured(t *testing.T, change func(*tls.Config)) *secured {
 
 func securedOn(t *testing.T, ln net.Listener, change func(*tls.Config)) *secured {
 	t.Helper()
-	key, err := tlskey.Generate()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := tlskey.SelfSigned(key, "server", nil, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &secured{key: tlskey.Of(cert.Leaf)}
-	config := &tls.Config{
-		Certificates:           []tls.Certificate{cert},
-		NextProtos:             []string{tlskey.ALPN},
-		ClientAuth:             tls.RequestClientCert,
-		SessionTicketsDisabled: true,
-		VerifyConnection: func(st tls.ConnectionState) error {
+	s := new(secured)
+	s.Server, s.key = fakeserver.OverTLSOn(t, ln, func(c *tls.Config) {
+		c.VerifyConnection = func(st tls.ConnectionState) error {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.shown = append(s.shown, st)
 			return nil
-		},
-	}
-	if change != nil {
-		change(config)
-	}
-	s.Server = fakeserver.On(t, tls.NewListener(ln, config))
+		}
+		if change != nil {
+			change(c)
+		}
+	})
 	return s
 }
 
