@@ -230,17 +230,17 @@ func (g *guard) check(key Fingerprint) error {
 
 // trust decides about key, which the server has shown at the first contact, and keeps it.
 func (g *guard) trust(ctx context.Context, key Fingerprint) error {
+	if !g.tls.TrustFirst && g.tls.Ask == nil {
+		return &KeyError{Server: g.address, Key: key}
+	}
+	if g.store == nil {
+		return fmt.Errorf("%s: %w: Options.Known keeps no keys", g.address, errNotKept)
+	}
 	if !g.tls.TrustFirst {
-		if g.tls.Ask == nil {
-			return &KeyError{Server: g.address, Key: key}
-		}
 		_, err := within(ctx, func() (struct{}, error) { return struct{}{}, g.tls.Ask(ctx, g.address, key) }, nil)
 		if err != nil {
 			return &KeyError{Server: g.address, Key: key, Refused: err}
 		}
-	}
-	if g.store == nil {
-		return fmt.Errorf("%s: %w: Options.Known keeps no keys", g.address, errNotKept)
 	}
 	if err := g.keep(ctx, key); err != nil {
 		return err
