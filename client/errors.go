@@ -59,6 +59,7 @@ func Temporary(err error) bool {
 	// An error may have several reasons. One that stays decides.
 	for _, stays := range []error{
 		ErrNameTaken, ErrRejected, ErrReply, ErrKey, ErrChecksum, ErrNoDialect, ErrChanged, ErrTooLarge, ErrName, ErrNotLoggedIn,
+		ErrServerKey, ErrTLS, ErrProtected,
 		context.Canceled,
 	} {
 		if errors.Is(err, stays) {
@@ -122,5 +123,11 @@ func (e *ReplyError) Is(target error) bool {
 	return target == ErrReply || e.OutOfStep && target == ErrConnection
 }
 
-// lost makes err an ErrConnection that says why.
-func lost(err error) error { return fmt.Errorf("%w: %w", ErrConnection, err) }
+// lost makes err an ErrConnection that says why. An ErrTLS is none: another connection
+// would come to the same.
+func lost(err error) error {
+	if errors.Is(err, ErrTLS) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrConnection, err)
+}
