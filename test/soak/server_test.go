@@ -287,9 +287,9 @@ func (r *run) until(what string, ok func() bool) {
 	}
 }
 
-// clientEnvironment is that of a sealift, with a known_servers that is not the user's.
-func clientEnvironment() []string {
-	return append(append(os.Environ(), "SEALIFT_KNOWN_SERVERS="+os.DevNull), testpeer.ClientVariables()...)
+// clientEnvironment is that of a sealift, whose known_servers is not the user's.
+func clientEnvironment(known string) []string {
+	return append(append(os.Environ(), "SEALIFT_KNOWN_SERVERS="+known), testpeer.ClientVariables()...)
 }
 
 // program runs one of the programs to its end, and returns what it wrote to
@@ -297,7 +297,13 @@ func clientEnvironment() []string {
 func program(path string, args ...string) (stdout, stderr string, status int, err error) {
 	cmd := exec.Command(path, args...)
 	if path == sealift {
-		cmd.Env = clientEnvironment()
+		known, err := os.CreateTemp(built, "known-servers-")
+		if err != nil {
+			return "", "", 0, err
+		}
+		defer os.Remove(known.Name())
+		defer known.Close()
+		cmd.Env = clientEnvironment(known.Name())
 	}
 	var out, complaint bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &complaint
