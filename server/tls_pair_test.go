@@ -13,7 +13,9 @@ import (
 
 	"go.uber.org/zap"
 
+	"sealift/codec"
 	"sealift/crypto/tlskey"
+	"sealift/storage/files"
 )
 
 // tree is what is below dir, by name: the mode of a folder, and the mode and content
@@ -221,6 +223,30 @@ func TestBrokenPair(t *testing.T) {
 			}
 			if after := tree(t, filepath.Join(o.Dir, pairFolder)); fmt.Sprint(after) != fmt.Sprint(before) {
 				t.Errorf("there is %v, there was %v", after, before)
+			}
+		})
+	}
+}
+
+// Where a server does not start, because its database was lost or another one has the
+// directory, it makes no key.
+func TestNoKeyForAServerThatDoesNotStart(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		set  func(t *testing.T, dir string)
+		want error
+	}{
+		{"database lost", func(t *testing.T, dir string) { write(t, dir, "files/"+codec.ClientID{1}.String()+"/f", "x") }, ErrNoRecords},
+		{"another server", func(t *testing.T, dir string) { open(t, options(dir)) }, files.ErrLocked},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			o, _ := tlsOptions(t.TempDir())
+			tc.set(t, o.Dir)
+			if s, err := Open(t.Context(), o); s != nil || !errors.Is(err, tc.want) {
+				t.Errorf("Open: %v, %v, want %v", s, err, tc.want)
+			}
+			if _, err := os.Lstat(filepath.Join(o.Dir, pairFolder)); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("there is a folder %s: %v", pairFolder, err)
 			}
 		})
 	}

@@ -388,8 +388,8 @@ func TestClientCertificates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	claim := &tlskey.Claim{ID: [16]byte{1}, Signature: []byte("signature")}
-	if claim, err = tlskey.NewClaim(rsaKey, claim.ID, tlskey.Fingerprint{1}, tlskey.Fingerprint{2}); err != nil {
+	claim, err := tlskey.NewClaim(rsaKey, [16]byte{1}, tlskey.Fingerprint{1}, tlskey.Fingerprint{2})
+	if err != nil {
 		t.Fatal(err)
 	}
 	plain, claiming, curve := selfSigned(t, "Ed25519", nil), selfSigned(t, "Ed25519", claim), selfSigned(t, "P-256", nil)
@@ -414,6 +414,9 @@ func TestClientCertificates(t *testing.T) {
 		{clientsCA, "a common name", new(a.client("RSA", cn("Ada Lovelace"))), session.Channel{Name: "Ada Lovelace"}, ""},
 		{clientsCA, "a common name over an Ed25519 key", new(a.client("Ed25519", cn("ada"))), session.Channel{Name: "ada"}, ""},
 		{clientsCA, "a DNS name", new(a.client("P-256", &x509.Certificate{DNSNames: []string{"ada", "b"}})), session.Channel{Name: "ada"}, ""},
+		{clientsCA, "both names", new(a.client("P-256", &x509.Certificate{
+			Subject: pkix.Name{CommonName: "ada"}, DNSNames: []string{"b"},
+		})), session.Channel{Name: "ada"}, ""},
 		{clientsCA, "no name", new(a.client("P-256", &x509.Certificate{})), session.Channel{}, "the name in the client's certificate"},
 		{clientsCA, "of another authority", new(stranger.client("P-256", cn("ada"))), session.Channel{}, "unknown authority"},
 		{clientsCA, "out of its time", new(a.client("P-256", &x509.Certificate{
@@ -454,7 +457,7 @@ func TestClientCertificates(t *testing.T) {
 	}
 }
 
-// deref makes channels comparable by what they print.
+// deref is ch for printing: with the claim in the place of its address.
 func deref(ch session.Channel) any {
 	var claim tlskey.Claim
 	if ch.Claim != nil {

@@ -28,8 +28,8 @@ import (
 	"time"
 )
 
-// The names of the protocol inside of TLS (RFC 7301, ALPN). A client without ALPN
-// gets it all the same.
+// ALPN names the protocol inside of TLS (RFC 7301). A client that names none gets it all
+// the same.
 const ALPN = "sealift/3"
 
 // Fingerprint names a public key: the SHA-256 of its SubjectPublicKeyInfo (RFC 5280,
