@@ -54,12 +54,21 @@ func certificate(t testing.TB, name string) tls.Certificate {
 // startTLS runs a server for both kinds of connections.
 func startTLS(t testing.TB, change func(*Options, *session.Config)) *running {
 	t.Helper()
+	once(t)
 	return start(t, func(o *Options, cfg *session.Config) {
 		o.TLS = protects(t)
 		if change != nil {
 			change(o, cfg)
 		}
 	})
+}
+
+// once skips a test that does the same when all go over TLS.
+func once(t testing.TB) {
+	t.Helper()
+	if overTLS {
+		t.Skip("it has run")
+	}
 }
 
 // trusting is a client's configuration for tests: it takes any server.
@@ -312,7 +321,7 @@ func TestHellos(t *testing.T) {
 		}
 		_ = c.Close()
 	}
-	endless := append(split(good, 1 << 14)[:sniffed], make([]byte, 2*maxHello)...)
+	endless := append(split(good, 1<<14)[:sniffed], make([]byte, 2*maxHello)...)
 	endless[3], endless[4] = 0x40, 0    // a record of 16 KiB
 	endless[7], endless[8] = 0x40, 0x00 // a message of 16 KiB and 4 bytes
 	endless[16<<10+recordHeader] = 0x16
