@@ -3,7 +3,6 @@ package eventloop
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
@@ -31,7 +30,7 @@ func (r *running) rawPeer(c net.Conn, name string) *rawPeer {
 	r.t.Helper()
 	b := &rawPeer{t: r.t}
 	b.Name, b.Pair = name, testpeer.SharedPair(0)
-	if _, is := c.(*tls.Conn); !is {
+	if _, plain := c.(*net.TCPConn); plain {
 		c = wrapped(c)
 	}
 	b.Use(c)

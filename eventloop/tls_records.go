@@ -94,7 +94,8 @@ func (c *conn) feedRecords() bool {
 // gatherRecords is gatherRest for a protected connection: what gnet has is decrypted.
 func (c *conn) gatherRecords() bool {
 	w := &c.tls.wire
-	size := len(w.in) + c.gc.InboundBuffered()
+	p, _ := c.gc.Peek(-1)
+	size := len(w.in) + len(p)
 	if size == 0 {
 		return len(c.rest.p) > 0
 	}
