@@ -13,9 +13,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"sealift/client"
+	"sealift/codec"
 	"sealift/crypto/tlskey"
 	"sealift/internal/fakeserver"
 	"sealift/internal/infofile"
@@ -433,4 +436,63 @@ func TestEveryConnectionIsProtected(t *testing.T) {
 	if n := strings.Count(s.Sequence(), "conn"); n < 4 || n != len(s.handshakes()) {
 		t.Errorf("%d connections, %d handshakes", n, len(s.handshakes()))
 	}
+}
+
+// So are those that find out how the server numbers requests.
+func TestProbesAreProtected(t *testing.T) {
+	s, h := newSecured(t, nil), newHome(t)
+	s.Answer = func(m fakeserver.Message, right []byte) []byte {
+		if m.Code == codec.CodeRegister && m.N == 1 {
+			s.ForgetName(m.Name)
+			return nil
+		}
+		return right
+	}
+	o := h.options(s.Addr)
+	o.TLS.Fingerprints = []client.Fingerprint{s.key}
+	o.Codes, o.Retries = client.AutoCodes, 3
+	if err := run(t, o); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := s.Sequence(), "conn 1025 conn 1027 conn 1025 1026 1028 1029"; got != want {
+		t.Errorf("sequence %q, want %q", got, want)
+	}
+}
+
+// A server that comes back with another key in the middle of a Run ends it: nothing more
+// is sent to it, and no other file is tried.
+func TestKeyThatChangesInARun(t *testing.T) {
+	otherKey, err := tlskey.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := tlskey.SelfSigned(otherKey, "other", nil, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var connections atomic.Int32
+	s := newSecured(t, func(c *tls.Config) {
+		first := c.Certificates[0]
+		c.Certificates = nil
+		c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if connections.Add(1) == 1 {
+				return &first, nil
+			}
+			return &other, nil
+		}
+	})
+	s.CloseAfterAck = true
+	h := newHome(t)
+	o := h.options(s.Addr)
+	o.TLS.Fingerprints = []client.Fingerprint{s.key}
+	o.RetryFor = time.Hour
+	err = run(t, o, "a", "b", "c")
+	var files *client.FilesError
+	if !errors.As(err, &files) || !errors.Is(err, client.ErrServerKey) || files.NotTried != 2 || client.Temporary(err) {
+		t.Errorf("%v", err)
+	}
+	if got, want := s.Sequence(), "conn 1025 1026 1028 1029 conn"; got != want {
+		t.Errorf("sequence %q, want %q", got, want)
+	}
+	h.has(t, fmt.Sprintf("%s tls=%v\n", s.Addr, s.key))
 }
