@@ -201,6 +201,33 @@ func TestTrust(t *testing.T) {
 	}
 }
 
+// A key is not overlooked because its line is odd, or is not the first one.
+func TestKeysInOddLines(t *testing.T) {
+	key, other := "tls="+tlskey.Fingerprint{7}.String(), "tls="+anotherKey.String()
+	for _, tc := range []struct {
+		file string
+		says string // "": the key is known
+		none bool
+	}{
+		{"h:1 " + key + "\n", "", false},
+		{"h:1 " + key + " # told by phone\n", "", false},
+		{"\ufeffH:1 " + key + " codes\r\n", "", false},
+		{"h:1 codes=825\nh:1 " + key, "", false},
+		{"h:1 " + key + " " + other, "several keys", false},
+		{"h:1 " + key + "\nh:1 " + other, "several keys", false},
+		{"h:1 tls=", "tls=: fingerprint", false},
+		{"h:1 tls", "tls=: fingerprint", false},
+		{"#h:1 " + key + "\n# h:1 " + key + "\nh:2 " + key + "\nh:1 xtls=" + key, "", true},
+	} {
+		h := newHome(t)
+		h.put(t, tc.file)
+		got, err := client.KnownServersFile(h.known).(client.KnownKeys).LoadKey("h:1")
+		if tc.says == "" && (err != nil || got.IsZero() != tc.none) || tc.says != "" && (err == nil || !strings.Contains(err.Error(), tc.says)) {
+			t.Errorf("%q: %v, %v, want %q", tc.file, got, err, tc.says)
+		}
+	}
+}
+
 // The address alone says that connections are protected, and by which key.
 func TestTLSByAddress(t *testing.T) {
 	s, h := newSecured(t, nil), newHome(t)
