@@ -50,8 +50,8 @@ var (
 // later, with nothing changed on this side. So it is where the connection could
 // not be made or was lost, where the server failed (1607) after all retries, and
 // at a limit of the server, which answers with the same 1607. It is not so where
-// the name is taken, the server does not know the client, the checksum or the
-// dialect is wrong, an option, a name or a file is at fault, or the context ended.
+// the name is taken, the server does not know the client, its TLS key is not trusted or
+// it speaks no TLS, the checksum or the dialect is wrong, an option, a name or a file is at fault, or the context ended.
 func Temporary(err error) bool {
 	if !errors.Is(err, ErrConnection) && !errors.Is(err, ErrServer) {
 		return false

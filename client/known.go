@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -96,24 +97,22 @@ func (f knownServersFile) Save(server string, facts Facts) error {
 const tlsWord = "tls"
 
 func (f knownServersFile) LoadKey(server string) (Fingerprint, error) {
-	words, err := infofile.ReadKnown(string(f), server)
-	if errors.Is(err, syscall.ENOTDIR) {
+	values, err := infofile.KnownValues(string(f), server, tlsWord)
+	switch {
+	case errors.Is(err, syscall.ENOTDIR):
 		return Fingerprint{}, nil // there is no such file
-	}
-	if err != nil {
+	case err != nil:
 		return Fingerprint{}, err
+	case len(values) == 0:
+		return Fingerprint{}, nil
+	case len(values) > 1:
+		return Fingerprint{}, fmt.Errorf("%s: %s has several keys, tls=%s", string(f), server, strings.Join(values, " and tls="))
 	}
-	for _, w := range words {
-		if w.Key != tlsWord {
-			continue
-		}
-		key, err := ParseFingerprint(w.Value)
-		if err != nil {
-			return Fingerprint{}, fmt.Errorf("%s: %s=: %w", string(f), tlsWord, err)
-		}
-		return key, nil
+	key, err := ParseFingerprint(values[0])
+	if err != nil {
+		return Fingerprint{}, fmt.Errorf("%s: the line of %s: tls=: %w", string(f), server, err)
 	}
-	return Fingerprint{}, nil
+	return key, nil
 }
 
 func (f knownServersFile) SaveKey(server string, key, old Fingerprint) error {

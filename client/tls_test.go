@@ -13,9 +13,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"sealift/client"
+	"sealift/codec"
 	"sealift/crypto/tlskey"
 	"sealift/internal/fakeserver"
 	"sealift/internal/infofile"
@@ -195,6 +198,33 @@ func TestTrust(t *testing.T) {
 				h.has(t, file(tc.after))
 			}
 		})
+	}
+}
+
+// A key is not overlooked because its line is odd, or is not the first one.
+func TestKeysInOddLines(t *testing.T) {
+	key, other := "tls="+tlskey.Fingerprint{7}.String(), "tls="+anotherKey.String()
+	for _, tc := range []struct {
+		file string
+		says string // "": the key is known
+		none bool
+	}{
+		{"h:1 " + key + "\n", "", false},
+		{"h:1 " + key + " # told by phone\n", "", false},
+		{"\ufeffH:1 " + key + " codes\r\n", "", false},
+		{"h:1 codes=825\nh:1 " + key, "", false},
+		{"h:1 " + key + " " + other, "several keys", false},
+		{"h:1 " + key + "\nh:1 " + other, "several keys", false},
+		{"h:1 tls=", "tls=: fingerprint", false},
+		{"h:1 tls", "tls=: fingerprint", false},
+		{"#h:1 " + key + "\n# h:1 " + key + "\nh:2 " + key + "\nh:1 xtls=" + key, "", true},
+	} {
+		h := newHome(t)
+		h.put(t, tc.file)
+		got, err := client.KnownServersFile(h.known).(client.KnownKeys).LoadKey("h:1")
+		if tc.says == "" && (err != nil || got.IsZero() != tc.none) || tc.says != "" && (err == nil || !strings.Contains(err.Error(), tc.says)) {
+			t.Errorf("%q: %v, %v, want %q", tc.file, got, err, tc.says)
+		}
 	}
 }
 
@@ -433,4 +463,63 @@ func TestEveryConnectionIsProtected(t *testing.T) {
 	if n := strings.Count(s.Sequence(), "conn"); n < 4 || n != len(s.handshakes()) {
 		t.Errorf("%d connections, %d handshakes", n, len(s.handshakes()))
 	}
+}
+
+// So are those that find out how the server numbers requests.
+func TestProbesAreProtected(t *testing.T) {
+	s, h := newSecured(t, nil), newHome(t)
+	s.Answer = func(m fakeserver.Message, right []byte) []byte {
+		if m.Code == codec.CodeRegister && m.N == 1 {
+			s.ForgetName(m.Name)
+			return nil
+		}
+		return right
+	}
+	o := h.options(s.Addr)
+	o.TLS.Fingerprints = []client.Fingerprint{s.key}
+	o.Codes, o.Retries = client.AutoCodes, 3
+	if err := run(t, o); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := s.Sequence(), "conn 1025 conn 1027 conn 1025 1026 1028 1029"; got != want {
+		t.Errorf("sequence %q, want %q", got, want)
+	}
+}
+
+// A server that comes back with another key in the middle of a Run ends it: nothing more
+// is sent to it, and no other file is tried.
+func TestKeyThatChangesInARun(t *testing.T) {
+	otherKey, err := tlskey.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := tlskey.SelfSigned(otherKey, "other", nil, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var connections atomic.Int32
+	s := newSecured(t, func(c *tls.Config) {
+		first := c.Certificates[0]
+		c.Certificates = nil
+		c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if connections.Add(1) == 1 {
+				return &first, nil
+			}
+			return &other, nil
+		}
+	})
+	s.CloseAfterAck = true
+	h := newHome(t)
+	o := h.options(s.Addr)
+	o.TLS.Fingerprints = []client.Fingerprint{s.key}
+	o.RetryFor = time.Hour
+	err = run(t, o, "a", "b", "c")
+	var files *client.FilesError
+	if !errors.As(err, &files) || !errors.Is(err, client.ErrServerKey) || files.NotTried != 2 || client.Temporary(err) {
+		t.Errorf("%v", err)
+	}
+	if got, want := s.Sequence(), "conn 1025 1026 1028 1029 conn"; got != want {
+		t.Errorf("sequence %q, want %q", got, want)
+	}
+	h.has(t, fmt.Sprintf("%s tls=%v\n", s.Addr, s.key))
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -47,6 +48,29 @@ func ReadKnown(path, server string) ([]Word, error) {
 		return nil, err
 	}
 	return wordsOf(text, server), nil
+}
+
+// KnownValues returns what the file at path gives for one key of server, host:port, in
+// all lines of the server, also in those that make no sense otherwise: for a key that must
+// not be overlooked.
+func KnownValues(path, server, key string) ([]string, error) {
+	text, err := readKnown(path)
+	if err != nil {
+		return nil, err
+	}
+	var values []string
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(strings.TrimPrefix(line, "\ufeff"))
+		if len(fields) == 0 || !strings.EqualFold(fields[0], server) {
+			continue
+		}
+		for _, field := range fields[1:] {
+			if k, value, _ := strings.Cut(field, "="); k == key && !slices.Contains(values, value) {
+				values = append(values, value)
+			}
+		}
+	}
+	return values, nil
 }
 
 // wordsOf returns the words of the first line of server in text.
