@@ -74,7 +74,7 @@ func New(opts Options) (*Server, error) {
 		census: newCensus(opts.MaxConnections, opts.MaxPerIP),
 		budget: newBudget(opts.MemoryBudget, slots),
 		bulk:   newLane(slots), slots: slots,
-		handshakes: newHandshakes(), maxSealed: int64(opts.MaxConnections) * restingSize,
+		handshakes: newHandshakes(), maxSealed: max(minSealed, int64(opts.MaxConnections)*restingSize),
 		loops: make(map[gnet.EventLoop]*loop),
 	}
 	if opts.listener != nil {

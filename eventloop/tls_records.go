@@ -80,11 +80,16 @@ func (c *conn) records(f func(p []byte) bool) bool {
 // feedRecords gives the session what gnet has read, decrypted. It returns false if the
 // session leaves some.
 func (c *conn) feedRecords() bool {
+	fed := false
 	all := c.records(func(p []byte) bool {
+		fed = true
 		rest := c.feed(p)
 		c.keepRest(rest)
 		return len(rest) == 0 && c.phase == open
 	})
+	if !fed { // a request may wait for that
+		c.feed(nil)
+	}
 	if c.tls.wire.largest > fewBytes && c.tls.size == restingSize {
 		c.resize(bulkSize)
 	}
@@ -170,6 +175,9 @@ const (
 	restingSize = 16 << 10
 	bulkSize    = 40 << 10
 	fewBytes    = 2 << 10
+	// minSealed is what protected connections may take together however few there may
+	// be: a server of few is not to close those that do nothing but wait.
+	minSealed = 16 << 20
 )
 
 // resize counts the connection as one of n bytes. On the loop.
