@@ -96,7 +96,7 @@ func (c *conn) tick(now time.Time) {
 	at, reason := c.deadline()
 	switch {
 	case at.IsZero() || !now.After(at):
-	case c.phase <= open && (c.unread == 0 || c.phase == shaking):
+	case c.phase <= open && c.unread == 0:
 		c.enter(ending, reason)
 		c.pump()
 	default:

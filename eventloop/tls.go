@@ -23,7 +23,7 @@ import (
 // wire during the handshake.
 type protection struct {
 	wire wire
-	conn *tls.Conn // over wire. The handshake's goroutine's until that has ended.
+	conn *tls.Conn // over wire, when the handshake is over
 	step step      // the loop's
 	over error     // nothing more comes from the client: io.EOF, or what is wrong
 	key  string    // the fingerprint of the client's key, in short
@@ -203,7 +203,7 @@ func (c *conn) shake() {
 }
 
 // shaken is the end of the handshake. On the loop.
-func (c *conn) shaken(ch session.Channel, err error) {
+func (c *conn) shaken(conn *tls.Conn, ch session.Channel, err error) {
 	if c.phase != shaking { // it was given up
 		return
 	}
@@ -213,7 +213,7 @@ func (c *conn) shaken(ch session.Channel, err error) {
 		c.enter(ending, "tls: "+err.Error())
 		return
 	}
-	t.step = protected
+	t.step, t.conn = protected, conn
 	if !ch.Client.IsZero() {
 		t.key = ch.Client.String()[:short]
 	}
@@ -256,9 +256,10 @@ func (c *conn) hearsNoMore() bool {
 	return true
 }
 
-// farewell sends close_notify, once. Nothing can be sent afterwards.
+// farewell sends close_notify, once, unless another alert was the last. Nothing can be
+// sent afterwards.
 func (c *conn) farewell() {
-	if t := c.tls; t != nil && t.step == protected {
+	if t := c.tls; t != nil && t.step == protected && (t.over == nil || c.overheard()) {
 		_ = t.conn.CloseWrite()
 		c.flush()
 	}

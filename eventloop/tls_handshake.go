@@ -155,17 +155,17 @@ func (c *conn) beginHandshake() {
 	c.since = srv.now() // the time in line does not count
 	srv.begin()
 	go func() {
-		ch, err := t.handshake(srv)
+		conn, ch, err := t.handshake(srv)
 		t.wire.end()
 		srv.handshakes.done(c)
-		c.finish(func() { c.shaken(ch, err) })
+		c.finish(func() { c.shaken(conn, ch, err) })
 	}()
 }
 
 var errPanic = errors.New("panic")
 
 // handshake does the handshake, on a goroutine of its own.
-func (t *protection) handshake(srv *Server) (ch session.Channel, err error) {
+func (t *protection) handshake(srv *Server) (conn *tls.Conn, ch session.Channel, err error) {
 	computing := srv.handshakes.computing
 	computing <- struct{}{}
 	defer func() {
@@ -176,13 +176,14 @@ func (t *protection) handshake(srv *Server) (ch session.Channel, err error) {
 		}
 	}()
 	config, channel := srv.opts.TLS.Config()
-	t.conn = tls.Server(&t.wire, config)
-	if err := t.conn.HandshakeContext(srv.ctx); err != nil {
-		return ch, err
+	conn = tls.Server(&t.wire, config)
+	if err := conn.HandshakeContext(srv.ctx); err != nil {
+		return conn, ch, err
 	}
-	ch, err = channel(t.conn.ConnectionState())
+	ch, err = channel(conn.ConnectionState())
 	if err != nil {
 		err = fmt.Errorf("the client is not served: %w", err)
+		_ = conn.CloseWrite() // there is no better alert
 	}
-	return ch, err
+	return conn, ch, err
 }

@@ -15,13 +15,7 @@ const (
 	// recordRoom is how many bytes a tls.Conn may return at once that it was not given
 	// just before: the begun record.
 	recordRoom = maxRecord
-	// maxBarren is how many bytes of records may come in a row without any content:
-	// renewals of keys, with their padding. A record beyond that ends the connection.
-	// crypto/tls keeps a message that has come in part.
-	maxBarren = 3 * maxRecord
 )
-
-var errBarren = errors.New("too many records without content")
 
 // next reads the content of the next record into p, which has room for maxPlaintext
 // bytes or more. It returns 0 if there is none, or, with over set, if nothing more comes.
@@ -33,13 +27,7 @@ func (t *protection) next(p []byte) int {
 	if n > 0 {
 		t.wire.barren = 0
 	}
-	switch {
-	case err == nil:
-	case err == errDrained: //nolint:errorlint // crypto/tls returns it as it is
-		if t.wire.barren > maxBarren {
-			t.over = errBarren
-		}
-	default:
+	if err != nil && !errors.Is(err, errDrained) {
 		t.over = err
 	}
 	return n
@@ -73,6 +61,9 @@ func (c *conn) records(f func(p []byte) bool) bool {
 	}
 	if n > 0 {
 		_, _ = c.gc.Discard(n)
+		if c.sess.Phase() == session.InUpload { // a record may take its time
+			c.read = c.lp.srv.now()
+		}
 	}
 	return all
 }

@@ -24,7 +24,7 @@ type wire struct {
 	body   int                // bytes of its body that have not
 
 	largest int // size of a record's body, so far
-	barren  int // bytes of records since one had content, see maxBarren
+	barren  int // bytes of records since one had content
 
 	shake *shake // nil when the handshake is over
 }
@@ -47,6 +47,13 @@ func (drained) Error() string   { return "nothing has come" }
 func (drained) Timeout() bool   { return true }
 func (drained) Temporary() bool { return true }
 
+// maxBarren is how many bytes of records may come in a row without any content: renewals
+// of keys, with their padding. More end the connection. crypto/tls keeps what has come of
+// a message, up to 256 KiB.
+const maxBarren = 3 * maxRecord
+
+var errBarren = errors.New("too many records without content")
+
 var errLargeHandshake = errors.New("the client sends more than a certificate may have")
 
 // begin prepares the wire for the handshake that p, a copy, begins with. limit is how
@@ -60,7 +67,7 @@ func (w *wire) begin(c *conn, p []byte, limit int) {
 // end is the end of the handshake: Read does not wait any more.
 func (w *wire) end() {
 	w.mu.Lock()
-	w.shake = nil
+	w.shake, w.barren = nil, 0
 	w.mu.Unlock()
 }
 
@@ -137,6 +144,9 @@ func (w *wire) Read(p []byte) (int, error) {
 			w.largest = max(w.largest, w.body)
 			w.barren += w.body
 		}
+	}
+	if w.barren > maxBarren && w.shake == nil {
+		return 0, errBarren
 	}
 	if w.in = w.in[n:]; len(w.in) == 0 {
 		w.in = nil
