@@ -90,6 +90,9 @@ func (s *Server) open(ctx context.Context) (err error) {
 		}
 		o.Log.Warn("FAULT INJECTION IS ON: this server misbehaves on purpose, use it only to test clients", zap.Stringer("faults", faults))
 	}
+	if err = o.TLS.checkAuthorities(); err != nil {
+		return err
+	}
 	if o.TLS.Cert != "" {
 		if s.tls, err = openProtection(o); err != nil {
 			return err

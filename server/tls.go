@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/tls"
@@ -57,6 +58,21 @@ type identity struct {
 
 // fileSum is the SHA-256 of all that was read.
 type fileSum [sha256.Size]byte
+
+// checkAuthorities reads the file of the authorities, if there is one.
+func (t *TLS) checkAuthorities() error {
+	if t.ClientCA == "" {
+		return nil
+	}
+	text, err := readPEM(t.ClientCA)
+	if err == nil {
+		_, err = parseAuthorities(text)
+	}
+	if err != nil {
+		return fmt.Errorf("--tls-client-ca %s: %w", t.ClientCA, err)
+	}
+	return nil
+}
 
 // openProtection returns the protection that o asks for, nil for none.
 func openProtection(o *Options) (*protection, error) {
@@ -131,7 +147,7 @@ func (p *protection) load() (*identity, error) {
 	key, err2 := read(p.o.Key)
 	authorities, err3 := read(p.o.ClientCA)
 	id := &identity{sum: fileSum(hash.Sum(nil)), clients: p.o.Clients}
-	if err := errors.Join(err1, err2, err3); err != nil {
+	if err := cmp.Or(err1, err2, err3); err != nil {
 		return id, err
 	}
 	pair, err := parsePair(cert, key)

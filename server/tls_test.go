@@ -293,6 +293,13 @@ func TestGivenPairsWithoutSense(t *testing.T) {
 			o.TLS.Mode, o.TLS.Clients, o.TLS.ClientCA = tlsRequire, clientsCA, filepath.Join(t.TempDir(), "ca")
 			write(t, "", o.TLS.ClientCA, "rubbish")
 		}, "there is no certificate in PEM"},
+		{"authorities that are rubbish, with a pair of its own", func(t *testing.T, o *Options) {
+			o.TLS = TLS{Mode: tlsRequire, Clients: clientsCA, ClientCA: filepath.Join(t.TempDir(), "ca")}
+			write(t, "", o.TLS.ClientCA, "rubbish")
+		}, "ca: there is no certificate in PEM"},
+		{"no authorities", func(t *testing.T, o *Options) {
+			o.TLS = TLS{Mode: tlsRequire, Clients: clientsCA, ClientCA: filepath.Join(t.TempDir(), "ca")}
+		}, "ca: no such file"},
 		{"an authority that is rubbish", func(t *testing.T, o *Options) {
 			o.TLS.Mode, o.TLS.Clients, o.TLS.ClientCA = tlsRequire, clientsCA, filepath.Join(t.TempDir(), "ca")
 			text := append(encode(selfSigned(t, "P-256", nil)), tlskey.EncodeCertificate([]byte("rubbish"))...)
@@ -303,8 +310,8 @@ func TestGivenPairsWithoutSense(t *testing.T) {
 			o, _ := tlsOptions(t.TempDir())
 			given(t, &o, selfSigned(t, "P-256", nil))
 			tc.spoil(t, &o)
-			if s, err := Open(t.Context(), o); s != nil || err == nil || !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("Open: %v, %v, want %q", s, err, tc.want)
+			if s, err := Open(t.Context(), o); s != nil || err == nil || !strings.Contains(err.Error(), tc.want) || Hint(err) != "" {
+				t.Errorf("Open: %v, %v, want %q; hint %q", s, err, tc.want, Hint(err))
 			}
 			if made, err := os.ReadDir(o.Dir); len(made) != 0 || err != nil {
 				t.Errorf("made %v, %v", made, err)
