@@ -188,7 +188,11 @@ func (h *harness) turn(ctx context.Context, s scenario, c kase, p *peer) (f repo
 		return f, err
 	}
 	defer func() { err = errors.Join(err, giveUpRoom(dir)) }()
-	o := serverOptions{dir: dir, fsync: c.fsync, connections: c.load.Connections, logLevel: h.opts.logLevel}
+	o := serverOptions{dir: dir, fsync: c.fsync, connections: c.load.Connections, logLevel: h.opts.logLevel, tls: h.protected(c, p)}
+	if b := c.background; b != nil {
+		o.connections += b.Connections
+		o.tls = o.tls || b.Kind == load.Handshakes
+	}
 	srv, err := p.start(ctx, h, o, c.environment())
 	if err != nil {
 		return f, err
@@ -290,10 +294,14 @@ func (h *harness) underLoad(ctx context.Context, s scenario, c kase, p *peer, sr
 	return f, err
 }
 
+// protected reports whether a peer's connections are over TLS.
+func (h *harness) protected(c kase, p *peer) bool { return p.tls && (c.tls || h.opts.tls) }
+
 // load sets up a load for a server.
 func (h *harness) load(ctx context.Context, c kase, p *peer, srv *server, spec load.Spec) (loader, error) {
 	h.serial++
 	spec.Server, spec.Run = srv.addr, fmt.Sprint("run ", h.serial)
+	spec.TLS = h.protected(c, p)
 	if p.raw {
 		spec.Kind = load.Raw
 	}

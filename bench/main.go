@@ -39,6 +39,7 @@ type options struct {
 	logLevel string
 	profile  string
 	tiny     bool
+	tls      bool
 }
 
 func root() *cobra.Command {
@@ -92,6 +93,7 @@ func root() *cobra.Command {
 	f.StringVar(&o.dir, "dir", "", "where the servers keep their files (default: the system's temporary directory)")
 	f.StringVar(&o.logLevel, "log-level", "warn", "of the servers in Go; they log to the null device")
 	f.StringVar(&o.profile, "profile", "", "have the servers in Go write profiles of the timed parts into this directory")
+	f.BoolVar(&o.tls, "tls", false, "protect the connections of sealift and tusd by TLS in all scenarios")
 	f.BoolVar(&o.tiny, "tiny", false, "small and short loads, to see whether everything works")
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	cmd.AddCommand(serverCommand(), loadCommand())
@@ -152,7 +154,7 @@ func chooseScenarios(names []string) ([]scenario, error) {
 	for _, name := range names {
 		found := false
 		for _, s := range scenarios {
-			if s.name == name {
+			if s.name == name || strings.HasPrefix(s.name, name+"-") {
 				chosen, found = append(chosen, s), true
 			}
 		}

@@ -30,6 +30,8 @@ type peer struct {
 	// clients makes the load of a peer that needs clients of its own; nil takes
 	// the load generator.
 	clients func(ctx context.Context, h *harness, s *server, spec load.Spec) ([]fileClient, error)
+	// tls: the server, and its clients, can protect connections.
+	tls bool
 	// stored looks, when the server has ended, whether what it acknowledged is in
 	// its directory. nil where the clients' side does that.
 	stored func(ctx context.Context, dir string) error
@@ -47,6 +49,10 @@ type server struct {
 var peers = []*peer{
 	{
 		name: "sealift", about: "sealiftd as it is",
+		start: startGo("sealift"), stored: storedBySealift, tls: true,
+	},
+	{
+		name: "plain", about: "sealiftd without TLS, beside the same with it",
 		start: startGo("sealift"), stored: storedBySealift,
 	},
 	{
@@ -72,8 +78,8 @@ var peers = []*peer{
 		needs: sshNeeds, start: startSSH, clients: sftpClients, slow: true,
 	},
 	{
-		name: "tusd", about: "tusd and curl, no encryption; found by the environment's TUSD or in the PATH, or fetched",
-		needs: tusNeeds, start: startTus, clients: tusClients,
+		name: "tusd", about: "tusd and curl, no encryption but TLS's; found by the environment's TUSD or in the PATH, or fetched",
+		needs: tusNeeds, start: startTus, clients: tusClients, tls: true,
 	},
 	{
 		name: "floor", about: "gnet and write(2): the same bytes, nothing decrypted, no protocol",

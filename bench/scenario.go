@@ -26,6 +26,7 @@ type kase struct {
 	load  load.Spec
 	// background begins before load and ends after it.
 	background *load.Spec
+	tls        bool // connections are protected, with the peers that can
 	fsync      bool
 	procs      int  // GOMAXPROCS of the server; 0 is all
 	programs   bool // programs that people use send the files, not the load generator
@@ -176,6 +177,52 @@ var scenarios = []scenario{
 		},
 	},
 	{
+		name: "tls-bulk", about: "large files over TLS; plain is sealift without it",
+		table: report.Throughput,
+		cases: func() []kase {
+			all := []string{"sealift", "plain", "sftp", "tusd"}
+			return []kase{
+				{label: "1 x 1 GiB", peers: all, load: uploads(1, gib, 1), disk: true, tls: true},
+				{label: "4 x 256 MiB", peers: all, load: uploads(4, 256*mib, 1), disk: true, tls: true},
+			}
+		},
+	},
+	{
+		name: "tls-sessions", about: "connect, shake hands, register, send a key and 1 KiB, verify, hang up",
+		table: report.Rate,
+		cases: func() []kase {
+			return []kase{
+				{label: "durable, 128 at a time", peers: []string{"sealift", "plain"}, load: sessions(load.Sessions, 128), fsync: true, tls: true},
+				{label: "reconnects, 128 at a time", peers: []string{"sealift", "plain"}, load: sessions(load.Reconnects, 128), fsync: true, tls: true},
+			}
+		},
+	},
+	{
+		name: "tls-idle", about: "connections over TLS that are silent, before and after each has sent 4 MiB",
+		table: report.Memory,
+		cases: func() []kase {
+			idle := load.Spec{Kind: load.Idle, Connections: 1000, FileSize: kib, Duration: second}
+			after := idle
+			after.Before = 4 * mib
+			return []kase{
+				{label: "before bulk", peers: []string{"sealift", "plain"}, memory: true, once: true, load: idle, tls: true},
+				{label: "after bulk", peers: []string{"sealift", "plain"}, memory: true, once: true, load: after, tls: true, disk: true},
+			}
+		},
+	},
+	{
+		name: "tls-storm", about: "1,000 clients send 1 KiB twice a second over plain connections, alone and while others only shake hands",
+		table: report.Latency,
+		cases: func() []kase {
+			small := load.Spec{Kind: load.Uploads, Connections: 1000, FileSize: kib, Duration: 2 * second, Rate: 500}
+			storm := load.Spec{Kind: load.Handshakes, Connections: 32, Duration: small.Duration + 500*time.Millisecond}
+			return []kase{
+				{label: "alone", peers: []string{"sealift"}, load: small},
+				{label: "beside handshakes", peers: []string{"sealift"}, load: small, background: &storm},
+			}
+		},
+	},
+	{
 		name: "parts", about: "what a received byte costs, one part at a time; nothing runs beside it",
 		table: report.Parts,
 	},
@@ -194,6 +241,7 @@ func (c kase) shrink() kase {
 	small := func(s *load.Spec) {
 		s.Connections = min(s.Connections, 6)
 		s.FileSize = min(s.FileSize, 300*kib+7)
+		s.Before = min(s.Before, 300*kib)
 		s.PerClient = min(s.PerClient, 2)
 		s.Duration = min(s.Duration, 100*time.Millisecond)
 		s.Rate = min(s.Rate, 100)
@@ -211,7 +259,7 @@ func (c kase) shrink() kase {
 // sameAs reports whether two cases put the same load on their servers, as many
 // do that have been shrunk.
 func (c kase) sameAs(d kase) bool {
-	return c.load == d.load && c.fsync == d.fsync && c.procs == d.procs && c.programs == d.programs &&
+	return c.load == d.load && c.fsync == d.fsync && c.procs == d.procs && c.programs == d.programs && c.tls == d.tls &&
 		c.memory == d.memory && (c.background == nil) == (d.background == nil)
 }
 

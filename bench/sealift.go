@@ -32,6 +32,9 @@ func sealiftClients(ctx context.Context, h *harness, s *server, spec load.Spec) 
 	for i := range spec.Connections {
 		identity := filepath.Join(s.opts.dir, fmt.Sprintf("me-%d.info", i))
 		send := func(file string, more ...string) *exec.Cmd {
+			if s.opts.tls {
+				more = append(more, "--tls", "--tls-trust-first")
+			}
 			args := append([]string{"send", "--server", s.addr, "--identity", identity, "--known-servers", os.DevNull}, more...)
 			return exec.CommandContext(ctx, program, append(args, file)...)
 		}

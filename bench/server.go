@@ -44,6 +44,7 @@ type serverOptions struct {
 	fsync       bool
 	connections int
 	logLevel    string
+	tls         bool   // it also serves protected connections
 	fault       string // what a Sealift server does wrong, see session.ParseFaults
 }
 
@@ -51,7 +52,7 @@ type serverOptions struct {
 func (o serverOptions) args(kind string) []string {
 	return []string{
 		"server", kind, "--dir", o.dir, fmt.Sprintf("--fsync=%t", o.fsync),
-		"--connections", fmt.Sprint(o.connections), "--log-level", o.logLevel, "--fault", o.fault,
+		"--connections", fmt.Sprint(o.connections), "--log-level", o.logLevel, "--fault", o.fault, fmt.Sprintf("--tls=%t", o.tls),
 	}
 }
 
@@ -80,6 +81,7 @@ func serverCommand() *cobra.Command {
 	f.BoolVar(&o.fsync, "fsync", false, "")
 	f.IntVar(&o.connections, "connections", 0, "")
 	f.StringVar(&o.logLevel, "log-level", "warn", "")
+	f.BoolVar(&o.tls, "tls", false, "")
 	f.StringVar(&o.fault, "fault", "", "")
 	return cmd
 }
@@ -162,9 +164,17 @@ func serveSealift(ctx context.Context, o serverOptions, started func(net.Addr)) 
 	return sealift.Serve(ctx, sealift.Options{
 		Dir: o.dir, Log: log,
 		Network:  sealift.Network{Listen: loopback, MaxConnections: most, MaxPerIP: most},
+		TLS:      protection(o),
 		Sessions: sealift.Sessions{Faults: o.fault},
 		Storage:  sealift.Storage{Fsync: o.fsync},
 	}, func(addr *net.TCPAddr) { started(addr) })
+}
+
+func protection(o serverOptions) sealift.TLS {
+	if o.tls {
+		return sealift.Defaults().TLS
+	}
+	return sealift.TLS{}
 }
 
 // serveGoroutine puts the goroutine server together from the same parts, with

@@ -4,15 +4,19 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 
 	"sealift/bench/load"
+	"sealift/crypto/tlskey"
 )
 
 // The peer tusd is the reference server of the tus protocol, uploads over HTTP
@@ -50,7 +54,26 @@ func tusNeeds() error {
 	return nil
 }
 
-func startTus(ctx context.Context, _ *harness, o serverOptions, env []string) (*server, error) {
+// certificate makes the files with a certificate and its key, once.
+func (h *harness) certificate() (cert, key string, err error) {
+	cert, key = filepath.Join(h.dir, "cert.pem"), filepath.Join(h.dir, "key.pem")
+	if _, err := os.Stat(cert); err == nil {
+		return cert, key, nil
+	}
+	private, err := tlskey.Generate()
+	if err != nil {
+		return "", "", err
+	}
+	made, err := tlskey.SelfSigned(private, "localhost", nil, time.Now())
+	if err != nil {
+		return "", "", err
+	}
+	text, err := tlskey.EncodeKey(private)
+	return cert, key, errors.Join(err, os.WriteFile(key, text, 0o600),
+		os.WriteFile(cert, tlskey.EncodeCertificate(made.Certificate[0]), 0o644))
+}
+
+func startTus(ctx context.Context, h *harness, o serverOptions, env []string) (*server, error) {
 	tusd, err := findTus()
 	if err != nil {
 		return nil, err
@@ -59,8 +82,15 @@ func startTus(ctx context.Context, _ *harness, o serverOptions, env []string) (*
 	if err != nil {
 		return nil, err
 	}
-	p, err := startApart(ctx, env, tusd, "-host", "127.0.0.1", "-port", strconv.Itoa(addr.Port), "-upload-dir", o.dir,
-		"-base-path", "/files/", "-verbose=false")
+	args := []string{"-host", "127.0.0.1", "-port", strconv.Itoa(addr.Port), "-upload-dir", o.dir, "-base-path", "/files/", "-verbose=false"}
+	if o.tls {
+		cert, key, err := h.certificate()
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, "-tls-certificate", cert, "-tls-key", key, "-tls-mode", "tls13")
+	}
+	p, err := startApart(ctx, env, tusd, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -79,11 +109,15 @@ func tusClients(ctx context.Context, h *harness, s *server, spec load.Spec) ([]f
 		var url string
 		all = append(all, &commandClient{
 			prepare: func() (err error) {
-				url, err = createUpload(ctx, "http://"+s.addr+"/files/", spec.FileSize)
+				scheme := "http://"
+				if s.opts.tls {
+					scheme = "https://"
+				}
+				url, err = createUpload(ctx, scheme+s.addr+"/files/", spec.FileSize)
 				return err
 			},
 			command: func() *exec.Cmd {
-				return exec.CommandContext(ctx, "curl", "--silent", "--show-error", "--fail", "--request", "PATCH",
+				return exec.CommandContext(ctx, "curl", "--insecure", "--silent", "--show-error", "--fail", "--request", "PATCH",
 					"--header", "Tus-Resumable: 1.0.0", "--header", "Upload-Offset: 0", "--header", "Expect:",
 					"--header", "Content-Type: application/offset+octet-stream", "--upload-file", from, url)
 			},
@@ -91,6 +125,9 @@ func tusClients(ctx context.Context, h *harness, s *server, spec load.Spec) ([]f
 	}
 	return all, nil
 }
+
+// anyServer does not look at certificates, as curl is told not to.
+var anyServer = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 
 // createUpload announces a file (tus protocol 1.0.0, "Creation").
 func createUpload(ctx context.Context, endpoint string, size int64) (url string, err error) {
@@ -100,7 +137,7 @@ func createUpload(ctx context.Context, endpoint string, size int64) (url string,
 	}
 	req.Header.Set("Tus-Resumable", "1.0.0")
 	req.Header.Set("Upload-Length", strconv.FormatInt(size, 10))
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := anyServer.Do(req)
 	if err != nil {
 		return "", err
 	}

@@ -39,10 +39,11 @@ func Dial(ctx context.Context, o Options) (*Client, error) { return dial(ctx, o,
 // dial is Dial for a server of which p is known; nil: what o.Known has.
 func dial(ctx context.Context, o Options, p *peer) (*Client, error) {
 	o.setDefaults()
-	address, err := ServerAddress(o.Server)
+	at, err := ParseServer(o.Server)
 	if err != nil {
 		return nil, err
 	}
+	address := at.Address
 	if int(o.Dialect) >= len(dialectNames) {
 		return nil, fmt.Errorf("unknown dialect %d", o.Dialect)
 	}
@@ -57,6 +58,9 @@ func dial(ctx context.Context, o Options, p *peer) (*Client, error) {
 	}
 	if p == nil {
 		p = newPeer(ctx, &o, address)
+		if p.guard, err = newGuard(ctx, &o, at); err != nil {
+			return nil, err
+		}
 	}
 	c := &Client{opts: o, address: address, log: o.Logger, peer: p}
 	if err := c.retry(ctx, 0, func(*conn) error { return nil }); err != nil {
@@ -165,6 +169,9 @@ func (c *Client) Reconnect(ctx context.Context, id Identity) error {
 	}
 	if err := codec.CheckName(id.Name); err != nil {
 		return nameError("user", id.Name, err)
+	}
+	if c.conn != nil && c.peer.guard.shows() && c.conn.claims != id.ID {
+		c.drop() // the next one has a certificate for this id
 	}
 	c.identity, c.hasKey = id, false
 	msg := codec.Reconnect{Name: []byte(id.Name)}.Append(nil, id.ID)

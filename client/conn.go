@@ -23,6 +23,8 @@ type conn struct {
 	// keyed: the client's AES key came over it. Without, the connection can only
 	// resume, with the key that the server sent last, be it over another one.
 	keyed bool
+	// claims is the id that our certificate is for; zero: it has none, or there is none.
+	claims codec.ClientID
 	// answered: a request has got its reply over it, and not only a 1607.
 	answered bool
 }
@@ -105,9 +107,12 @@ func (s silence) Error() string { return fmt.Sprintf("no reply within %v", time.
 const lastWords = time.Second
 
 // afterFailedWrite returns the reply that explains why a write failed, or
-// writeErr if there is none.
+// writeErr if there is none. That the server refuses our certificate is an ErrTLS.
 func (c *conn) afterFailedWrite(ctx context.Context, writeErr error) (reply, error) {
 	r, err := c.await(ctx, lastWords)
+	if errors.Is(err, ErrTLS) {
+		return reply{}, err
+	}
 	if err != nil {
 		return reply{}, writeErr
 	}

@@ -31,6 +31,14 @@
 // kept, and afterwards beside it; [Client.Login] has the details. Any number of
 // Clients and processes may use one [IdentityFile] at once.
 //
+// # Protected connections
+//
+// With Options.TLS, or a server that is tls://host:port, v3 goes inside TLS 1.3. The
+// server is known by its key, which [KnownServersFile] keeps from the first contact on,
+// and which ends a Run if it changes; or by its certificate. A server that is known with
+// TLS is never reached without. An [IdentityFile] has a key of its own for the server to
+// know the client by.
+//
 // # Servers that differ
 //
 // A server may number requests otherwise, lay out packets otherwise, or be too

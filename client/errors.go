@@ -50,8 +50,8 @@ var (
 // later, with nothing changed on this side. So it is where the connection could
 // not be made or was lost, where the server failed (1607) after all retries, and
 // at a limit of the server, which answers with the same 1607. It is not so where
-// the name is taken, the server does not know the client, the checksum or the
-// dialect is wrong, an option, a name or a file is at fault, or the context ended.
+// the name is taken, the server does not know the client, its TLS key is not trusted or
+// it speaks no TLS, the checksum or the dialect is wrong, an option, a name or a file is at fault, or the context ended.
 func Temporary(err error) bool {
 	if !errors.Is(err, ErrConnection) && !errors.Is(err, ErrServer) {
 		return false
@@ -59,6 +59,7 @@ func Temporary(err error) bool {
 	// An error may have several reasons. One that stays decides.
 	for _, stays := range []error{
 		ErrNameTaken, ErrRejected, ErrReply, ErrKey, ErrChecksum, ErrNoDialect, ErrChanged, ErrTooLarge, ErrName, ErrNotLoggedIn,
+		ErrServerKey, ErrTLS, ErrProtected,
 		context.Canceled,
 	} {
 		if errors.Is(err, stays) {
@@ -122,5 +123,11 @@ func (e *ReplyError) Is(target error) bool {
 	return target == ErrReply || e.OutOfStep && target == ErrConnection
 }
 
-// lost makes err an ErrConnection that says why.
-func lost(err error) error { return fmt.Errorf("%w: %w", ErrConnection, err) }
+// lost makes err an ErrConnection that says why. An ErrTLS is none: another connection
+// would come to the same.
+func lost(err error) error {
+	if errors.Is(err, ErrTLS) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrConnection, err)
+}

@@ -86,7 +86,7 @@ func (c *Client) findCodes(ctx context.Context, refused, beside bool) (changed b
 func (c *Client) askStranger(ctx context.Context, codes Codes) (code codec.Code, away bool) {
 	dialling, cancel := context.WithTimeout(ctx, c.opts.DialTimeout)
 	defer cancel()
-	nc, err := c.opts.DialContext(dialling, "tcp", c.address)
+	nc, err := c.open(dialling, c.identity)
 	if err != nil {
 		return 0, true
 	}

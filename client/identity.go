@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rsa"
 	"errors"
 	"fmt"
@@ -64,7 +65,8 @@ type IdentityStore interface {
 //
 // Beside the file stand: me.info.lock, which is locked and empty; me.info.pending
 // while no server has acknowledged the public key; and each identity that was
-// replaced, as me.info.<its id>. A priv.key beside path that holds the same key
+// replaced, as me.info.<its id>. The key for TLS connections is in me.key, and is made
+// at the first of them. A priv.key beside path that holds the same key
 // follows when the key changes.
 func IdentityFile(path string) IdentityStore {
 	return &identityFile{path: path, held: make(chan struct{}, 1)}
@@ -247,6 +249,15 @@ func (f *identityFile) Confirm(id Identity) error {
 		return err
 	}
 	return infofile.ClearPending(file, id.ID)
+}
+
+// TLSKey returns the key in me.key, which is made if it is missing.
+func (f *identityFile) TLSKey(ctx context.Context) (ed25519.PrivateKey, error) {
+	file, err := infofile.Follow(f.path)
+	if err != nil {
+		return nil, err
+	}
+	return infofile.LoadTLSKey(ctx, file)
 }
 
 // noIdentity keeps nothing.

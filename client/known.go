@@ -1,8 +1,11 @@
 package client
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"sealift/internal/infofile"
@@ -34,7 +37,8 @@ type KnownServers interface {
 
 // KnownServersFile keeps facts in a text file: a line for each server with its
 // host:port and the words codes=, dialect=, packet-size=, pause= and one-packet=,
-// as far as they are known. Other words and other lines stay as they are.
+// and tls= with the fingerprint of its TLS key, as far as they are known. Other words
+// and other lines stay as they are. It is a [KnownKeys] as well.
 func KnownServersFile(path string) KnownServers { return knownServersFile(path) }
 
 type knownServersFile string
@@ -87,6 +91,36 @@ func (f knownServersFile) Save(server string, facts Facts) error {
 		word("packet-size", strconv.Itoa(facts.PacketSize), facts.PacketSize > 0),
 		word("one-packet", "ok", facts.OnePacket),
 		word("pause", fmt.Sprintf("%gms", facts.Pause.Seconds()*1e3), facts.Pause > 0))
+}
+
+// tlsWord is the word with a server's TLS key.
+const tlsWord = "tls"
+
+func (f knownServersFile) LoadKey(server string) (Fingerprint, error) {
+	values, err := infofile.KnownValues(string(f), server, tlsWord)
+	switch {
+	case errors.Is(err, syscall.ENOTDIR):
+		return Fingerprint{}, nil // there is no such file
+	case err != nil:
+		return Fingerprint{}, err
+	case len(values) == 0:
+		return Fingerprint{}, nil
+	case len(values) > 1:
+		return Fingerprint{}, fmt.Errorf("%s: %s has several keys, tls=%s", string(f), server, strings.Join(values, " and tls="))
+	}
+	key, err := ParseFingerprint(values[0])
+	if err != nil {
+		return Fingerprint{}, fmt.Errorf("%s: the line of %s: tls=: %w", string(f), server, err)
+	}
+	return key, nil
+}
+
+func (f knownServersFile) SaveKey(server string, key, old Fingerprint) error {
+	before := ""
+	if !old.IsZero() {
+		before = old.String()
+	}
+	return infofile.ChangeKnown(string(f), server, infofile.Word{Key: tlsWord, Value: key.String()}, before)
 }
 
 // nothingKnown keeps nothing.

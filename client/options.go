@@ -7,14 +7,10 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"net/netip"
-	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 
 	"sealift/codec"
-	"sealift/internal/infofile"
 )
 
 // MaxUserName is the longest user name that a client may register, in
@@ -31,8 +27,13 @@ const maxChecksumRetries = 3
 // Options say how to reach a server and how to talk to it. The zero value of
 // each field means its default.
 type Options struct {
-	// Server is host:port; [ServerAddress] says what it may look like.
+	// Server is host:port; [ParseServer] says what it may look like.
 	Server string
+
+	// TLS says whether connections are protected by TLS 1.3, and how the server is
+	// known then. Default: they are if Server begins with tls:// or Known has a TLS
+	// key of the server.
+	TLS TLS
 
 	// Name is who registers, where Identity has nobody yet.
 	Name string
@@ -169,44 +170,6 @@ func backoff(retry int) time.Duration {
 // replyTimeout is for the answer to a message that carried size bytes.
 func (o *Options) replyTimeout(size int64) time.Duration {
 	return o.ReplyTimeout + time.Duration(size/2_000_000)*time.Second
-}
-
-// ServerAddress returns server as host:port. The port defaults to 1256; an IPv6
-// address stands in brackets.
-func ServerAddress(server string) (string, error) {
-	host, port := server, strconv.Itoa(infofile.DefaultPort)
-	wrong := func(format string, args ...any) (string, error) {
-		return "", fmt.Errorf("server address %q: %s", server, fmt.Sprintf(format, args...))
-	}
-	if _, rest, isURL := strings.Cut(server, "://"); isURL || strings.Contains(server, "/") {
-		if !isURL {
-			rest = server
-		}
-		host, _, _ := strings.Cut(rest, "/")
-		if host == "" {
-			return wrong("want HOST:PORT, without slashes")
-		}
-		return wrong("want HOST:PORT and not a URL: %s", host)
-	}
-	switch i := strings.LastIndexByte(server, ':'); {
-	case strings.HasPrefix(server, "[") && strings.HasSuffix(server, "]"):
-		host = server[1 : len(server)-1]
-	case i >= 0:
-		var err error
-		if host, port, err = net.SplitHostPort(server); err != nil {
-			if _, err := netip.ParseAddr(server); err == nil {
-				return wrong("want HOST:PORT, an IPv6 address in brackets: [%s]:%d", server, infofile.DefaultPort)
-			}
-			return wrong("want HOST:PORT, such as files.example.org:%d or [::1]:%d", infofile.DefaultPort, infofile.DefaultPort)
-		}
-	}
-	if host == "" || strings.ContainsAny(host, " \t[]") {
-		return wrong("there is no host in it")
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return wrong("the port must be a number from 1 to 65535")
-	}
-	return net.JoinHostPort(host, port), nil
 }
 
 // CheckUserName returns an error, an ErrName, unless a client can register

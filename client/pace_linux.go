@@ -10,6 +10,9 @@ import (
 // unacknowledged returns how many bytes of what was written to nc the peer's
 // TCP has not acknowledged yet. ok is false where that cannot be told.
 func unacknowledged(nc net.Conn) (n int, ok bool) {
+	if p, ok := nc.(*protected); ok {
+		nc = p.NetConn()
+	}
 	sc, isSocket := nc.(syscall.Conn)
 	if !isSocket {
 		return 0, false

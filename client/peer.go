@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 )
@@ -40,9 +41,11 @@ const (
 // may be called from any goroutine.
 type peer struct {
 	address string
+	guard   *guard // nil: connections are plain
 	store   KnownServers
 	log     *slog.Logger
 	budget  budget
+	warned  sync.Once
 
 	// surveying is held while one Client finds out something; the others wait
 	// and use what it has found.
@@ -96,6 +99,23 @@ func newPeer(ctx context.Context, o *Options, address string) *peer {
 	p.worked = p.known.Dialect != Auto || p.known.Pause > 0
 	p.small = p.known.OnePacket
 	return p
+}
+
+// warnPlain tells, once, that a connection to another machine is not protected.
+func (p *peer) warnPlain(nc net.Conn) {
+	if p.guard == nil && leavesMachine(nc) {
+		p.warned.Do(func() { p.log.Warn("the connection is not protected by TLS", "server", p.address) })
+	}
+}
+
+// leavesMachine reports whether a connection is to another machine than this one.
+func leavesMachine(nc net.Conn) bool {
+	remote, ok := nc.RemoteAddr().(*net.TCPAddr)
+	if !ok || remote.IP.IsLoopback() {
+		return false
+	}
+	local, ok := nc.LocalAddr().(*net.TCPAddr)
+	return !ok || !local.IP.Equal(remote.IP)
 }
 
 // number is how the requests are numbered now.

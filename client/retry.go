@@ -41,49 +41,6 @@ func (c *Client) noted(cn *conn, r reply, err error) {
 	}
 }
 
-// connect makes a connection if there is none that can be used.
-func (c *Client) connect(ctx context.Context) error {
-	if c.conn != nil {
-		err := c.conn.usable()
-		if err == nil {
-			return nil
-		}
-		c.log.Debug("new connection", "because", err)
-		c.drop()
-	}
-	dialling, cancel := context.WithTimeout(ctx, c.opts.DialTimeout)
-	defer cancel()
-	defer c.notice("a connection to "+c.address, c.opts.DialTimeout).Stop()
-	began := time.Now()
-	nc, err := c.opts.DialContext(dialling, "tcp", c.address)
-	if err != nil {
-		return c.unreachable(err)
-	}
-	c.log.Debug("connected", "server", nc.RemoteAddr())
-	c.conn = newConn(nc)
-	if !c.line.wary || c.opts.RetryFor <= 0 {
-		return nil
-	}
-	defer context.AfterFunc(ctx, c.conn.close)()
-	err = c.conn.unasked(min(max(unasked, 2*time.Since(began)), maxUnasked))
-	if err == nil {
-		return nil
-	}
-	c.drop()
-	if errors.Is(err, ErrReply) {
-		return err // whatever that is, it does not speak the protocol
-	}
-	return c.unreachable(err)
-}
-
-func (c *Client) unreachable(err error) error {
-	if c.line.away.IsZero() {
-		c.line.away = time.Now()
-	}
-	c.line.outages++
-	return unreachable{c.address, err}
-}
-
 // failures are those of one message.
 type failures struct {
 	attempts int // all tries
@@ -155,6 +112,10 @@ func (c *Client) retry(ctx context.Context, code codec.Code, try func(*conn) err
 			return e // of a message that try needed first, with its own retries
 		}
 		f.add(err, c.opts.RetryFor > 0, c.line.wary)
+		if isForGood(err) {
+			c.drop()
+			return &Error{Code: code, Attempts: f.attempts, Err: err}
+		}
 		if isFirst(code) && c.otherCodes(ctx, err, f.sent()) {
 			f = failures{}
 			continue

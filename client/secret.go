@@ -25,14 +25,23 @@ type keeper interface {
 }
 
 func (f *identityFile) keeps() []string {
-	return []string{f.path, f.path + ".lock", f.path + ".pending", filepath.Join(filepath.Dir(f.path), infofile.PrivateKeyName)}
+	return []string{f.path, f.path + ".lock", f.path + ".pending", filepath.Join(filepath.Dir(f.path), infofile.PrivateKeyName), f.tlsKeyPath()}
+}
+
+// tlsKeyPath returns where the client's TLS key is, or would be.
+func (f *identityFile) tlsKeyPath() string {
+	file, err := infofile.Follow(f.path)
+	if err != nil {
+		file = f.path
+	}
+	return infofile.TLSKeyPath(file)
 }
 
 func (f knownServersFile) keeps() []string { return []string{string(f), string(f) + ".lock"} }
 
 // checkSecret returns an error, an ErrSecret, if the file at path is one in
 // which the stores of o keep something, by whatever path, has a name that such
-// files have, or holds an identity under another name.
+// files have, or holds an identity or the client's TLS key under another name.
 func (o *Options) checkSecret(path string, info fs.FileInfo) error {
 	base := infofile.MeName
 	if k, ok := o.Identity.(keeper); ok {
@@ -52,12 +61,25 @@ func (o *Options) checkSecret(path string, info fs.FileInfo) error {
 			}
 		}
 	}
+	if f, ok := o.Identity.(*identityFile); ok && info.Size() <= maxIdentity && f.hasTLSKey(path) {
+		return fmt.Errorf("%s: %w: it holds the client's TLS key", printable.Path(path), ErrSecret)
+	}
 	if size := info.Size(); size >= minIdentity && size <= maxIdentity {
 		if _, err := infofile.ReadMe(path); err == nil {
 			return fmt.Errorf("%s: %w: it holds the private key of a client", printable.Path(path), ErrSecret)
 		}
 	}
 	return nil
+}
+
+// hasTLSKey reports whether the file at path holds the client's TLS key.
+func (f *identityFile) hasTLSKey(path string) bool {
+	held, err := infofile.ReadTLSKey(path)
+	if err != nil {
+		return false
+	}
+	own, err := infofile.ReadTLSKey(f.tlsKeyPath())
+	return err == nil && held.Equal(own)
 }
 
 // The sizes, in bytes, between which a file may hold an identity: it has about
@@ -69,10 +91,11 @@ const minIdentity, maxIdentity = 400, 8 << 10
 // id behind the name, its lock, its note of a key that no server has yet, one that
 // is being written, or a private key.
 func isSecretName(name, me string) bool {
-	if name == me || name == infofile.PrivateKeyName {
+	key := infofile.TLSKeyPath(me)
+	if name == me || name == key || name == infofile.PrivateKeyName {
 		return true
 	}
-	if strings.HasPrefix(name, "."+me+".") && strings.HasSuffix(name, ".tmp") {
+	if strings.HasSuffix(name, ".tmp") && (strings.HasPrefix(name, "."+me+".") || strings.HasPrefix(name, "."+key+".")) {
 		return true
 	}
 	rest, ok := strings.CutPrefix(name, me+".")

@@ -26,8 +26,14 @@ func (u unreachable) Unwrap() error        { return u.err }
 func (u unreachable) Is(target error) bool { return target == ErrConnection }
 
 // Unreachable returns the error for a connection to address that could not be
-// made because of err. It is an ErrConnection and says why in plain words.
-func Unreachable(address string, err error) error { return unreachable{address, err} }
+// made because of err. It is an ErrConnection and says why in plain words, or err itself
+// where that is about TLS and another try would come to the same.
+func Unreachable(address string, err error) error {
+	if isForGood(err) {
+		return err
+	}
+	return unreachable{address, err}
+}
 
 // plainly says why a connection could not be made, without the calls that found
 // it out.

@@ -1,13 +1,11 @@
 package eventloop
 
 import (
-	"errors"
 	"math"
 	"net"
 	"testing"
 	"time"
 
-	"sealift/client"
 	"sealift/session"
 )
 
@@ -142,7 +140,7 @@ func TestTricklersMakeRoom(t *testing.T) {
 			_ = c.Close()
 			break
 		}
-		if !errors.Is(err, client.ErrServer) {
+		if !refused(err) {
 			t.Fatal(err)
 		}
 	}

@@ -21,6 +21,7 @@ type conn struct {
 	lp     *loop     // that took it, nil before OnOpen; then it stays
 	gc     gnet.Conn // as lp; of no use once closed, but for its Fd
 	sess   *session.Session
+	tls    *protection // nil for a plain connection. The owner's.
 	remote string
 	ip     netip.Addr // see source
 
@@ -69,9 +70,16 @@ func newConn(remote *net.TCPAddr) *conn {
 type phase uint8
 
 const (
-	// arriving: the acceptor hands it to a loop. Open when OnOpen runs. If the hand-over
-	// fails it stays arriving.
+	// arriving: the acceptor hands it to a loop. Sniffing when OnOpen runs, or open if all
+	// connections are plain. If the hand-over fails it stays arriving.
 	arriving phase = iota
+	// sniffing: the first bytes say whether it is protected by TLS. Then shaking, or else
+	// open, or ending where plain connections are refused. Ending when a timer runs out.
+	// Closed when the client hangs up, or the server drains.
+	sniffing
+	// shaking: the TLS handshake, see step. Open when it is over. Ending when it fails, or a
+	// timer runs out. Closed as sniffing.
+	shaking
 	// open: the session is served. Ending when the session hangs up, a timer runs out, the
 	// server drains and nothing is left to do, or close is called. Closed when the client
 	// hangs up.
@@ -148,6 +156,12 @@ func (c *conn) post(f func()) {
 // pump lets the connection go on: it serves the session, or brings the connection
 // nearer to its end. Afterwards it may be lent, or closed.
 func (c *conn) pump() {
+	if c.phase == sniffing {
+		c.greet()
+	}
+	if c.phase == shaking {
+		c.shake()
+	}
 	if c.phase == open {
 		c.serve()
 	}
@@ -167,12 +181,13 @@ func (c *conn) serve() {
 		}
 		c.feedAll(false)
 	}
-	if c.phase != open {
+	if c.phase != open || c.hearsNoMore() {
 		return
 	}
 	c.begun = c.beginning()
 	if c.lp.srv.draining.Load() && c.finished() {
 		if c.lp.srv.now().Sub(c.read) > time.Second {
+			c.farewell()
 			c.close("drained") // nothing is on its way in either direction
 		} else {
 			c.enter(ending, "drained")
@@ -189,6 +204,7 @@ func (c *conn) serve() {
 // shut down its own side may read late, and gnet closes a connection when it reads
 // the end.
 func (c *conn) windUp() {
+	c.abandonHandshake()
 	c.dropRest()
 	c.lp.srv.budget.leave(c)
 	_, _ = c.gc.Discard(-1)
@@ -196,12 +212,16 @@ func (c *conn) windUp() {
 		return
 	}
 	c.flush()
+	if c.waiting() == 0 {
+		c.farewell()
+	}
 	if c.phase == ending {
 		c.setWatch()
 	}
 	if c.phase != ending || c.waiting() > 0 {
 		return
 	}
+	c.unprotect()
 	c.enter(lingering, "")
 	if err := shutdownWrite(c.gc.Fd()); err != nil {
 		c.close(c.reason)
@@ -221,10 +241,15 @@ func (c *conn) close(reason string) {
 func (c *conn) gone() {
 	s := c.lp.srv
 	delete(c.lp.conns, c)
+	fields := c.sess.Summary()
+	if c.tls != nil {
+		c.unprotect()
+		fields = append(fields, c.tls.fields()...)
+	}
 	c.dropRest()
 	c.lp.guard(c, c.sess.Closed)
 	s.budget.leave(c)
-	s.opts.Log.Info("connection closed", append(c.sess.Summary(), zap.String("reason", c.reason))...)
+	s.opts.Log.Info("connection closed", append(fields, zap.String("reason", c.reason))...)
 	s.leave(c)
 }
 

@@ -3,7 +3,8 @@
 // the sessions decide; what computes or blocks goes to bounded pools of workers,
 // and its result comes back to the loop. A connection belongs to one goroutine at
 // a time: to its loop, or, while the content of a large file flows, to a worker
-// (owner, lend.go). How far it has come is its phase (conn.go).
+// (owner, lend.go). How far it has come is its phase (conn.go). TLS connections come to
+// the same port; only their handshakes have goroutines (tls.go).
 //
 // The package also keeps the promises that concern many connections at once:
 //

@@ -17,7 +17,11 @@ type events struct {
 func (e *events) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	s, c := e.srv, gc.Context().(*conn)
 	c.lp, c.gc = s.loopOf(gc), gc
-	c.enter(open, "")
+	if s.opts.TLS == nil {
+		c.enter(open, "")
+	} else {
+		c.enter(sniffing, "")
+	}
 	c.read, c.weighed = c.since, c.since
 	c.lp.conns[c] = struct{}{}
 	c.lp.poll.find(gc.Fd())
@@ -37,7 +41,7 @@ func (e *events) OnTraffic(gc gnet.Conn) gnet.Action {
 	c.watch = reads // traffic proves it: gnet has re-armed a connection that it has written to
 	c.lp.guard(c, func() {
 		c.pump()
-		for c.phase == open && c.blocked && !c.lp.poll.works() {
+		for (c.phase == open || c.phase == shaking) && c.blocked && !c.lp.poll.works() {
 			// What the session leaves, gnet would keep without bound. Where nothing
 			// stops the sender, the loop waits until the session can take it.
 			c.lp.waitTasks()

@@ -4,7 +4,7 @@ package eventloop
 // if lends is true, and sends what it answers.
 func (c *conn) feedAll(lends bool) {
 	c.sess.Lends(lends)
-	c.blocked = !c.feedRest() || !c.feedPeeked() || !c.readDirectly()
+	c.blocked = !c.feedRest() || !c.feedArrived() || !c.readDirectly()
 	c.lp.srv.budget.settle(c)
 	c.flush()
 }
@@ -42,9 +42,12 @@ func (c *conn) feedRest() bool {
 	return true
 }
 
-// feedPeeked gives the session what gnet has read. It returns false if the
+// feedArrived gives the session what gnet has read. It returns false if the
 // session leaves some.
-func (c *conn) feedPeeked() bool {
+func (c *conn) feedArrived() bool {
+	if c.tls != nil {
+		return c.feedRecords()
+	}
 	p, _ := c.gc.Peek(-1)
 	rest := c.feed(p)
 	if len(rest) < len(p) {
@@ -62,6 +65,9 @@ const maxTurn = 512 << 10
 // the socket is empty, or when the session wants no content; then gnet reads
 // on. It returns false if the session leaves bytes, or would.
 func (c *conn) readDirectly() bool {
+	if c.tls != nil { // what comes has to be decrypted
+		return true
+	}
 	full := false
 	for got := 0; got < maxTurn && c.phase == open; {
 		target := c.sess.Target()

@@ -115,28 +115,43 @@ func (c *conn) receive(ctx context.Context) (again bool) {
 	n := copy(room, c.rest.p)
 	c.dropRest()
 	for got := 0; ; n = 0 {
+		m := 0
 		if limit := c.expects(len(room)); limit > n {
-			if m := read(c.gc.Fd(), room[n:limit]); m > 0 {
-				n += m
-				got += m
-				c.read = srv.now()
-			}
+			m, n = c.readSocket(room, n, limit)
+			got += m
 		}
-		if n == 0 { // nothing there, or the end: gnet will see which
+		took, more := 0, true
+		if n > 0 {
+			took, more = c.loan.Take(ctx, buf, n)
+			c.got += int64(took) // the rest counts when the session takes it
+		} else if m == 0 { // nothing there, or the end: gnet will see which
 			return false
 		}
-		took, more := c.loan.Take(ctx, buf, n)
-		c.got += int64(took) // the rest counts when the session takes it
 		switch {
 		case !more:
 			c.keepRest(room[took:n])
 			return false
-		case c.noted.Load() || ctx.Err() != nil:
+		case c.noted.Load() || ctx.Err() != nil, c.tls != nil && c.tls.needsLoop():
 			return false
 		case got >= turnSize, got >= turnBesideSmall && srv.small.Load() > 0:
 			return true
 		}
 	}
+}
+
+// readSocket reads into room, from n up to about limit. got is how many bytes it has read
+// from the socket, and end where what there is for the session ends.
+func (c *conn) readSocket(room []byte, n, limit int) (got, end int) {
+	if c.tls != nil {
+		got, end = c.tls.readRecords(c.gc.Fd(), room, n, limit)
+	} else {
+		got = max(0, read(c.gc.Fd(), room[n:limit]))
+		end = n + got
+	}
+	if got > 0 {
+		c.read = c.lp.srv.now()
+	}
+	return got, end
 }
 
 // expects is how many bytes to read, at most room. Beyond the packet under way

@@ -30,6 +30,9 @@ func (r *running) rawPeer(c net.Conn, name string) *rawPeer {
 	r.t.Helper()
 	b := &rawPeer{t: r.t}
 	b.Name, b.Pair = name, testpeer.SharedPair(0)
+	if _, plain := c.(*net.TCPConn); plain {
+		c = wrapped(c)
+	}
 	b.Use(c)
 	if err := b.Enter(); err != nil {
 		r.t.Fatal(err)

@@ -18,7 +18,6 @@ import (
 	gneterrors "github.com/panjf2000/gnet/v2/pkg/errors"
 	"go.uber.org/zap"
 
-	"sealift/client"
 	"sealift/codec"
 	"sealift/session"
 	"sealift/storage/memory"
@@ -89,9 +88,9 @@ func TestNoDescriptorLeft(t *testing.T) {
 			}))
 			served := r.client("served")
 			none.Store(true)
-			_ = r.raw() // the accept that was under way when the last descriptor went
+			_ = r.tcp() // the accept that was under way when the last descriptor went
 			for range 5 {
-				if got := readAll(t, r.raw()); !bytes.Equal(got, errorReply) {
+				if got := readAll(t, r.tcp()); !bytes.Equal(got, errorReply) {
 					t.Fatalf("got % x, want a 1607", got)
 				}
 			}
@@ -105,7 +104,7 @@ func TestNoDescriptorLeft(t *testing.T) {
 					_ = c.Close()
 					return
 				}
-				if !errors.Is(err, client.ErrServer) { // taken with the spare one, for the last time
+				if !refused(err) { // taken with the spare one, for the last time
 					t.Fatal(err)
 				}
 			}
@@ -154,7 +153,7 @@ func TestTheBacklogIsRefused(t *testing.T) {
 	}))
 	waiting := make([]net.Conn, 3*maxRefused)
 	for i := range waiting {
-		waiting[i] = r.raw()
+		waiting[i] = r.tcp()
 	}
 	r.stop()
 	for !r.draining.Load() {
@@ -224,7 +223,7 @@ func TestAConnectionThatNoLoopTakes(t *testing.T) {
 		}
 	})
 	for range 5 {
-		nc := r.raw()
+		nc := r.tcp()
 		readAll(t, nc)
 		for r.census.count() > 0 {
 			time.Sleep(time.Millisecond) // it goes down after the connection has closed

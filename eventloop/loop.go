@@ -20,6 +20,7 @@ type loop struct {
 	// scratch takes what a direct read finds behind the content: the header and
 	// fields of the next packet, mostly.
 	scratch [1 << 10]byte
+	plain   []byte // see plaintext
 
 	mu        sync.Mutex
 	arrived   sync.Cond // tasks is not empty

@@ -70,14 +70,15 @@ type Options struct {
 // TLS is how connections are protected, on the same port as plain ones. Its functions
 // may be called from any goroutine.
 type TLS struct {
-	// Config returns the configuration of the next handshake.
-	Config func() *tls.Config
-	// Channel tells what a handshake has shown about the client; an error ends the
-	// connection.
-	Channel func(tls.ConnectionState) (session.Channel, error)
+	// Config returns the configuration of the next handshake, which nobody changes,
+	// and the function that tells what this handshake has shown about both ends; an
+	// error of that ends the connection. They belong together: another call may
+	// return another server's key.
+	Config func() (*tls.Config, func(tls.ConnectionState) (session.Channel, error))
 	// Require refuses plain connections with 1607.
 	Require bool
-	// MaxCertificate is how many bytes the client's certificate message may have.
+	// MaxCertificate is how many bytes the client's certificate message may have. Default
+	// 4 KiB.
 	MaxCertificate int
 }
 
@@ -128,6 +129,13 @@ func (o *Options) complete() error {
 	}
 	if o.MemoryBudget == 0 {
 		o.MemoryBudget = DefaultMemoryBudget
+	}
+	if o.TLS != nil {
+		t := *o.TLS
+		if err := t.complete(); err != nil {
+			return err
+		}
+		o.TLS = &t
 	}
 	if o.MemoryBudget < minMemoryBudget {
 		return fmt.Errorf("eventloop: a memory budget of %d bytes is too small, the least is %d", o.MemoryBudget, minMemoryBudget)

@@ -346,7 +346,7 @@ func TestPhases(t *testing.T) {
 	if waits {
 		unseen = closed
 	}
-	phases := []string{"arriving", "open", "ending", "lingering", "closed"}
+	phases := []string{"arriving", "sniffing", "shaking", "open", "ending", "lingering", "closed"}
 	for _, e := range []struct {
 		name  string
 		event func(s *stage)

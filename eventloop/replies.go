@@ -17,12 +17,15 @@ const (
 
 // flush writes the replies that the session made. It may close the connection.
 func (c *conn) flush() {
-	if len(c.out) == 0 || c.phase == closed {
+	out := c.out
+	if c.out = nil; c.tls != nil {
+		out = c.tls.seal(out)
+	}
+	if len(out) == 0 || c.phase == closed {
 		return
 	}
 	unsent := c.gc.OutboundBuffered() > 0
-	_, err := c.gc.Write(c.out) // copies what the socket does not take
-	c.out = nil
+	_, err := c.gc.Write(out)            // copies what the socket does not take
 	if err != nil || c.phase == closed { // gnet has closed it
 		return
 	}
@@ -91,9 +94,11 @@ func (c *conn) wanted() watch {
 	switch {
 	case c.phase == open && (c.blocked && !c.held || c.sess.Busy()):
 		return rests
+	case c.phase == shaking && c.tls.wire.hungry().IsZero():
+		return rests
 	case c.gc.OutboundBuffered() > 0:
 		return sends
-	case c.waiting() > held:
+	case c.waiting() > held, c.phase == open && c.overheard():
 		return rests
 	}
 	return reads

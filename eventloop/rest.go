@@ -42,6 +42,9 @@ func (c *conn) keepRest(p []byte) {
 // gatherRest moves what gnet has to the end of the rest. It returns false if there is
 // nothing of either, or no room.
 func (c *conn) gatherRest() bool {
+	if c.tls != nil {
+		return c.gatherRecords()
+	}
 	p, _ := c.gc.Peek(-1)
 	if len(p) == 0 {
 		return len(c.rest.p) > 0

@@ -35,6 +35,12 @@ type Server struct {
 	submit   func(session.Operation, func(error)) // to the queue in front of the registry
 	ticks    atomic.Int64                         // so far
 
+	handshakes  *handshakes
+	sealed      atomic.Int64 // bytes that protected connections take, about
+	maxSealed   int64        // above that idle ones are closed, and no handshake begins
+	unprotected tally        // plain connections refused
+	unshaken    tally        // handshakes that failed
+
 	ctx      context.Context // of work; ends when the server gives up waiting for it
 	giveUp   context.CancelFunc
 	draining atomic.Bool
@@ -68,6 +74,7 @@ func New(opts Options) (*Server, error) {
 		census: newCensus(opts.MaxConnections, opts.MaxPerIP),
 		budget: newBudget(opts.MemoryBudget, slots),
 		bulk:   newLane(slots), slots: slots,
+		handshakes: newHandshakes(), maxSealed: max(minSealed, int64(opts.MaxConnections)*restingSize),
 		loops: make(map[gnet.EventLoop]*loop),
 	}
 	if opts.listener != nil {

@@ -70,6 +70,7 @@ func (lp *loop) tick(now time.Time) {
 			lp.guard(c, func() { c.tick(now) })
 		}
 	}
+	lp.relieve()
 }
 
 // tick sends what the session put off, lets the connection go on if replies that it
@@ -79,10 +80,10 @@ func (c *conn) tick(now time.Time) {
 	switch c.phase {
 	case open:
 		c.sess.Tick()
-		if len(c.out) > 0 || c.held && c.waiting() <= enoughUnread {
+		if len(c.out) > 0 || c.held && c.waiting() <= enoughUnread || c.overheard() {
 			c.pump()
 		}
-	case ending:
+	case ending, shaking:
 		c.pump()
 	}
 	if c.phase == closed || c.lent() {
@@ -95,7 +96,7 @@ func (c *conn) tick(now time.Time) {
 	at, reason := c.deadline()
 	switch {
 	case at.IsZero() || !now.After(at):
-	case c.phase == open && c.unread == 0:
+	case c.phase <= open && c.unread == 0:
 		c.enter(ending, reason)
 		c.pump()
 	default:
@@ -110,6 +111,10 @@ func (c *conn) deadline() (at time.Time, reason string) {
 	switch {
 	case c.phase == lingering:
 		return c.since.Add(lingerTime), c.reason
+	case c.phase == sniffing:
+		return c.since.Add(o.HandshakeTimeout), "timeout: no registration"
+	case c.phase == shaking:
+		return c.shakingEnds()
 	case c.unread > 0:
 		return c.wrote.Add(o.IdleTimeout), "timeout: replies not read"
 	case c.phase == ending, c.blocked, c.sess.Working():
@@ -122,6 +127,21 @@ func (c *conn) deadline() (at time.Time, reason string) {
 		return c.read.Add(o.IdleTimeout), "timeout: upload stopped"
 	}
 	return c.read.Add(o.IdleTimeout), "timeout: idle"
+}
+
+// shakingEnds is deadline during the TLS handshake.
+func (c *conn) shakingEnds() (at time.Time, reason string) {
+	t, srv := c.tls, c.lp.srv
+	at, reason = c.since.Add(min(handshakeTime, srv.opts.HandshakeTimeout)), "timeout: TLS handshake"
+	switch t.step {
+	case queueing:
+		return time.Time{}, ""
+	case shakingHands:
+		if since := t.wire.hungry(); !since.IsZero() && srv.handshakes.crowded(c.ip) {
+			return since.Add(patience), "made room: TLS handshake"
+		}
+	}
+	return at, reason
 }
 
 // beginning is when the message that is under way began, zero if there is none.

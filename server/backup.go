@@ -127,7 +127,10 @@ func fill(ctx context.Context, dir, partial string, reg *sqlite.Registry, store 
 	if err != nil && !errors.Is(err, storage.ErrBadRows) {
 		return err
 	}
-	if err := copySetting(dir, partial, "port.info"); err != nil {
+	if err := copySetting(dir, partial, "port.info", 0o644); err != nil {
+		return err
+	}
+	if err := copyPair(dir, partial); err != nil {
 		return err
 	}
 	return audit.Backup(ctx, reg, store, to, toStore, func(n int64) {
@@ -136,8 +139,28 @@ func fill(ctx context.Context, dir, partial string, reg *sqlite.Registry, store 
 	}, wrong)
 }
 
-// copySetting copies the small file name, if there is one.
-func copySetting(dir, to, name string) error {
+// copyPair copies the TLS key that the server made, and its certificate. The key is
+// made first and copied last, so no copy has a certificate without its key.
+func copyPair(dir, to string) error {
+	from := filepath.Join(dir, pairFolder)
+	if _, err := os.Stat(from); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	to = filepath.Join(to, pairFolder)
+	if err := os.Mkdir(to, 0o700); err != nil {
+		return err
+	}
+	for _, name := range []string{pairCert, pairKey} {
+		if err := copySetting(from, to, name, 0o600); err != nil {
+			return err
+		}
+	}
+	return syncFolder(to)
+}
+
+// copySetting copies the small file name, if there is one. The copy has mode perm, less
+// the umask.
+func copySetting(dir, to, name string, perm fs.FileMode) error {
 	content, err := os.ReadFile(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -145,7 +168,7 @@ func copySetting(dir, to, name string) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(filepath.Join(to, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	f, err := os.OpenFile(filepath.Join(to, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
 		return err
 	}

@@ -1,8 +1,11 @@
 package server
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"time"
 
 	"go.uber.org/zap"
@@ -18,8 +21,11 @@ import (
 // Dir and Log are needed. Zero means the default where a default is named; what
 // `sealiftd serve` does without flags is [Defaults].
 type Options struct {
-	Dir string // holds port.info, the database and files/
+	Dir string // holds port.info, the database, files/ and tls/
 	Log *zap.Logger
+	// Reload, unless it is nil, has the server look at its files of TLS at once, and
+	// log what came of it, for each signal that comes while Run is under way.
+	Reload <-chan os.Signal
 
 	Network  Network
 	TLS      TLS
@@ -40,7 +46,8 @@ type Network struct {
 	DrainTimeout     time.Duration // default 30 s
 }
 
-// TLS is about protected connections.
+// TLS is about protected connections. Files that change are taken up while the server
+// runs.
 type TLS struct {
 	Mode      string // "allow", "require" or "off". Default: off
 	Cert, Key string // PEM files; "" both: made in Dir at the first start
@@ -100,7 +107,7 @@ func Defaults() Options {
 			IdleTimeout:      eventloop.DefaultIdleTimeout,
 			DrainTimeout:     eventloop.DefaultDrainTimeout,
 		},
-		TLS: TLS{Mode: "allow", Clients: "pin"},
+		TLS: TLS{Mode: tlsAllow, Clients: clientsPin},
 		Sessions: Sessions{
 			RegisterRate: 50,
 			MaxUploads:   session.DefaultMaxUploads,
@@ -118,6 +125,17 @@ func Defaults() Options {
 const (
 	registrySQLite = "sqlite"
 	registryMemory = "memory"
+)
+
+// Values of TLS.Mode and of TLS.Clients.
+const (
+	tlsAllow   = "allow"
+	tlsRequire = "require"
+	tlsOff     = "off"
+
+	clientsPin = "pin"
+	clientsCA  = "ca"
+	clientsAny = "any"
 )
 
 // complete checks o and sets what is zero and has a default. It names options by
@@ -139,11 +157,38 @@ func (o *Options) complete() error {
 	default:
 		return fmt.Errorf("--registry %q: want sqlite or memory", o.Storage.Registry)
 	}
+	if err := o.TLS.complete(); err != nil {
+		return err
+	}
 	if o.Machine.Workers == 0 {
 		o.Machine.Workers = eventloop.DefaultWorkers()
 	}
 	if o.Machine.Loops == 0 {
 		o.Machine.Loops = eventloop.DefaultLoops()
+	}
+	return nil
+}
+
+// complete checks t and sets what is zero and has a default.
+func (t *TLS) complete() error {
+	t.Mode, t.Clients = cmp.Or(t.Mode, tlsOff), cmp.Or(t.Clients, clientsPin)
+	switch {
+	case t.Mode != tlsAllow && t.Mode != tlsRequire && t.Mode != tlsOff:
+		return fmt.Errorf("--tls %q: want allow, require or off", t.Mode)
+	case t.Clients != clientsPin && t.Clients != clientsCA && t.Clients != clientsAny:
+		return fmt.Errorf("--tls-clients %q: want pin, ca or any", t.Clients)
+	case t.Mode == tlsOff && t.Cert+t.Key+t.ClientCA != "":
+		return errors.New("--tls off with files for TLS: want allow or require, or no files")
+	case t.Cert != "" && t.Key == "":
+		return errors.New("--tls-cert without --tls-key: want both, or neither")
+	case t.Cert == "" && t.Key != "":
+		return errors.New("--tls-key without --tls-cert: want both, or neither")
+	case t.Clients == clientsCA && t.ClientCA == "":
+		return errors.New("--tls-clients ca without --tls-client-ca: want the file of the authorities")
+	case t.Clients != clientsCA && t.ClientCA != "":
+		return fmt.Errorf("--tls-client-ca with --tls-clients %s: want ca", t.Clients)
+	case t.Clients == clientsCA && t.Mode != tlsRequire:
+		return fmt.Errorf("--tls-clients ca with --tls %s: want require, a plain connection shows no certificate", t.Mode)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 
 	"go.uber.org/zap"
 
@@ -31,6 +32,7 @@ type Server struct {
 	store    *files.Store
 	registry storage.Registry
 	service  *session.Service
+	tls      *protection // nil: all connections are plain
 	loops    *eventloop.Server
 	missing  int  // stored files that were not found
 	ran      bool // loops has been run, and is closed
@@ -88,6 +90,14 @@ func (s *Server) open(ctx context.Context) (err error) {
 		}
 		o.Log.Warn("FAULT INJECTION IS ON: this server misbehaves on purpose, use it only to test clients", zap.Stringer("faults", faults))
 	}
+	if err = o.TLS.checkAuthorities(); err != nil {
+		return err
+	}
+	if o.TLS.Cert != "" {
+		if s.tls, err = openProtection(o); err != nil {
+			return err
+		}
+	}
 	share, err := s.shareDescriptors()
 	if err != nil {
 		return err
@@ -103,6 +113,13 @@ func (s *Server) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.service = s.newService(faults)
+	if o.TLS.Cert == "" {
+		// Here, since the directory is ours now, and is not another server's whose
+		// database was lost.
+		if s.tls, err = openProtection(o); err != nil {
+			return err
+		}
+	}
 	if s.loops, err = s.newLoops(share.Connections, faults); err != nil {
 		return err
 	}
@@ -148,6 +165,7 @@ func (s *Server) newLoops(connections int, faults *session.Faults) (*eventloop.S
 		Loops: m.Loops, Workers: m.Workers, MemoryBudget: m.MemoryBudget,
 		MaxConnections: connections, MaxPerIP: n.MaxPerIP,
 		HandshakeTimeout: n.HandshakeTimeout, IdleTimeout: n.IdleTimeout, DrainTimeout: n.DrainTimeout,
+		TLS: s.tls.options(),
 	}
 	if o.Addr == "" {
 		o.Addr = addressFromFile(s.o.Dir, s.o.Log)
@@ -188,18 +206,18 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.ran = true
 	beside, stop := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	var others sync.WaitGroup
+	others.Go(func() {
 		select {
 		case <-s.loops.Ready():
 			s.maintain(beside)
 		case <-beside.Done():
 		}
-	}()
+	})
+	others.Go(func() { s.tls.follow(beside, s.o.Reload, s.o.Log) })
 	err := s.loops.Run(ctx)
 	stop()
-	<-done
+	others.Wait()
 	return err
 }
 

@@ -106,3 +106,23 @@ func asUser(t *testing.T, do func()) {
 		t.Fatal(err)
 	}
 }
+
+// Who may not read the server's key is told as whom to try again, and a server that
+// may not does not start with another one.
+func TestTLSKeyWithoutRights(t *testing.T) {
+	o, _ := tlsOptions(t.TempDir())
+	protect(t, o)
+	_, key := ownPair(o.Dir)
+	if err := os.Chmod(key, 0); err != nil {
+		t.Fatal(err)
+	}
+	asUser(t, func() {
+		_, err := Fingerprint(o.Dir)
+		s, failed := Open(t.Context(), o)
+		for _, err := range []error{err, failed} {
+			if s != nil || !errors.Is(err, fs.ErrPermission) || !strings.Contains(Hint(err), "as the user that the server runs as") {
+				t.Errorf("%v with hint %q", err, Hint(err))
+			}
+		}
+	})
+}

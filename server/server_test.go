@@ -120,9 +120,17 @@ func TestOptionsWithoutSense(t *testing.T) {
 		"--memory-budget -1: want 0 or more":              func(o *Options) { o.Machine.MemoryBudget = -1 },
 		"--workers -1: want 0 or more":                    func(o *Options) { o.Machine.Workers = -1 },
 		"--loops -1: want 0 or more":                      func(o *Options) { o.Machine.Loops = -1 },
-		`fault "crc": `:                                   func(o *Options) { o.Sessions.Faults = "crc" },
-		"Log is not set":                                  func(o *Options) { o.Log = nil },
-		"does not exist":                                  func(o *Options) { o.Dir = filepath.Join(o.Dir, "none") },
+		`--tls "on": want allow, require or off`:          func(o *Options) { o.TLS.Mode = "on" },
+		`--tls-clients "all": want pin, ca or any`:        func(o *Options) { o.TLS.Clients = "all" },
+		"--tls off with files for TLS":                    func(o *Options) { o.TLS = TLS{Cert: "c", Key: "k"} },
+		"--tls-cert without --tls-key":                    func(o *Options) { o.TLS = TLS{Mode: "allow", Cert: "c"} },
+		"--tls-key without --tls-cert":                    func(o *Options) { o.TLS = TLS{Mode: "allow", Key: "k"} },
+		"--tls-clients ca without --tls-client-ca":        func(o *Options) { o.TLS = TLS{Mode: "require", Clients: "ca"} },
+		"--tls-client-ca with --tls-clients pin: want ca": func(o *Options) { o.TLS = TLS{Mode: "allow", ClientCA: "f"} },
+		"--tls-clients ca with --tls allow: want require": func(o *Options) { o.TLS = TLS{Mode: "allow", Clients: "ca", ClientCA: "f"} },
+		`fault "crc": `:  func(o *Options) { o.Sessions.Faults = "crc" },
+		"Log is not set": func(o *Options) { o.Log = nil },
+		"does not exist": func(o *Options) { o.Dir = filepath.Join(o.Dir, "none") },
 	} {
 		t.Run(want, func(t *testing.T) {
 			dir := t.TempDir()

@@ -81,7 +81,7 @@ func (us *uploads) apart(name string) *found {
 		return &found{err: err}
 	}
 	s.serve(func(co *coroutine) {
-		op := &storage.FindAlike{ID: s.id, Path: path, Folds: folds}
+		op := &storage.FindAlike{Outcome: storage.Outcome{By: s.by()}, ID: s.id, Path: path, Folds: folds}
 		switch err := co.apply(op); {
 		case err == nil:
 			f.err = alikeError(op.Found)

@@ -219,6 +219,7 @@ func (r reading) connect(t *testing.T, c *conn, p *peer) bool {
 		takeKey()
 		return true
 	}
+	p.id = uuid4(p.id)
 	p.id[9]++
 	p.name = "another"
 	if !ask("1606", p.reconnect()) {

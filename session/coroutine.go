@@ -174,7 +174,8 @@ func (co *coroutine) do(lane Lane, work func(ctx context.Context) error) error {
 	return err
 }
 
-// apply has the registry do op, and waits for it.
+// apply has the registry do op, and waits for it. If the client of a bound connection
+// turns out to be pinned to another key, the connection ends after the request.
 func (co *coroutine) apply(op storage.Operation) (err error) {
 	co.wait(func() {
 		co.s.host.Apply(op, func(result error) {
@@ -182,6 +183,12 @@ func (co *coroutine) apply(op storage.Operation) (err error) {
 			co.resume()
 		})
 	})
+	if errors.Is(err, storage.ErrPinned) {
+		err = co.s.errPinned()
+		if co.s.state != fresh {
+			co.s.end(err)
+		}
+	}
 	return err
 }
 

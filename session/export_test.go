@@ -53,6 +53,9 @@ func (svc *Service) Resumed() int {
 	return len(svc.resumed.clients)
 }
 
+// Bound tells how many clients are believed to have connections.
+func (svc *Service) Bound() int { return len(svc.bound.ids()) }
+
 // Unverified tells what counts of the client's unverified files and transfers, in
 // bytes.
 func (svc *Service) Unverified(id codec.ClientID) int64 {

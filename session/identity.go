@@ -27,12 +27,16 @@ func (s *Session) register(payload []byte) {
 		s.refuse(request(codec.CodeRegister), errRegisterRate)
 		return
 	}
-	op := &storage.AddClient{Outcome: s.outcome(), ID: newID(), Name: string(m.Name)}
-	s.serve(func(co *coroutine) {
+	op := &storage.AddClient{Outcome: s.outcome(), ID: newID(), Name: string(m.Name), TLSKey: s.channel.tlsKey()}
+	if err := s.channel.permits(op.Name); err != nil {
+		s.refuse(request(codec.CodeRegister), err)
+		return
+	}
+	s.bind(op.ID, func(co *coroutine) {
 		switch err := co.apply(op); {
 		case err == nil:
 			s.state, s.id, s.name = named, op.ID, op.Name
-			s.log().Info("registered", s.fields()...)
+			s.log().Info("registered", s.fields(s.channel.pinField())...)
 			s.send(codec.IDReply{Code: codec.CodeRegistered, ID: op.ID}.Append(nil))
 		case errors.Is(err, storage.ErrNameTaken):
 			s.log().Info("registration failed", s.fields(zap.String("name", op.Name), zap.String("reason", err.Error()))...)
@@ -43,7 +47,10 @@ func (s *Session) register(payload []byte) {
 	})
 }
 
-const errRegisterRate = offence("too many registrations from the address")
+const (
+	errRegisterRate = offence("too many registrations from the address")
+	errNotOurs      = offence("the client id is no UUID of version 4, and is not registered")
+)
 
 // join binds the connection to a client that showed who it is, with a fresh AES key
 // for what it sends from now on.
@@ -84,10 +91,19 @@ func (s *Session) exchange(id codec.ClientID, payload []byte) {
 		return
 	}
 	name, publicKey := string(m.Name), append([]byte(nil), m.Key...)
-	s.serve(func(co *coroutine) {
+	about := request(codec.CodePublicKey).of(id)
+	if err := s.channel.permits(name); err != nil {
+		s.refuse(about, err)
+		return
+	}
+	s.bind(id, func(co *coroutine) {
+		if step, err := s.pinByClaim(co, id); err != nil {
+			s.refuseOrFail(about, step, err)
+			return
+		}
 		w, err := co.wrap(publicKey)
 		if err != nil {
-			s.refuse(request(codec.CodePublicKey), fmt.Errorf("public key: %w", err))
+			s.refuse(about, fmt.Errorf("public key: %w", err))
 			return
 		}
 		op := &storage.SetKeys{
@@ -99,24 +115,35 @@ func (s *Session) exchange(id codec.ClientID, payload []byte) {
 		if errors.Is(err, storage.ErrNoClient) && s.state == fresh && !id.IsZero() && id == s.rejected {
 			step, err = s.adopt(co, op)
 		}
-		switch {
-		case err == nil:
-			s.join(id, name, &w.key)
-			s.log().Debug("key exchanged", s.fields()...)
-			s.send(codec.KeyReply{Code: codec.CodeAESKey, ID: id, WrappedKey: w.wrapped[:]}.Append(nil))
-		case clientsDoing(err):
-			s.refuse(request(codec.CodePublicKey), err)
-		default:
-			s.fail(request(codec.CodePublicKey), step, err)
+		if err != nil {
+			s.refuseOrFail(about, step, err)
+			return
 		}
+		s.join(id, name, &w.key)
+		s.log().Debug("key exchanged", s.fields()...)
+		s.send(codec.KeyReply{Code: codec.CodeAESKey, ID: id, WrappedKey: w.wrapped[:]}.Append(nil))
 	})
 }
 
+// refuseOrFail answers 1607 for err, whosever doing it is; step is the server's that
+// failed.
+func (s *Session) refuseOrFail(about subject, step string, err error) {
+	if clientsDoing(err) {
+		s.refuse(about, err)
+	} else {
+		s.fail(about, step, err)
+	}
+}
+
 // adopt registers the client of op under the id that a 1606 on this connection
-// carried, and then does op. An id that has stored files was another client's,
+// carried, and then does op. The id must be one that a server may have given out: the
+// first bytes of a connection tell TLS from such an id. An id that has stored files was another client's,
 // whose record is gone: it travelled in the clear, and gives nobody those files.
 // The error is that of step.
 func (s *Session) adopt(co *coroutine, op *storage.SetKeys) (step string, err error) {
+	if !isOurs(op.ID) {
+		return "", errNotOurs
+	}
 	if !s.svc.rate.allow(s.remote, s.last) {
 		return "", errRegisterRate
 	}
@@ -131,10 +158,10 @@ func (s *Session) adopt(co *coroutine, op *storage.SetKeys) (step string, err er
 	if err != nil {
 		return "storage", err
 	}
-	if err := co.apply(&storage.AddClient{Outcome: s.outcome(), ID: op.ID, Name: op.Name}); err != nil {
+	if err := co.apply(&storage.AddClient{Outcome: s.outcome(), ID: op.ID, Name: op.Name, TLSKey: s.channel.tlsKey()}); err != nil {
 		return "registry", err
 	}
-	s.log().Info("registered under a rejected id", s.fields(zap.String("client", op.ID.String()), zap.String("name", op.Name))...)
+	s.log().Info("registered under a rejected id", s.fields(zap.String("client", op.ID.String()), zap.String("name", op.Name), s.channel.pinField())...)
 	op.Outcome = s.outcome()
 	return "registry", co.apply(op)
 }
@@ -148,24 +175,32 @@ func (s *Session) rejoin(id codec.ClientID, payload []byte) {
 		return
 	}
 	name := string(m.Name)
-	s.serve(func(co *coroutine) {
-		get := &storage.GetClient{ID: id}
+	about := request(codec.CodeReconnect).of(id)
+	if err := s.channel.permits(name); err != nil {
+		s.refuse(about, err)
+		return
+	}
+	s.bind(id, func(co *coroutine) {
+		get := &storage.GetClient{Outcome: storage.Outcome{By: s.by()}, ID: id}
 		err := co.apply(get)
 		if reason := rejection(&get.Client, name, err); reason != "" {
 			s.reject(id, name, reason)
 			return
 		}
+		if err == nil {
+			err = s.pin(co, &get.Client)
+		}
 		if err != nil {
-			s.fail(request(codec.CodeReconnect), "registry", err)
+			s.refuseOrFail(about, "registry", err)
 			return
 		}
 		w, err := co.wrap(get.Client.PublicKey)
 		if err != nil {
-			s.fail(request(codec.CodeReconnect), "stored public key", err)
+			s.fail(about, "stored public key", err)
 			return
 		}
 		if err := co.apply(&storage.SetAESKey{Outcome: s.outcome(), ID: id, AESKey: w.key[:]}); err != nil {
-			s.fail(request(codec.CodeReconnect), "registry", err)
+			s.refuseOrFail(about, "registry", err)
 			return
 		}
 		s.join(id, name, &w.key)
@@ -211,24 +246,25 @@ func (s *Session) recall(h codec.RequestHeader, payload []byte, content uint32) 
 	id := h.ID
 	s.svc.resumed.enter(id) // before the key is read: it may be forgotten meanwhile
 	s.resumedAs = &id
-	s.serve(func(co *coroutine) {
-		get := &storage.GetClient{ID: id}
+	s.bind(id, func(co *coroutine) {
+		get := &storage.GetClient{Outcome: storage.Outcome{By: s.by()}, ID: id}
 		err := co.apply(get)
-		if s.closed {
-			return
+		if err == nil {
+			err = s.channel.permits(get.Client.Name)
 		}
-		if err == nil && len(get.Client.AESKey) == len(s.key) {
-			s.resume(co, m, &get.Client)
-			return
+		if err == nil && len(get.Client.AESKey) != len(s.key) {
+			err = errNoKey
 		}
-		s.leaveResumption()
+		if err == nil {
+			err = s.pin(co, &get.Client)
+		}
 		switch {
+		case s.closed:
 		case err == nil:
-			s.refuse(s.about(m.header, m.payload), errNoKey)
-		case errors.Is(err, storage.ErrNoClient):
-			s.refuse(s.about(m.header, m.payload), err)
+			s.resume(co, m, &get.Client)
 		default:
-			s.fail(s.about(m.header, m.payload), "registry", err)
+			s.leaveResumption()
+			s.refuseOrFail(s.about(m.header, m.payload), "registry", err)
 		}
 	})
 }

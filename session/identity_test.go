@@ -119,14 +119,14 @@ func TestRejectedID(t *testing.T) {
 	priv, pub := pair[0]()
 	w := newWorld(t, session.Config{})
 	w.known("alice")
-	p, c := &peer{name: "bob", id: codec.ClientID{9, 9}}, w.dial()
+	p, c := &peer{name: "bob", id: uuid4(codec.ClientID{9, 9})}, w.dial()
 	if got := c.ask(p.publicKey(pub)); got != "1607" {
 		t.Fatal("before the 1606:", got)
 	}
 	if got := c.ask(p.reconnect()); got != "1606" {
 		t.Fatal(got)
 	}
-	other := &peer{name: "bob", id: codec.ClientID{9, 8}}
+	other := &peer{name: "bob", id: uuid4(codec.ClientID{9, 8})}
 	if got := c.ask(other.publicKey(pub)); got != "1607" {
 		t.Error("under another id than that of the 1606:", got)
 	}
@@ -163,7 +163,7 @@ func TestRejectedID(t *testing.T) {
 func TestRejectedIDWithFiles(t *testing.T) {
 	_, pub := pair[0]()
 	w := newWorld(t, session.Config{})
-	lost := w.known("alice")
+	lost := w.enroll(&peer{id: uuid4(codec.ClientID{9}), name: "alice"})
 	content := random(1, 500)
 	c := w.dial()
 	if got := c.ask(append(lost.packets(spec, "f", content, 100), lost.ok("f"))...); got != received("f", content)+", 1604" {
@@ -179,7 +179,7 @@ func TestRejectedIDWithFiles(t *testing.T) {
 	}
 	c = w.dial()
 	w.files.faults.failOn = "Has"
-	other := &peer{name: "bob", id: codec.ClientID{9, 9}}
+	other := &peer{name: "bob", id: uuid4(codec.ClientID{9, 9})}
 	if got := c.ask(other.reconnect(), other.publicKey(pub)); got != "1606, 1607" {
 		t.Errorf("where the store cannot say: %s", got)
 	}

@@ -27,11 +27,23 @@ var pair = [2]func() (*testpeer.Pair, []byte){
 	func() (*testpeer.Pair, []byte) { k := testpeer.SharedPair(1); return k, k.Public[:] },
 }
 
+// uuid4 makes a UUID of version 4 of id, as the server gives out.
+func uuid4(id codec.ClientID) codec.ClientID {
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+	return id
+}
+
 // known puts a client into the registry whose keys were exchanged on an earlier
 // connection.
 func (w *world) known(name string) *peer {
 	p := &peer{id: codec.ClientID{0: 0xc1, 15: byte(len(name))}, name: name}
 	copy(p.id[1:], name)
+	return w.enroll(p)
+}
+
+// enroll is known for a client that has an id.
+func (w *world) enroll(p *peer) *peer {
+	name := p.name
 	for i := range p.key {
 		p.key[i] = byte(i) ^ name[0]
 	}

@@ -244,14 +244,15 @@ func (svc *Service) maintained(f *storage.File, lapses bool) {
 }
 
 // settle has the registry record what is in the place, if a commit went
-// unrecorded. The caller has the place, as in the methods below.
+// unrecorded, whatever the client is pinned to: the client was let in when that commit
+// began. The caller has the place, as in the methods below.
 func (p *place) settle(co *coroutine) error {
 	c := p.unsettled
 	switch {
 	case c == nil:
 		return nil
 	case c.outcome == nil || errors.Is(c.outcome, storage.ErrPlaceNotDurable):
-		return p.record(co, *c)
+		return p.record(co, *c, own)
 	default:
 		return p.findOut(co, c.file)
 	}
@@ -273,7 +274,7 @@ func (p *place) findOut(co *coroutine, f *storage.File) error {
 	})
 	switch {
 	case err == nil || errors.Is(err, storage.ErrPlaceNotDurable):
-		return p.record(co, commitment{f, err})
+		return p.record(co, commitment{f, err}, own)
 	case errors.Is(err, errNotMoved) || errors.Is(err, storage.ErrNotStored):
 		p.setUnsettled(nil)
 		return nil
@@ -285,14 +286,14 @@ func (p *place) findOut(co *coroutine, f *storage.File) error {
 // errNotMoved says that a file is still among the incoming ones.
 var errNotMoved = errors.New("the incoming file was not moved")
 
-// record has the registry write down what a commit did. Until that has succeeded,
-// the place is unsettled. If the registry has no such file, an earlier try, whose
+// record has the registry write down what a commit did, with that outcome to begin
+// with. Until that has succeeded, the place is unsettled. If the registry has no such file, an earlier try, whose
 // result was lost, did it; at the first try somebody else took the file away.
-func (p *place) record(co *coroutine, c commitment) error {
+func (p *place) record(co *coroutine, c commitment, o storage.Outcome) error {
 	first := p.unsettled == nil
 	p.setUnsettled(&c)
 	op := &storage.VerifyFile{
-		Outcome: co.s.outcome(), ID: p.key.id, Path: p.key.path,
+		Outcome: o, ID: p.key.id, Path: p.key.path,
 		Incoming: c.file.Incoming, Missing: c.outcome != nil,
 	}
 	err := co.apply(op)
@@ -312,9 +313,9 @@ func (p *place) setUnsettled(c *commitment) {
 
 // drop has the registry forget the unverified file f, and then removes its content.
 // The mark that a version has lapsed is recorded before the content goes.
-func (p *place) drop(co *coroutine, f *storage.File) error {
+func (p *place) drop(co *coroutine, f *storage.File, o storage.Outcome) error {
 	s := co.s
-	op := &storage.DropFile{Outcome: s.outcome(), ID: f.ID, Path: f.Path, Incoming: f.Incoming}
+	op := &storage.DropFile{Outcome: o, ID: f.ID, Path: f.Path, Incoming: f.Incoming}
 	err := co.apply(op)
 	if err != nil && !errors.Is(err, storage.ErrNoFile) {
 		return err

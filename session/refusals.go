@@ -31,7 +31,7 @@ func clientsDoing(err error) bool {
 		return true
 	}
 	for _, no := range []error{
-		storage.ErrNameTaken, storage.ErrIDTaken, storage.ErrNoClient, storage.ErrWrongName, storage.ErrKeyPinned,
+		storage.ErrNameTaken, storage.ErrIDTaken, storage.ErrNoClient, storage.ErrWrongName, storage.ErrKeyPinned, storage.ErrPinned,
 		storage.ErrNoFile, storage.ErrPath, storage.ErrObstructed, storage.ErrAlike,
 	} {
 		if errors.Is(err, no) {
@@ -44,11 +44,18 @@ func clientsDoing(err error) bool {
 // subject is what a 1607 is about: a request, or an attempt to send a file.
 type subject struct {
 	code    codec.Code
-	attempt *attempt // nil for all but a 1028
+	id      codec.ClientID // in its header, for the log; zero: not told
+	attempt *attempt       // nil for all but a 1028
 }
 
 // request is any request but a 1028.
 func request(code codec.Code) subject { return subject{code: code} }
+
+// of is a request with that id in its header.
+func (about subject) of(id codec.ClientID) subject {
+	about.id = id
+	return about
+}
 
 // attempt is an attempt to send a file that ends with a 1607.
 type attempt struct {
@@ -65,7 +72,7 @@ func (s *Session) refuse(about subject, reason error) {
 		s.uploads.turned(about.attempt, reason, false)
 		return
 	}
-	s.log().Warn("request refused", s.fields(zap.Uint16("code", uint16(about.code)), zap.String("reason", reason.Error()))...)
+	s.log().Warn("request refused", s.fieldsOf(about.id, zap.Uint16("code", uint16(about.code)), zap.String("reason", reason.Error()))...)
 	s.send(ErrorReply())
 }
 
@@ -79,13 +86,13 @@ func (s *Session) fail(about subject, step string, err error) {
 		s.uploads.turned(about.attempt, err, true)
 		return
 	}
-	s.log().Error("request failed", s.fields(zap.Uint16("code", uint16(about.code)), zap.String("step", step), zap.Error(err))...)
+	s.log().Error("request failed", s.fieldsOf(about.id, zap.Uint16("code", uint16(about.code)), zap.String("step", step), zap.Error(err))...)
 	s.send(ErrorReply())
 }
 
 // answer answers an attempt that came to its end by err.
 func (a *attempt) answer(s *Session, err error) {
-	if about := (subject{codec.CodeSendFile, a}); clientsDoing(err) {
+	if about := (subject{code: codec.CodeSendFile, attempt: a}); clientsDoing(err) {
 		s.refuse(about, err)
 	} else {
 		s.fail(about, "", err)
@@ -159,10 +166,10 @@ func (us *uploads) firstPacket(id codec.ClientID, m codec.SendFile, size uint32)
 // about is a message that the session does not look into.
 func (s *Session) about(h codec.RequestHeader, payload []byte) subject {
 	if h.Code != codec.CodeSendFile {
-		return request(h.Code)
+		return request(h.Code).of(h.ID)
 	}
 	m, _ := codec.ParseSendFile(payload) // with a bad name it is empty, and the number is there
-	return subject{h.Code, s.uploads.firstPacket(h.ID, m, h.PayloadSize-codec.SendFileFieldsSize)}
+	return subject{h.Code, h.ID, s.uploads.firstPacket(h.ID, m, h.PayloadSize-codec.SendFileFieldsSize)}
 }
 
 // refusal remembers a transfer that was answered with 1607. The rest of its

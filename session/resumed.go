@@ -101,7 +101,7 @@ func (r *resumptions) forget(co *coroutine, id codec.ClientID, key aesKey) {
 	s := co.s
 	r.enter(id)
 	defer r.leave(id)
-	err := co.apply(&storage.SetAESKey{Outcome: s.outcome(), ID: id, If: key[:]})
+	err := co.apply(&storage.SetAESKey{Outcome: own, ID: id, If: key[:]})
 	if err == nil || errors.Is(err, storage.ErrNoClient) {
 		r.forgotten(id, key)
 	} else {

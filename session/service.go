@@ -62,6 +62,7 @@ const (
 type Service struct {
 	Config
 	alike      alike
+	bound      bound
 	places     places
 	resumed    resumptions
 	unverified unverified
@@ -90,3 +91,9 @@ func NewService(cfg Config) *Service {
 
 // newID makes a client id: a UUID of version 4.
 func newID() codec.ClientID { return codec.ClientID(uuid.New()) }
+
+// isOurs reports whether newID may have made id.
+func isOurs(id codec.ClientID) bool {
+	u := uuid.UUID(id)
+	return u.Version() == 4 && u.Variant() == uuid.RFC4122
+}

@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -29,7 +30,13 @@ type Session struct {
 
 	uploads  uploads        // its transfers
 	rejected codec.ClientID // of the last 1606 on this connection
-	pending  *message       // decoded, but to be done later
+	// In Service.bound: the connections of the same client. Under its lock.
+	before, next *Session
+	// ousted: the client was pinned to a key that the connection does not have, and the
+	// session is about to be told. Any goroutine sets it.
+	ousted atomic.Bool
+
+	pending  *message // decoded, but to be done later
 	opened   time.Time
 	last     time.Time // of the last request
 	recorded time.Time // LastSeen as the registry has it
@@ -256,8 +263,12 @@ func (s *Session) Closed() {
 	s.uploads.forgetFound()
 	s.uploads.abandon()
 	s.leaveResumption()
-	if s.state != fresh && s.last.After(s.recorded) {
-		s.host.Apply(&storage.Seen{Outcome: storage.Outcome{At: s.last}, ID: s.id}, nil)
+	if s.state == fresh {
+		return
+	}
+	s.svc.bound.leave(s.id, s)
+	if s.last.After(s.recorded) {
+		s.host.Apply(&storage.Seen{Outcome: s.outcome(), ID: s.id}, nil)
 	}
 }
 
@@ -280,10 +291,19 @@ func (s *Session) fields(more ...zap.Field) []zap.Field {
 	return append(fs, more...)
 }
 
-// outcome stamps an operation with the time of the request that asks for it.
+// fieldsOf is fields for what came under id, which may be that of no client.
+func (s *Session) fieldsOf(id codec.ClientID, more ...zap.Field) []zap.Field {
+	if s.state == fresh && !id.IsZero() {
+		more = append(more, zap.String("client", id.String()))
+	}
+	return s.fields(more...)
+}
+
+// outcome stamps an operation with the time of the request that asks for it, and with
+// what the client has shown.
 func (s *Session) outcome() storage.Outcome {
 	s.recorded = s.last
-	return storage.Outcome{At: s.last}
+	return storage.Outcome{At: s.last, By: s.by()}
 }
 
 func (s *Session) send(reply []byte) {

@@ -86,7 +86,7 @@ func (ts *tellings) attempt(a *attempt, err error, failed bool) {
 // tell sends the 1607 and logs why.
 func (ts *tellings) tell(t *told) {
 	s := ts.s
-	fields := s.fields(zap.String("file", t.name), zap.Uint32("packet", t.number))
+	fields := s.fieldsOf(t.id, zap.String("file", t.name), zap.Uint32("packet", t.number))
 	if t.passed > 0 {
 		fields = append(fields, zap.Int("times", t.passed))
 	}

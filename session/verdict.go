@@ -73,6 +73,14 @@ func refused(reason string) *ruling { return &ruling{err: offence(reason)} }
 // failed is the ruling where a step of the server's failed.
 func failed(step string, err error) *ruling { return &ruling{err: err, step: step, open: true} }
 
+// registryRuling is the ruling where the registry did not do what it was asked for.
+func registryRuling(err error) *ruling {
+	if errors.Is(err, storage.ErrPinned) {
+		return &ruling{err: err, open: true}
+	}
+	return failed("registry", err)
+}
+
 // lost is the ruling where the content cannot be relied on any more: the client
 // has to send the file again.
 func lost(err error) *ruling { return &ruling{err: err, step: "storage"} }
@@ -84,6 +92,9 @@ func (v *judgement) judge(co *coroutine) *ruling {
 	defer place.unlock()
 	if err := place.settle(co); err != nil {
 		return failed("catching up", err)
+	}
+	if v.s.ousted.Load() {
+		return registryRuling(v.s.errPinned())
 	}
 	f := v.justReceived(place)
 	if f == nil {
@@ -117,11 +128,11 @@ func (v *judgement) justReceived(p *place) *storage.File {
 // version asks the registry for the version of the file that the verdict is about.
 // For a 1029 there must be one.
 func (v *judgement) version(co *coroutine) (*storage.File, *ruling) {
-	get := &storage.GetFile{ID: v.path.id, Path: v.path.path}
+	get := &storage.GetFile{Outcome: storage.Outcome{By: v.s.by()}, ID: v.path.id, Path: v.path.path}
 	err := co.apply(get)
 	switch ok := v.code == codec.CodeCRCOK; {
 	case err != nil && !errors.Is(err, storage.ErrNoFile):
-		return nil, failed("registry", err)
+		return nil, registryRuling(err)
 	case ok && v.receipt.incoming == "" && get.Lapsed():
 		return nil, refused("a version of the file is gone, and it is not certain which one is meant: " + v.name)
 	case get.Unverified != nil && v.about(get.Unverified):
@@ -165,18 +176,22 @@ func (v *judgement) commit(co *coroutine, p *place, f *storage.File) *ruling {
 	err := co.do(Storage, func(ctx context.Context) error { return s.svc.Files.Commit(ctx, f) })
 	switch {
 	case err == nil:
-		if err := p.record(co, commitment{file: f}); err != nil {
-			return failed("registry", err)
+		err := p.record(co, commitment{file: f}, s.outcome())
+		if errors.Is(err, storage.ErrPinned) { // too late for the content, and not for its 1604
+			_ = p.settle(co) // or else the next who has the place does
+		}
+		if err != nil {
+			return registryRuling(err)
 		}
 		v.logVerified(f)
 		return nil
 	case errors.Is(err, storage.ErrPlaceNotDurable):
-		_ = p.record(co, commitment{f, err}) // or else the next who has the place does
+		_ = p.record(co, commitment{f, err}, own) // or else the next who has the place does
 		return lost(err)
 	case errors.Is(err, storage.ErrObstructed): // by another file of the client's; f still waits
 		return &ruling{err: err, open: true}
 	case errors.Is(err, storage.ErrNotStored) || errors.Is(err, storage.ErrNotDurable):
-		_ = p.drop(co, f) // or else the next 1029 finds the same
+		_ = p.drop(co, f, own) // or else the next 1029 finds the same
 		return lost(err)
 	case errors.Is(err, errUnfinished):
 		p.setUnsettled(&commitment{f, err})
@@ -190,8 +205,8 @@ func (v *judgement) logVerified(f *storage.File) {
 
 // remove ends a file that the client does not want.
 func (v *judgement) remove(co *coroutine, p *place, f *storage.File) *ruling {
-	if err := p.drop(co, f); err != nil {
-		return failed("registry", err)
+	if err := p.drop(co, f, v.s.outcome()); err != nil {
+		return registryRuling(err)
 	}
 	return nil
 }

@@ -483,6 +483,9 @@ func (w *world) hangUp() {
 	}
 	w.run()
 	w.clean()
+	if n := w.svc.Bound(); n != 0 {
+		w.t.Errorf("%d clients are believed to have connections", n)
+	}
 }
 
 // clean checks that the store holds what the registry says and nothing else.

@@ -16,6 +16,7 @@ var (
 	ErrNoClient  = errors.New("no such client")
 	ErrWrongName = errors.New("the client is registered under another name")
 	ErrKeyPinned = errors.New("the client has another public key on record")
+	ErrPinned    = errors.New("the client is pinned to another TLS key")
 	ErrNoFile    = errors.New("no such file")
 )
 
@@ -32,6 +33,10 @@ type Client struct {
 	PublicKey []byte // codec.PublicKeySize bytes of DER, or nil before the first 1026
 	AESKey    []byte // 32 bytes, the last AES key sent to the client, or nil
 	LastSeen  time.Time
+	// TLSKey is the fingerprint, 32 bytes, of the TLS key that the client is pinned
+	// to, or nil. What is done for a pinned client over a connection without that key
+	// is refused, see [Actor].
+	TLSKey []byte
 }
 
 // File is what the registry knows of a stored file: a row of the table files.
@@ -95,12 +100,22 @@ type Registry interface {
 	Close() error
 }
 
+// Shared is a Registry that other processes may change while this one has it open.
+type Shared interface {
+	// Changed reports whether another process may have changed the registry since the
+	// last call, or, at the first, since it was opened. What Apply reads after that is
+	// not older. It costs little and is called about twice a second.
+	Changed(ctx context.Context) (bool, error)
+}
+
 // Operation is one thing asked of a Registry: a pointer to one of the types
 // below, which carries the arguments in and the results out. It belongs to the
 // registry from Apply's call to its return.
 //
 // Every operation that names a client and succeeds sets that client's LastSeen
-// to At, unless At is zero.
+// to At, unless At is zero. Unless it says that it is the server's own, it is refused
+// with ErrPinned where the client is pinned and By may not act for it: the registry
+// looks at the pin and does the operation in one step.
 type Operation interface {
 	// Result returns the part that every operation has.
 	Result() *Outcome
@@ -121,6 +136,7 @@ func Reads(op Operation) bool {
 // Outcome is the part that every operation shares.
 type Outcome struct {
 	At  time.Time // when it was asked for
+	By  Actor     // on whose behalf
 	Err error     // result
 }
 
@@ -130,19 +146,29 @@ func (o *Outcome) Result() *Outcome { return o }
 func (*Outcome) operation() {}
 
 type (
-	// AddClient registers ID under Name. Names are compared byte by byte.
-	// Err: ErrNameTaken, ErrIDTaken.
+	// AddClient registers ID under Name, and pins it to TLSKey unless that is nil.
+	// Names are compared byte by byte. Err: ErrNameTaken, ErrIDTaken.
 	AddClient struct {
 		Outcome
-		ID   codec.ClientID
-		Name string
+		ID     codec.ClientID
+		Name   string
+		TLSKey []byte
 	}
 
 	// GetClient reads a client. Err: ErrNoClient.
 	GetClient struct {
 		Outcome
 		ID     codec.ClientID
-		Client Client // result
+		Client Client // result, zero after an error
+	}
+
+	// PinClient pins a client to TLSKey, or releases it if that is nil. A client's
+	// connection pins where there is no pin, or that of its own key; the server
+	// replaces any. Err: ErrNoClient.
+	PinClient struct {
+		Outcome
+		ID     codec.ClientID
+		TLSKey []byte
 	}
 
 	// SetKeys records the public key of a client and the AES key that is about
@@ -226,8 +252,8 @@ type (
 	}
 
 	// MarkFile sets or clears Missing of the verified file under client and path,
-	// if Incoming is its key, so that a newer version is not marked by mistake.
-	// Err: ErrNoFile.
+	// if Incoming is its key, so that a newer version is not marked by mistake. It is
+	// the server's own. Err: ErrNoFile.
 	MarkFile struct {
 		Outcome
 		ID       codec.ClientID
@@ -237,7 +263,7 @@ type (
 	}
 
 	// ForgetFile forgets the verified file under client and path if it is marked
-	// as Missing. Err: ErrNoFile.
+	// as Missing. It is the server's own. Err: ErrNoFile.
 	ForgetFile struct {
 		Outcome
 		ID   codec.ClientID
@@ -246,7 +272,8 @@ type (
 
 	// DropKeyless forgets a client that has no public key, no files, and was last
 	// seen before Before: its 1600 was lost, or it never went on. Its name is free
-	// again. At stays zero. Err: ErrNoClient if there is no such client.
+	// again. It is the server's own. At stays zero. Err: ErrNoClient if there is no such
+	// client.
 	DropKeyless struct {
 		Outcome
 		ID     codec.ClientID

@@ -15,6 +15,7 @@ import (
 // but found (content.go), and sent without a copy.
 type client struct {
 	testpeer.Conn
+	tls *testpeer.TLS // nil: its connections are plain
 }
 
 // portsPerAddress is how many connections are made from one local address, less
@@ -32,8 +33,7 @@ func (c *client) connect(server string, i int) error {
 	if err != nil {
 		return err
 	}
-	c.Use(nc)
-	return nil
+	return c.UseTLS(nc, c.tls)
 }
 
 func (c *client) close() {

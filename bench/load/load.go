@@ -38,6 +38,9 @@ const (
 	// Idle: the clients have connections and keys and are silent; when the clock
 	// has stopped each of them sends its file once.
 	Idle Kind = "idle"
+	// Handshakes: each client connects, protects the connection and hangs up, again
+	// and again.
+	Handshakes Kind = "handshakes"
 	// Raw: as Uploads, without the protocol, to the floor server.
 	Raw Kind = "raw"
 )
@@ -50,6 +53,10 @@ type Spec struct {
 	Connections int    `json:"connections"`
 	FileSize    int64  `json:"file_size"`        // bytes
 	Packet      int64  `json:"packet,omitempty"` // bytes of content in each; 0: 64 KiB
+	// Before is how many bytes each client of Idle has sent, in a file, before it is
+	// silent.
+	Before int64 `json:"before,omitempty"`
+	TLS    bool  `json:"tls,omitempty"` // the connections are protected
 
 	// The clock stops after PerClient rounds of each client, or else after
 	// Duration. Rounds by Duration begin a little before the clock starts, so that
@@ -132,7 +139,7 @@ func (g *generator) hangUp() {
 }
 
 func (g *generator) setUp(ctx context.Context) error {
-	if g.spec.Kind != Raw {
+	if g.spec.Kind != Raw && g.spec.Kind != Handshakes {
 		var err error
 		// More keys would change nothing: the server does not know its keys apart.
 		if g.keys, err = newPairs(min(g.spec.Connections, 16)); err != nil {
@@ -151,7 +158,10 @@ func (g *generator) setUpClient(i int) error {
 	if g.keys != nil {
 		c.Pair = g.keys[i%len(g.keys)]
 	}
-	if g.spec.Kind == Sessions {
+	if g.spec.TLS || g.spec.Kind == Handshakes {
+		c.tls = testpeer.SharedTLS()
+	}
+	if g.spec.Kind == Sessions || g.spec.Kind == Handshakes {
 		return nil
 	}
 	if err := c.connect(g.spec.Server, i); err != nil {
@@ -167,6 +177,9 @@ func (g *generator) setUpClient(i int) error {
 		return nil
 	}
 	g.files[i] = newFile(fileName, g.spec.FileSize, g.spec.Packet, &c.Key, g.scratch())
+	if g.spec.Before > 0 {
+		return g.upload(c, newFile("before.dat", g.spec.Before, 0, &c.Key, g.scratch()))
+	}
 	if g.spec.PerClient > 0 {
 		warm := min(g.spec.FileSize, warmBytes/int64(g.spec.Connections))
 		return g.upload(c, newFile("warm.dat", warm, 0, &c.Key, g.scratch()))
@@ -311,7 +324,7 @@ func (g *generator) turn(ctx context.Context, i, n int) (due time.Time, ok bool)
 		// Clients with a connection of their own take turns; a session is begun
 		// by whoever is free.
 		k := int64(i) + int64(n)*int64(g.spec.Connections)
-		if g.spec.Kind == Sessions || g.spec.Kind == Reconnects {
+		if g.spec.Kind == Sessions || g.spec.Kind == Reconnects || g.spec.Kind == Handshakes {
 			k = g.next.Add(1) - 1
 		}
 		due = g.begin.Add(time.Duration(float64(k) / g.spec.Rate * float64(time.Second)))
@@ -353,6 +366,12 @@ func (g *generator) round(i, n int, scratch []byte) error {
 		return g.session(c, i, n, c.Enter, scratch)
 	case Reconnects:
 		return g.session(c, i, n, c.Rejoin, scratch)
+	case Handshakes:
+		if err := c.connect(g.spec.Server, i); err != nil {
+			return err
+		}
+		c.close()
+		return nil
 	}
 	return fmt.Errorf("no such kind of load: %q", g.spec.Kind)
 }

@@ -73,6 +73,7 @@ type DialectResult struct {
 // Report is what Run found.
 type Report struct {
 	Server   string          `json:"server"`
+	TLS      bool            `json:"tls,omitempty"` // connections were protected
 	Results  []Result        `json:"rules"`
 	Dialects []DialectResult `json:"dialects"`
 	// Codes is how the server numbers requests: 1025 or 825.
@@ -105,6 +106,10 @@ type Options struct {
 	// Codes says how the server numbers requests; with [client.AutoCodes] that is
 	// found out if the first rule fails.
 	Codes client.Codes
+	// TLS and Known say whether connections are protected, as for package client. No
+	// client certificate is shown.
+	TLS   client.TLS
+	Known client.KnownServers
 	// Timeout is how long the server may take for a reply; default: 5 s.
 	Timeout time.Duration
 	// DialContext makes the connections; default: that of a net.Dialer.
@@ -137,19 +142,16 @@ const defaultTimeout = 5 * time.Second
 // Run tries all rules. It returns an error, and no report, if the server cannot
 // be reached or ctx ends.
 func Run(ctx context.Context, o Options) (*Report, error) {
-	address, err := client.ServerAddress(o.Server)
-	if err != nil {
-		return nil, err
-	}
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
 	}
-	if o.DialContext == nil {
-		o.DialContext = new(net.Dialer).DialContext
-	}
-	s := &subject{o: o, address: address, codes: o.Codes, broken: map[string]bool{}}
+	s := &subject{o: o, codes: o.Codes, broken: map[string]bool{}}
 	if s.codes == client.AutoCodes {
 		s.codes = client.Codes1025
+	}
+	var err error
+	if s.address, err = client.ServerAddress(o.Server); err != nil {
+		return nil, err
 	}
 	if s.key, err = keys.Generate(); err != nil {
 		return nil, err
@@ -159,12 +161,18 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	}
 	s.prefix = "conform" + rand.Text()[:8] + "n"
 
+	report := &Report{Server: s.address}
+	s.connect, report.TLS, err = client.Dialer(ctx, client.Options{
+		Server: o.Server, TLS: o.TLS, Known: o.Known, DialContext: o.DialContext, DialTimeout: s.sendTimeout(),
+	})
+	if err != nil {
+		return nil, err
+	}
 	nc, err := s.dial(ctx)
 	if err != nil {
-		return nil, client.Unreachable(address, err)
+		return nil, client.Unreachable(s.address, err)
 	}
 	nc.Close()
-	report := &Report{Server: address}
 	for _, rule := range Rules() {
 		var result Result
 		switch {
@@ -195,6 +203,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 type subject struct {
 	o        Options
 	address  string
+	connect  func(context.Context) (net.Conn, error)
 	codes    client.Codes
 	prefix   string // of all names: another run has another
 	names    int
@@ -262,7 +271,7 @@ func (s *subject) dial(ctx context.Context) (net.Conn, error) {
 func (s *subject) dialOnce(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.sendTimeout())
 	defer cancel()
-	return s.o.DialContext(ctx, "tcp", s.address)
+	return s.connect(ctx)
 }
 
 // maxMute is how many registrations in a row may get no reply, from a server

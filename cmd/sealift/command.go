@@ -20,7 +20,15 @@ func (a *app) command() *cobra.Command {
 Without a command, sealift reads transfer.info in the working directory (three
 lines: server IP:port, user name, path of the file) and sends that file. It
 registers first and keeps who it is in me.info; with a me.info it reconnects
-under the name in there.
+under the name in there. A server that is tls://IP:PORT, or
+tls://IP:PORT#SHA256:… with the fingerprint of its key, is reached over TLS 1.3.
+
+The TLS key of a server is kept in known_servers after the first contact, and
+another one is not trusted from then on; send and conform use TLS for such a
+server without a flag. At the first contact sealift asks on a terminal whether
+the key is right; elsewhere it needs --tls-fingerprint or --tls-trust-first. On
+the server, sealiftd fingerprint prints the fingerprint. The client's own TLS key
+is kept in me.key, beside me.info.
 
 Every flag can be given as an environment variable as well: --packet-size is
 SEALIFT_PACKET_SIZE. The flag wins.
@@ -66,7 +74,11 @@ The exit status is
 	f.StringVar(&a.codes, "codes", "auto", "how the server numbers requests: 1025, 825 (the later edition), or auto, which finds out")
 	f.StringVar(&a.dialect, "dialect", "auto", "how the server wants its packets: spec, single, padded, zero-based, zero-based-short, per-packet, packet-size, or auto: what is known of the server, else spec; send finds out if that fails")
 	f.IntVar(&a.packetSize, "packet-size", 0, "bytes of content per packet (0: what the dialect usually has)")
-	f.StringVar(&a.knownServers, "known-servers", "", "file that keeps what was found out about servers (default sealift/known_servers in the user's configuration directory; without one, beside me.info)")
+	f.StringVar(&a.knownServers, "known-servers", "", "file that keeps the TLS keys of servers, and what was found out about them (default sealift/known_servers in the user's configuration directory; without one, beside me.info)")
+	f.BoolVar(&a.tls.on, "tls", false, "use TLS 1.3; the other --tls flags do that as well")
+	f.StringSliceVar(&a.tls.fingerprints, "tls-fingerprint", nil, "SHA256:… of the server's TLS key; several where it has one of them. It takes the place of the key in known_servers")
+	f.BoolVar(&a.tls.trustFirst, "tls-trust-first", false, "trust the TLS key of a server of which none is known")
+	f.StringVar(&a.tls.ca, "tls-ca", "", "PEM `file` with authorities, or system: trust a server with a certificate of theirs for its host name, and keep no key")
 	f.BoolVar(&a.json, "json", false, "write one JSON object per file to standard output")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "show each message sent and received: short for --log-level debug")
 	f.StringVar(&a.logLevel, "log-level", "warn", "what to show on standard error: debug, info, warn or error")
@@ -113,7 +125,7 @@ with the last element of a path, as in '*.tmp', with one with the whole path
 below the folder, as in build/out or /out; with a slash at its end, as in .git/,
 it is for folders. With a folder goes all that is in it.
 
-me.info, priv.key and known_servers are never sent.
+me.info, me.key, priv.key and known_servers are never sent.
 
 A file that is written to while it is sent is sent again, up to 3 times, and then
 fails.
@@ -138,7 +150,7 @@ the send command, no dialects are tried.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&a.server, "server", "", "HOST:PORT of the server; without a port: 1256")
+	f.StringVar(&a.server, "server", "", "HOST:PORT of the server, or tls://HOST:PORT[#SHA256:…]; without a port: 1256")
 	f.StringVar(&a.name, "name", "", "user name to register under")
 	f.StringVar(&a.identity, "identity", "", "file that keeps who we are (default me.info)")
 	f.IntVar(&a.parallel, "parallel", 1, "files to send at once, each over a connection of its own; for sealiftd and other servers with a key for each connection")

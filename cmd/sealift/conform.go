@@ -18,7 +18,7 @@ import (
 // server.
 func (a *app) conformCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "conform [flags] HOST:PORT",
+		Use:   "conform [flags] [tls://]HOST:PORT",
 		Short: "Try the protocol's rules on a server",
 		Long: `Try the rules of docs/PROTOCOL.md on a server, and print which ones it follows,
 and which dialects it takes. Where a rule fails, what was sent and what came
@@ -41,7 +41,10 @@ It leaves clients named "conform…" and some small files with the server.`,
 }
 
 func (a *app) conform(ctx context.Context, server string) error {
-	report, err := conform.Run(ctx, conform.Options{Server: server, Codes: a.options.Codes, Timeout: a.timeout})
+	report, err := conform.Run(ctx, conform.Options{
+		Server: server, Codes: a.options.Codes, Timeout: a.timeout,
+		TLS: a.options.TLS, Known: client.KnownServersFile(a.knownPath("")),
+	})
 	if err != nil {
 		return err
 	}
@@ -141,6 +144,9 @@ func usage(r *conform.Report) string {
 		b.WriteString("This server takes files only slowly, with a pause after each packet: sealift pauses after a failure.\n")
 	}
 	fmt.Fprintf(&b, "Use: sealift send --server %s", r.Server)
+	if r.TLS {
+		b.WriteString(" --tls")
+	}
 	if r.Codes != client.Codes1025.String() {
 		fmt.Fprintf(&b, " --codes %s", r.Codes)
 	}

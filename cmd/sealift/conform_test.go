@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"sealift/client/conform"
+	"sealift/internal/fakeserver"
 	"sealift/server"
 )
 
@@ -52,6 +53,16 @@ func TestConform(t *testing.T) {
 	var r conform.Report
 	if err := json.Unmarshal([]byte(got.stdout), &r); err != nil {
 		t.Fatal(err)
+	}
+	secured, key := fakeserver.Terminate(t, addr)
+	got = run(t, dir, "conform", "--tls-fingerprint", key.String(), secured).succeeded(t)
+	for _, want := range []string{
+		fmt.Sprintf("\n%d passed, 0 failed, 0 not tried\n", len(conform.Rules())),
+		"\nUse: sealift send --server " + secured + " --tls --dialect spec --name NAME FILE\n",
+	} {
+		if !strings.Contains(got.stdout, want) {
+			t.Errorf("%q is missing in\n%s", want, got.stdout)
+		}
 	}
 	if r.Server != addr || r.Use != "spec" || r.Codes != "1025" || len(r.Results) != len(conform.Rules()) || r.Results[0].Status != conform.Pass || len(r.Dialects) != 10 {
 		t.Errorf("%+v", r)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"sealift/codec"
+	"sealift/crypto/tlskey"
 	"sealift/internal/fakeserver"
 )
 
@@ -213,17 +214,47 @@ func TestSecretsAreNotSent(t *testing.T) {
 	}
 	heard(t, s, "file=content", "folder/file=content")
 
+	// The key for TLS, in all of these ways.
+	key := tlsKey(t)
+	put(t, dir, "me.key", key)
+	put(t, dir, "elsewhere/me.key", "rubbish")
+	put(t, dir, ".me.key.ABCDEFGH.tmp", "half of one")
+	put(t, dir, "key.txt", "-- a copy --\n"+key)
+	if err := os.Symlink("me.key", filepath.Join(dir, "tls-link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []string{"me.key", "elsewhere/me.key", ".me.key.ABCDEFGH.tmp", "key.txt", "tls-link"} {
+		send(t, s, dir, f, "--as", "harmless").failed(t, f+": it is not sent")
+	}
+	put(t, dir, "another.key", tlsKey(t)) // somebody's, and not ours
+	send(t, s, dir, "another.key").succeeded(t)
+
 	// An identity under a name of its own, and known_servers.
 	if err := os.Rename(filepath.Join(dir, "me.info"), filepath.Join(dir, "who")); err != nil {
 		t.Fatal(err)
 	}
 	put(t, dir, "known", "")
-	for _, f := range []string{"who", "who." + id, "who.lock", "known"} {
+	put(t, dir, "who.key", "")
+	for _, f := range []string{"who", "who." + id, "who.lock", "who.key", "known"} {
 		if f != "who" && f != "known" {
 			put(t, dir, f, "")
 		}
 		run(t, dir, "send", "--server", s.Addr, "--identity", "who", "--known-servers", "known", f).failed(t, "it is not sent")
 	}
+}
+
+// tlsKey returns a new TLS key as a file holds it.
+func tlsKey(t *testing.T) string {
+	t.Helper()
+	key, err := tlskey.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := tlskey.EncodeKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // Each of several folders may have what is never sent.

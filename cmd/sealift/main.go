@@ -75,6 +75,8 @@ func run(ctx context.Context, args []string, stdout, stderr *os.File) int {
 		out:      stdio.NewOutput(stdout),
 		screen:   bars.New(stderr),
 		terminal: term.IsTerminal(int(stdout.Fd())),
+
+		interactive: term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(stderr.Fd())),
 	}
 	root := a.command()
 	root.SetArgs(args)

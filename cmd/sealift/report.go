@@ -146,7 +146,10 @@ func plain(path string, err error) string {
 func (a *app) advice(path string, err error) string {
 	info, statErr := os.Stat(path)
 	var reply *client.ReplyError
+	var key *client.KeyError
 	switch {
+	case errors.As(err, &key):
+		return a.aboutKey(key)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return ". Is the server running, and is the port right?"
 	case errors.Is(err, client.ErrNameTaken):
@@ -217,6 +220,14 @@ func newMeter(screen *bars.Screen, files int, bytes int64) *meter {
 }
 
 func (m *meter) label() string { return fmt.Sprintf("%d of %d files", m.done, m.files) }
+
+// again shows anew what stands below all files, after the screen was cleared.
+func (m *meter) again() {
+	if m != nil && m.total != nil {
+		m.total = m.screen.AddLast(m.label(), true)
+		m.total.Set(m.sum.Sent, m.sum.Size)
+	}
+}
 
 // update shows how far a file is.
 func (m *meter) update(p client.Progress) {

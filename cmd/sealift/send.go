@@ -23,12 +23,16 @@ import (
 
 // app is what the commands share: the flags, and where output goes.
 type app struct {
-	out       *stdio.Output
-	terminal  bool // standard output is one
-	screen    *bars.Screen
-	permanent bool // a file failed for a reason that stays
-	sending   bool // the command is send
-	hint      string
+	out      *stdio.Output
+	terminal bool // standard output is one
+	// interactive: standard input and standard error are a terminal, whose user can be
+	// asked.
+	interactive bool
+	screen      *bars.Screen
+	permanent   bool // a file failed for a reason that stays
+	sending     bool // the command is send
+	batching    bool // it is the client of the documents
+	hint        string
 
 	codes        string
 	dialect      string
@@ -38,6 +42,7 @@ type app struct {
 	verbose      bool
 	logLevel     string
 	timeout      time.Duration
+	tls          tlsFlags
 
 	server    string
 	name      string
@@ -82,7 +87,12 @@ func (a *app) setUp(cmd *cobra.Command) error {
 	if a.verbose {
 		level = slog.LevelDebug
 	}
+	settings, err := a.tlsOptions()
+	if err != nil {
+		return usageError{err}
+	}
 	a.options = client.Options{
+		TLS:          settings,
 		Codes:        codes,
 		Dialect:      dialect,
 		PacketSize:   a.packetSize,
@@ -113,7 +123,15 @@ func (a *app) batch(ctx context.Context) error {
 		return usageError{err}
 	}
 	o := a.options
+	a.batching = true
 	o.Server, o.Name, o.NoProbes = t.Server, t.Name, true
+	if at, err := client.ParseServer(t.Server); err == nil && !at.TLS {
+		// The line alone says whether it is plain v3.
+		if a.tls.any() {
+			return usageError{fmt.Errorf("line 1 of %s is a server without TLS; with TLS it is %s%s", infofile.TransferName, tlsScheme, at.Address)}
+		}
+		o.TLS.Mode = client.TLSOff
+	}
 	if err := a.prepare(&o, infofile.MeName); err != nil {
 		return err
 	}
@@ -167,21 +185,29 @@ func (a *app) send(ctx context.Context, args []string) error {
 
 // prepare puts into o where things are kept, and checks what needs no server.
 func (a *app) prepare(o *client.Options, identity string) error {
-	if _, err := client.ServerAddress(o.Server); err != nil {
+	at, err := client.ParseServer(o.Server)
+	if err != nil {
 		return usageError{err}
 	}
-	o.Identity = client.IdentityFile(identity)
-	known := a.knownServers
-	if known == "" {
-		known = infofile.KnownPath(filepath.Dir(identity))
+	if !at.Key.IsZero() && (a.tls.trustFirst || a.tls.ca != "") {
+		return usageError{errors.New("the server's address has the fingerprint of its key: --tls-trust-first and --tls-ca are other ways to know it")}
 	}
-	o.Known = client.KnownServersFile(known)
+	o.Identity = client.IdentityFile(identity)
+	o.Known = client.KnownServersFile(a.knownPath(identity))
 	if _, err := os.Stat(identity); errors.Is(err, fs.ErrNotExist) {
 		if err := client.CheckUserName(o.Name); err != nil {
 			return usageError{err}
 		}
 	}
 	return nil
+}
+
+// knownPath returns where known_servers is, for who is kept in that file.
+func (a *app) knownPath(identity string) string {
+	if a.knownServers != "" {
+		return a.knownServers
+	}
+	return infofile.KnownPath(filepath.Dir(identity))
 }
 
 // standardInput is the argument that stands for it.
@@ -245,6 +271,13 @@ func (a *app) transfer(ctx context.Context, o client.Options, identity string, f
 	}
 	var m *meter
 	var id string
+	if ask := o.TLS.Ask; ask != nil {
+		o.TLS.Ask = func(ctx context.Context, server string, key client.Fingerprint) error {
+			a.screen.Stop() // a question stands by itself
+			defer func() { m.again() }()
+			return ask(ctx, server, key)
+		}
+	}
 	_, err = client.Run(ctx, withProgress(o, &m), files, &client.Events{
 		Checked: func(n int, bytes int64) { m = newMeter(a.screen, n, bytes) },
 		LoggedIn: func(l client.Login) {
@@ -271,8 +304,11 @@ func (a *app) transfer(ctx context.Context, o client.Options, identity string, f
 		},
 		PassedOver: func(f client.File, why error) { a.passedOver(f.Path, plain(f.Path, why)) },
 	})
-	if errors.Is(err, client.ErrSameName) {
+	switch {
+	case errors.Is(err, client.ErrSameName):
 		return usageError{err}
+	case errors.Is(err, client.ErrProtected):
+		return usageError{fmt.Errorf("%w: line 1 of %s must be %s%s", err, infofile.TransferName, tlsScheme, address)}
 	}
 	return err
 }

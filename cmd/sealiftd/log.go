@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/signal"
@@ -58,19 +57,10 @@ func complain(err error) {
 	_ = out.Sync()
 }
 
-// ignoreHangups keeps SIGHUP, which asks a server to read its configuration
-// again, from ending this one, until ctx ends.
-func ignoreHangups(ctx context.Context, log *zap.Logger) {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	go func() {
-		for {
-			select {
-			case <-hangups:
-				log.Info("SIGHUP ignored: there is nothing to reload")
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+// hangups returns where each SIGHUP comes, which asks a server to read its
+// configuration again. It does not end the process from here on.
+func hangups() <-chan os.Signal {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	return signals
 }

@@ -68,6 +68,6 @@ be set by an environment variable: --max-file-size by SEALIFT_MAX_FILE_SIZE.`,
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	cmd.Flags().AddFlagSet(serve.Flags())
 	cmd.AddCommand(serve, demoCommand(), clientsCommand(), filesCommand(), verifyCommand(),
-		backupCommand(), forgetMissingCommand(), takeStraysCommand(), versionCommand())
+		backupCommand(), fingerprintCommand(), forgetMissingCommand(), takeStraysCommand(), versionCommand())
 	return cmd
 }

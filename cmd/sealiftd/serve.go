@@ -96,7 +96,7 @@ func serveCommand() *cobra.Command {
 				return err
 			}
 			defer func() { _ = o.Log.Sync() }()
-			ignoreHangups(cmd.Context(), o.Log)
+			o.Reload = hangups()
 			err = server.Serve(cmd.Context(), o, func(addr *net.TCPAddr) {
 				o.Log.Info("listening", zap.Stringer("address", addr), zap.String("dir", o.Dir), zap.String("version", version.Number()))
 				if addrFile != "" {
@@ -113,12 +113,17 @@ func serveCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	n, c, s, m := &o.Network, &o.Sessions, &o.Storage, &o.Machine
-	f.StringVar(&o.Dir, "dir", ".", "directory that holds port.info, defensive.db and files/")
+	n, p, c, s, m := &o.Network, &o.TLS, &o.Sessions, &o.Storage, &o.Machine
+	f.StringVar(&o.Dir, "dir", ".", "directory that holds port.info, defensive.db, files/ and tls/")
 	f.Var(&fileMode{&s.FileMode, 0o600}, "file-mode", "permissions of stored files, in octal, whatever the umask is; those that are there stay as they are")
 	f.Var(&fileMode{&s.DirMode, 0o700}, "dir-mode", "the same for the folders that are made for them; files/ itself gets it without write for others")
 	f.StringVar(&n.Listen, "listen", n.Listen, "address to listen on, host:port; port 0 takes a free one (default: the port in port.info, else 1256)")
 	f.StringVar(&addrFile, "addr-file", "", "write the address to this file once connections are accepted")
+	f.StringVar(&p.Mode, "tls", p.Mode, "protected connections, on the same port: allow serves plain ones too, require answers those with 1607, off serves no others")
+	f.StringVar(&p.Cert, "tls-cert", "", "PEM file with the certificate of this server and those above it (default: one that is made at the first start, in tls/)")
+	f.StringVar(&p.Key, "tls-key", "", "PEM file with its private key; changed files are taken up within a minute, or at a SIGHUP")
+	f.StringVar(&p.Clients, "tls-clients", p.Clients, "certificates of clients: pin takes the Ed25519 key in one as that of its client id; ca wants one of --tls-client-ca, for the user name in it; any asks for none")
+	f.StringVar(&p.ClientCA, "tls-client-ca", "", "PEM file with the authorities for --tls-clients ca")
 	f.StringVar(&s.Registry, "registry", s.Registry, "where clients and files are recorded: sqlite, or memory, which forgets them at the end")
 	f.Var(&choice{&s.Fsync, "off", "on"}, "fsync", "on: what was acknowledged survives a power cut; off: faster, it survives the end of the process")
 	f.Var(&choice{&c.ReplaceKeys, "pin", "replace"}, "key-policy", "another public key for a client that has one: pin refuses it, replace takes it")

@@ -28,8 +28,8 @@ import (
 	"time"
 )
 
-// The names of the protocol inside of TLS (RFC 7301, ALPN). A client without ALPN
-// gets it all the same.
+// ALPN names the protocol inside of TLS (RFC 7301). A client that names none gets it all
+// the same.
 const ALPN = "sealift/3"
 
 // Fingerprint names a public key: the SHA-256 of its SubjectPublicKeyInfo (RFC 5280,
@@ -58,7 +58,7 @@ func ParseFingerprint(s string) (Fingerprint, error) {
 	return Fingerprint(b), nil
 }
 
-// Generate makes a key for a client or a server.
+// Generate makes a key for a client.
 func Generate() (ed25519.PrivateKey, error) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	return key, err
@@ -76,8 +76,8 @@ const (
 	pemCert = "CERTIFICATE" // RFC 7468, 5
 )
 
-// EncodeKey writes a private key as PEM.
-func EncodeKey(key ed25519.PrivateKey) ([]byte, error) {
+// EncodeKey writes a private key of any kind as PEM.
+func EncodeKey(key crypto.Signer) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return nil, err
@@ -93,7 +93,7 @@ func EncodeCertificate(der []byte) []byte {
 // ErrKey says that a file does not hold an Ed25519 key as [EncodeKey] writes it.
 var ErrKey = errors.New("no Ed25519 private key in PEM")
 
-// ParseKey reads what EncodeKey writes.
+// ParseKey reads what EncodeKey writes of an Ed25519 key.
 func ParseKey(text []byte) (ed25519.PrivateKey, error) {
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != pemKey {

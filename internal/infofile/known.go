@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -46,12 +47,40 @@ func ReadKnown(path, server string) ([]Word, error) {
 	if err != nil {
 		return nil, err
 	}
+	return wordsOf(text, server), nil
+}
+
+// KnownValues returns what the file at path gives for one key of server, host:port, in
+// all lines of the server, also in those that make no sense otherwise: for a key that must
+// not be overlooked.
+func KnownValues(path, server, key string) ([]string, error) {
+	text, err := readKnown(path)
+	if err != nil {
+		return nil, err
+	}
+	var values []string
 	for line := range strings.Lines(text) {
-		if s, words, ok := parseKnown(line); ok && strings.EqualFold(s, server) {
-			return words, nil
+		fields := strings.Fields(strings.TrimPrefix(line, "\ufeff"))
+		if len(fields) == 0 || !strings.EqualFold(fields[0], server) {
+			continue
+		}
+		for _, field := range fields[1:] {
+			if k, value, _ := strings.Cut(field, "="); k == key && !slices.Contains(values, value) {
+				values = append(values, value)
+			}
 		}
 	}
-	return nil, nil
+	return values, nil
+}
+
+// wordsOf returns the words of the first line of server in text.
+func wordsOf(text, server string) []Word {
+	for line := range strings.Lines(text) {
+		if s, words, ok := parseKnown(line); ok && strings.EqualFold(s, server) {
+			return words
+		}
+	}
+	return nil
 }
 
 func readKnown(path string) (string, error) {
@@ -96,6 +125,13 @@ func parseKnown(line string) (server string, words []Word, ok bool) {
 	return fields[0], words, true
 }
 
+// ErrNotKept says that a known_servers keeps nothing: its path is there and is no
+// regular file, such as /dev/null.
+var ErrNotKept = errors.New("it keeps nothing, since it is no regular file")
+
+// ErrOtherWord says that a word has another value than it was believed to have.
+var ErrOtherWord = errors.New("another process has written something else there meanwhile")
+
 // WriteKnown sets words in the line of server, host:port, and makes the file
 // and the line where there are none. A word with an empty value is taken out.
 // Everything else in the file stays. Processes that write at the same time wait
@@ -103,12 +139,42 @@ func parseKnown(line string) (server string, words []Word, ok bool) {
 // replaced as a whole. A path that is there and is no regular file, such as
 // /dev/null, is left alone.
 func WriteKnown(path, server string, words ...Word) error {
+	err := updateKnown(path, server, words, nil)
+	if errors.Is(err, ErrNotKept) {
+		return nil
+	}
+	return err
+}
+
+// ChangeKnown is WriteKnown of one word, where that has the value old; empty: where
+// it is not there. Otherwise the error is an ErrOtherWord, and nothing changes. A
+// file that keeps nothing is an ErrNotKept.
+func ChangeKnown(path, server string, word Word, old string) error {
+	return updateKnown(path, server, []Word{word}, func(have []Word) error {
+		for _, w := range have {
+			if w.Key == word.Key {
+				if w.Value != old && w.Value != word.Value {
+					return fmt.Errorf("%s: %w: %s=%s", path, ErrOtherWord, w.Key, w.Value)
+				}
+				return nil
+			}
+		}
+		if old != "" {
+			return fmt.Errorf("%s: %w: no %s=", path, ErrOtherWord, word.Key)
+		}
+		return nil
+	})
+}
+
+// updateKnown writes words, unless check, which is asked about those that are
+// there and may be nil, returns an error.
+func updateKnown(path, server string, words []Word, check func(have []Word) error) error {
 	path, err := Follow(path) // a link is to stay one
 	if err != nil {
 		return err
 	}
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return nil
+		return fmt.Errorf("%s: %w", path, ErrNotKept)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
@@ -123,6 +189,11 @@ func WriteKnown(path, server string, words ...Word) error {
 	old, err := readKnown(path)
 	if err != nil {
 		return err
+	}
+	if check != nil {
+		if err := check(wordsOf(old, server)); err != nil {
+			return err
+		}
 	}
 	text := mergeKnown(old, server, words)
 	if text == old {

@@ -114,10 +114,13 @@ func (c *Conn) Read() (code codec.Code, payload []byte, err error) {
 	}
 }
 
-// unexpected is a reply that came in the place of another one.
+// unexpected is a reply that came in the place of another one, or of none.
 type unexpected struct{ got, want codec.Code }
 
 func (e unexpected) Error() string {
+	if e.want == 0 {
+		return fmt.Sprintf("the server answers %v", e.got)
+	}
 	return fmt.Sprintf("the server answers %v where %v is due", e.got, e.want)
 }
 

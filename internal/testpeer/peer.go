@@ -11,6 +11,7 @@
 package testpeer
 
 import (
+	"crypto/rsa"
 	"fmt"
 	"sync"
 
@@ -30,7 +31,8 @@ type Peer struct {
 
 // Pair is a client's RSA key pair.
 type Pair struct {
-	Public [keys.PublicKeySize]byte // as it goes over the wire
+	Public  [keys.PublicKeySize]byte // as it goes over the wire
+	Private *rsa.PrivateKey
 	// Unwrap opens the AES key of a 1602 or 1605.
 	Unwrap func(wrapped []byte) ([keys.AESKeySize]byte, error)
 }
@@ -53,7 +55,7 @@ func newPair() *Pair {
 	if err != nil {
 		panic(err)
 	}
-	return &Pair{public, func(wrapped []byte) ([keys.AESKeySize]byte, error) { return keys.Unwrap(private, wrapped) }}
+	return &Pair{public, private, func(wrapped []byte) ([keys.AESKeySize]byte, error) { return keys.Unwrap(private, wrapped) }}
 }
 
 // The requests of a peer, whole, in buffers of their own.

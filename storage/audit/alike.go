@@ -66,7 +66,7 @@ func findAlike(ctx context.Context, reg storage.Registry, files storage.Files, i
 	if folds == nil {
 		return "", nil
 	}
-	op := &storage.FindAlike{ID: id, Path: path, Folds: folds}
+	op := &storage.FindAlike{Outcome: own, ID: id, Path: path, Folds: folds}
 	if err := reg.Apply(ctx, []storage.Operation{op}); err != nil {
 		return "", err
 	}

@@ -28,7 +28,7 @@ func Backup(ctx context.Context, reg storage.Registry, files storage.Files, to s
 	b := &backup{checker: newChecker(files), reg: reg, to: to, toFiles: toFiles, wrong: wrong}
 	listing := to.Files(ctx, func(f storage.File) error {
 		if !f.Verified {
-			b.ops = append(b.ops, &storage.DropFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming})
+			b.ops = append(b.ops, &storage.DropFile{Outcome: own, ID: f.ID, Path: f.Path, Incoming: f.Incoming})
 			return nil
 		}
 		err := b.take(ctx, f)
@@ -117,7 +117,8 @@ func (b *backup) took(f, snapshot storage.File) {
 	case f.Incoming != snapshot.Incoming:
 		put := f
 		put.Verified = false
-		b.ops = append(b.ops, &storage.PutFile{File: put}, &storage.VerifyFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming})
+		b.ops = append(b.ops, &storage.PutFile{Outcome: own, File: put},
+			&storage.VerifyFile{Outcome: own, ID: f.ID, Path: f.Path, Incoming: f.Incoming})
 	case snapshot.Missing: // it was found all the same
 		b.mark(f, false)
 	}

@@ -166,7 +166,7 @@ func (w *world) snapshot() storage.Registry {
 	w.t.Helper()
 	copied := &world{t: w.t, reg: memory.New()}
 	_ = w.reg.Clients(w.t.Context(), func(c storage.Client) error {
-		copied.apply(&storage.AddClient{ID: c.ID, Name: c.Name})
+		copied.apply(&storage.AddClient{ID: c.ID, Name: c.Name, TLSKey: c.TLSKey})
 		return nil
 	})
 	_ = w.reg.Files(w.t.Context(), func(f storage.File) error {

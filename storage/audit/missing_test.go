@@ -169,7 +169,7 @@ func TestRecoverWhereCommitFails(t *testing.T) {
 			if err != nil || !maps.Equal(got, tc.report) {
 				t.Errorf("report %v, %v, want %v", got, err, tc.report)
 			}
-			get := &storage.GetFile{ID: alice, Path: path}
+			get := &storage.GetFile{Outcome: storage.Outcome{By: storage.Server}, ID: alice, Path: path}
 			if err := w.reg.Apply(t.Context(), []storage.Operation{get}); err != nil {
 				t.Fatal(err)
 			}

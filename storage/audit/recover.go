@@ -16,6 +16,11 @@ const massLoss = 10
 // batchSize is how many operations go into one batch.
 const batchSize = 256
 
+// own is the outcome of an operation that is the server's own: what recovery and
+// maintenance put in order is not asked for over a connection, and no pin stands
+// against it.
+var own = storage.Outcome{By: storage.Server}
+
 // Recover makes registry and files agree after a crash; see the package
 // comment. It must run before the server serves: an incoming file without a row
 // might be an upload under way otherwise. It reads every file that awaits its
@@ -193,7 +198,7 @@ func (r *recovery) settleMoved(ctx context.Context, f *storage.File) {
 		// The directory may not have been flushed.
 		err = r.files.Commit(ctx, f)
 	}
-	verify := &storage.VerifyFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}
+	verify := &storage.VerifyFile{Outcome: own, ID: f.ID, Path: f.Path, Incoming: f.Incoming}
 	switch {
 	case err == nil:
 		r.do(verify, Finding{Finished, *f, nil})
@@ -320,7 +325,7 @@ func (r *recovery) mark(f *storage.File, missing bool, about Finding) {
 }
 
 func (r *recovery) drop(f *storage.File, about Finding) {
-	r.do(&storage.DropFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}, about)
+	r.do(&storage.DropFile{Outcome: own, ID: f.ID, Path: f.Path, Incoming: f.Incoming}, about)
 }
 
 func (r *recovery) do(op storage.Operation, about Finding) {
@@ -409,7 +414,7 @@ func (r *recovery) reportStrays(ctx context.Context) error {
 		return nil
 	}
 	err := r.files.EachStored(ctx, func(id codec.ClientID, path string) error {
-		r.batch = append(r.batch, &storage.GetFile{ID: id, Path: path})
+		r.batch = append(r.batch, &storage.GetFile{Outcome: own, ID: id, Path: path})
 		if len(r.batch) < batchSize {
 			return nil
 		}

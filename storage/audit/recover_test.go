@@ -1,6 +1,7 @@
 package audit_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -51,12 +52,14 @@ func newWorld(t testing.TB) *world {
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	w := &world{t: t, dir: dir, reg: memory.New(), Store: s}
-	w.apply(&storage.AddClient{ID: alice, Name: "alice"})
+	// Pinned, so that what recovery and maintenance do for themselves shows as such.
+	w.apply(&storage.AddClient{ID: alice, Name: "alice", TLSKey: bytes.Repeat([]byte{7}, 32)})
 	return w
 }
 
 func (w *world) apply(op storage.Operation) {
 	w.t.Helper()
+	op.Result().By = storage.Server
 	if err := w.reg.Apply(w.t.Context(), []storage.Operation{op}); err != nil {
 		w.t.Fatal(err)
 	}
@@ -104,7 +107,7 @@ func (w *world) commit(key, path string) {
 
 func (w *world) get(path string) *storage.GetFile {
 	w.t.Helper()
-	get := &storage.GetFile{ID: alice, Path: path}
+	get := &storage.GetFile{Outcome: storage.Outcome{By: storage.Server}, ID: alice, Path: path}
 	w.apply(get)
 	return get
 }
@@ -158,7 +161,7 @@ func (w *world) recover(want audit.Report) {
 // the unverified file ("" for none), and the files themselves.
 func (w *world) wantFile(path, verified, unverified string) {
 	w.t.Helper()
-	get := &storage.GetFile{ID: alice, Path: path}
+	get := &storage.GetFile{Outcome: storage.Outcome{By: storage.Server}, ID: alice, Path: path}
 	if err := w.reg.Apply(w.t.Context(), []storage.Operation{get}); err != nil {
 		w.t.Fatal(err)
 	}
@@ -313,7 +316,7 @@ func TestRecoverFromACrash(t *testing.T) {
 				w.recover(audit.Report{}) // nothing is left to do
 
 				if p.unverified != "" { // its 1029 still comes
-					get := &storage.GetFile{ID: alice, Path: path}
+					get := &storage.GetFile{Outcome: storage.Outcome{By: storage.Server}, ID: alice, Path: path}
 					w.apply(get)
 					w.commit(get.Unverified.Incoming, path)
 					w.verify(get.Unverified.Incoming, path)
@@ -331,7 +334,7 @@ func TestRecoverTellsOfDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.recover(audit.Report{audit.Damaged: 1})
-	get := &storage.GetFile{ID: alice, Path: path}
+	get := &storage.GetFile{Outcome: storage.Outcome{By: storage.Server}, ID: alice, Path: path}
 	if w.apply(get); get.Verified == nil {
 		t.Error("the row of a damaged file is gone")
 	}
@@ -403,7 +406,7 @@ func TestExpire(t *testing.T) {
 	late := o
 	late.Exclusive = func(id codec.ClientID, p string, do func()) {
 		if p == path {
-			get := &storage.GetFile{ID: alice, Path: path}
+			get := &storage.GetFile{Outcome: storage.Outcome{By: storage.Server}, ID: alice, Path: path}
 			if w.apply(get); get.Unverified != nil {
 				w.commit(get.Unverified.Incoming, path)
 				w.verify(get.Unverified.Incoming, path)
@@ -468,7 +471,8 @@ func TestRecoverBesideBadRows(t *testing.T) {
 	}
 	defer reg.Close()
 	w.reg = reg
-	w.apply(&storage.AddClient{ID: alice, Name: "alice"})
+	// Pinned, so that what recovery and maintenance do for themselves shows as such.
+	w.apply(&storage.AddClient{ID: alice, Name: "alice", TLSKey: bytes.Repeat([]byte{7}, 32)})
 	bad := w.receive("the row of this one")
 	w.put(bad, "bad", "the row of this one")
 	moved := w.receive(newContent)

@@ -75,7 +75,7 @@ func findStrays(ctx context.Context, reg storage.Registry, files Files) ([]stora
 		return nil
 	}
 	err := files.EachStored(ctx, func(id codec.ClientID, path string) error {
-		batch = append(batch, &storage.GetFile{ID: id, Path: path})
+		batch = append(batch, &storage.GetFile{Outcome: own, ID: id, Path: path})
 		if len(batch) < batchSize {
 			return nil
 		}
@@ -124,14 +124,14 @@ func (c *checker) takeStray(ctx context.Context, reg storage.Registry, f *storag
 		return err
 	}
 	*f = copied
-	if err := applyOne(ctx, reg, &storage.PutFile{File: *f}); err != nil {
+	if err := applyOne(ctx, reg, &storage.PutFile{Outcome: own, File: *f}); err != nil {
 		return errors.Join(err, c.files.Discard(ctx, f.Uploaded()))
 	}
 	if err := c.files.Commit(ctx, f); err != nil {
-		drop := &storage.DropFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}
+		drop := &storage.DropFile{Outcome: own, ID: f.ID, Path: f.Path, Incoming: f.Incoming}
 		return errors.Join(err, applyOne(ctx, reg, drop), c.files.Discard(ctx, f.Uploaded()))
 	}
-	return applyOne(ctx, reg, &storage.VerifyFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming})
+	return applyOne(ctx, reg, &storage.VerifyFile{Outcome: own, ID: f.ID, Path: f.Path, Incoming: f.Incoming})
 }
 
 // mayTake returns why f is to be left alone, or nil.
@@ -139,8 +139,8 @@ func (c *checker) mayTake(ctx context.Context, reg storage.Registry, f *storage.
 	if clean, err := storage.CleanPath(f.Path); err != nil || clean != f.Path || len(f.Path) > codec.MaxName {
 		return errNoName
 	}
-	client := &storage.GetClient{ID: f.ID}
-	file := &storage.GetFile{ID: f.ID, Path: f.Path}
+	client := &storage.GetClient{Outcome: own, ID: f.ID}
+	file := &storage.GetFile{Outcome: own, ID: f.ID, Path: f.Path}
 	if err := reg.Apply(ctx, []storage.Operation{client, file}); err != nil {
 		return fmt.Errorf("%w: %w", errStore, err)
 	}

@@ -300,7 +300,7 @@ func (c *checker) checkAgain(ctx context.Context, reg storage.Registry, f *stora
 
 // getFile reads what the registry has where f is, or was.
 func getFile(ctx context.Context, reg storage.Registry, f *storage.File) (*storage.GetFile, error) {
-	get := &storage.GetFile{ID: f.ID, Path: f.Path}
+	get := &storage.GetFile{Outcome: own, ID: f.ID, Path: f.Path}
 	if err := reg.Apply(ctx, []storage.Operation{get}); err != nil {
 		return nil, err
 	}

@@ -94,6 +94,8 @@ func (r *Registry) apply(op storage.Operation) (codec.ClientID, error) {
 		return op.ID, r.addClient(op)
 	case *storage.GetClient:
 		return op.ID, r.getClient(op)
+	case *storage.PinClient:
+		return op.ID, r.pinClient(op)
 	case *storage.SetKeys:
 		return op.ID, r.setKeys(op)
 	case *storage.SetAESKey:
@@ -128,25 +130,53 @@ func (r *Registry) addClient(op *storage.AddClient) error {
 		return storage.ErrIDTaken
 	}
 	r.names[op.Name] = op.ID
-	r.clients[op.ID] = &storage.Client{ID: op.ID, Name: op.Name}
+	r.clients[op.ID] = &storage.Client{ID: op.ID, Name: op.Name, TLSKey: bytes.Clone(op.TLSKey)}
+	return nil
+}
+
+// client returns a client for whom by may act.
+func (r *Registry) client(id codec.ClientID, by storage.Actor) (*storage.Client, error) {
+	c, ok := r.clients[id]
+	switch {
+	case !ok:
+		return nil, storage.ErrNoClient
+	case !by.May(c.TLSKey):
+		return nil, storage.ErrPinned
+	}
+	return c, nil
+}
+
+// mayActFor returns ErrPinned if there is the client and by may not act for it.
+func (r *Registry) mayActFor(id codec.ClientID, by storage.Actor) error {
+	if _, err := r.client(id, by); errors.Is(err, storage.ErrPinned) {
+		return err
+	}
 	return nil
 }
 
 func (r *Registry) getClient(op *storage.GetClient) error {
-	c, ok := r.clients[op.ID]
-	if !ok {
+	c, err := r.client(op.ID, op.By)
+	if err != nil {
 		op.Client = storage.Client{}
-		return storage.ErrNoClient
+		return err
 	}
 	op.Client = copyClient(c)
 	return nil
 }
 
+func (r *Registry) pinClient(op *storage.PinClient) error {
+	c, err := r.client(op.ID, op.By)
+	if err == nil {
+		c.TLSKey = bytes.Clone(op.TLSKey)
+	}
+	return err
+}
+
 func (r *Registry) setKeys(op *storage.SetKeys) error {
-	c, ok := r.clients[op.ID]
+	c, err := r.client(op.ID, op.By)
 	switch {
-	case !ok:
-		return storage.ErrNoClient
+	case err != nil:
+		return err
 	case c.Name != op.Name:
 		return storage.ErrWrongName
 	case !op.Replace && c.PublicKey != nil && !bytes.Equal(c.PublicKey, op.PublicKey):
@@ -157,26 +187,26 @@ func (r *Registry) setKeys(op *storage.SetKeys) error {
 }
 
 func (r *Registry) setAESKey(op *storage.SetAESKey) error {
-	c, ok := r.clients[op.ID]
-	if !ok || op.If != nil && !bytes.Equal(c.AESKey, op.If) {
-		return storage.ErrNoClient
+	c, err := r.client(op.ID, op.By)
+	if err == nil && op.If != nil && !bytes.Equal(c.AESKey, op.If) {
+		err = storage.ErrNoClient
 	}
-	c.AESKey = bytes.Clone(op.AESKey)
-	return nil
+	if err == nil {
+		c.AESKey = bytes.Clone(op.AESKey)
+	}
+	return err
 }
 
 func (r *Registry) seen(op *storage.Seen) error {
-	if _, ok := r.clients[op.ID]; !ok {
-		return storage.ErrNoClient
-	}
-	return nil
+	_, err := r.client(op.ID, op.By)
+	return err
 }
 
 func (r *Registry) putFile(op *storage.PutFile) error {
 	f := op.File
 	op.Replaced = nil
-	if _, ok := r.clients[f.ID]; !ok {
-		return storage.ErrNoClient
+	if _, err := r.client(f.ID, op.By); err != nil {
+		return err
 	}
 	e := r.files[place{f.ID, f.Path}]
 	if e == nil {
@@ -192,6 +222,9 @@ func (r *Registry) putFile(op *storage.PutFile) error {
 
 func (r *Registry) getFile(op *storage.GetFile) error {
 	op.Verified, op.Unverified = nil, nil
+	if err := r.mayActFor(op.ID, op.By); err != nil {
+		return err
+	}
 	e := r.files[place{op.ID, op.Path}]
 	if e == nil {
 		return storage.ErrNoFile
@@ -202,6 +235,9 @@ func (r *Registry) getFile(op *storage.GetFile) error {
 
 func (r *Registry) findAlike(op *storage.FindAlike) error {
 	op.Found = ""
+	if err := r.mayActFor(op.ID, op.By); err != nil {
+		return err
+	}
 	key := op.Folds(op.Path)
 	for at := range r.files {
 		if at.id == op.ID && at.path != op.Path && op.Folds(at.path) == key {
@@ -222,6 +258,9 @@ func (r *Registry) unverified(at place, incoming string) *entry {
 }
 
 func (r *Registry) verifyFile(op *storage.VerifyFile) error {
+	if err := r.mayActFor(op.ID, op.By); err != nil {
+		return err
+	}
 	e := r.unverified(place{op.ID, op.Path}, op.Incoming)
 	if e == nil {
 		return storage.ErrNoFile
@@ -233,6 +272,10 @@ func (r *Registry) verifyFile(op *storage.VerifyFile) error {
 }
 
 func (r *Registry) dropFile(op *storage.DropFile) error {
+	op.Marked = false
+	if err := r.mayActFor(op.ID, op.By); err != nil {
+		return err
+	}
 	at := place{op.ID, op.Path}
 	e := r.unverified(at, op.Incoming)
 	if e == nil {
@@ -350,7 +393,7 @@ func each[T any](ctx context.Context, all []T, yield func(T) error) error {
 
 func copyClient(c *storage.Client) storage.Client {
 	d := *c
-	d.PublicKey, d.AESKey = bytes.Clone(c.PublicKey), bytes.Clone(c.AESKey)
+	d.PublicKey, d.AESKey, d.TLSKey = bytes.Clone(c.PublicKey), bytes.Clone(c.AESKey), bytes.Clone(c.TLSKey)
 	return d
 }
 

@@ -109,15 +109,18 @@ func (t *transaction) apply(op storage.Operation) error {
 	case *storage.GetClient:
 		id = op.ID
 		refused, failed = t.getClient(op)
+	case *storage.PinClient:
+		id = op.ID
+		refused, failed = t.changeFor(op.ID, op.By, storage.ErrNoClient, updateTLSKey, op.ID[:], blob(op.TLSKey), actor(op.By))
 	case *storage.SetKeys:
 		id = op.ID
 		refused, failed = t.setKeys(op)
 	case *storage.SetAESKey:
 		id = op.ID
-		refused, failed = t.change(storage.ErrNoClient, updateAESKey, op.ID[:], blob(op.AESKey), blob(op.If))
+		refused, failed = t.changeFor(op.ID, op.By, storage.ErrNoClient, updateAESKey, op.ID[:], blob(op.AESKey), blob(op.If), actor(op.By))
 	case *storage.Seen:
 		id = op.ID
-		refused, failed = t.find(storage.ErrNoClient, hasClient, op.ID[:])
+		refused, failed = t.mayAct(op.ID, op.By)
 	case *storage.PutFile:
 		id = op.File.ID
 		refused, failed = t.putFile(op)
@@ -129,7 +132,7 @@ func (t *transaction) apply(op storage.Operation) error {
 		refused, failed = t.findAlike(op)
 	case *storage.VerifyFile:
 		id = op.ID
-		refused, failed = t.change(storage.ErrNoFile, verifyFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing)
+		refused, failed = t.changeFor(op.ID, op.By, storage.ErrNoFile, verifyFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing, actor(op.By))
 	case *storage.DropFile:
 		id = op.ID
 		refused, failed = t.dropFile(op)
@@ -169,17 +172,46 @@ func (t *transaction) change(none error, s statement, args ...any) (refused, fai
 	return refused, err
 }
 
-// find runs a query, and is refused if it yields no row.
-func (t *transaction) find(none error, s statement, args ...any) (refused, failed error) {
-	found, err := t.exists(s, args...)
-	if !found {
-		refused = none
+// changeFor is change for a statement that is refused with ErrPinned where by may not
+// act for the client.
+func (t *transaction) changeFor(id codec.ClientID, by storage.Actor, none error, s statement, args ...any) (refused, failed error) {
+	refused, failed = t.change(none, s, args...)
+	if refused != nil && failed == nil {
+		pinned, err := t.mayAct(id, by)
+		if errors.Is(pinned, storage.ErrPinned) || err != nil {
+			return pinned, err
+		}
 	}
+	return refused, failed
+}
+
+// mayAct is refused with ErrNoClient, or with ErrPinned if by may not act for the
+// client.
+func (t *transaction) mayAct(id codec.ClientID, by storage.Actor) (refused, failed error) {
+	refused = storage.ErrNoClient
+	err := t.c.rows(background, selectTLSKey, []any{id[:]}, 1, func(row []driver.Value) error {
+		pin, understood := row[0].([]byte)
+		if refused = nil; !by.May(pin) || !understood && row[0] != nil && !by.IsServer() {
+			refused = storage.ErrPinned
+		}
+		return nil
+	})
 	return refused, err
 }
 
+// mayActFor is mayAct for what needs no client on record.
+func (t *transaction) mayActFor(id codec.ClientID, by storage.Actor) (refused, failed error) {
+	if by.IsServer() {
+		return nil, nil
+	}
+	if refused, failed = t.mayAct(id, by); errors.Is(refused, storage.ErrNoClient) {
+		refused = nil
+	}
+	return refused, failed
+}
+
 func (t *transaction) addClient(op *storage.AddClient) (refused, failed error) {
-	n, err := t.c.exec(insertClient, op.ID[:], op.Name, timestamp(op.At))
+	n, err := t.c.exec(insertClient, op.ID[:], op.Name, timestamp(op.At), blob(op.TLSKey))
 	if err != nil || n == 1 {
 		return nil, err
 	}
@@ -191,20 +223,22 @@ func (t *transaction) addClient(op *storage.AddClient) (refused, failed error) {
 }
 
 func (t *transaction) getClient(op *storage.GetClient) (refused, failed error) {
+	op.Client = storage.Client{}
 	client, err := t.client(op.ID)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if client == nil {
-		op.Client = storage.Client{}
+	case client == nil:
 		return storage.ErrNoClient, nil
+	case !op.By.May(client.TLSKey):
+		return storage.ErrPinned, nil
 	}
 	op.Client = *client
 	return nil, nil
 }
 
 func (t *transaction) setKeys(op *storage.SetKeys) (refused, failed error) {
-	n, err := t.c.exec(updateKeys, op.ID[:], op.Name, blob(op.PublicKey), blob(op.AESKey), op.Replace)
+	n, err := t.c.exec(updateKeys, op.ID[:], op.Name, blob(op.PublicKey), blob(op.AESKey), op.Replace, actor(op.By))
 	if err != nil || n == 1 {
 		return nil, err
 	}
@@ -214,6 +248,8 @@ func (t *transaction) setKeys(op *storage.SetKeys) (refused, failed error) {
 		return nil, err
 	case client == nil:
 		return storage.ErrNoClient, nil
+	case !op.By.May(client.TLSKey):
+		return storage.ErrPinned, nil
 	case client.Name != op.Name:
 		return storage.ErrWrongName, nil
 	default:
@@ -226,7 +262,7 @@ func (t *transaction) putFile(op *storage.PutFile) (refused, failed error) {
 	path := pathName(f.ID, f.Path)
 	op.Replaced = nil
 	args := []any{
-		f.ID[:], f.FileName, path, f.Size, int64(f.Cksum), f.Incoming, timestamp(f.Received), f.Lapsed,
+		f.ID[:], f.FileName, path, f.Size, int64(f.Cksum), f.Incoming, timestamp(f.Received), f.Lapsed, actor(op.By),
 	}
 	// Most often no version waits, and no question needs to be asked.
 	if n, err := t.c.exec(addFile, args...); n > 0 || err != nil {
@@ -240,13 +276,16 @@ func (t *transaction) putFile(op *storage.PutFile) (refused, failed error) {
 	if err != nil {
 		return nil, err
 	}
-	args[len(args)-1] = f.Lapsed || op.Replaced != nil
-	return t.change(storage.ErrNoClient, putFile, args...)
+	args[len(args)-2] = f.Lapsed || op.Replaced != nil
+	if refused, failed = t.changeFor(f.ID, op.By, storage.ErrNoClient, putFile, args...); refused != nil {
+		op.Replaced = nil
+	}
+	return refused, failed
 }
 
 func (t *transaction) dropFile(op *storage.DropFile) (refused, failed error) {
 	path := pathName(op.ID, op.Path)
-	refused, failed = t.change(storage.ErrNoFile, dropFile, op.ID[:], path, op.Incoming)
+	refused, failed = t.changeFor(op.ID, op.By, storage.ErrNoFile, dropFile, op.ID[:], path, op.Incoming, actor(op.By))
 	op.Marked = false
 	if refused == nil && failed == nil {
 		var n int64
@@ -258,6 +297,9 @@ func (t *transaction) dropFile(op *storage.DropFile) (refused, failed error) {
 
 func (t *transaction) getFile(op *storage.GetFile) (refused, failed error) {
 	op.Verified, op.Unverified = nil, nil
+	if refused, failed = t.mayActFor(op.ID, op.By); refused != nil || failed != nil {
+		return refused, failed
+	}
 	err := t.c.rows(background, selectFile, []any{op.ID[:], pathName(op.ID, op.Path)}, fileColumnCount,
 		func(row []driver.Value) error {
 			f, err := fileOf(row)
@@ -276,6 +318,9 @@ func (t *transaction) getFile(op *storage.GetFile) (refused, failed error) {
 
 func (t *transaction) findAlike(op *storage.FindAlike) (refused, failed error) {
 	op.Found = ""
+	if refused, failed = t.mayActFor(op.ID, op.By); refused != nil || failed != nil {
+		return refused, failed
+	}
 	key, below := op.Folds(op.Path), pathName(op.ID, "")
 	err := t.c.rows(background, selectPaths, []any{op.ID[:]}, 1, func(row []driver.Value) error {
 		name, _ := row[0].(string) // one that was edited is of no place

@@ -25,6 +25,7 @@ type conn struct {
 	home     home
 	prepared [statementCount]driver.Stmt
 	args     []driver.NamedValue // reused from call to call
+	version  driver.Value        // what dataVersion said last, nil: it was not asked
 }
 
 // databaseURI returns the name under which the driver opens path; mode is rw or

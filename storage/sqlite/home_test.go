@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -22,7 +23,18 @@ var oldSchemas = map[int][]string{
 			" Verified BOOLEAN NOT NULL CHECK (Verified IN (0, 1)), Size INTEGER NOT NULL, Cksum INTEGER NOT NULL," +
 			" Incoming TEXT, Received DATETIME, PRIMARY KEY (ID, PathName, Verified))",
 	},
+	2: {
+		"CREATE TABLE clients (ID BLOB NOT NULL PRIMARY KEY CHECK (length(ID) = 16), Name TEXT NOT NULL UNIQUE," +
+			" PublicKey BLOB, LastSeen DATETIME, AESKey BLOB)",
+		"CREATE TABLE files (ID BLOB NOT NULL REFERENCES clients (ID), FileName TEXT NOT NULL, PathName TEXT NOT NULL," +
+			" Verified BOOLEAN NOT NULL CHECK (Verified IN (0, 1)), Size INTEGER NOT NULL, Cksum INTEGER NOT NULL," +
+			" Incoming TEXT, Received DATETIME, Missing BOOLEAN NOT NULL DEFAULT 0 CHECK (Missing IN (0, 1))," +
+			" Lapsed BOOLEAN NOT NULL DEFAULT 0 CHECK (Lapsed IN (0, 1)), PRIMARY KEY (ID, PathName, Verified))",
+	},
 }
+
+// fileColumns1 are the columns of files in schema 1, which every later one has too.
+const fileColumns1 = "ID, FileName, PathName, Verified, Size, Cksum, Incoming, Received"
 
 // A database of each earlier schema is brought up to date, with what is in it.
 func TestMigration(t *testing.T) {
@@ -32,8 +44,8 @@ func TestMigration(t *testing.T) {
 		at := "'" + moment.Format(timeFormat) + "'"
 		statements := append(schema,
 			fmt.Sprintf("INSERT INTO clients (ID, Name, LastSeen) VALUES (x'%s', 'anna', %s)", id, at),
-			fmt.Sprintf("INSERT INTO files VALUES (x'%s', 'a', 'files/%s/a', 1, 10, 11, NULL, %s)", id, id, at),
-			fmt.Sprintf("INSERT INTO files VALUES (x'%s', 'a', 'files/%s/a', 0, 20, 21, 'k2', %s)", id, id, at),
+			fmt.Sprintf("INSERT INTO files ("+fileColumns1+") VALUES (x'%s', 'a', 'files/%s/a', 1, 10, 11, NULL, %s)", id, id, at),
+			fmt.Sprintf("INSERT INTO files ("+fileColumns1+") VALUES (x'%s', 'a', 'files/%s/a', 0, 20, 21, 'k2', %s)", id, id, at),
 			fmt.Sprintf("PRAGMA user_version = %d", version))
 		if err := foreign(path, statements...); err != nil {
 			t.Fatal(err)
@@ -53,6 +65,12 @@ func TestMigration(t *testing.T) {
 		apply(t, r, &storage.DropFile{ID: id, Path: "a", Incoming: "k2"}, &storage.MarkFile{ID: id, Path: "a", Missing: true}, get)
 		if old.Missing, old.Lapsed = true, true; *get.Verified != old {
 			t.Errorf("schema %d: %+v", version, get.Verified)
+		}
+		pin := &storage.PinClient{ID: id, TLSKey: bytes.Repeat([]byte{7}, 32)}
+		client := &storage.GetClient{Outcome: storage.Outcome{By: storage.OverChannel(pin.TLSKey)}, ID: id}
+		apply(t, r, pin, client)
+		if !bytes.Equal(client.Client.TLSKey, pin.TLSKey) {
+			t.Errorf("schema %d: pinned to %x", version, client.Client.TLSKey)
 		}
 		if err := r.Close(); err != nil {
 			t.Fatal(err)

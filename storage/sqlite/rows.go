@@ -109,11 +109,13 @@ func clientOf(row []driver.Value) (storage.Client, error) {
 	publicKey, _ := row[2].([]byte)
 	aesKey, _ := row[3].([]byte)
 	lastSeen, okTime := timeOf(row[4])
-	if !okID || len(id) != codec.IDSize || !okName || !okTime {
+	tlsKey, okPin := row[5].([]byte) // a pin that cannot be understood is not none
+	if !okID || len(id) != codec.IDSize || !okName || !okTime || !okPin && row[5] != nil {
 		return storage.Client{}, fmt.Errorf("%w: clients, ID %x, Name %q", errRow, id, name)
 	}
 	return storage.Client{
 		ID: codec.ClientID(id), Name: name, PublicKey: publicKey, AESKey: aesKey, LastSeen: lastSeen,
+		TLSKey: tlsKey,
 	}, nil
 }
 
@@ -152,6 +154,14 @@ func blob(b []byte) any {
 		return nil
 	}
 	return b
+}
+
+// actor is a as the statements take it, see mayAct.
+func actor(a storage.Actor) any {
+	if a.IsServer() {
+		return int64(1)
+	}
+	return blob(a.Key())
 }
 
 // timeFormat is RFC 3339 in UTC, to the millisecond: sorted as text it is sorted

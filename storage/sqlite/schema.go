@@ -8,7 +8,7 @@ import (
 
 // schemaVersion is what PRAGMA user_version says of a database with this
 // schema.
-const schemaVersion = 2
+const schemaVersion = 3
 
 // The tables of the protocol documents ("Server Persistence with SQLite"), with
 // the columns that a server needs besides. PathName is
@@ -22,7 +22,8 @@ var schema = []string{
 	Name      TEXT NOT NULL UNIQUE,
 	PublicKey BLOB,
 	LastSeen  DATETIME,
-	AESKey    BLOB
+	AESKey    BLOB,
+	TLSKey    BLOB CHECK (length(TLSKey) = 32)
 )`,
 	`CREATE TABLE files (
 	ID       BLOB NOT NULL REFERENCES clients (ID),
@@ -48,6 +49,10 @@ var migrations = map[int64][]string{
 		"ALTER TABLE files ADD COLUMN Missing BOOLEAN NOT NULL DEFAULT 0 CHECK (Missing IN (0, 1))",
 		"ALTER TABLE files ADD COLUMN Lapsed BOOLEAN NOT NULL DEFAULT 0 CHECK (Lapsed IN (0, 1))",
 		"PRAGMA user_version = 2",
+	},
+	2: {
+		"ALTER TABLE clients ADD COLUMN TLSKey BLOB CHECK (length(TLSKey) = 32)",
+		"PRAGMA user_version = 3",
 	},
 }
 
@@ -166,9 +171,10 @@ const (
 	hasName
 	selectClient
 	updateKeys
+	updateTLSKey
 	updateAESKey
 	updateLastSeen
-	hasClient
+	selectTLSKey
 	selectFile
 	selectUnverified
 	selectPaths
@@ -182,30 +188,45 @@ const (
 	dropKeyless
 	listClients
 	listFiles
+	dataVersion
 	statementCount
 )
 
 const (
-	clientColumns     = "ID, Name, PublicKey, AESKey, LastSeen"
-	clientColumnCount = 5
+	clientColumns     = "ID, Name, PublicKey, AESKey, LastSeen, TLSKey"
+	clientColumnCount = 6
 	fileColumns       = "ID, FileName, PathName, Verified, Size, Cksum, Incoming, Received, Missing, Lapsed"
 	fileColumnCount   = 10
 	newFile           = "INTO files (" + fileColumns + ")" +
-		" SELECT ?1, ?2, ?3, 0, ?4, ?5, ?6, ?7, 0, ?8 WHERE EXISTS (SELECT 1 FROM clients WHERE ID = ?1)"
+		" SELECT ?1, ?2, ?3, 0, ?4, ?5, ?6, ?7, 0, ?8" +
+		" WHERE EXISTS (SELECT 1 FROM clients WHERE ID = ?1 AND (TLSKey IS NULL OR TLSKey = ?9 OR ?9 = 1))"
 )
+
+// mayAct is the condition on a row of clients that an actor may act for it: what actor
+// makes of that is argument n.
+func mayAct(n int) string {
+	return fmt.Sprintf(" AND (TLSKey IS NULL OR TLSKey = ?%[1]d OR ?%[1]d = 1)", n)
+}
+
+// mayActFor is the same for the client of argument 1, in a statement about others than
+// clients.
+func mayActFor(n int) string {
+	return fmt.Sprintf(" AND (?%[1]d = 1 OR NOT EXISTS (SELECT 1 FROM clients WHERE ID = ?1 AND TLSKey IS NOT ?%[1]d AND TLSKey IS NOT NULL))", n)
+}
 
 var statements = [statementCount]string{
 	begin:    "BEGIN IMMEDIATE",
 	commit:   "COMMIT",
 	rollback: "ROLLBACK",
 
-	insertClient: "INSERT INTO clients (ID, Name, LastSeen) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+	insertClient: "INSERT INTO clients (ID, Name, LastSeen, TLSKey) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
 	hasName:      "SELECT 1 FROM clients WHERE Name = ?1",
-	hasClient:    "SELECT 1 FROM clients WHERE ID = ?1",
+	selectTLSKey: "SELECT TLSKey FROM clients WHERE ID = ?1",
 	selectClient: "SELECT " + clientColumns + " FROM clients WHERE ID = ?1",
 	updateKeys: "UPDATE clients SET PublicKey = ?3, AESKey = ?4" +
-		" WHERE ID = ?1 AND Name = ?2 AND (?5 OR PublicKey IS NULL OR PublicKey = ?3)",
-	updateAESKey:   "UPDATE clients SET AESKey = ?2 WHERE ID = ?1 AND (?3 IS NULL OR AESKey = ?3)",
+		" WHERE ID = ?1 AND Name = ?2 AND (?5 OR PublicKey IS NULL OR PublicKey = ?3)" + mayAct(6),
+	updateAESKey:   "UPDATE clients SET AESKey = ?2 WHERE ID = ?1 AND (?3 IS NULL OR AESKey = ?3)" + mayAct(4),
+	updateTLSKey:   "UPDATE clients SET TLSKey = ?2 WHERE ID = ?1" + mayAct(3),
 	updateLastSeen: "UPDATE clients SET LastSeen = ?2 WHERE ID = ?1",
 
 	selectFile:       "SELECT " + fileColumns + " FROM files WHERE ID = ?1 AND PathName = ?2",
@@ -215,8 +236,8 @@ var statements = [statementCount]string{
 	putFile:          "INSERT OR REPLACE " + newFile,
 	// REPLACE takes away the verified row that was.
 	verifyFile: "UPDATE OR REPLACE files SET Verified = 1, Missing = ?4, Lapsed = 0" +
-		" WHERE ID = ?1 AND PathName = ?2 AND Verified = 0 AND Incoming = ?3",
-	dropFile:   "DELETE FROM files WHERE ID = ?1 AND PathName = ?2 AND Verified = 0 AND Incoming = ?3",
+		" WHERE ID = ?1 AND PathName = ?2 AND Verified = 0 AND Incoming = ?3" + mayActFor(5),
+	dropFile:   "DELETE FROM files WHERE ID = ?1 AND PathName = ?2 AND Verified = 0 AND Incoming = ?3" + mayActFor(4),
 	markLapsed: "UPDATE files SET Lapsed = 1 WHERE ID = ?1 AND PathName = ?2 AND Verified = 1",
 	markMissing: "UPDATE files SET Missing = ?4" +
 		" WHERE ID = ?1 AND PathName = ?2 AND Verified = 1 AND coalesce(Incoming, '') = ?3",
@@ -227,4 +248,7 @@ var statements = [statementCount]string{
 	listClients: "SELECT " + clientColumns + " FROM clients WHERE Name > ?1 ORDER BY Name LIMIT ?2",
 	listFiles: "SELECT " + fileColumns + " FROM files WHERE (ID, PathName, 1 - Verified) > (?1, ?2, ?3)" +
 		" ORDER BY ID, PathName, Verified DESC LIMIT ?4",
+
+	// Another number than before: another connection has committed.
+	dataVersion: "PRAGMA data_version",
 }

@@ -25,6 +25,13 @@ func TestRegistry(t *testing.T) {
 	})
 }
 
+func TestShared(t *testing.T) {
+	storagetest.TestShared(t, func(t *testing.T) (a, b storage.Registry) {
+		path := filepath.Join(t.TempDir(), "defensive.db")
+		return open(t, path), open(t, path)
+	})
+}
+
 func BenchmarkRegistry(b *testing.B) {
 	storagetest.BenchmarkRegistry(b, open(b, filepath.Join(b.TempDir(), "defensive.db")))
 }

@@ -59,6 +59,8 @@ func TestRegistry(t *testing.T, open func(t *testing.T) storage.Registry) {
 		{"OperationsOfABatchSeeEachOther", testOperationsOfABatchSeeEachOther},
 		{"OneNameTwiceInABatch", testOneNameTwiceInABatch},
 		{"OneNameFromManySides", testOneNameFromManySides},
+		{"PinClient", testPinClient},
+		{"PinFromManySides", testPinFromManySides},
 		{"EndedContext", testEndedContext},
 		{"ListsAreOrdered", testListsAreOrdered},
 		{"ListsStop", testListsStop},
@@ -71,6 +73,7 @@ func TestRegistry(t *testing.T, open func(t *testing.T) storage.Registry) {
 			tt.test(t, r)
 		})
 	}
+	t.Run("Pinned", func(t *testing.T) { testPinned(t, open) })
 }
 
 // apply applies operations of which each has to succeed.

@@ -103,7 +103,7 @@ func TestConnectionsThatAreTurnedAway(t *testing.T) {
 			_ = client.(*net.TCPConn).CloseWrite()
 			_, _ = io.Copy(io.Discard, client)
 		})
-		put(t, filepath.Join(dir, "transfer.info"), []byte(shut+"\nn\nfile\n"))
+		put(t, filepath.Join(dir, "transfer.info"), transferInfo(shut, "n", "file"))
 		run(t, dir, sealift).later(t, "tried 4 times")
 	}
 }

@@ -59,7 +59,7 @@ func TestBatch(t *testing.T) {
 			d, dir := serve(t), t.TempDir()
 			content := randomBytes(100_003, 5)
 			put(t, filepath.Join(dir, "specs/New_product_spec.docx"), content)
-			info := strings.Join([]string{d.addr, "Michael Jackson", "specs/New_product_spec.docx", ""}, tc.lineEnd)
+			info := strings.ReplaceAll(string(transferInfo(d.addr, "Michael Jackson", "specs/New_product_spec.docx")), "\n", tc.lineEnd)
 			put(t, filepath.Join(dir, "transfer.info"), []byte(info))
 			run(t, dir, sealift).succeeded(t)
 
@@ -95,7 +95,7 @@ func TestBatchOnAServerThatForgot(t *testing.T) {
 	var before meInfo
 	for i := range 2 {
 		d := serve(t)
-		put(t, filepath.Join(dir, "transfer.info"), []byte(d.addr+"\nMichael Jackson\nfile\n"))
+		put(t, filepath.Join(dir, "transfer.info"), transferInfo(d.addr, "Michael Jackson", "file"))
 		run(t, dir, sealift).succeeded(t)
 		me := readMe(t, filepath.Join(dir, "me.info"))
 		d.checkVerified(me.id, "file", []byte("content"))
@@ -113,7 +113,7 @@ func TestBatchWithATakenName(t *testing.T) {
 	d, dir := serve(t), t.TempDir()
 	login(t, d, "Michael Jackson")
 	put(t, filepath.Join(dir, "file"), []byte("content"))
-	put(t, filepath.Join(dir, "transfer.info"), []byte(d.addr+"\nMichael Jackson\nfile\n"))
+	put(t, filepath.Join(dir, "transfer.info"), transferInfo(d.addr, "Michael Jackson", "file"))
 	run(t, dir, sealift).failed(t, "1601")
 	if _, err := os.Stat(filepath.Join(dir, "me.info")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("me.info: %v", err)

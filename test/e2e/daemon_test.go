@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"sealift/codec"
+	"sealift/internal/testpeer"
 )
 
 // daemon is a sealiftd that serves a directory. When its test ends it is
@@ -58,7 +59,7 @@ func launchTo(t testing.TB, stderr *os.File, dir string, env []string, args ...s
 	d := &daemon{t: t, dir: dir, log: newLogBuffer(), exited: make(chan struct{})}
 	_ = os.Remove(d.addrFile())
 	d.cmd = exec.Command(sealiftd, append(args, "--addr-file", d.addrFile())...)
-	d.cmd.Dir, d.cmd.Env, d.cmd.Stderr = dir, environment(env...), d.log
+	d.cmd.Dir, d.cmd.Env, d.cmd.Stderr = dir, environment(append(testpeer.ServerVariables(), env...)...), d.log
 	if stderr != nil {
 		d.cmd.Stderr = stderr
 	}
@@ -84,6 +85,14 @@ func launchTo(t testing.TB, stderr *os.File, dir string, env []string, args ...s
 		}
 	})
 	return d
+}
+
+// transferInfo is the text of a transfer.info: to a server at addr, as the user, a file.
+func transferInfo(addr, user, file string) []byte {
+	if testpeer.OverTLS() {
+		addr = "tls://" + addr
+	}
+	return []byte(addr + "\n" + user + "\n" + file + "\n")
 }
 
 func (d *daemon) addrFile() string { return filepath.Join(d.dir, "addr") }
@@ -174,6 +183,7 @@ type clientRow struct {
 	ID       string     `json:"id"`
 	Name     string     `json:"name"`
 	Key      bool       `json:"public_key"`
+	TLSKey   string     `json:"tls_key"` // that is pinned
 	LastSeen *time.Time `json:"last_seen"`
 }
 

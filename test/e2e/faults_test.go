@@ -15,9 +15,25 @@ import (
 
 	"sealift/codec"
 	"sealift/internal/fakeserver"
+	"sealift/internal/testpeer"
 )
 
 const forever = 1 << 20
+
+// newFakeServer is one that sealift reaches as it reaches sealiftd.
+func newFakeServer(t *testing.T) *fakeserver.Server {
+	s := fakeserver.New(t)
+	if testpeer.OverTLS() {
+		accept, _ := testpeer.Terminate()
+		r := &testpeer.Relay{Near: accept}
+		if err := r.Start(s.Addr); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(r.Close)
+		s.Addr = r.Addr()
+	}
+	return s
+}
 
 // script is what a server does instead of what is right.
 type script struct {
@@ -27,7 +43,7 @@ type script struct {
 
 // scripted starts a server that does what is right until its script is set.
 func scripted(t *testing.T) (*fakeserver.Server, *script) {
-	s, sc := fakeserver.New(t), new(script)
+	s, sc := newFakeServer(t), new(script)
 	s.Answer = func(m fakeserver.Message, right []byte) []byte {
 		sc.mu.Lock()
 		defer sc.mu.Unlock()
@@ -60,7 +76,7 @@ type batch struct {
 func newBatch(t *testing.T, s *fakeserver.Server) *batch {
 	b := &batch{t: t, dir: t.TempDir(), content: randomBytes(200_000, 1)}
 	put(t, filepath.Join(b.dir, "file"), b.content)
-	put(t, filepath.Join(b.dir, "transfer.info"), []byte(s.Addr+"\nMichael Jackson\nfile\n"))
+	put(t, filepath.Join(b.dir, "transfer.info"), transferInfo(s.Addr, "Michael Jackson", "file"))
 	return b
 }
 
@@ -301,7 +317,7 @@ func TestRejectedAndTaken(t *testing.T) {
 	if err := os.Rename(filepath.Join(b.dir, "me.info"), filepath.Join(b.dir, "aside")); err != nil {
 		t.Fatal(err)
 	}
-	put(t, filepath.Join(b.dir, "transfer.info"), []byte(s.Addr+"\nJanet Jackson\nfile\n"))
+	put(t, filepath.Join(b.dir, "transfer.info"), transferInfo(s.Addr, "Janet Jackson", "file"))
 	b.run().succeeded(t)
 	if !strings.HasPrefix(b.me(), "Janet Jackson\n") {
 		t.Error("me.info has another name")
@@ -311,7 +327,7 @@ func TestRejectedAndTaken(t *testing.T) {
 // Nobody listens: four tries, and a fatal error. Nothing is written.
 func TestNoServer(t *testing.T) {
 	t.Parallel()
-	b := newBatch(t, fakeserver.New(t))
+	b := newBatch(t, newFakeServer(t))
 	put(t, filepath.Join(b.dir, "transfer.info"), []byte("127.0.0.1:1\nMichael Jackson\nfile\n"))
 	got := b.run().later(t, "tried 4 times")
 	if n := strings.Count(got.stderr, "trying again"); n != 3 {

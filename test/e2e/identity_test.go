@@ -63,7 +63,7 @@ func TestTheKeyIsNotTaken(t *testing.T) {
 	t.Parallel()
 	for _, noted := range []bool{true, false} {
 		d, o := serve(t, "--fault", "drop=1026:4"), newOutbox(t)
-		put(t, o.path("transfer.info"), []byte(d.addr+"\nAda\nfile\n"))
+		put(t, o.path("transfer.info"), transferInfo(d.addr, "Ada", "file"))
 		run(t, o.dir, sealift).later(t, "message 1026")
 		o.has("me.info", "me.info.pending")
 		before := get(t, o.path("me.info"))
@@ -128,7 +128,7 @@ func TestAtAnotherServer(t *testing.T) {
 	second.checkVerified(now.id, "file", []byte("content"))
 	// Back at the first, the name is taken, and the error says by whom.
 	o.send(first).failed(t, "Who it was before is kept: --identity "+kept)
-	put(t, o.path("transfer.info"), []byte(first.addr+"\nAda\nfile\n"))
+	put(t, o.path("transfer.info"), transferInfo(first.addr, "Ada", "file"))
 	run(t, o.dir, sealift).failed(t, "Who it was before is kept in "+kept)
 	if err := os.Rename(o.path(kept), o.path("me.info")); err != nil {
 		t.Fatal(err)

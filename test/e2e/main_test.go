@@ -7,6 +7,9 @@
 // With SEALIFT_LARGE=1 the sizes are those that the programs are made for, up to
 // 4,000,000,000 bytes; without it they are smaller, and the tests the same.
 //
+// With SEALIFT_TEST_TLS=1 everything runs over TLS, and the servers turn away what does
+// not.
+//
 // What waits, waits for something that it can see, and fails after [patience].
 package e2e
 
@@ -24,6 +27,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sealift/internal/testpeer"
 )
 
 // patience is how long anything may take. It is only there so that a program
@@ -105,7 +110,11 @@ func start(t testing.TB, dir string, env []string, program string, args ...strin
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	p := &process{t: t, ctx: ctx, cmd: exec.CommandContext(ctx, program, args...)}
 	known := "SEALIFT_KNOWN_SERVERS=" + filepath.Clean(dir) + ".known_servers" // and not the user's
-	p.cmd.Dir, p.cmd.Env = dir, environment(append([]string{known}, env...)...)
+	variables := []string{known}
+	if program != sealiftd {
+		variables = append(variables, testpeer.ClientVariables()...)
+	}
+	p.cmd.Dir, p.cmd.Env = dir, environment(append(variables, env...)...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	if err := p.cmd.Start(); err != nil {
 		cancel()

@@ -69,7 +69,7 @@ func (p *peer) dial() {
 	if p.bytewise {
 		conn = bytewise{conn}
 	}
-	p.Use(conn)
+	p.must(p.UseTLS(conn, testpeer.Switched()))
 }
 
 // must ends the test if there is an error.

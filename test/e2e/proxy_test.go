@@ -119,7 +119,7 @@ func TestSealiftIsKilled(t *testing.T) {
 			forward(client, d.addr, noLimit, nil)
 		}
 	})
-	put(t, filepath.Join(dir, "transfer.info"), []byte(addr+"\nn\nfile\n"))
+	put(t, filepath.Join(dir, "transfer.info"), transferInfo(addr, "n", "file"))
 	client := start(t, dir, nil, sealift)
 	d.awaitUpload()
 	if err := client.cmd.Process.Kill(); err != nil {

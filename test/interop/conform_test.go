@@ -21,6 +21,7 @@ func (p *Programs) conform(t *testing.T, addr string) conform.Report {
 	t.Helper()
 	var report conform.Report
 	run := exec.CommandContext(t.Context(), p.sealift, "conform", "--json", "--timeout", patience, addr)
+	run.Env = clientEnvironment(t.TempDir())
 	output, err := run.Output()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -80,7 +81,7 @@ func (f plantedFault) check(t *testing.T, programs *Programs, broken []string) {
 		t.Fatal(err)
 	}
 	defer server.Stop()
-	report := programs.conform(t, server.Addr)
+	report := programs.conform(t, server.AddrFor(Sealift))
 	if len(report.Results) != len(conform.Rules()) {
 		t.Errorf("%d rules, want %d", len(report.Results), len(conform.Rules()))
 	}
@@ -217,7 +218,7 @@ func TestConformNamesTheDialect(t *testing.T) {
 	}
 	severally(t, servers, Server.String, func(t *testing.T, server Server) {
 		s := newScene(t, programs, server, 150_001)
-		report := programs.conform(t, s.server.Addr)
+		report := programs.conform(t, s.server.AddrFor(Sealift))
 		if len(report.Dialects) != len(Dialects)+1 { // spec in packets of 1024, too
 			t.Errorf("%d dialects, want %d", len(report.Dialects), len(Dialects)+1)
 		}

@@ -85,7 +85,9 @@ func newScene(t *testing.T, programs *Programs, server Server, size int) scene {
 	return s
 }
 
-func (s scene) send(client Client) Transcript { return s.sendTo(s.server.Addr, client) }
+func (s scene) send(client Client) Transcript {
+	return s.sendTo(s.server.AddrFor(client.Maker), client)
+}
 
 func (s scene) sendTo(addr string, client Client) Transcript {
 	s.Helper()

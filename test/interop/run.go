@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"sealift/internal/testpeer"
 )
 
 // sendTimeout ends a client that hangs. A client may spend two minutes on probes alone.
@@ -20,8 +22,12 @@ const sendTimeout = 5 * time.Minute
 // A RunningServer is a server process. Its owner calls Stop.
 type RunningServer struct {
 	Addr string // HOST:PORT
-	dir  string
-	log  string // of a peer: one line a message
+	// Of the tests over TLS: Sealift's programs protect their connections, and the others do not know how. So between the
+	// two there is a relay that does it for the other.
+	relay *testpeer.Relay
+	ours  bool // the server is Sealift's
+	dir   string
+	log   string // of a peer: one line a message
 
 	cmd    *exec.Cmd
 	stderr bytes.Buffer  // to be read after exited
@@ -29,8 +35,35 @@ type RunningServer struct {
 	exited chan struct{} // closed when it has
 }
 
+// AddrFor is where a client of that maker reaches the server.
+func (s *RunningServer) AddrFor(maker Maker) string {
+	if s.relay != nil && s.ours != (maker == Sealift) {
+		return s.relay.Addr()
+	}
+	return s.Addr
+}
+
 // Start runs a server that keeps its files in dir, which must exist and be empty, and returns when it listens.
 func (p *Programs) Start(ctx context.Context, server Server, dir string) (*RunningServer, error) {
+	running, err := p.start(ctx, server, dir)
+	if err != nil || !testpeer.OverTLS() {
+		return running, err
+	}
+	running.ours, running.relay = server.Maker == Sealift, new(testpeer.Relay)
+	if running.ours {
+		// Who only puts TLS around another's connection has no key of that client.
+		running.relay.Far = (&testpeer.TLS{AnyServer: true}).Client
+	} else {
+		running.relay.Near, _ = testpeer.Terminate()
+	}
+	if err := running.relay.Start(running.Addr); err != nil {
+		running.Stop()
+		return nil, err
+	}
+	return running, nil
+}
+
+func (p *Programs) start(ctx context.Context, server Server, dir string) (*RunningServer, error) {
 	if server.Maker == Sealift {
 		return p.startSealiftd(ctx, dir, server.Quirks)
 	}
@@ -85,6 +118,7 @@ func startServer(ctx context.Context, dir string, stdout io.Writer, command stri
 	running := &RunningServer{dir: dir, stop: stop, exited: make(chan struct{})}
 	running.cmd = exec.CommandContext(ctx, command, args...)
 	running.cmd.Cancel = func() error { return running.cmd.Process.Signal(syscall.SIGTERM) }
+	running.cmd.Env = append(os.Environ(), testpeer.ServerVariables()...)
 	running.cmd.WaitDelay = 10 * time.Second
 	running.cmd.Stdout, running.cmd.Stderr = stdout, &running.stderr
 	if err := running.cmd.Start(); err != nil {
@@ -116,6 +150,9 @@ func (f *firstLine) Write(p []byte) (int, error) {
 
 // Stop ends the process and waits for it.
 func (s *RunningServer) Stop() {
+	if s.relay != nil {
+		s.relay.Close()
+	}
 	s.stop()
 	<-s.exited
 }
@@ -183,6 +220,9 @@ func codes(log string) string {
 // for a client that could not be run; how it fared is in the Transcript.
 func (p *Programs) Send(ctx context.Context, client Client, addr, user, dir string, names ...string) (Transcript, error) {
 	info := fmt.Sprintf("%s\n%s\n%s\n", addr, user, names[0])
+	if client.Maker == Sealift && testpeer.OverTLS() {
+		info = "tls://" + info
+	}
 	if err := os.WriteFile(filepath.Join(dir, "transfer.info"), []byte(info), 0o600); err != nil {
 		return Transcript{}, err
 	}
@@ -206,7 +246,7 @@ func (p *Programs) Send(ctx context.Context, client Client, addr, user, dir stri
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, command, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr
-	cmd.Env = append(os.Environ(), "SEALIFT_KNOWN_SERVERS="+filepath.Join(dir, "known_servers")) // and not the user's
+	cmd.Env = clientEnvironment(dir)
 	err := cmd.Run()
 	transcript := Transcript{Output: stdout.String(), Errors: stderr.String()}
 	var exit *exec.ExitError
@@ -217,6 +257,11 @@ func (p *Programs) Send(ctx context.Context, client Client, addr, user, dir stri
 		err = fmt.Errorf("%s hangs: %w", client, ctx.Err())
 	}
 	return transcript, err
+}
+
+// clientEnvironment is that of a sealift, with a known_servers in dir, and not the user's.
+func clientEnvironment(dir string) []string {
+	return append(append(os.Environ(), "SEALIFT_KNOWN_SERVERS="+filepath.Join(dir, "known_servers")), testpeer.ClientVariables()...)
 }
 
 // clientID is the id in the me.info of dir, as servers name their directories: 32 digits, in lower case.

@@ -95,7 +95,7 @@ func (r *runner) send(ctx context.Context, sizes ...int) error {
 			return err
 		}
 	}
-	transcript, err := r.programs.Send(ctx, r.Client, r.server.Addr, r.user, r.dir, names...)
+	transcript, err := r.programs.Send(ctx, r.Client, r.server.AddrFor(r.Client.Maker), r.user, r.dir, names...)
 	if err == nil && transcript.Exit != 0 {
 		err = fmt.Errorf("status %d after %q: %s", transcript.Exit, transcript.Codes(), strings.TrimSpace(transcript.Errors))
 	}
@@ -135,7 +135,7 @@ func (r *runner) restart(ctx context.Context, i int) error {
 	if err := os.WriteFile(filepath.Join(r.dir, "first.bin"), nil, 0o600); err != nil {
 		return err
 	}
-	transcript, err := r.programs.Send(ctx, r.MeInfo, r.server.Addr, r.user, r.dir, "first.bin")
+	transcript, err := r.programs.Send(ctx, r.MeInfo, r.server.AddrFor(r.MeInfo.Maker), r.user, r.dir, "first.bin")
 	if err == nil && transcript.Exit != 0 {
 		err = fmt.Errorf("%s does not register: %s", r.MeInfo, strings.TrimSpace(transcript.Errors))
 	}

@@ -165,6 +165,10 @@ func (h *household) trouble() {
 		}
 		h.server.kill()
 		store = h.folder()
+		// It has the same TLS key: another one would be no server of the household's.
+		if err := os.CopyFS(filepath.Join(store, "tls"), os.DirFS(filepath.Join(h.server.dir, "tls"))); err != nil {
+			h.Errorf("%v", err)
+		}
 		h.setReborn()
 	}
 	h.serve(store)
@@ -218,7 +222,7 @@ func (h *household) send(rng *rand.Rand, names []string, contents map[string][]b
 	}
 	cmd := exec.Command(sealift, append(args, names...)...)
 	cmd.Dir = h.dir
-	cmd.Env = append(os.Environ(), "SEALIFT_KNOWN_SERVERS="+os.DevNull)
+	cmd.Env = clientEnvironment(filepath.Join(h.base, "known_servers"))
 	var out, complaint strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	if err := cmd.Start(); err != nil {

@@ -8,6 +8,7 @@
 //	go test ./test/soak                                          every scenario, small
 //	go test -v ./test/soak -run 'TestKill|TestCut' -seed 7
 //	go test -v ./test/soak -full -count 5 -timeout 0             in full size, five times
+//	SEALIFT_TEST_TLS=1 go test ./test/soak                       the same over TLS
 package soak
 
 import (

@@ -23,7 +23,8 @@ type peer struct {
 func source(i int) string { return fmt.Sprintf("127.0.%d.%d", 1+i/250%4, 1+i%250) }
 
 // dial connects to the server. from is the client's address on loopback, ""
-// for any.
+// for any. Where the server turns the connection away, that may be the error, see
+// hasRefused.
 func (s *server) dial(from string) (*peer, error) {
 	d := net.Dialer{Timeout: patience}
 	if from != "" {
@@ -34,7 +35,9 @@ func (s *server) dial(from string) (*peer, error) {
 		return nil, err
 	}
 	p := &peer{r: s.r}
-	p.Use(c)
+	if err := p.UseTLS(c, testpeer.Switched()); err != nil {
+		return nil, err
+	}
 	return p, nil
 }
 

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"sealift/internal/testpeer"
 	daemon "sealift/server"
 	"sealift/storage"
 	"sealift/storage/files"
@@ -97,6 +98,7 @@ func (p role) serve() error {
 	return daemon.Serve(ctx, daemon.Options{
 		Dir: p.Serve, Log: log,
 		Network: daemon.Network{Listen: "127.0.0.1:0"},
+		TLS:     protection(),
 		Storage: daemon.Storage{Fsync: p.FailSyncs > 0},
 		Machine: daemon.Machine{MemoryBudget: p.MemoryBudget, Loops: 1},
 		Testing: daemon.Testing{
@@ -106,6 +108,14 @@ func (p role) serve() error {
 			},
 		},
 	}, func(a *net.TCPAddr) { log.Info("listening", zap.Stringer("address", a)) })
+}
+
+// protection is what SEALIFT_TLS would say to a sealiftd.
+func protection() daemon.TLS {
+	if testpeer.OverTLS() {
+		return daemon.TLS{Mode: "require"}
+	}
+	return daemon.TLS{}
 }
 
 func (p role) diskFaults() *files.Faults {

@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"sealift/internal/testpeer"
 )
 
 // patience is how long anything may take that should happen at once.
@@ -70,6 +72,7 @@ func (r *run) launch(cmd *exec.Cmd, dir string) *server {
 	r.Helper()
 	s := &server{r: r, dir: dir, cmd: cmd, exited: make(chan struct{})}
 	s.changed = sync.NewCond(&s.mu)
+	cmd.Env = append(cmd.Environ(), testpeer.ServerVariables()...)
 	out, err := cmd.StderrPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -284,11 +287,24 @@ func (r *run) until(what string, ok func() bool) {
 	}
 }
 
+// clientEnvironment is that of a sealift, whose known_servers is not the user's.
+func clientEnvironment(known string) []string {
+	return append(append(os.Environ(), "SEALIFT_KNOWN_SERVERS="+known), testpeer.ClientVariables()...)
+}
+
 // program runs one of the programs to its end, and returns what it wrote to
 // standard output and its exit status.
 func program(path string, args ...string) (stdout, stderr string, status int, err error) {
 	cmd := exec.Command(path, args...)
-	cmd.Env = append(os.Environ(), "SEALIFT_KNOWN_SERVERS="+os.DevNull) // and not the user's
+	if path == sealift {
+		known, err := os.CreateTemp(built, "known-servers-")
+		if err != nil {
+			return "", "", 0, err
+		}
+		defer os.Remove(known.Name())
+		defer known.Close()
+		cmd.Env = clientEnvironment(known.Name())
+	}
 	var out, complaint bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	err = cmd.Run()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sealift/codec"
+	"sealift/internal/testpeer"
 )
 
 // TestTimers has clients be slow or silent in every way there is. Each is ended by
@@ -145,7 +146,9 @@ func (s *server) deaf() *peer {
 		s.r.Fatalf("%v", err)
 	}
 	p := &peer{r: s.r}
-	p.Use(c)
+	if err := p.UseTLS(c, testpeer.Switched()); err != nil {
+		s.r.Fatalf("%v", err)
+	}
 	return p
 }
 

@@ -7,25 +7,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"sealift/client"
 	"sealift/codec"
+	"sealift/internal/testpeer"
 )
 
 // Lengths of the messages of a session with one file in one packet.
 const (
-	upRegister  = codec.RequestHeaderSize + codec.NameSize
-	upKey       = codec.RequestHeaderSize + codec.NameSize + codec.PublicKeySize
-	upFile      = codec.RequestHeaderSize + codec.SendFileFieldsSize + smallCipher
-	upVerdict   = codec.RequestHeaderSize + codec.NameSize
-	upAll       = upRegister + upKey + upFile + upVerdict
-	downID      = codec.ResponseHeaderSize + codec.IDSize
-	downKey     = codec.ResponseHeaderSize + codec.IDSize + codec.WrappedKeySize
-	downFile    = codec.ResponseHeaderSize + codec.IDSize + 4 + codec.NameSize + 4
-	downAll     = downID + downKey + downFile + downID
+	upRegister = codec.RequestHeaderSize + codec.NameSize
+	upKey      = codec.RequestHeaderSize + codec.NameSize + codec.PublicKeySize
+	upFile     = codec.RequestHeaderSize + codec.SendFileFieldsSize + smallCipher
+	upVerdict  = codec.RequestHeaderSize + codec.NameSize
+	upAll      = upRegister + upKey + upFile + upVerdict
+	downID     = codec.ResponseHeaderSize + codec.IDSize
+	downKey    = codec.ResponseHeaderSize + codec.IDSize + codec.WrappedKeySize
+	downFile   = codec.ResponseHeaderSize + codec.IDSize + 4 + codec.NameSize + 4
+	downAll    = downID + downKey + downFile + downID
+	// About what TLS adds: the handshake without a client certificate, and 22 bytes
+	// for each record.
+	upTLS, downTLS = 1750, 2150
+
 	smallSize   = 40 // bytes of the file
 	smallCipher = 48
 )
@@ -48,6 +54,11 @@ func positions(step int) (places []damage) {
 				places = append(places, damage{up: up, at: at})
 			}
 		}
+	}
+	if testpeer.OverTLS() { // the ends of messages are somewhere in records
+		add(true, upAll+upTLS)
+		add(false, downAll+downTLS)
+		return places
 	}
 	add(true, upAll, upRegister, upRegister+upKey, upAll-upVerdict)
 	add(false, downAll, downID, downID+downKey, downAll-downID)
@@ -107,10 +118,15 @@ func (t *trials) library(d damage, name string, content []byte, packet int, repl
 	defer p.close()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	c, err := client.Dial(ctx, client.Options{
+	o := client.Options{
 		Server: p.addr(), Name: name, PacketSize: packet, ReplyTimeout: reply,
 		Backoff: func(int) time.Duration { return time.Millisecond },
-	})
+	}
+	if testpeer.OverTLS() {
+		o.TLS = client.TLS{Mode: client.TLSOn, TrustFirst: true}
+		o.Known = client.KnownServersFile(filepath.Join(t.TempDir(), "known_servers"))
+	}
+	c, err := client.Dial(ctx, o)
 	if err == nil {
 		defer c.Close()
 		if _, err = c.Login(ctx); err == nil {
@@ -128,7 +144,7 @@ func (t *trials) library(d damage, name string, content []byte, packet int, repl
 
 // reason is the sentinel of an error of the client.
 func reason(err error) string {
-	for _, e := range []error{client.ErrNameTaken, client.ErrServer, client.ErrKey, client.ErrChecksum, client.ErrRejected, client.ErrConnection, client.ErrReply} {
+	for _, e := range []error{client.ErrTLS, client.ErrNameTaken, client.ErrServer, client.ErrKey, client.ErrChecksum, client.ErrRejected, client.ErrConnection, client.ErrReply} {
 		if errors.Is(err, e) {
 			return e.Error()
 		}

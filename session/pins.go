@@ -1,0 +1,243 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"sealift/codec"
+	"sealift/crypto/keys"
+	"sealift/storage"
+)
+
+// A client can be pinned to a TLS key. From then on what comes under its id over
+// another connection is refused: each operation of the registry says over which key
+// it is asked for, and the registry looks at the pin in the same step. So it does not
+// matter what a session learnt about a pin before. Connections that are open when a
+// pin is set are found in an index by client, and end.
+
+// tlsKey returns the TLS key that the client has shown, or nil. It aliases ch.
+func (ch *Channel) tlsKey() []byte {
+	if ch.Client.IsZero() {
+		return nil
+	}
+	return ch.Client[:]
+}
+
+// pinField tells the log what a client is pinned to that registers over ch.
+func (ch *Channel) pinField() zap.Field {
+	if ch.Client.IsZero() {
+		return zap.Skip()
+	}
+	return zap.Stringer("tls_key", ch.Client)
+}
+
+// by is on whose behalf the session asks the registry.
+func (s *Session) by() storage.Actor { return storage.OverChannel(s.channel.tlsKey()) }
+
+// own is the outcome of an operation that a session asks for on the server's behalf.
+var own = storage.Outcome{By: storage.Server}
+
+// pinnedError is storage.ErrPinned, and says what the connection lacks.
+type pinnedError string
+
+const (
+	errPlain    = pinnedError("pinned, and the connection is plain")
+	errNoTLSKey = pinnedError("pinned, and the connection shows no TLS key")
+	errOtherKey = pinnedError("pinned to another TLS key")
+)
+
+func (e pinnedError) Error() string { return string(e) }
+
+// Unwrap makes it a storage.ErrPinned.
+func (pinnedError) Unwrap() error { return storage.ErrPinned }
+
+// errPinned is why the session cannot act for a client that is pinned.
+func (s *Session) errPinned() error {
+	switch {
+	case !s.channel.TLS:
+		return errPlain
+	case s.channel.Client.IsZero():
+		return errNoTLSKey
+	}
+	return errOtherKey
+}
+
+// errOtherName refuses a client that has a certificate for another user name.
+const errOtherName = offence("the certificate is for another user name")
+
+// permits returns errOtherName unless a client of that user name may use the connection.
+func (ch *Channel) permits(name string) error {
+	if ch.Name != "" && ch.Name != name {
+		return errOtherName
+	}
+	return nil
+}
+
+// bound are the connections of each client: those that are bound to it, and those that
+// are about to be. The zero value is ready.
+type bound struct {
+	mu  sync.Mutex
+	all map[codec.ClientID]*Session // the last that came. The others follow by next.
+}
+
+// has reports whether s is among those of id, under mu.
+func (b *bound) has(id codec.ClientID, s *Session) bool { return s.before != nil || b.all[id] == s }
+
+// enter puts s among the connections of id, if it is not there.
+func (b *bound) enter(id codec.ClientID, s *Session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.has(id, s) {
+		return
+	}
+	if b.all == nil {
+		b.all = make(map[codec.ClientID]*Session)
+	}
+	if s.next = b.all[id]; s.next != nil {
+		s.next.before = s
+	}
+	b.all[id] = s
+}
+
+// leave takes s out of the connections of id, if it is there.
+func (b *bound) leave(id codec.ClientID, s *Session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.has(id, s) {
+		return
+	}
+	switch {
+	case s.before != nil:
+		s.before.next = s.next
+	case s.next != nil:
+		b.all[id] = s.next
+	default:
+		delete(b.all, id)
+	}
+	if s.next != nil {
+		s.next.before = s.before
+	}
+	s.before, s.next = nil, nil
+}
+
+// ids returns the clients that have connections.
+func (b *bound) ids() []codec.ClientID {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ids := make([]codec.ClientID, 0, len(b.all))
+	for id := range b.all {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// oust ends the connections of id that may not act for it, since it is pinned to pin.
+// When it returns, none of them begins to move a file to its place any more. Any
+// goroutine may call it.
+func (b *bound) oust(id codec.ClientID, pin []byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for s := b.all[id]; s != nil; s = s.next {
+		if !s.by().May(pin) && !s.ousted.Swap(true) {
+			s.host.Do(Compute, nil, func() { s.end(s.errPinned()) })
+		}
+	}
+}
+
+// end ends the connection, without a reply, as soon as no request is under way.
+func (s *Session) end(reason error) {
+	if s.leave == "" {
+		s.leave = reason.Error()
+	}
+}
+
+// Recheck reads again what the clients with open connections are pinned to, and ends
+// the connections that do not fit: another process may have set a pin. Config.Registry
+// must be set. Any goroutine may call it, but no session's.
+func (svc *Service) Recheck(ctx context.Context) error {
+	for ids := range slices.Chunk(svc.bound.ids(), recheckBatch) {
+		batch := make([]storage.Operation, len(ids))
+		for i, id := range ids {
+			batch[i] = &storage.GetClient{Outcome: own, ID: id}
+		}
+		if err := svc.Registry.Apply(ctx, batch); err != nil {
+			return err
+		}
+		for _, op := range batch {
+			if get := op.(*storage.GetClient); get.Err == nil {
+				svc.bound.oust(get.ID, get.Client.TLSKey)
+			}
+		}
+	}
+	return nil
+}
+
+// recheckBatch is how many clients Recheck reads at a time, so that what sessions read
+// comes between: some 2 ms.
+const recheckBatch = 256
+
+// bind is serve for a request that binds the connection to the client of id, if all
+// goes well. The connection is among the client's from before f reads the pin: so
+// whoever sets one finds it, or f sees the pin.
+func (s *Session) bind(id codec.ClientID, f func(co *coroutine)) {
+	s.svc.bound.enter(id, s)
+	s.serve(func(co *coroutine) {
+		defer func() {
+			if s.state == fresh || s.closed {
+				s.svc.bound.leave(id, s)
+			}
+		}()
+		f(co)
+	})
+}
+
+// pinByClaim is pin for the client of id, whom nobody has read yet. The error is that
+// of step, and nil for a client that is not there.
+func (s *Session) pinByClaim(co *coroutine, id codec.ClientID) (step string, err error) {
+	if ch := &s.channel; ch.Claim == nil || codec.ClientID(ch.Claim.ID) != id {
+		return "", nil
+	}
+	get := &storage.GetClient{Outcome: storage.Outcome{By: s.by()}, ID: id}
+	err = co.apply(get)
+	switch {
+	case errors.Is(err, storage.ErrNoClient):
+		return "", nil
+	case err == nil:
+		err = s.pin(co, &get.Client)
+	}
+	return "registry", err
+}
+
+// pin pins c to the TLS key of the connection, if c is free and its owner has shown
+// himself: the certificate has a claim that the RSA key on record has signed. A claim
+// that is wrong pins nothing, and the client is served as without one.
+func (s *Session) pin(co *coroutine, c *storage.Client) error {
+	ch := &s.channel
+	if c.TLSKey != nil || c.PublicKey == nil || ch.Client.IsZero() || ch.Claim == nil || codec.ClientID(ch.Claim.ID) != c.ID {
+		return nil
+	}
+	about := []zap.Field{zap.String("remote", s.remote), zap.String("client", c.ID.String()), zap.String("name", c.Name),
+		zap.Stringer("tls_key", ch.Client)}
+	err := co.do(Compute, func(context.Context) error {
+		pub, err := keys.ParsePublic(c.PublicKey)
+		if err != nil {
+			return fmt.Errorf("stored public key: %w", err)
+		}
+		return ch.Claim.Verify(pub, ch.Server, ch.Client)
+	})
+	if err != nil {
+		s.log().Warn("client not pinned", append(about, zap.String("reason", err.Error()))...)
+		return nil
+	}
+	if err := co.apply(&storage.PinClient{Outcome: storage.Outcome{By: s.by()}, ID: c.ID, TLSKey: ch.tlsKey()}); err != nil {
+		return err
+	}
+	s.svc.bound.oust(c.ID, ch.tlsKey())
+	s.log().Info("client pinned", about...)
+	return nil
+}
