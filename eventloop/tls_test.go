@@ -80,9 +80,11 @@ func trusting() *tls.Config {
 func (r *running) secure(over net.Conn) *tls.Conn {
 	r.t.Helper()
 	c := tls.Client(over, trusting())
+	_ = c.SetDeadline(time.Now().Add(time.Minute)) // for servers that hang
 	if err := c.Handshake(); err != nil {
 		r.t.Fatal(err)
 	}
+	_ = c.SetDeadline(time.Time{})
 	r.t.Cleanup(func() { _ = c.Close() })
 	return c
 }
