@@ -1,6 +1,8 @@
 package eventloop
 
 import (
+	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -299,6 +301,42 @@ func TestHandshakesInPieces(t *testing.T) {
 		b.received("f", content)
 		s.end()
 	}
+}
+
+// What a client sends with the last of its handshake, and the FIN behind that, waits until
+// the handshake is over: the client gets its reply.
+func TestAFINDuringTheHandshake(t *testing.T) {
+	if waits {
+		t.Skip("where it cannot pause the server sees the FIN too early")
+	}
+	srv, logs := stagesTLS(t)
+	over := make(chan struct{})
+	config := srv.opts.TLS.Config
+	srv.opts.TLS.Config = func() (*tls.Config, func(tls.ConnectionState) (session.Channel, error)) {
+		cfg, channel := config()
+		return cfg, func(cs tls.ConnectionState) (session.Channel, error) {
+			<-over
+			return channel(cs)
+		}
+	}
+	s := newStage(t, srv, logs)
+	s.events.OnOpen(s.gc)
+	end := &stageEnd{s: s, cut: func(left int) int { return left }}
+	sc := (&running{Server: srv, t: t}).scribe(end)
+	s.say(sc.content(codec.Register{Name: []byte("in a hurry")}.Append(nil), maxPlaintext))
+	_ = unix.Shutdown(s.peer, unix.SHUT_WR)
+	for range 10 {
+		end.goOn()
+	}
+	if s.c.phase != shaking {
+		t.Errorf("phase %d", s.c.phase)
+	}
+	close(over)
+	reply := make([]byte, codec.ResponseHeaderSize)
+	if _, err := io.ReadFull(sc, reply); err != nil || bytes.Equal(reply, errorReply) {
+		t.Errorf("% x, %v", reply, err)
+	}
+	s.end()
 }
 
 // stagesTLS is a server for them.
