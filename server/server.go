@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 
 	"go.uber.org/zap"
 
@@ -193,7 +194,10 @@ func (s *Server) Run(ctx context.Context) error {
 		defer close(done)
 		select {
 		case <-s.loops.Ready():
+			var watching sync.WaitGroup
+			watching.Go(func() { s.watch(beside) })
 			s.maintain(beside)
+			watching.Wait()
 		case <-beside.Done():
 		}
 	}()

@@ -175,6 +175,7 @@ type clientRow struct {
 	Name     string     `json:"name"`
 	Key      bool       `json:"public_key"`
 	LastSeen *time.Time `json:"last_seen"`
+	TLSKey   string     `json:"tls_key"`
 }
 
 // rows reads one JSON object a line.
