@@ -27,9 +27,10 @@ type line struct {
 
 	// While work waits:
 	since time.Duration // the lane's clock when it began to
-	due   time.Duration // the line with the earliest has the next turn
+	in    *byDue        // where it waits
+	due   time.Duration // the line with the earliest there has the next turn
 	order uint64        // among lines with the same due
-	place int           // in the heap
+	place int           // in the queue
 }
 
 const (
@@ -65,11 +66,12 @@ type lane struct {
 	lines   map[turn]*line // of clients that have work, or had
 	limit   int            // of lines, before those that are settled go
 	active  int            // lines that have work
-	waiting byDue
-	queued  uint64        // lines, so far
-	clock   time.Duration // see above
-	mean    time.Duration // what a piece of work takes
-	newMean time.Duration // what one of a new client takes
+	known   byDue          // lines that wait; their price is in due
+	fresh   byDue          // new clients' lines that wait; due is without the price: it is the same for all, see first
+	queued  uint64         // lines, so far
+	clock   time.Duration  // see above
+	mean    time.Duration  // what a piece of work takes
+	newMean time.Duration  // what one of a new client takes
 }
 
 func newLane(size int) *lane {
@@ -141,11 +143,36 @@ func (l *lane) queue(ln *line) {
 	l.queued++
 	ln.order = l.queued
 	l.price(ln)
-	heap.Push(&l.waiting, ln)
+	heap.Push(ln.in, ln)
 }
 
-// price says when ln, which waits, is due. Holds mu.
-func (l *lane) price(ln *line) { ln.due = max(ln.used, ln.since) + l.charge(l.expected(ln)) }
+// price says where ln waits, and when it is due there. Holds mu.
+func (l *lane) price(ln *line) {
+	ln.in, ln.due = &l.fresh, max(ln.used, ln.since)
+	if ln.pieces == newPieces {
+		ln.in, ln.due = &l.known, ln.due+l.charge(ln.cost)
+	}
+}
+
+// waits reports whether any line does. Holds mu.
+func (l *lane) waits() bool { return len(l.known) > 0 || len(l.fresh) > 0 }
+
+// first is the queue whose first line has the next turn. All new clients are charged
+// what new ones take now. So they keep their order among each other, however that
+// changes: where many wait, the lane's clock moves little while they do. Holds mu.
+func (l *lane) first() *byDue {
+	if len(l.fresh) == 0 {
+		return &l.known
+	}
+	if len(l.known) == 0 {
+		return &l.fresh
+	}
+	n, k := l.fresh[0], l.known[0]
+	if due := n.due + l.charge(l.newMean); due < k.due || due == k.due && n.order < k.order {
+		return &l.fresh
+	}
+	return &l.known
+}
 
 // expected is what ln's next piece of work may take. New clients may take what new
 // ones took lately, so that ever new names gain nothing; what a client's first piece
@@ -193,7 +220,7 @@ func (l *lane) next(p piece, took time.Duration) piece {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.settle(p, took)
-	if len(l.waiting) == 0 || l.running > l.size {
+	if !l.waits() || l.running > l.size {
 		if l.running--; l.running == 0 {
 			l.clock += maxDebt // no client is kept waiting: all debts are forgiven
 		}
@@ -208,7 +235,7 @@ func (l *lane) resize(size func() int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.size = size()
-	for len(l.waiting) > 0 && l.running < l.size {
+	for l.waits() && l.running < l.size {
 		l.running++
 		go l.run(l.take())
 	}
@@ -216,7 +243,7 @@ func (l *lane) resize(size func() int) {
 
 // take begins the next piece of work that waits. Holds mu.
 func (l *lane) take() piece {
-	ln := heap.Pop(&l.waiting).(*line)
+	ln := heap.Pop(l.first()).(*line)
 	work := ln.work[ln.done]
 	ln.work[ln.done] = nil
 	ln.done++
@@ -253,8 +280,9 @@ func (l *lane) settle(p piece, took time.Duration) {
 	ln.running--
 	switch {
 	case len(ln.work) > 0:
+		heap.Remove(ln.in, ln.place)
 		l.price(ln)
-		heap.Fix(&l.waiting, ln.place)
+		heap.Push(ln.in, ln)
 	case ln.running == 0:
 		l.active--
 	}

@@ -378,6 +378,35 @@ func TestNewNamesGainNothing(t *testing.T) {
 	}
 }
 
+// New clients that ask once each are served in the order in which they ask, though
+// what such work takes changes all the time.
+func TestNewClientsKeepTheirOrder(t *testing.T) {
+	s := newScript()
+	const atOnce, all = 100, 2000
+	asked := 0
+	var names []string
+	var arrive func()
+	arrive = func() {
+		if asked++; asked > all {
+			return
+		}
+		takes := ms
+		if asked/10%2 == 0 {
+			takes = 20 * ms
+		}
+		names = append(names, fmt.Sprint(asked))
+		s.ask(numbered(asked), fmt.Sprint(asked), takes, arrive)
+	}
+	s.play(func() {
+		for range atOnce {
+			arrive()
+		}
+	})
+	if !slices.Equal(s.ran, names) {
+		t.Errorf("served in the order %v", s.ran)
+	}
+}
+
 // However many clients come, a lane remembers few of them.
 func TestAccountsAreFew(t *testing.T) {
 	const others = 10

@@ -35,7 +35,7 @@ func TestWhereKeysAreWrapped(t *testing.T) {
 	for waiting := 0; waiting == 0; {
 		time.Sleep(time.Millisecond) // nothing tells that work waits
 		lane.mu.Lock()
-		waiting = len(lane.waiting)
+		waiting = len(lane.known) + len(lane.fresh)
 		lane.mu.Unlock()
 	}
 	close(busy)
