@@ -64,7 +64,7 @@ func (s *Store) move(f *storage.File, synced bool) error {
 		if err != nil {
 			return err
 		}
-		at, err := s.enterAll(f.Place(), true)
+		at, err := s.enterMaking(f.Place(), true, func() error { return s.syncOnce(f.Incoming, &synced) })
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -92,10 +92,9 @@ func (s *Store) moveInto(at *target, from location, f *storage.File, found entry
 		return false, err
 	}
 	if !*synced {
-		if err := s.syncIncoming(f.Incoming); err != nil {
+		if err := s.syncOnce(f.Incoming, synced); err != nil {
 			return false, err
 		}
-		*synced = true
 		// That may have taken long, and whoever took the folder away has the file in it.
 		if !at.isInPlace() {
 			at.forgetFolders()
@@ -130,6 +129,16 @@ func (s *Store) moveInto(at *target, from location, f *storage.File, found entry
 		return true, fmt.Errorf("%w: %w", storage.ErrPlaceNotDurable, err)
 	}
 	return true, nil
+}
+
+// syncOnce is syncIncoming unless synced says that it was done; it sets synced.
+func (s *Store) syncOnce(key string, synced *bool) error {
+	if *synced {
+		return nil
+	}
+	err := s.syncIncoming(key)
+	*synced = err == nil
+	return err
 }
 
 // complete looks at an incoming file: errGone if there is none, ErrNotStored if it

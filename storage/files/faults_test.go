@@ -139,11 +139,12 @@ func TestStepsOfACommit(t *testing.T) {
 			t.Errorf("%s: the upload: %q,\nwant %q", path, got, want)
 		}
 		commit(t, s, waiting(key, path, newer))
-		want := []string{"sync file " + incoming, "close " + incoming, "rename " + incoming}
+		content := []string{"sync file " + incoming, "close " + incoming}
+		want := content
 		if path == "new/c" {
-			want = append([]string{"mkdir " + aliceFolder + "/new", "sync folder " + aliceFolder}, want...)
+			want = slices.Concat([]string{"mkdir " + aliceFolder + "/new"}, content, []string{"sync folder " + aliceFolder})
 		}
-		want = append(want, "sync folder "+aliceFolder+"/"+path[:strings.Index(path, "/")])
+		want = append(want, "rename "+incoming, "sync folder "+aliceFolder+"/"+path[:strings.Index(path, "/")])
 		if got := d.taken(); !slices.Equal(got, want) {
 			t.Errorf("%s: %q,\nwant %q", path, got, want)
 		}
@@ -260,8 +261,10 @@ func TestFailedSyncAboveTheFolder(t *testing.T) {
 	d.repair()
 	d.taken()
 	commit(t, s, f)
+	incoming := "files/.incoming/" + inFolder(f.Incoming)
 	want := []string{
 		"mkdir " + aliceFolder + "/x", "mkdir " + aliceFolder + "/x/y", "mkdir " + aliceFolder + "/x/y/z",
+		"sync file " + incoming, "close " + incoming,
 		"sync folder " + aliceFolder, "sync folder " + aliceFolder + "/x", "sync folder " + aliceFolder + "/x/y",
 	}
 	if got := d.taken(); !slices.Equal(got[:min(len(got), len(want))], want) {
@@ -298,8 +301,9 @@ func TestFailedSyncAboveAFolderThatWasThere(t *testing.T) {
 		}
 		d.taken()
 		commit(t, s, f)
-		if got := d.taken(Remove); got[0] != "mkdir "+aliceFolder+"/was" || got[1] != "sync folder "+aliceFolder {
-			t.Errorf("empty %v: %q", empty, got)
+		want := []string{"mkdir " + aliceFolder + "/was", "sync folder " + aliceFolder, "rename files/.incoming/" + inFolder(f.Incoming)}
+		if got := d.taken(Remove, SyncFile, Close); !slices.Equal(got[:min(len(got), len(want))], want) {
+			t.Errorf("empty %v: %q,\nwant %q", empty, got, want)
 		}
 	}
 }
@@ -322,7 +326,7 @@ func TestFolderThatAnotherMadeIsSynced(t *testing.T) {
 	d.taken()
 	commit(t, s, f)
 	want := []string{"sync folder files", "sync folder " + aliceFolder}
-	if got := d.taken(Mkdir); !slices.Equal(got[:min(len(got), len(want))], want) {
+	if got := d.taken(Mkdir, SyncFile, Close); !slices.Equal(got[:min(len(got), len(want))], want) {
 		t.Errorf("%q,\nwant %q", got, want)
 	}
 }

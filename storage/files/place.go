@@ -95,6 +95,13 @@ func (s *Store) find(place storage.Place) (*target, error) {
 // fs.ErrNotExist says that somebody removed a folder meanwhile. The caller closes
 // or abandons the target.
 func (s *Store) enterAll(place storage.Place, create bool) (*target, error) {
+	return s.enterMaking(place, create, nil)
+}
+
+// enterMaking is enterAll that calls made before it syncs a folder, when all that were
+// missing are there; nil is nothing. A Commit syncs its content there: the file system's
+// journal then has the folders with it, and their own syncs find their work done.
+func (s *Store) enterMaking(place storage.Place, create bool, made func() error) (*target, error) {
 	if !storable(place.Path) {
 		return nil, storage.ErrPath
 	}
@@ -105,6 +112,12 @@ func (s *Store) enterAll(place storage.Place, create bool) (*target, error) {
 		if err := s.makeMissing(t, elements); err != nil {
 			t.abandon()
 			return nil, err
+		}
+		if made != nil {
+			if err := made(); err != nil {
+				t.abandon()
+				return nil, err
+			}
 		}
 	}
 	for _, element := range elements {
