@@ -7,6 +7,7 @@
 //	go -C bench run . bulk --peer sealift,sftp one scenario, some servers
 //	go -C bench run . --json run.json --plot d keep the figures, draw them
 //	go -C bench run . --from run.json          print the tables of a run that was kept
+//	go -C bench run . --before c777328         beside an earlier commit, which it builds
 //	go -C bench run . bulk --profile d         with profiles of the servers in Go
 //
 // It is a module of its own, so that the product does not require what only bench

@@ -24,6 +24,7 @@ import (
 type harness struct {
 	opts    options
 	dir     string // everything below is removed at the end
+	before  string // the program of --before, "" without
 	run     *report.Run
 	missing map[string]error // peers that this machine cannot run
 	serial  int
@@ -48,6 +49,11 @@ func (h *harness) note(format string, args ...any) { fmt.Fprintf(h.notes, format
 func (h *harness) runAll(ctx context.Context, chosen []scenario) error {
 	if err := h.findPeers(ctx, chosen); err != nil {
 		return err
+	}
+	if h.opts.before != "" {
+		if err := h.buildBefore(ctx, h.opts.before); err != nil {
+			return err
+		}
 	}
 	h.run.Began, h.run.Machine = time.Now(), describeMachine(h.dir)
 	for _, s := range chosen {
@@ -96,7 +102,7 @@ func (h *harness) runCase(ctx context.Context, s scenario, c kase) error {
 		rounds = 1
 	}
 	for round := range rounds {
-		for _, name := range c.peers {
+		for _, name := range h.peersOf(c) {
 			p := findPeer(name)
 			if !h.wanted(p) || round > 0 && c.disk && p.slow {
 				continue
@@ -117,7 +123,7 @@ func (h *harness) runCase(ctx context.Context, s scenario, c kase) error {
 func (h *harness) wanted(p *peer) bool { return h.asked(p) && h.missing[p.name] == nil }
 
 func (h *harness) asked(p *peer) bool {
-	return len(h.opts.peers) == 0 || slices.Contains(h.opts.peers, p.name)
+	return p.name == "before" || len(h.opts.peers) == 0 || slices.Contains(h.opts.peers, p.name)
 }
 
 // findPeers looks which of the scenarios' peers this machine can run, and fetches

@@ -32,6 +32,7 @@ func main() {
 // options are the flags of a run.
 type options struct {
 	peers    []string
+	before   string
 	kase     string
 	rounds   int
 	dir      string
@@ -81,6 +82,7 @@ func root() *cobra.Command {
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringSliceVar(&o.peers, "peer", nil, "only these servers (default: all that a scenario names and the machine has)")
+	f.StringVar(&o.before, "before", "", "a commit of this checkout to measure beside sealift, as the peer before")
 	f.StringVar(&o.kase, "case", "", "only cases whose name has this in it")
 	f.StringVar(&jsonFile, "json", "", "keep all figures in this file")
 	f.StringVar(&plotDir, "plot", "", "draw the figures into this directory, as SVG and PNG")

@@ -50,6 +50,10 @@ var peers = []*peer{
 		start: startGo("sealift"), stored: storedBySealift,
 	},
 	{
+		name: "before", about: "sealiftd as it was at the commit that --before names, beside sealift in all cases",
+		start: startBefore, stored: storedBySealift,
+	},
+	{
 		name: "goroutine", about: "a goroutine for each connection, over the same sessions and storage",
 		start: startGo("goroutine"), stored: storedBySealift,
 	},

@@ -48,6 +48,7 @@ var overview = []string{"bulk", "sessions", "mixed", "active", "sizes", "idle"}
 // Ito).
 var colours = map[string]color.Color{
 	"sealift":    color.RGBA{0, 114, 178, 255},
+	"before":     color.RGBA{240, 228, 66, 255},
 	"goroutine":  color.RGBA{230, 159, 0, 255},
 	"python":     color.RGBA{0, 158, 115, 255},
 	"python-ram": color.RGBA{86, 180, 233, 255},

@@ -1,0 +1,34 @@
+//go:build linux
+
+package main
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// An earlier commit is built and measured beside sealift, in the cases that have
+// sealift.
+func TestBefore(t *testing.T) {
+	commit, err := exec.Command("git", "rev-parse", "HEAD").Output()
+	if err != nil {
+		t.Skip("not in a checkout of git: ", err)
+	}
+	o := options{rounds: 1, logLevel: "error", tiny: true, kase: "256 MiB", peers: []string{"sealift", "floor"}, before: strings.TrimSpace(string(commit))}
+	h, _ := harnessFor(t, o)
+	if err := h.runAll(t.Context(), scenarios[:1]); err != nil {
+		t.Fatal(err)
+	}
+	var measured []string
+	for _, r := range h.run.Rows(scenarios[0].name) {
+		measured = append(measured, r.Peer)
+	}
+	if got := strings.Join(measured, " "); got != "sealift before floor" {
+		t.Errorf("measured: %s", got)
+	}
+	h, _ = harnessFor(t, options{rounds: 1, tiny: true, before: "no-such-commit"})
+	if err := h.runAll(t.Context(), scenarios[:1]); err == nil || !strings.HasPrefix(err.Error(), "--before no-such-commit: git archive: ") {
+		t.Errorf("with a commit that does not exist: %v", err)
+	}
+}
