@@ -26,9 +26,8 @@ type listener interface {
 // listen opens a port that no other process shares. Its connections find out
 // after two minutes that their peer's machine is gone.
 func listen(addr string) (*net.TCPListener, error) {
-	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
-		Enable: true, Idle: time.Minute, Interval: 12 * time.Second, Count: 5,
-	}}
+	var lc net.ListenConfig
+	setKeepAlive(&lc, net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 12 * time.Second, Count: 5})
 	lc.SetMultipathTCP(false) // no client asks for it, and it costs each connection
 	l, err := lc.Listen(context.Background(), "tcp", addr)
 	if err != nil {
