@@ -12,6 +12,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"go.uber.org/zap"
+
+	sealift "sealift/server"
 )
 
 // The peer `before` is this program as it was at an earlier commit, whose server it
@@ -60,6 +64,16 @@ func (h *harness) buildBefore(ctx context.Context, commit string) error {
 	}
 	h.before = program
 	return nil
+}
+
+// storedBefore is storedBySealift for what may have an older form: a server is opened
+// on it first, which brings it up to date.
+func storedBefore(ctx context.Context, dir string) error {
+	s, err := sealift.Open(ctx, sealift.Options{Dir: dir, Log: zap.NewNop(), Network: sealift.Network{Listen: loopback}})
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.Close(), storedBySealift(ctx, dir))
 }
 
 // output runs a command and returns what it prints. Its error says what it complained of.

@@ -51,7 +51,7 @@ var peers = []*peer{
 	},
 	{
 		name: "before", about: "sealiftd as it was at the commit that --before names, beside sealift in all cases",
-		start: startBefore, stored: storedBySealift,
+		start: startBefore, stored: storedBefore,
 	},
 	{
 		name: "goroutine", about: "a goroutine for each connection, over the same sessions and storage",
