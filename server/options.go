@@ -138,6 +138,13 @@ const (
 	clientsAny = "any"
 )
 
+// Check returns what Open would find wrong with o before it looks at the directory.
+// Log may be nil.
+func (o Options) Check() error {
+	o.Log = zap.NewNop()
+	return o.complete()
+}
+
 // complete checks o and sets what is zero and has a default. It names options by
 // their flags.
 func (o *Options) complete() error {

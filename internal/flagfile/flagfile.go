@@ -18,15 +18,15 @@ import (
 // maxSize is how many bytes a file may have.
 const maxSize = 1 << 20
 
-// Setting is a line of a file.
-type Setting struct {
-	Name, Value string
-	Line        int // from 1
+// setting is a line of a file.
+type setting struct {
+	name, value string
+	line        int // from 1
 }
 
-// Read returns the settings in a file, in its order. An error names the file and the
+// read returns the settings in a file, in its order. An error names the file and the
 // line.
-func Read(path string) ([]Setting, error) {
+func read(path string) ([]setting, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func Read(path string) ([]Setting, error) {
 	if top.Kind != yaml.MappingNode {
 		return nil, fmt.Errorf("%s:%d: want lines of NAME: VALUE", path, top.Line)
 	}
-	var all []Setting
+	var all []setting
 	lines := make(map[string]int)
 	for i := 0; i < len(top.Content); i += 2 {
 		key, value := top.Content[i], top.Content[i+1]
@@ -69,35 +69,37 @@ func Read(path string) ([]Setting, error) {
 			return nil, fmt.Errorf("%s:%d: %s is set in line %d already", path, key.Line, key.Value, lines[key.Value])
 		}
 		lines[key.Value] = key.Line
-		all = append(all, Setting{key.Value, value.Value, key.Line})
+		all = append(all, setting{key.Value, value.Value, key.Line})
 	}
 	return all, nil
 }
 
 // Apply sets each flag of fs that nothing has set yet from the file. Every name in it
-// has to be a flag, and none of but. The value of a flag that was set is not looked at. An
-// error names the file and the line.
-func Apply(fs *pflag.FlagSet, path string, but ...string) error {
-	all, err := Read(path)
+// has to be a flag, and none of but. The value of a flag that was set is not looked at. It
+// returns the lines of all names. An error names the file and the line.
+func Apply(fs *pflag.FlagSet, path string, but ...string) (lines map[string]int, err error) {
+	all, err := read(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	lines = make(map[string]int)
 	for _, s := range all {
-		f := fs.Lookup(s.Name)
-		if f == nil || slices.Contains(but, s.Name) {
-			return fmt.Errorf("%s:%d: there is no setting %q", path, s.Line, s.Name)
+		f := fs.Lookup(s.name)
+		if f == nil || slices.Contains(but, s.name) {
+			return nil, fmt.Errorf("%s:%d: there is no setting %q", path, s.line, s.name)
 		}
+		lines[s.name] = s.line
 		if f.Changed {
 			continue
 		}
-		if err := fs.Set(s.Name, s.Value); err != nil {
+		if err := fs.Set(s.name, s.value); err != nil {
 			// pflag speaks of a flag that nobody gave; what is wrong with the value comes last.
 			var invalid *pflag.InvalidValueError
 			if errors.As(err, &invalid) {
 				err = invalid.Unwrap()
 			}
-			return fmt.Errorf("%s:%d: %s %q: %w", path, s.Line, s.Name, s.Value, err)
+			return nil, fmt.Errorf("%s:%d: %s %q: %w", path, s.line, s.name, s.value, err)
 		}
 	}
-	return nil
+	return lines, nil
 }

@@ -41,14 +41,14 @@ func TestApply(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := file(t, "# what is set here\nwords: \"a: b # c\"\nnumber: 8\nyes: true\ntime: 1m30s # long\n")
-	if err := flagfile.Apply(fs, path, "config"); err != nil {
+	if _, err := flagfile.Apply(fs, path, "config"); err != nil {
 		t.Fatal(err)
 	}
 	if words != "a: b # c" || n != 7 || !yes || d != 90*time.Second {
 		t.Errorf("%q %d %v %v", words, n, yes, d)
 	}
 	for _, empty := range []string{"", "# nothing\n", "---\n"} {
-		if err := flagfile.Apply(fs, file(t, empty), "config"); err != nil {
+		if _, err := flagfile.Apply(fs, file(t, empty), "config"); err != nil {
 			t.Errorf("%q: %v", empty, err)
 		}
 	}
@@ -73,13 +73,13 @@ func TestWrongFiles(t *testing.T) {
 		var yes bool
 		var d time.Duration
 		path := file(t, text)
-		err := flagfile.Apply(flags(&words, &n, &yes, &d), path, "config")
+		_, err := flagfile.Apply(flags(&words, &n, &yes, &d), path, "config")
 		if err == nil || !strings.HasPrefix(err.Error(), path+want) {
 			t.Errorf("%q: %v, want %s", text, err, want)
 		}
 	}
 	var s string
-	if err := flagfile.Apply(flags(&s, new(int), new(bool), new(time.Duration)), file(t, strings.Repeat("#", 2<<20))); err == nil {
+	if _, err := flagfile.Apply(flags(&s, new(int), new(bool), new(time.Duration)), file(t, strings.Repeat("#", 2<<20))); err == nil {
 		t.Error("a file of 2 MiB is read")
 	}
 }
