@@ -119,6 +119,11 @@ func serveCommand() (*cobra.Command, *serveFlags) {
 				return err
 			}
 			defer func() { _ = o.Log.Sync() }()
+			if o.Network.Listener, err = passedListener(); err != nil {
+				return err
+			}
+			m := newManager(o.Log)
+			o.Alive = m.alive
 			o.Reload = hangups()
 			err = server.Serve(cmd.Context(), *o, func(addr *net.TCPAddr) {
 				o.Log.Info("listening", zap.Stringer("address", addr), zap.String("dir", o.Dir), zap.String("version", version.Number()))
@@ -127,6 +132,7 @@ func serveCommand() (*cobra.Command, *serveFlags) {
 						o.Log.Error("writing the address", zap.Error(err))
 					}
 				}
+				m.ready(cmd.Context())
 			})
 			if err == nil {
 				o.Log.Info("stopped")
