@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"runtime"
 	"time"
 
@@ -17,6 +18,9 @@ import (
 type Options struct {
 	// Addr is where to listen, host:port. Port 0 takes a free one.
 	Addr string
+	// Listener, unless it is nil, is where connections come from instead: one that the
+	// process was given. The server closes it.
+	Listener *net.TCPListener
 
 	Service *session.Service
 	Log     *zap.Logger
@@ -53,6 +57,10 @@ type Options struct {
 
 	// TLS is how connections are protected. Default: all are plain.
 	TLS *TLS
+
+	// Alive, if not nil, is called twice a second as long as all loops and the acceptor
+	// answer, from a goroutine that it should not keep.
+	Alive func()
 
 	// ReplyDelay holds each reply back, for testing clients. Default: not at all.
 	ReplyDelay time.Duration

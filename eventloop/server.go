@@ -61,9 +61,12 @@ func New(opts Options) (*Server, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err
 	}
-	l, err := listen(opts.Addr)
-	if err != nil {
-		return nil, err
+	l := opts.Listener
+	if l == nil {
+		var err error
+		if l, err = listen(opts.Addr); err != nil {
+			return nil, err
+		}
 	}
 	slots := 0
 	if canPause && !opts.noPause {

@@ -46,20 +46,24 @@ func (s *Server) tick() {
 	now := s.now()
 	s.census.report(s.opts.Log, now)
 	s.mu.Lock()
-	stuck := false
+	stuck, alive := false, true
 	for _, lp := range s.loops {
 		if lp.asked.CompareAndSwap(0, tick) {
 			lp.post(func() {
 				lp.asked.Store(0)
 				lp.tick(now)
 			})
-		} else if tick-lp.asked.Load() >= loopPatience {
-			stuck = true
+		} else {
+			alive = false
+			stuck = stuck || tick-lp.asked.Load() >= loopPatience
 		}
 	}
 	s.mu.Unlock()
-	if stuck || s.acceptor.stuck(tick) {
+	switch {
+	case stuck || s.acceptor.stuck(tick):
 		s.fail(errors.New("an event loop does not answer"))
+	case alive && s.opts.Alive != nil:
+		s.opts.Alive()
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"time"
 
@@ -27,6 +28,10 @@ type Options struct {
 	// log what came of it, for each signal that comes while Run is under way.
 	Reload <-chan os.Signal
 
+	// Alive, unless it is nil, is called about twice a second while the server answers; see
+	// eventloop.Options.
+	Alive func()
+
 	Network  Network
 	TLS      TLS
 	Sessions Sessions
@@ -37,9 +42,10 @@ type Options struct {
 
 // Network is about connections.
 type Network struct {
-	Listen         string // host:port, where port 0 takes a free one; default: the port in port.info, else 1256
-	MaxConnections int    // served at once. Default: 20,000, or what the limit of open files allows
-	MaxPerIP       int    // the same for one address, or IPv6 network of 64 bits; see eventloop.Options
+	Listen         string           // host:port, where port 0 takes a free one; default: the port in port.info, else 1256
+	Listener       *net.TCPListener // in the place of Listen: a socket that the process was given
+	MaxConnections int              // served at once. Default: 20,000, or what the limit of open files allows
+	MaxPerIP       int              // the same for one address, or IPv6 network of 64 bits; see eventloop.Options
 
 	HandshakeTimeout time.Duration // default 1 min
 	IdleTimeout      time.Duration // default 5 min
@@ -137,6 +143,13 @@ const (
 	clientsCA  = "ca"
 	clientsAny = "any"
 )
+
+// Check returns what Open would find wrong with o before it looks at the directory.
+// Log may be nil.
+func (o Options) Check() error {
+	o.Log = zap.NewNop()
+	return o.complete()
+}
 
 // complete checks o and sets what is zero and has a default. It names options by
 // their flags.

@@ -161,13 +161,13 @@ func (s *Server) newService(faults *session.Faults) *session.Service {
 func (s *Server) newLoops(connections int, faults *session.Faults) (*eventloop.Server, error) {
 	n, m := &s.o.Network, &s.o.Machine
 	o := eventloop.Options{
-		Addr: n.Listen, Service: s.service, Log: s.o.Log,
+		Addr: n.Listen, Listener: n.Listener, Alive: s.o.Alive, Service: s.service, Log: s.o.Log,
 		Loops: m.Loops, Workers: m.Workers, MemoryBudget: m.MemoryBudget,
 		MaxConnections: connections, MaxPerIP: n.MaxPerIP,
 		HandshakeTimeout: n.HandshakeTimeout, IdleTimeout: n.IdleTimeout, DrainTimeout: n.DrainTimeout,
 		TLS: s.tls.options(),
 	}
-	if o.Addr == "" {
+	if o.Addr == "" && o.Listener == nil {
 		o.Addr = addressFromFile(s.o.Dir, s.o.Log)
 	}
 	if faults != nil {
@@ -228,8 +228,12 @@ func (s *Server) Run(ctx context.Context) error {
 // nothing when it is called again.
 func (s *Server) Close() error {
 	var errs []error
-	if s.loops != nil && !s.ran {
+	switch {
+	case s.ran:
+	case s.loops != nil:
 		errs = append(errs, s.loops.Close())
+	case s.o.Network.Listener != nil:
+		errs = append(errs, s.o.Network.Listener.Close())
 	}
 	s.ran = true
 	if s.registry != nil {

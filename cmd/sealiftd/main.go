@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sealift/internal/flagenv"
 	"sealift/internal/stdio"
 )
 
@@ -49,25 +48,26 @@ func main() {
 }
 
 func root() *cobra.Command {
-	serve := serveCommand()
+	serve, settings := serveCommand()
 	cmd := &cobra.Command{
 		Use:   "sealiftd",
 		Short: "Receives files over the v3 secure file transfer protocol",
 		Long: `sealiftd receives files over the v3 secure file transfer protocol.
 
 Without a subcommand it serves, see "sealiftd serve --help". Each flag can also
-be set by an environment variable: --max-file-size by SEALIFT_MAX_FILE_SIZE.`,
+be set by an environment variable: --max-file-size by SEALIFT_MAX_FILE_SIZE. Those
+of serve can stand in a file as well, see "sealiftd config --help".`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			return flagenv.Apply(cmd.Flags())
+			return settle(cmd.Flags())
 		},
 		RunE: serve.RunE,
 	}
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	cmd.Flags().AddFlagSet(serve.Flags())
-	cmd.AddCommand(serve, demoCommand(), clientCommand(), listClients("clients"), filesCommand(), verifyCommand(),
+	cmd.AddCommand(serve, configCommand(serve, settings), demoCommand(), clientCommand(), listClients("clients"), filesCommand(), verifyCommand(),
 		backupCommand(), fingerprintCommand(), forgetMissingCommand(), takeStraysCommand(), versionCommand())
 	return cmd
 }

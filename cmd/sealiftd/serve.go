@@ -25,7 +25,18 @@ func (b *byteSize) String() string {
 	}
 	return humanize.IBytes(uint64(*b))
 }
+
+// exact is the size in the largest unit that it is a multiple of.
+func (b *byteSize) exact() string {
+	n, unit := int64(*b), 0
+	for n != 0 && n%1024 == 0 && unit < 4 {
+		n, unit = n/1024, unit+1
+	}
+	return strconv.FormatInt(n, 10) + []string{"", "KiB", "MiB", "GiB", "TiB"}[unit]
+}
+
 func (*byteSize) Type() string { return "size" }
+
 func (b *byteSize) Set(s string) error {
 	n, err := humanize.ParseBytes(s)
 	if err != nil || n > 1<<62 {
@@ -82,28 +93,46 @@ func (c *choice) Set(s string) error {
 	return nil
 }
 
-func serveCommand() *cobra.Command {
-	var (
-		o                       = server.Defaults()
-		level, format, addrFile string
-	)
+// serveFlags are what a server can be told. check is what serve finds wrong with them
+// before it does anything.
+type serveFlags struct {
+	options                 server.Options
+	level, format, addrFile string
+}
+
+func (s *serveFlags) check() error {
+	if _, err := newLog(s.level, s.format); err != nil {
+		return err
+	}
+	return s.options.Check()
+}
+
+func serveCommand() (*cobra.Command, *serveFlags) {
+	sf := &serveFlags{options: server.Defaults()}
+	o := &sf.options
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Receive files until SIGTERM or SIGINT (the default)",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if o.Log, err = newLog(level, format); err != nil {
+			if o.Log, err = newLog(sf.level, sf.format); err != nil {
 				return err
 			}
 			defer func() { _ = o.Log.Sync() }()
+			if o.Network.Listener, err = passedListener(); err != nil {
+				return err
+			}
+			m := newManager(o.Log)
+			o.Alive = m.alive
 			o.Reload = hangups()
-			err = server.Serve(cmd.Context(), o, func(addr *net.TCPAddr) {
+			err = server.Serve(cmd.Context(), *o, func(addr *net.TCPAddr) {
 				o.Log.Info("listening", zap.Stringer("address", addr), zap.String("dir", o.Dir), zap.String("version", version.Number()))
-				if addrFile != "" {
-					if err := infofile.Replace(addrFile, []byte(addr.String()+"\n"), 0o644); err != nil {
+				if sf.addrFile != "" {
+					if err := infofile.Replace(sf.addrFile, []byte(addr.String()+"\n"), 0o644); err != nil {
 						o.Log.Error("writing the address", zap.Error(err))
 					}
 				}
+				m.ready(cmd.Context())
 			})
 			if err == nil {
 				o.Log.Info("stopped")
@@ -114,11 +143,12 @@ func serveCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.SortFlags = false
 	n, p, c, s, m := &o.Network, &o.TLS, &o.Sessions, &o.Storage, &o.Machine
+	f.String(configFlag, "", "YAML file with lines of NAME: VALUE for flags that neither the command line nor the environment sets")
 	f.StringVar(&o.Dir, "dir", ".", "directory that holds port.info, defensive.db, files/ and tls/")
 	f.Var(&fileMode{&s.FileMode, 0o600}, "file-mode", "permissions of stored files, in octal, whatever the umask is; those that are there stay as they are")
 	f.Var(&fileMode{&s.DirMode, 0o700}, "dir-mode", "the same for the folders that are made for them; files/ itself gets it without write for others")
 	f.StringVar(&n.Listen, "listen", n.Listen, "address to listen on, host:port; port 0 takes a free one (default: the port in port.info, else 1256)")
-	f.StringVar(&addrFile, "addr-file", "", "write the address to this file once connections are accepted")
+	f.StringVar(&sf.addrFile, "addr-file", "", "write the address to this file once connections are accepted")
 	f.StringVar(&p.Mode, "tls", p.Mode, "protected connections, on the same port: allow serves plain ones too, require answers those with 1607, off serves no others")
 	f.StringVar(&p.Cert, "tls-cert", "", "PEM file with the certificate of this server and those above it (default: one that is made at the first start, in tls/)")
 	f.StringVar(&p.Key, "tls-key", "", "PEM file with its private key; changed files are taken up within a minute, or at a SIGHUP")
@@ -142,7 +172,7 @@ func serveCommand() *cobra.Command {
 	f.IntVar(&m.Workers, "workers", m.Workers, "goroutines that decrypt and write (default: 4 for each core)")
 	f.IntVar(&m.Loops, "loops", m.Loops, "event loops (default: 1 for each two cores)")
 	f.StringVar(&c.Faults, "fault", c.Faults, "misbehave on purpose, to test clients: crc=N,error=CODE:N,drop=CODE:N,reject=N,delay=TIME, N times or -1 for ever")
-	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&format, "log-format", "auto", "console, json, or auto: console on a terminal")
-	return cmd
+	f.StringVar(&sf.level, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&sf.format, "log-format", "auto", "console, json, or auto: console on a terminal")
+	return cmd, sf
 }

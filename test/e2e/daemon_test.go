@@ -185,7 +185,6 @@ type clientRow struct {
 	Key      bool       `json:"public_key"`
 	TLSKey   string     `json:"tls_key"` // that is pinned
 	LastSeen *time.Time `json:"last_seen"`
-	TLSKey   string     `json:"tls_key"`
 }
 
 // rows reads one JSON object a line.

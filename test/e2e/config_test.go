@@ -1,0 +1,83 @@
+//go:build unix
+
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func writeConfig(t *testing.T, dir, text string) string {
+	t.Helper()
+	path := filepath.Join(dir, "sealift.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// The command line counts before the environment, and that before the file; what is shown
+// is a file that gives the same settings.
+func TestConfigFile(t *testing.T) {
+	dir := t.TempDir()
+	path := writeConfig(t, dir, "# of this machine\ndir: /srv/sealift\nmax-file-size: 1073741825\nregister-rate: 3\nidle-timeout: 90s\nfile-mode: 0640\n")
+	env := []string{"SEALIFT_CONFIG=" + path, "SEALIFT_REGISTER_RATE=7"}
+	r := runEnv(t, dir, env, sealiftd, "config", "show", "--idle-timeout", "2m")
+	if r.status != 0 {
+		t.Fatalf("%d: %s", r.status, r.stderr)
+	}
+	for _, want := range []string{
+		"dir: /srv/sealift # " + path + ":2\n", "max-file-size: \"1073741825\" # " + path + ":3\n",
+		"register-rate: \"7\" # SEALIFT_REGISTER_RATE\n", "idle-timeout: 2m0s # command line\n",
+		"file-mode: \"0640\" # " + path + ":6\n", "min-free: 64MiB # default\n",
+	} {
+		if !strings.Contains(r.stdout, want) {
+			t.Errorf("no %q in:\n%s", want, r.stdout)
+		}
+	}
+	again := run(t, dir, sealiftd, "config", "show", "--config", writeConfig(t, t.TempDir(), r.stdout))
+	if again.status != 0 || values(again.stdout) != values(r.stdout) {
+		t.Errorf("what is shown gives other settings: %s\n%s\nand before\n%s", again.stderr, again.stdout, r.stdout)
+	}
+	if r := runEnv(t, dir, env, sealiftd, "config", "check"); r.status != 0 || r.stdout != "The settings are good.\n" {
+		t.Errorf("check: %d, %s%s", r.status, r.stdout, r.stderr)
+	}
+}
+
+// values are the lines of a YAML file without their comments.
+func values(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		value, _, _ := strings.Cut(line, " #")
+		b.WriteString(value + "\n")
+	}
+	return b.String()
+}
+
+// A file that is wrong is an error with its line, for check as for serve.
+func TestWrongConfigFile(t *testing.T) {
+	dir := t.TempDir()
+	for text, want := range map[string]string{
+		"dir: .\nmax-file-sise: 1GiB\n": `:2: there is no setting "max-file-sise"`,
+		"max-file-size: much\n":         `:1: max-file-size "much": "much" is no size in bytes, such as 64MiB`,
+		"config: other\n":               `:1: there is no setting "config"`,
+		"registry: oracle\n":            `--registry "oracle": want sqlite or memory`,
+		"log-level: loud\n":             `--log-level: unrecognized level: "loud"`,
+	} {
+		path := writeConfig(t, dir, text)
+		if strings.HasPrefix(want, ":") {
+			want = path + want
+		}
+		for _, command := range [][]string{{"config", "check"}, {"config", "show"}, {"serve"}, {}} {
+			r := run(t, dir, sealiftd, append(command, "--config", path)...)
+			if r.status != 1 || r.stderr != "Fatal error: "+want+"\n" {
+				t.Errorf("%q with %v: %d, %s", text, command, r.status, r.stderr)
+			}
+		}
+	}
+	if r := run(t, dir, sealiftd, "--config", "absent.yaml"); r.status != 1 || r.stderr != "Fatal error: open absent.yaml: no such file or directory\n" {
+		t.Errorf("absent: %d, %s", r.status, r.stderr)
+	}
+}
