@@ -1,12 +1,11 @@
 //go:build linux && !race
 
-// Package deploy tests what deploy/ makes: packages, units, the root of an image. None of it
-// runs in this process, so the race detector has nothing to look at.
 package deploy
 
 import (
 	"bytes"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -118,6 +117,7 @@ func dist(t *testing.T) string {
 	if _, err := nfpm(); err != nil {
 		lack(t, err.Error())
 	}
+	watch(t)
 	if out, err := build(); err != nil {
 		t.Fatalf("build.sh: %v\n%s", err, out)
 	}
@@ -130,6 +130,21 @@ var build = sync.OnceValues(func() (string, error) {
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 })
+
+// watch has go test run a test again when a file of the checkout has changed: its cache goes
+// by what the test itself opens.
+func watch(t *testing.T) {
+	t.Helper()
+	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		if d != nil && d.IsDir() && (d.Name() == ".git" || path == filepath.Join(top, "dist")) {
+			return fs.SkipDir
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 // here is a program that build.sh has made for this machine.
 func here(t *testing.T, name string) string {
