@@ -69,7 +69,6 @@ The exit status is
 		RunE:              func(cmd *cobra.Command, _ []string) error { return a.batch(cmd.Context()) },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.CompletionOptions.HiddenDefaultCmd = true
 	f := root.PersistentFlags()
 	f.StringVar(&a.codes, "codes", "auto", "how the server numbers requests: 1025, 825 (the later edition), or auto, which finds out")
 	f.StringVar(&a.dialect, "dialect", "auto", "how the server wants its packets: spec, single, padded, zero-based, zero-based-short, per-packet, packet-size, or auto: what is known of the server, else spec; send finds out if that fails")
@@ -84,7 +83,7 @@ The exit status is
 	f.StringVar(&a.logLevel, "log-level", "warn", "what to show on standard error: debug, info, warn or error")
 	f.DurationVar(&a.timeout, "timeout", 0, "how long the server may take for a reply (0: 1m, more for large files; with conform 5s)")
 
-	root.AddCommand(a.sendCommand(), a.conformCommand(), &cobra.Command{
+	root.AddCommand(a.sendCommand(), a.conformCommand(), manCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args: func(_ *cobra.Command, args []string) error {

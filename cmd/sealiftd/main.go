@@ -65,9 +65,9 @@ of serve can stand in a file as well, see "sealiftd config --help".`,
 		},
 		RunE: serve.RunE,
 	}
-	cmd.CompletionOptions.HiddenDefaultCmd = true
+	cmd.Flags().SortFlags = false
 	cmd.Flags().AddFlagSet(serve.Flags())
 	cmd.AddCommand(serve, configCommand(serve, settings), demoCommand(), clientCommand(), listClients("clients"), filesCommand(), verifyCommand(),
-		backupCommand(), fingerprintCommand(), forgetMissingCommand(), takeStraysCommand(), versionCommand())
+		backupCommand(), fingerprintCommand(), forgetMissingCommand(), takeStraysCommand(), healthCommand(), versionCommand(), manCommand())
 	return cmd
 }

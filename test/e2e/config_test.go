@@ -5,6 +5,7 @@ package e2e
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -50,7 +51,7 @@ func TestConfigFile(t *testing.T) {
 func values(text string) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
-		value, _, _ := strings.Cut(line, " #")
+		value, _, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " #")
 		b.WriteString(value + "\n")
 	}
 	return b.String()
@@ -80,4 +81,27 @@ func TestWrongConfigFile(t *testing.T) {
 	if r := run(t, dir, sealiftd, "--config", "absent.yaml"); r.status != 1 || r.stderr != "Fatal error: open absent.yaml: no such file or directory\n" {
 		t.Errorf("absent: %d, %s", r.status, r.stderr)
 	}
+}
+
+// installed is the file of settings that packages install.
+const installed = "../../deploy/sealiftd.yaml"
+
+// The file that packages install names every setting in the order of config show, with its
+// default, but for the directory; and each line is good when it is no comment any more.
+func TestInstalledConfigFile(t *testing.T) {
+	dir := t.TempDir()
+	text := string(get(t, installed))
+	all := regexp.MustCompile(`(?m)^#([a-z])`).ReplaceAllString(text, "$1")
+	settings := regexp.MustCompile(`(?m)^[a-z-]+:.*\n`).FindAllString(all, -1)
+	r := run(t, dir, sealiftd, "config", "show", "--dir", "/var/lib/sealift").succeeded(t)
+	if got := strings.Join(settings, ""); got != values(r.stdout) {
+		t.Errorf("the file has:\n%s\nconfig show:\n%s", got, values(r.stdout))
+	}
+	r = run(t, dir, sealiftd, "config", "show", "--config", writeConfig(t, dir, text)).succeeded(t)
+	for line := range strings.Lines(r.stdout) {
+		if strings.HasPrefix(line, "dir: /var/lib/sealift # ") == strings.HasSuffix(line, " # default\n") {
+			t.Errorf("set is %s", line)
+		}
+	}
+	run(t, dir, sealiftd, "config", "check", "--config", writeConfig(t, dir, all)).succeeded(t)
 }
