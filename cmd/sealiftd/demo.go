@@ -14,8 +14,8 @@ func demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "Show all of it at work: a server, a client, two uploads, what is stored",
 		Long: `demo starts a server on a free port, registers a client, uploads a file (this
-program), reconnects, uploads another, stops the server, and reads what is
-stored. Everything happens in one directory, which is left for you to look at.`,
+program), reconnects over TLS, uploads another, stops the server, and reads what
+is stored. Everything happens in one directory, which is left for you to look at.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if dir == "" {

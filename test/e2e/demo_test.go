@@ -31,6 +31,10 @@ func TestDemo(t *testing.T) {
 		sent := match("two transfers", `(?m)^client +sent (\S+): (\d+) bytes .* cksum (\d+) on both sides$`, 2)
 		stored := match("two stored files", `(?m)^ +(files/`+id+`/\S+) +(\d+) bytes, cksum (\d+), verified: read back, cksum equal$`, 2)
 		server := match("the server's directory", `(?m)^server +listens on \S+, keeps everything in (.+)$`, 1)[0][1]
+		key := match("TLS", `(?m)^client +from here on over TLS 1\.3, with the server of key (SHA256:\S+)$`, 1)[0][1]
+		if got := fingerprint(t, "--dir", server); got != key {
+			t.Errorf("the server's key is %s, and the demonstration says %s", got, key)
+		}
 		match("success", `(?m)^success `, 1)
 
 		content := map[string][]byte{"note.txt": nil, "sealiftd": get(t, sealiftd)}

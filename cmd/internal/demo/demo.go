@@ -17,8 +17,8 @@ import (
 	"sealift/server"
 )
 
-// Run serves on a free port, registers a client, uploads this program, reconnects,
-// uploads another file, stops the server, and reads what is stored. It writes to w
+// Run serves on a free port, registers a client, uploads this program, reconnects over
+// TLS, uploads another file, stops the server, and reads what is stored. It writes to w
 // what happens, and leaves everything in dir.
 func Run(ctx context.Context, w io.Writer, dir string) error {
 	serverDir, clientDir := filepath.Join(dir, "server"), filepath.Join(dir, "client")
@@ -32,7 +32,7 @@ func Run(ctx context.Context, w io.Writer, dir string) error {
 		return err
 	}
 	note := filepath.Join(clientDir, "note.txt")
-	if err := os.WriteFile(note, []byte("A second file, sent after a reconnect.\n"), 0o644); err != nil {
+	if err := os.WriteFile(note, []byte("A second file, sent over TLS after a reconnect.\n"), 0o644); err != nil {
 		return err
 	}
 
@@ -42,6 +42,7 @@ func Run(ctx context.Context, w io.Writer, dir string) error {
 	served := make(chan error, 1)
 	go func() {
 		o := server.Options{Dir: serverDir, Log: zap.NewNop()}
+		o.TLS.Mode = "allow"
 		o.Network.Listen, o.Storage.Fsync = "127.0.0.1:0", true
 		served <- server.Serve(ctx, o, func(a *net.TCPAddr) { addr <- a })
 	}()
@@ -58,10 +59,19 @@ func Run(ctx context.Context, w io.Writer, dir string) error {
 		Server: at, Name: fmt.Sprintf("demo %s", time.Now().Format("15:04:05.000")),
 		Identity: client.IdentityFile(filepath.Join(clientDir, "me.info")),
 	}
-	for _, f := range []client.File{{Path: program}, {Path: note}} {
-		if err := send(ctx, w, opts, f); err != nil {
-			return err
-		}
+	if err := send(ctx, w, opts, client.File{Path: program}); err != nil {
+		return err
+	}
+	// The client knows the server by its key, as if the operator had handed it the
+	// fingerprint.
+	key, err := server.Fingerprint(serverDir)
+	if err != nil {
+		return err
+	}
+	opts.TLS = client.TLS{Mode: client.TLSOn, Fingerprints: []client.Fingerprint{key}}
+	fmt.Fprintf(w, "client     from here on over TLS 1.3, with the server of key %s\n", key)
+	if err := send(ctx, w, opts, client.File{Path: note}); err != nil {
+		return err
 	}
 
 	stop()
