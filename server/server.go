@@ -123,6 +123,9 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if s.loops, err = s.newLoops(share.Connections, faults); err != nil {
 		return err
 	}
+	if err = s.warnOfPinned(ctx); err != nil {
+		return err
+	}
 	s.missing, err = s.recover(ctx)
 	return err
 }

@@ -36,6 +36,7 @@ const (
 type protection struct {
 	o     TLS  // with the files that are read, also where they were made here
 	own   bool // the certificate is the one in the server's directory
+	made  bool // and its key was made by this start
 	log   *zap.Logger
 	serve atomic.Pointer[identity] // with the next handshake
 	every time.Duration            // between two looks at the files
@@ -83,11 +84,11 @@ func openProtection(o *Options) (*protection, error) {
 	if p.o.Cert == "" {
 		p.own = true
 		p.o.Cert, p.o.Key = ownPair(o.Dir)
-		made, err := makePair(o.Dir, time.Now())
-		if err != nil {
+		var err error
+		if p.made, err = makePair(o.Dir, time.Now()); err != nil {
 			return nil, explainOwnPair(o.Dir, err)
 		}
-		if made {
+		if p.made {
 			o.Log.Info("a TLS key was made", zap.String("file", p.o.Key))
 		}
 	}
