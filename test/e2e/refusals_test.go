@@ -5,8 +5,12 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"net"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"sealift/codec"
 	"sealift/internal/testpeer"
@@ -146,9 +150,7 @@ func malformed() []refusal {
 		{what: "HTTP", in: everywhere, ends: true, request: func(*peer) []byte {
 			return []byte("GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: curl/8.14.1\r\nAccept: */*\r\n\r\n")
 		}},
-		{what: "TLS", in: everywhere, ends: true, request: func(*peer) []byte {
-			return append([]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), randomBytes(506, 1)...)
-		}},
+		{what: "TLS", in: bound, ends: true, request: func(*peer) []byte { return senselessHello() }},
 	}
 	for _, code := range []uint16{1025, 1026, 1027, 1028, 1029, 1030, 1031} {
 		size, at := 255, 0
@@ -222,6 +224,33 @@ func badPackets() []refusal {
 			first := cut(p.File(p.t.Name(), randomBytes(100, 1)), 64)[0].Bytes()
 			return append(first, p.Verdict(codec.CodeCRCOK, p.t.Name())...)
 		}},
+	}
+}
+
+// senselessHello begins like a ClientHello of TLS, and goes on as none.
+func senselessHello() []byte {
+	return append([]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), randomBytes(506, 1)...)
+}
+
+// What begins like TLS on a new connection is answered by an alert, or by 1607 where
+// there is no TLS, and ends it.
+func TestSenselessHello(t *testing.T) {
+	t.Parallel()
+	for answer, args := range map[string][]string{"\x15\x03": nil, "\x03\x47\x06": {"--tls", "off"}} {
+		d := serve(t, args...)
+		c, err := net.Dial("tcp", d.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(patience))
+		if _, err := c.Write(senselessHello()); err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(c)
+		if err != nil || !strings.HasPrefix(string(got), answer) || len(got) != 7 {
+			t.Errorf("%q: answered with %q, %v, want 7 bytes that begin with %q", args, got, err, answer)
+		}
 	}
 }
 
