@@ -256,6 +256,16 @@ func stageTLS(t *testing.T, srv *Server, logs *observer.ObservedLogs, cut func(l
 	return s, end, r.rawPeer(r.scribe(end), fmt.Sprintf("client %p", s))
 }
 
+// records does the handshake, and makes records of p, each of at most size bytes.
+func (s *stage) records(p []byte, size int) []byte {
+	end := &stageEnd{s: s, cut: func(left int) int { return left }}
+	sc := (&running{Server: s.srv, t: s.t}).scribe(end)
+	for s.c.phase != open {
+		end.goOn()
+	}
+	return sc.content(p, size)
+}
+
 // Records come through in whatever pieces they arrive: by single bytes, and cut once at
 // each place.
 func TestRecordsCutAtEveryByte(t *testing.T) {
