@@ -59,12 +59,14 @@ type Options struct {
 
 	// For tests. noPause makes the server do as on systems where a connection
 	// cannot be paused; listener and enroll put something in front of the real
-	// ones; tick and slowTime are others than usual.
+	// ones; tick, slowTime and shakeTime are others than usual.
 	noPause  bool
 	listener func(listener) listener
 	enroll   func(enroll) enroll
 	tick     time.Duration
 	slowTime time.Duration
+	// shakeTime is how long a TLS handshake may take.
+	shakeTime time.Duration
 }
 
 // TLS is how connections are protected, on the same port as plain ones. Its functions
@@ -122,6 +124,7 @@ func (o *Options) complete() error {
 		{&o.DrainTimeout, DefaultDrainTimeout},
 		{&o.tick, tickTime},
 		{&o.slowTime, slowTime},
+		{&o.shakeTime, handshakeTime},
 	} {
 		if *d.value <= 0 {
 			*d.value = d.def

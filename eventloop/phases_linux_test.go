@@ -468,6 +468,9 @@ func TestPhasesAtRandom(t *testing.T) {
 	content := random(1 << 20)
 	stream := slices.Concat(slices.Concat(b.packets("f", content, 100_000)...), slices.Concat(b.packets("g", content[:100], 60)...))
 	bad := codec.RequestHeader{ID: b.ID, Version: 3, Code: codec.CodeRegister, PayloadSize: 1 << 30}.Append(nil)
+	if overTLS {
+		srv.opts.TLS = protects(t)
+	}
 	loans := 0
 	for seed := range uint64(300) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -478,6 +481,9 @@ func TestPhasesAtRandom(t *testing.T) {
 			s.events.OnOpen(s.gc)
 			delete(srv.loops, gnet.EventLoop(s)) // nobody else looks at it
 			left, notes, last := stream, 0, open
+			if overTLS {
+				left = s.records(stream, 1<<(5+rng.IntN(10)))
+			}
 			for range 100 {
 				var what string
 				switch n := rng.IntN(100); {

@@ -132,7 +132,7 @@ func (c *conn) deadline() (at time.Time, reason string) {
 // shakingEnds is deadline during the TLS handshake.
 func (c *conn) shakingEnds() (at time.Time, reason string) {
 	t, srv := c.tls, c.lp.srv
-	at, reason = c.since.Add(min(handshakeTime, srv.opts.HandshakeTimeout)), "timeout: TLS handshake"
+	at, reason = c.since.Add(min(srv.opts.shakeTime, srv.opts.HandshakeTimeout)), "timeout: TLS handshake"
 	switch t.step {
 	case queueing:
 		return time.Time{}, ""

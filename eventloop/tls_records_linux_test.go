@@ -1,6 +1,8 @@
 package eventloop
 
 import (
+	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -254,6 +256,16 @@ func stageTLS(t *testing.T, srv *Server, logs *observer.ObservedLogs, cut func(l
 	return s, end, r.rawPeer(r.scribe(end), fmt.Sprintf("client %p", s))
 }
 
+// records does the handshake, and makes records of p, each of at most size bytes.
+func (s *stage) records(p []byte, size int) []byte {
+	end := &stageEnd{s: s, cut: func(left int) int { return left }}
+	sc := (&running{Server: s.srv, t: s.t}).scribe(end)
+	for s.c.phase != open {
+		end.goOn()
+	}
+	return sc.content(p, size)
+}
+
 // Records come through in whatever pieces they arrive: by single bytes, and cut once at
 // each place.
 func TestRecordsCutAtEveryByte(t *testing.T) {
@@ -299,6 +311,42 @@ func TestHandshakesInPieces(t *testing.T) {
 		b.received("f", content)
 		s.end()
 	}
+}
+
+// What a client sends with the last of its handshake, and the FIN behind that, waits until
+// the handshake is over: the client gets its reply.
+func TestAFINDuringTheHandshake(t *testing.T) {
+	if waits {
+		t.Skip("where it cannot pause the server sees the FIN too early")
+	}
+	srv, logs := stagesTLS(t)
+	over := make(chan struct{})
+	config := srv.opts.TLS.Config
+	srv.opts.TLS.Config = func() (*tls.Config, func(tls.ConnectionState) (session.Channel, error)) {
+		c, channel := config()
+		return c, func(cs tls.ConnectionState) (session.Channel, error) {
+			<-over
+			return channel(cs)
+		}
+	}
+	s := newStage(t, srv, logs)
+	s.events.OnOpen(s.gc)
+	end := &stageEnd{s: s, cut: func(left int) int { return left }}
+	sc := (&running{Server: srv, t: t}).scribe(end)
+	s.say(sc.content(codec.Register{Name: []byte("in a hurry")}.Append(nil), maxPlaintext))
+	_ = unix.Shutdown(s.peer, unix.SHUT_WR)
+	for range 10 {
+		end.goOn()
+	}
+	if s.c.phase != shaking {
+		t.Errorf("phase %d", s.c.phase)
+	}
+	close(over)
+	reply := make([]byte, codec.ResponseHeaderSize)
+	if _, err := io.ReadFull(sc, reply); err != nil || bytes.Equal(reply, errorReply) {
+		t.Errorf("% x, %v", reply, err)
+	}
+	s.end()
 }
 
 // stagesTLS is a server for them.

@@ -121,7 +121,7 @@ func TestHandshakesThatWereLeft(t *testing.T) {
 		{"behind the hello", hello, maxOfSource},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := startTLS(t, nil)
+			r := startTLS(t, func(o *Options, _ *session.Config) { o.shakeTime, o.HandshakeTimeout = time.Hour, time.Hour })
 			first := r.rawPeer(&plainly{r.tcp()}, "first")
 			before := runtime.NumGoroutine()
 			left := r.begin(tc.sends, n)
@@ -206,8 +206,23 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 	waiting := tls.Client(r.tcp(), trusting())
 	handshake := make(chan error, 1)
 	go func() { handshake <- waiting.Handshake() }()
-	for r.census.count() < 2 {
-		time.Sleep(time.Millisecond) // nothing else tells that it has come
+	for { // until the loop has its hello
+		steps, on := make(chan []step), r.conn()
+		on.post(func() {
+			var all []step
+			for c := range on.lp.conns {
+				if c.phase == shaking {
+					all = append(all, c.tls.step)
+				}
+			}
+			steps <- all
+		})
+		if all := <-steps; len(all) > 0 {
+			if all[0] != gathering {
+				t.Error("a handshake begins though there is no memory")
+			}
+			break
+		}
 	}
 	if _, err := all[3].Ask(all[3].Verdict(1031, "no such file"), 1604); err != nil {
 		t.Errorf("a connection without large records: %v", err)
