@@ -236,7 +236,9 @@ func TestHandshakesThatFail(t *testing.T) {
 				return c, func(tls.ConnectionState) (session.Channel, error) { return session.Channel{}, errors.New("the reason") }
 			}
 		}, "EOF", "the client is not served: the reason"},
-		{"a panic", trusting(), func(o *TLS) { o.Config = func() (*tls.Config, func(tls.ConnectionState) (session.Channel, error)) { panic("the test") } }, "EOF", "tls: panic"},
+		{"a panic", trusting(), func(o *TLS) {
+			o.Config = func() (*tls.Config, func(tls.ConnectionState) (session.Channel, error)) { panic("the test") }
+		}, "EOF", "tls: panic"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := startTLS(t, func(o *Options, _ *session.Config) {

@@ -210,7 +210,10 @@ func (s *Server) Run(ctx context.Context) error {
 	others.Go(func() {
 		select {
 		case <-s.loops.Ready():
+			var watching sync.WaitGroup
+			watching.Go(func() { s.watch(beside) })
 			s.maintain(beside)
+			watching.Wait()
 		case <-beside.Done():
 		}
 	})

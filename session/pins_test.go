@@ -221,13 +221,16 @@ func TestPinnedBehindTheBack(t *testing.T) {
 				}
 			}
 			w.pin(p, ownKey)
-			before := w.record()
+			logs, before := w.logged(), w.record()
 			w.now = w.now.Add(time.Hour)
 			if got := c.ask(r.say(p)...); got != "1607" {
 				t.Errorf("%s, %s: %q, want 1607", request, reason, got)
 			}
 			if c.hangup != reason {
 				t.Errorf("%s, %s: hung up for %q", request, reason, c.hangup)
+			}
+			if told := logs.FilterField(zap.String("reason", reason)); told.Len() != 1 || told.Len() != logs.Len() {
+				t.Errorf("%s, %s: the log says %v", request, reason, logs.All())
 			}
 			c.close()
 			w.run()
@@ -278,6 +281,72 @@ func TestPinnedBeforeVerdict(t *testing.T) {
 			}
 			w.hangUp()
 		}
+	}
+}
+
+// TestOustedBeforeVerdict: once a pin was noticed, a 1029 that is there before the
+// session was told moves no file to its place.
+func TestOustedBeforeVerdict(t *testing.T) {
+	w := newWorld(t, session.Config{})
+	p, c := w.known("alice"), w.dial()
+	if got := c.ask(p.packets(single, "f", nil, 0)...); got != received("f", nil) {
+		t.Fatal(got)
+	}
+	w.pin(p, ownKey)
+	w.recheck()
+	c.replies = nil
+	c.send(p.ok("f"))
+	c.feed(len(c.in))
+	w.run()
+	if got := strings.Join(c.replies, ""); got != "1607" {
+		t.Errorf("got %q, want 1607", got)
+	}
+	if w.row(p.id, "f", true) != nil || w.row(p.id, "f", false) == nil || len(w.files.stored) > 0 {
+		t.Errorf("the file was moved: %v", w.rows())
+	}
+	w.hangUp()
+	w.counted()
+}
+
+// TestPinnedAndCommitFails: what a commit did to the content is recorded also where
+// the client was pinned meanwhile.
+func TestPinnedAndCommitFails(t *testing.T) {
+	for step, want := range map[string]struct{ verified, missing, settles bool }{
+		"Commit, the sync":         {},
+		"Commit, after the rename": {verified: true, missing: true},
+		"Commit":                   {settles: true},
+	} {
+		w := newWorld(t, session.Config{})
+		p, c := w.known("alice"), w.dial()
+		if got := c.ask(p.packets(single, "f", nil, 0)...); got != received("f", nil) {
+			t.Fatal(got)
+		}
+		w.pin(p, ownKey)
+		w.files.faults.failOn = step
+		if want.settles {
+			w.files.faults.fail = func() error { panic(errInjected) }
+		}
+		if got := c.ask(p.ok("f")); got != "1607" {
+			t.Errorf("%s fails: %q", step, got)
+		}
+		w.files.faults.fail = nil
+		f := w.row(p.id, "f", true)
+		if (f != nil) != want.verified || f != nil && f.Missing != want.missing {
+			t.Errorf("%s fails: on record is %+v", step, w.rows())
+		}
+		if waits := w.row(p.id, "f", false) != nil; waits != want.settles {
+			t.Errorf("%s fails: the file waits is %v", step, waits)
+		}
+		if n := w.svc.Unrecorded(); (n > 0) != want.settles {
+			t.Errorf("%s fails: %d commits are not recorded", step, n)
+		}
+		if want.settles { // by the next who has the place
+			if got := w.dialOver(overTLS(ownKey)).ask(p.verdict(codec.CodeAbort, "f")); got != "1604" || w.svc.Unrecorded() > 0 {
+				t.Errorf("%s fails: a 1031 gets %q", step, got)
+			}
+		}
+		w.hangUp()
+		w.counted()
 	}
 }
 

@@ -136,7 +136,7 @@ func (u *upload) endAt(number uint32, total uint16, err error) {
 	}
 	a.unnoted = !ok
 	u.drop()
-	if clientsDoing(err) {
+	if clientsDoing(err) && !errors.Is(err, storage.ErrPinned) { // a pin is not about the file
 		err = fmt.Errorf("read as %v: %w", plan, err)
 	}
 	a.answer(s, err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -61,20 +62,22 @@ type clientRow struct {
 	ID       string     `json:"id"`
 	Name     string     `json:"name"`
 	Key      bool       `json:"public_key"`
+	TLSKey   string     `json:"tls_key,omitempty"` // that it is pinned to
 	LastSeen *time.Time `json:"last_seen,omitempty"`
 }
 
-func clientsCommand() *cobra.Command {
+// listClients is the command of that name.
+func listClients(use string) *cobra.Command {
 	l := new(listing)
-	return l.command("clients", "List the clients that the registry holds", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
-		return l.print(w, []string{"ID", "NAME", "KEY", "LAST SEEN"}, func(line func(any, ...string) error) error {
+	return l.command(use, "List the clients that the registry holds", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
+		return l.print(w, []string{"ID", "NAME", "KEY", "LAST SEEN", "TLS KEY"}, func(line func(any, ...string) error) error {
 			return dir.Clients(ctx, func(c server.Client) error {
-				row := clientRow{ID: c.ID.String(), Name: c.Name, Key: c.PublicKey != nil}
+				row := clientRow{ID: c.ID.String(), Name: c.Name, Key: c.PublicKey != nil, TLSKey: server.TLSKey(c)}
 				seen := "-"
 				if !c.LastSeen.IsZero() {
 					row.LastSeen, seen = &c.LastSeen, c.LastSeen.Local().Format(time.DateTime)
 				}
-				return line(row, row.ID, shown(row.Name), yes(row.Key), seen)
+				return line(row, row.ID, shown(row.Name), yes(row.Key), seen, cmp.Or(row.TLSKey, "-"))
 			})
 		})
 	})

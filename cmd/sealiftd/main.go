@@ -67,7 +67,7 @@ be set by an environment variable: --max-file-size by SEALIFT_MAX_FILE_SIZE.`,
 	}
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	cmd.Flags().AddFlagSet(serve.Flags())
-	cmd.AddCommand(serve, demoCommand(), clientsCommand(), filesCommand(), verifyCommand(),
+	cmd.AddCommand(serve, demoCommand(), clientCommand(), listClients("clients"), filesCommand(), verifyCommand(),
 		backupCommand(), fingerprintCommand(), forgetMissingCommand(), takeStraysCommand(), versionCommand())
 	return cmd
 }

@@ -183,8 +183,8 @@ type clientRow struct {
 	ID       string     `json:"id"`
 	Name     string     `json:"name"`
 	Key      bool       `json:"public_key"`
-	TLSKey   string     `json:"tls_key"` // that is pinned
 	LastSeen *time.Time `json:"last_seen"`
+	TLSKey   string     `json:"tls_key"`
 }
 
 // rows reads one JSON object a line.

@@ -58,7 +58,7 @@ func TestListings(t *testing.T) {
 			t.Errorf("clients %+v", clients)
 		}
 		lines := table("clients")
-		if len(lines) != 3 || strings.Join(lines[0], "|") != "ID|NAME|KEY|LAST SEEN" {
+		if len(lines) != 3 || strings.Join(lines[0], "|") != "ID|NAME|KEY|LAST SEEN|TLS KEY" {
 			t.Fatalf("clients %q", lines)
 		}
 		for _, line := range lines[1:] {
