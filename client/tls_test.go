@@ -343,6 +343,7 @@ func TestClientCertificate(t *testing.T) {
 // next connection. So does one that is told by hand who it is.
 func TestClaimOfTheIdentityInUse(t *testing.T) {
 	s, h := newSecured(t, nil), newHome(t)
+	s.CloseAfterAck = true
 	o := h.options(s.Addr)
 	o.TLS.Fingerprints = []client.Fingerprint{s.key}
 	old := login(t, o).Identity()
@@ -356,7 +357,6 @@ func TestClaimOfTheIdentityInUse(t *testing.T) {
 	if got, want := s.Sequence(), "conn 1025 1026 conn 1027 1025 1026"; got != want {
 		t.Errorf("sequence %q, want %q", got, want)
 	}
-	s.CloseAfterAck = true
 	for range 2 {
 		if _, err := send(c, "f", pattern(1000)); err != nil {
 			t.Fatal(err)
