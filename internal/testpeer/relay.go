@@ -86,15 +86,15 @@ func (r *Relay) serve(client net.Conn) {
 		return
 	}
 	defer r.end(client)
+	near, first, err := r.hear(client)
+	if err != nil {
+		return
+	}
 	server, err := net.DialTimeout("tcp", r.server, Patience)
 	if err != nil || !r.keep(server) {
 		return
 	}
 	defer r.end(server)
-	near, err := wrapped(client, r.Near)
-	if err != nil {
-		return
-	}
 	far, err := wrapped(server, r.Far)
 	if err != nil {
 		return
@@ -105,9 +105,28 @@ func (r *Relay) serve(client net.Conn) {
 		up, down = r.Hook()
 	}
 	var both sync.WaitGroup
-	both.Go(func() { carry(far, near, up) })
+	both.Go(func() {
+		if _, err := far.Write(up(first)); err != nil {
+			_, _ = far.Close(), near.Close()
+			return
+		}
+		carry(far, near, up)
+	})
 	both.Go(func() { carry(near, far, down) })
 	both.Wait()
+}
+
+// hear does what is to be done with a client's connection. If that is a handshake, it
+// waits for the client's first bytes: a client may only look who is there, and no server
+// should hear of that.
+func (r *Relay) hear(client net.Conn) (near net.Conn, first []byte, err error) {
+	near, err = wrapped(client, r.Near)
+	if err != nil || r.Near == nil {
+		return near, nil, err
+	}
+	first = make([]byte, 32<<10)
+	n, err := near.Read(first)
+	return near, first[:n], err
 }
 
 func wrapped(nc net.Conn, wrap func(net.Conn) (net.Conn, error)) (net.Conn, error) {

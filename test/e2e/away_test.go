@@ -128,6 +128,7 @@ func TestCutAgainAndAgainBesideAnother(t *testing.T) {
 			run(t, dir, sealift, "send", "--server", d.addr, "small").succeeded(t)
 		}
 	})
+	d.introduce(dir, addr)
 	got := run(t, dir, sealift, "send", "--dialect", "spec", "--server", addr, "file").succeeded(t)
 	if !strings.Contains(got.stdout, "sent 7 times") || strings.Contains(got.stderr, "1607") {
 		t.Errorf("stdout %s\nstderr %s", got.stdout, got.stderr)
@@ -139,7 +140,8 @@ func TestCutAgainAndAgainBesideAnother(t *testing.T) {
 // id that it gives now.
 func TestServerThatComesBackWithoutItsClients(t *testing.T) {
 	t.Parallel()
-	first, second, dir := serve(t), serve(t), t.TempDir()
+	first, dir := serve(t), t.TempDir()
+	second := first.twin()
 	content := randomBytes(4<<20, 1)
 	put(t, filepath.Join(dir, "file"), content)
 	addr := proxy(t, func(n int, client net.Conn) {
@@ -149,6 +151,7 @@ func TestServerThatComesBackWithoutItsClients(t *testing.T) {
 			forward(client, second.addr, noLimit, nil)
 		}
 	})
+	first.introduce(dir, addr)
 	run(t, dir, sealift, "send", "--server", addr, "--name", "n", "file").succeeded(t)
 	me := readMe(t, filepath.Join(dir, "me.info"))
 	second.checkVerified(me.id, "file", content)

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -45,6 +46,31 @@ func serveIn(t testing.TB, dir string, args ...string) *daemon {
 	d := launch(t, dir, nil, append([]string{"serve", "--dir", dir, "--listen", "127.0.0.1:0"}, args...)...)
 	d.ready()
 	return d
+}
+
+// twin serves another new directory, with the TLS key of d: to clients it is the same
+// server, which has lost what it had.
+func (d *daemon) twin() *daemon {
+	d.t.Helper()
+	dir := d.t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, "tls"), os.DirFS(filepath.Join(d.dir, "tls"))); err != nil {
+		d.t.Fatal(err)
+	}
+	return serveIn(d.t, dir)
+}
+
+// introduce has a sealift that runs in dir know the server by its TLS key, at an address
+// that leads to it: there is no first contact then, which is a connection of its own.
+func (d *daemon) introduce(dir, addr string) {
+	d.t.Helper()
+	if !testpeer.OverTLS() {
+		return
+	}
+	text, err := os.ReadFile(knownServers(dir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		d.t.Fatal(err)
+	}
+	put(d.t, knownServers(dir), fmt.Appendf(text, "%s tls=%s\n", addr, d.fingerprint()))
 }
 
 // launch starts a sealiftd with an address file, and does not wait for it.
@@ -183,7 +209,7 @@ type clientRow struct {
 	ID       string     `json:"id"`
 	Name     string     `json:"name"`
 	Key      bool       `json:"public_key"`
-	TLSKey   string     `json:"tls_key"` // that is pinned
+	TLSKey   string     `json:"tls_key"` // that it is pinned to
 	LastSeen *time.Time `json:"last_seen"`
 }
 

@@ -328,7 +328,7 @@ func TestRejectedAndTaken(t *testing.T) {
 func TestNoServer(t *testing.T) {
 	t.Parallel()
 	b := newBatch(t, newFakeServer(t))
-	put(t, filepath.Join(b.dir, "transfer.info"), []byte("127.0.0.1:1\nMichael Jackson\nfile\n"))
+	put(t, filepath.Join(b.dir, "transfer.info"), transferInfo("127.0.0.1:1", "Michael Jackson", "file"))
 	got := b.run().later(t, "tried 4 times")
 	if n := strings.Count(got.stderr, "trying again"); n != 3 {
 		t.Errorf("%d retries are shown: %s", n, got.stderr)

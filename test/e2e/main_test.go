@@ -69,6 +69,9 @@ func isSet(name string) (set bool) {
 	return set
 }
 
+// knownServers is the known_servers of a sealift that runs in dir.
+func knownServers(dir string) string { return filepath.Clean(dir) + ".known_servers" }
+
 // environment is ours, without the variables that stand for flags.
 func environment(more ...string) []string {
 	var env []string
@@ -109,8 +112,7 @@ func start(t testing.TB, dir string, env []string, program string, args ...strin
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	p := &process{t: t, ctx: ctx, cmd: exec.CommandContext(ctx, program, args...)}
-	known := "SEALIFT_KNOWN_SERVERS=" + filepath.Clean(dir) + ".known_servers" // and not the user's
-	variables := []string{known}
+	variables := []string{"SEALIFT_KNOWN_SERVERS=" + knownServers(dir)} // and not the user's
 	if program != sealiftd {
 		variables = append(variables, testpeer.ClientVariables()...)
 	}

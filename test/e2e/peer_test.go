@@ -72,6 +72,25 @@ func (p *peer) dial() {
 	p.must(p.UseTLS(conn, testpeer.Switched()))
 }
 
+// turnedAway makes sure that the server answers one more connection with a 1607 and ends
+// it.
+func turnedAway(t testing.TB, d *daemon) {
+	t.Helper()
+	if !testpeer.OverTLS() {
+		p := connect(t, d, "one too many")
+		p.expect(codec.CodeError)
+		p.expectEnd()
+		return
+	}
+	conn, err := net.DialTimeout("tcp", d.addr, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := new(testpeer.Conn).UseTLS(conn, testpeer.Switched()); !testpeer.Refused(err, codec.CodeError) {
+		t.Errorf("one too many: %v", err)
+	}
+}
+
 // must ends the test if there is an error.
 func (p *peer) must(err error) {
 	p.t.Helper()

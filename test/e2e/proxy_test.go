@@ -85,6 +85,7 @@ func TestSealiftIsCutOff(t *testing.T) {
 				forward(client, first, noLimit, nil)
 			}
 		})
+		d.introduce(dir, addr)
 		client := start(t, dir, nil, sealift, "send", "--server", addr, "--name", "n", "file")
 		if killed {
 			d.awaitUpload()
@@ -119,6 +120,7 @@ func TestSealiftIsKilled(t *testing.T) {
 			forward(client, d.addr, noLimit, nil)
 		}
 	})
+	d.introduce(dir, addr)
 	put(t, filepath.Join(dir, "transfer.info"), transferInfo(addr, "n", "file"))
 	client := start(t, dir, nil, sealift)
 	d.awaitUpload()

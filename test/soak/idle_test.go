@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"sealift/internal/testpeer"
 )
 
 // TestIdle holds connections that say nothing.
@@ -36,8 +38,14 @@ func TestIdle(t *testing.T) {
 	}
 	each := float64(after-before) / float64(n)
 	r.Logf("%d idle connections in %.1f s: %d KiB more, %.2f KiB each", n, took.Seconds(), after-before, each)
-	if each >= 4 && !raceEnabled {
-		r.Errorf("an idle connection takes %.2f KiB, not under 4", each)
+	limit := 4.0
+	if testpeer.OverTLS() {
+		// crypto/tls keeps 14, and the collector lets what handshakes have left behind
+		// be; bench has the figure without that.
+		limit = 24
+	}
+	if each >= limit && !raceEnabled {
+		r.Errorf("an idle connection takes %.2f KiB, not under %.0f", each, limit)
 	}
 	c.close()
 	for _, p := range peers {
