@@ -3,6 +3,7 @@
 package deploy
 
 import (
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -21,8 +22,9 @@ func TestUnits(t *testing.T) {
 		write(t, filepath.Join(root, "usr/lib/systemd/system", name), "[Unit]\nDescription="+name+"\n", 0o644)
 	}
 	for _, unit := range []string{"sealiftd.service", "sealiftd.socket"} {
-		if said := output(t, "systemd-analyze", "verify", "--man=no", "--root="+root, unit); said != "" {
-			t.Errorf("%s: %s", unit, said)
+		said, err := exec.Command("systemd-analyze", "verify", "--man=no", "--root="+root, unit).CombinedOutput()
+		if err != nil || len(said) > 0 { // what it does not know it reports, and succeeds
+			t.Errorf("%s: %v\n%s", unit, err, said)
 		}
 	}
 	said := output(t, "systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", "--root="+root, "sealiftd.service")
