@@ -181,7 +181,7 @@ func (c *conn) serve() {
 		}
 		c.feedAll(false)
 	}
-	if c.phase != open || c.hearsNoMore() {
+	if c.phase != open || c.endOfRecords() {
 		return
 	}
 	c.begun = c.beginning()

@@ -98,7 +98,7 @@ func (c *conn) wanted() watch {
 		return rests
 	case c.gc.OutboundBuffered() > 0:
 		return sends
-	case c.waiting() > held, c.phase == open && c.overheard():
+	case c.waiting() > held, c.phase == open && c.halfClosed():
 		return rests
 	}
 	return reads

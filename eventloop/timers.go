@@ -80,7 +80,7 @@ func (c *conn) tick(now time.Time) {
 	switch c.phase {
 	case open:
 		c.sess.Tick()
-		if len(c.out) > 0 || c.held && c.waiting() <= enoughUnread || c.overheard() {
+		if len(c.out) > 0 || c.held && c.waiting() <= enoughUnread || c.halfClosed() {
 			c.pump()
 		}
 	case ending, shaking:

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -210,7 +211,7 @@ func (c *conn) shaken(conn *tls.Conn, ch session.Channel, err error) {
 	t, srv := c.tls, c.lp.srv
 	if err != nil {
 		srv.unshaken.report(srv.opts.Log, "handshake failed", zap.String("remote", c.remote), zap.Error(err))
-		c.enter(ending, "tls: "+err.Error())
+		c.enter(ending, tlsReason(err))
 		return
 	}
 	t.step, t.conn = protected, conn
@@ -219,10 +220,12 @@ func (c *conn) shaken(conn *tls.Conn, ch session.Channel, err error) {
 	}
 	c.sess.Protect(ch)
 	srv.opts.Log.Info("protected", append(t.fields(), zap.String("remote", c.remote))...)
-	c.resize(restingSize)
 	c.enter(open, "")
 	c.read = c.since
 }
+
+// tlsReason is what the log says about a connection that err has ended.
+func tlsReason(err error) string { return "tls: " + strings.TrimPrefix(err.Error(), "tls: ") }
 
 // short is how much of a fingerprint the log has: SHA256: and 12 characters.
 const short = len("SHA256:") + 12
@@ -236,18 +239,18 @@ func (t *protection) fields() []zap.Field {
 	return fs
 }
 
-// overheard reports whether the client has ended its side with a close_notify.
-func (c *conn) overheard() bool { return c.tls != nil && c.tls.over == io.EOF }
+// halfClosed reports whether the client has ended its side with a close_notify.
+func (c *conn) halfClosed() bool { return c.tls != nil && c.tls.over == io.EOF }
 
-// hearsNoMore ends a connection from which nothing more comes by TLS. A client that has
+// endOfRecords ends a connection from which nothing more comes by TLS. A client that has
 // only ended its side gets the replies that it is owed before. It returns true if the
 // connection ends.
-func (c *conn) hearsNoMore() bool {
+func (c *conn) endOfRecords() bool {
 	switch {
 	case c.tls == nil || c.tls.over == nil:
 		return false
 	case c.tls.over != io.EOF:
-		c.enter(ending, "tls: "+c.tls.over.Error())
+		c.enter(ending, tlsReason(c.tls.over))
 		return true
 	case c.blocked || c.sess.Working() || len(c.out) > 0 || c.waiting() > 0:
 		return false
@@ -259,7 +262,7 @@ func (c *conn) hearsNoMore() bool {
 // farewell sends close_notify, once, unless another alert was the last. Nothing can be
 // sent afterwards.
 func (c *conn) farewell() {
-	if t := c.tls; t != nil && t.step == protected && (t.over == nil || c.overheard()) {
+	if t := c.tls; t != nil && t.step == protected && (t.over == nil || c.halfClosed()) {
 		_ = t.conn.CloseWrite()
 		c.flush()
 	}

@@ -18,7 +18,7 @@ import (
 
 const (
 	// maxHandshakes is how many handshakes may be under way, each with a goroutine and
-	// about 64 KiB of memory, and maxOfSource how many of one address, or IPv6 network of
+	// about 35 KiB of memory, and maxOfSource how many of one address, or IPv6 network of
 	// 64 bits.
 	maxHandshakes = 512
 	maxOfSource   = maxHandshakes / 4

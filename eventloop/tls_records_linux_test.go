@@ -118,7 +118,7 @@ func TestTheEndInTheMiddleOfContent(t *testing.T) {
 		}, "tls: local error: tls: bad record MAC", "bad record MAC"},
 		{"a plain message", func(s *scribe) []byte {
 			return append(codec.Register{Name: []byte("plain")}.Append(nil), make([]byte, 30_000)...)
-		}, "tls: tls: received record with version", "protocol version"},
+		}, "tls: received record with version", "protocol version"},
 		{"a message that makes no sense", func(s *scribe) []byte { return s.record(handshakeRecord, []byte{1, 0, 0, 1, 0}, 0) },
 			"tls: local error: tls: error decoding message", "error decoding message"},
 		{"a message without an end", func(s *scribe) (p []byte) {
@@ -133,7 +133,7 @@ func TestTheEndInTheMiddleOfContent(t *testing.T) {
 				p = append(p, s.renew(keyUpdate)...)
 			}
 			return p
-		}, "tls: tls: too many non-advancing records", "unexpected message"},
+		}, "tls: too many non-advancing records", "unexpected message"},
 	} {
 		for _, size := range []int{1000, 2 << 20} { // gathered, and lent
 			t.Run(fmt.Sprint(tc.name, ", ", size), func(t *testing.T) {
