@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
+
+	"sealift/internal/testpeer"
 )
 
 const (
@@ -75,7 +77,7 @@ func (s scene) meInfo() []byte {
 }
 
 // TestPrivKey shows that sealift, which has to register anew, leaves a client that takes its key from priv.key as able
-// to reconnect as one that takes it from me.info.
+// to reconnect as one that takes it from me.info. Over TLS, the id that sealift has made is sealift's alone.
 func TestPrivKey(t *testing.T) {
 	programs := peers(t)
 	if programs == nil {
@@ -100,6 +102,10 @@ func TestPrivKey(t *testing.T) {
 			}
 			if bytes.Equal(s.meInfo(), before) {
 				t.Error("me.info is still the old one")
+			}
+			if testpeer.OverTLS() { // the id is pinned to sealift's TLS key, of which the other knows nothing
+				s.want(s.send(client), 1, "1027 1607 1027 1607 1027 1607 1027 1607")
+				return
 			}
 			s.want(s.send(client), 0, reconnecting)
 			s.wantStored()
