@@ -49,7 +49,7 @@ func (s *Session) register(payload []byte) {
 
 const (
 	errRegisterRate = offence("too many registrations from the address")
-	errNotOurs      = offence("the client id is no UUID of version 4, and is not registered")
+	errBeginsTLS    = offence("the client id looks like the first bytes of TLS")
 )
 
 // join binds the connection to a client that showed who it is, with a fresh AES key
@@ -136,13 +136,14 @@ func (s *Session) refuseOrFail(about subject, step string, err error) {
 }
 
 // adopt registers the client of op under the id that a 1606 on this connection
-// carried, and then does op. The id must be one that a server may have given out: the
-// first bytes of a connection tell TLS from such an id. An id that has stored files was another client's,
+// carried, and then does op. The id may be any that another server has
+// given out, but for those that would have the client's next connection taken for one
+// over TLS. An id that has stored files was another client's,
 // whose record is gone: it travelled in the clear, and gives nobody those files.
 // The error is that of step.
 func (s *Session) adopt(co *coroutine, op *storage.SetKeys) (step string, err error) {
-	if !isOurs(op.ID) {
-		return "", errNotOurs
+	if beginsTLS(op.ID) {
+		return "", errBeginsTLS
 	}
 	if !s.svc.rate.allow(s.remote, s.last) {
 		return "", errRegisterRate

@@ -539,28 +539,35 @@ func TestNameInCertificate(t *testing.T) {
 	}
 }
 
-// TestOnlyOurIDsAreAdopted: after a 1606 only an id that a server may have given out is
-// registered, or it could look like the first bytes of TLS.
-func TestOnlyOurIDsAreAdopted(t *testing.T) {
+// TestIDsThatLookLikeTLS: after a 1606 the id of any other server is registered, but for
+// one with which the next connection would be taken for one over TLS.
+func TestIDsThatLookLikeTLS(t *testing.T) {
 	_, pub := pair[0]()
-	for what, id := range map[string]codec.ClientID{
-		"like a ClientHello":        {0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3},
-		"of no version":             {1, 8: 0x80},
-		"of version 1":              {1, 6: 0x10, 8: 0x80},
-		"of version 7":              {1, 6: 0x70, 8: 0x80},
-		"of version 4, no RFC 9562": {1, 6: 0x40},
-		"of version 4, Microsoft's": {1, 6: 0x40, 8: 0xc0},
-	} {
+	hello := codec.ClientID{0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3}
+	try := func(what string, id codec.ClientID, want string) {
+		t.Helper()
 		w := newWorld(t, session.Config{})
 		p, before := &peer{name: "bob", id: id}, w.record()
-		if got := w.dial().ask(p.reconnect(), p.publicKey(pub)); got != "1606, 1607" {
-			t.Errorf("an id %s: %s", what, got)
+		if got := w.dial().ask(p.reconnect(), p.publicKey(pub)); got != "1606, "+want {
+			t.Errorf("%s: %s", what, got)
 		}
-		if w.record() != before {
-			t.Errorf("an id %s was registered", what)
+		if registered := w.record() != before; registered != (want == "1602") {
+			t.Errorf("%s: registered: %t", what, registered)
 		}
 		w.hangUp()
 	}
+	for _, i := range []int{2, 3, 4, 7, 8, 11, 15} { // whatever these are
+		id := hello
+		id[i] ^= 0xff
+		try(fmt.Sprintf("a hello, byte %d another", i), id, "1607")
+	}
+	for _, i := range []int{0, 1, 5, 6, 9, 10} {
+		id := hello
+		id[i] ^= 0xff
+		try(fmt.Sprintf("no hello by byte %d", i), id, "1602")
+	}
+	try("of no version", codec.ClientID{1, 8: 0x80}, "1602")
+	try("of version 7", codec.ClientID{1, 6: 0x70, 8: 0x80}, "1602")
 	w := newWorld(t, session.Config{})
 	for range 100 {
 		c := w.dial()

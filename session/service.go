@@ -92,8 +92,8 @@ func NewService(cfg Config) *Service {
 // newID makes a client id: a UUID of version 4.
 func newID() codec.ClientID { return codec.ClientID(uuid.New()) }
 
-// isOurs reports whether newID may have made id.
-func isOurs(id codec.ClientID) bool {
-	u := uuid.UUID(id)
-	return u.Version() == 4 && u.Variant() == uuid.RFC4122
+// beginsTLS reports whether a connection that begins with id would be taken for one over
+// TLS (PROTOCOL.md 14.1). An id that newID makes never is.
+func beginsTLS(id codec.ClientID) bool {
+	return id[0] == 0x16 && id[1] == 3 && id[5] == 1 && id[6] == 0 && id[9] == 3 && id[10] <= 4
 }
