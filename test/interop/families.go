@@ -104,6 +104,8 @@ type Server struct {
 	Unknown bool
 	// Fresh asks for a new server for each file: for faults that strike a number of times.
 	Fresh bool
+	// Keyless has sealiftd ask for no TLS keys of clients, so that several programs can be one client.
+	Keyless bool
 }
 
 func (s Server) String() string {

@@ -65,7 +65,7 @@ func (p *Programs) Start(ctx context.Context, server Server, dir string) (*Runni
 
 func (p *Programs) start(ctx context.Context, server Server, dir string) (*RunningServer, error) {
 	if server.Maker == Sealift {
-		return p.startSealiftd(ctx, dir, server.Quirks)
+		return p.startSealiftd(ctx, dir, server)
 	}
 	log := filepath.Join(dir, "log")
 	args := append([]string{"--dir", dir, "--listen", "127.0.0.1:0", "--log", log}, server.Dialect.args("--packet")...)
@@ -92,10 +92,13 @@ func (p *Programs) start(ctx context.Context, server Server, dir string) (*Runni
 }
 
 // startSealiftd runs sealiftd, which writes the address it is bound to into a file.
-func (p *Programs) startSealiftd(ctx context.Context, dir string, faults []string) (*RunningServer, error) {
+func (p *Programs) startSealiftd(ctx context.Context, dir string, server Server) (*RunningServer, error) {
 	addrFile := filepath.Join(dir, "addr")
-	running, err := startServer(ctx, dir, io.Discard, p.sealiftd,
-		"serve", "--dir", dir, "--listen", "127.0.0.1:0", "--addr-file", addrFile, "--fault", strings.Join(faults, ","))
+	args := []string{"serve", "--dir", dir, "--listen", "127.0.0.1:0", "--addr-file", addrFile, "--fault", strings.Join(server.Quirks, ",")}
+	if server.Keyless {
+		args = append(args, "--tls-clients", "any")
+	}
+	running, err := startServer(ctx, dir, io.Discard, p.sealiftd, args...)
 	if err != nil {
 		return nil, err
 	}
