@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"slices"
 	"testing"
 
@@ -146,9 +147,7 @@ func malformed() []refusal {
 		{what: "HTTP", in: everywhere, ends: true, request: func(*peer) []byte {
 			return []byte("GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: curl/8.14.1\r\nAccept: */*\r\n\r\n")
 		}},
-		{what: "TLS", in: everywhere, ends: true, request: func(*peer) []byte {
-			return append([]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), randomBytes(506, 1)...)
-		}},
+		{what: "TLS", in: bound, ends: true, request: func(*peer) []byte { return spoiltHello() }},
 	}
 	for _, code := range []uint16{1025, 1026, 1027, 1028, 1029, 1030, 1031} {
 		size, at := 255, 0
@@ -223,6 +222,32 @@ func badPackets() []refusal {
 			return append(first, p.Verdict(codec.CodeCRCOK, p.t.Name())...)
 		}},
 	}
+}
+
+// spoiltHello begins as a ClientHello does.
+func spoiltHello() []byte {
+	return append([]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), randomBytes(506, 1)...)
+}
+
+// What begins a connection as TLS does and makes no sense gets an alert, and without
+// TLS a 1607. Others go on.
+func TestAHelloThatMakesNoSense(t *testing.T) {
+	t.Parallel()
+	d := serve(t)
+	bystander := login(t, d, "bystander")
+	p := connectOver(t, d, "no client", nil)
+	p.send(spoiltHello())
+	// An alert is 15 03 0x 00 02, its level and what it says (RFC 8446, 6).
+	if got, err := io.ReadAll(p.Net); err != nil || len(got) != 7 || got[0] != 0x15 || got[1] != 3 {
+		t.Errorf("the answer is % x, %v", got, err)
+	}
+	p.Close()
+	bystander.settle()
+
+	off := connectOver(t, serve(t, "--tls", "off"), "no client", nil)
+	off.send(spoiltHello())
+	off.expect(codec.CodeError)
+	off.expectEnd()
 }
 
 // Whatever is wrong gets one 1607, which arrives also where the connection ends
