@@ -481,15 +481,15 @@ func (v *victim) mustAttack(p *testpeer.TLS, id codec.ClientID) *peer {
 
 // spoil sends a file of the victim's name that is put together from recorded content,
 // without its first block, and has it verified.
-func (a *peer) spoil(recorded []byte, size int) error {
-	f := &testpeer.File{ID: a.ID, Name: victimsFile, Content: make([]byte, size-16), Ciphertext: recorded[16:]}
-	if err := a.SendPackets(f.Packets(testpeer.Single, 0)); err != nil {
+func (p *peer) spoil(recorded []byte, size int) error {
+	f := &testpeer.File{ID: p.ID, Name: victimsFile, Content: make([]byte, size-16), Ciphertext: recorded[16:]}
+	if err := p.SendPackets(f.Packets(testpeer.Single, 0)); err != nil {
 		return err
 	}
-	if _, err := a.Want(codec.CodeFileReceived); err != nil {
+	if _, err := p.Want(codec.CodeFileReceived); err != nil {
 		return err
 	}
-	return a.Confirm(victimsFile)
+	return p.Confirm(victimsFile)
 }
 
 // An overheard id is all that a 1028 needs: with it, and recorded content, he replaces

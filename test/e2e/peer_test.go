@@ -22,8 +22,9 @@ func otherKey() []byte { return testpeer.SharedPair(1).Public[:] }
 type peer struct {
 	testpeer.Conn
 	t        testing.TB
-	addr     string // of the server
-	bytewise bool   // each byte in a write of its own
+	addr     string        // of the server
+	tls      *testpeer.TLS // nil: plain
+	bytewise bool          // each byte in a write of its own
 }
 
 // bytewise is a connection that sends each byte in a write of its own.
@@ -40,9 +41,27 @@ func (c bytewise) Write(p []byte) (n int, err error) {
 // connect returns a peer with a connection, and without an id.
 func connect(t testing.TB, d *daemon, name string) *peer {
 	t.Helper()
-	p := &peer{t: t, addr: d.addr}
+	return connectOver(t, d, name, testpeer.Switched())
+}
+
+func connectOver(t testing.TB, d *daemon, name string, tls *testpeer.TLS) *peer {
+	t.Helper()
+	p := &peer{t: t, addr: d.addr, tls: tls}
 	p.Name, p.Pair = name, testpeer.SharedPair(0)
 	p.dial()
+	return p
+}
+
+// loginWithoutKey is login for a client that the server cannot pin.
+func loginWithoutKey(t testing.TB, d *daemon, name string) *peer {
+	t.Helper()
+	var tls *testpeer.TLS
+	if testpeer.OverTLS() {
+		tls = &testpeer.TLS{AnyServer: true}
+	}
+	p := connectOver(t, d, name, tls)
+	p.signUp()
+	p.exchange()
 	return p
 }
 
@@ -69,7 +88,7 @@ func (p *peer) dial() {
 	if p.bytewise {
 		conn = bytewise{conn}
 	}
-	p.must(p.UseTLS(conn, testpeer.Switched()))
+	p.must(p.UseTLS(conn, p.tls))
 }
 
 // turnedAway makes sure that the server answers one more connection with a 1607 and ends

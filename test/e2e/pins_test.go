@@ -11,17 +11,13 @@ import (
 	"sealift/internal/testpeer"
 )
 
-// An operator pins a client beside the running server: its open connections without that
-// key end, and it is refused when it comes back, until it is released. The same works
-// without a server.
+// An operator pins a client beside the running server: its open plain connections end,
+// and it is refused when it comes back, until it is released. The same works without
+// a server.
 func TestClientPin(t *testing.T) {
 	t.Parallel()
-	d := serve(t, "--tls-clients", "any")
-	reason := "pinned, and the connection is plain"
-	if testpeer.OverTLS() {
-		reason = "pinned, and the connection shows no TLS key"
-	}
-	p, other := login(t, d, "Ada Lovelace"), login(t, d, "other")
+	d := serve(t)
+	p, other := loginWithoutKey(t, d, "Ada Lovelace"), loginWithoutKey(t, d, "other")
 	p.upload("before", []byte("before"))
 	waiting := p.File("waiting", []byte("for its 1029"))
 	p.sendPackets(cut(waiting, 0))
@@ -61,7 +57,11 @@ func TestClientPin(t *testing.T) {
 	}
 	pinned(fingerprint)
 	p.expectEnd()
-	d.await(reason)
+	if testpeer.OverTLS() {
+		d.await("pinned, and the connection shows no TLS key")
+	} else {
+		d.await("pinned, and the connection is plain")
+	}
 	p.dial()
 	p.send(p.Verdict(codec.CodeCRCOK, "waiting"))
 	p.expect(codec.CodeError)

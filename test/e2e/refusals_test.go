@@ -6,11 +6,8 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"net"
 	"slices"
-	"strings"
 	"testing"
-	"time"
 
 	"sealift/codec"
 	"sealift/internal/testpeer"
@@ -150,7 +147,7 @@ func malformed() []refusal {
 		{what: "HTTP", in: everywhere, ends: true, request: func(*peer) []byte {
 			return []byte("GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: curl/8.14.1\r\nAccept: */*\r\n\r\n")
 		}},
-		{what: "TLS", in: bound, ends: true, request: func(*peer) []byte { return senselessHello() }},
+		{what: "TLS", in: bound, ends: true, request: func(*peer) []byte { return spoiltHello() }},
 	}
 	for _, code := range []uint16{1025, 1026, 1027, 1028, 1029, 1030, 1031} {
 		size, at := 255, 0
@@ -227,31 +224,30 @@ func badPackets() []refusal {
 	}
 }
 
-// senselessHello begins like a ClientHello of TLS, and goes on as none.
-func senselessHello() []byte {
+// spoiltHello begins as a ClientHello does.
+func spoiltHello() []byte {
 	return append([]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), randomBytes(506, 1)...)
 }
 
-// What begins like TLS on a new connection is answered by an alert, or by 1607 where
-// there is no TLS, and ends it.
-func TestSenselessHello(t *testing.T) {
+// What begins a connection as TLS does and makes no sense gets an alert, and without
+// TLS a 1607. Others go on.
+func TestAHelloThatMakesNoSense(t *testing.T) {
 	t.Parallel()
-	for answer, args := range map[string][]string{"\x15\x03": nil, "\x03\x47\x06": {"--tls", "off"}} {
-		d := serve(t, args...)
-		c, err := net.Dial("tcp", d.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(patience))
-		if _, err := c.Write(senselessHello()); err != nil {
-			t.Fatal(err)
-		}
-		got, err := io.ReadAll(c)
-		if err != nil || !strings.HasPrefix(string(got), answer) || len(got) != 7 {
-			t.Errorf("%q: answered with %q, %v, want 7 bytes that begin with %q", args, got, err, answer)
-		}
+	d := serve(t)
+	bystander := login(t, d, "bystander")
+	p := connectOver(t, d, "no client", nil)
+	p.send(spoiltHello())
+	// An alert is 15 03 0x 00 02, its level and what it says (RFC 8446, 6).
+	if got, err := io.ReadAll(p.Net); err != nil || len(got) != 7 || got[0] != 0x15 || got[1] != 3 {
+		t.Errorf("the answer is % x, %v", got, err)
 	}
+	p.Close()
+	bystander.settle()
+
+	off := connectOver(t, serve(t, "--tls", "off"), "no client", nil)
+	off.send(spoiltHello())
+	off.expect(codec.CodeError)
+	off.expectEnd()
 }
 
 // Whatever is wrong gets one 1607, which arrives also where the connection ends
