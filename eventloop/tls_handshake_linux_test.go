@@ -271,6 +271,23 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 	r.ended("made room: idle")
 }
 
+// Uploads that hardly go on do not keep the memory that handshakes need.
+func TestSlowConnectionsMakeRoom(t *testing.T) {
+	r := startTLS(t, func(o *Options, _ *session.Config) {
+		o.tick, o.slowTime, o.Loops = 10*time.Millisecond, 50*time.Millisecond, 1
+	})
+	b := r.rawPeer(r.secure(r.tcp()), "slow")
+	b.write(b.packets("f", random(100_000), 100_000)[0][:90_000])
+	for r.sealed.Load() != bulkSize {
+		time.Sleep(time.Millisecond) // nothing else tells
+	}
+	r.conn().post(func() { r.maxSealed = restingSize }) // on the loop, which looks at it
+	r.rawPeer(r.secure(r.tcp()), "another")
+	readAll(t, b.Net)
+	_ = b.Close()
+	r.ended("made room: too slow")
+}
+
 // A connection takes about as much memory as is counted for it.
 func TestTheMemoryOfProtectedConnections(t *testing.T) {
 	if testing.Short() {
