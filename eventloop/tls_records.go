@@ -122,19 +122,27 @@ func (c *conn) gatherRecords() bool {
 //
 // The records lie behind where their content goes, in the same buffer: a record is longer
 // than its content, but for one of which a part has come before.
+//
+// What is behind much that has to be answered stays in the socket: the answers to a
+// megabyte of KeyUpdates take half a megabyte.
 func (t *protection) readRecords(fd int, room []byte, n, limit int) (got, end int) {
 	from := min(n+recordRoom, len(room))
 	want := limit - n
 	want += want>>9 + 64 // what records take besides their content
-	got = read(fd, room[from:min(from+want, len(room))])
+	p := room[from:min(from+want, len(room))]
+	got = peek(fd, p)
 	if got <= 0 {
 		return 0, n
 	}
-	t.wire.in = room[from : from+got]
-	for len(t.wire.in) > 0 && t.over == nil {
+	t.wire.in = p[:got]
+	for len(t.wire.in) > 0 && !t.needsLoop() {
 		n += t.next(room[n:min(n+maxPlaintext, len(room))])
 	}
+	if t.over == nil {
+		got -= len(t.wire.in)
+	}
 	t.wire.in = nil
+	skip(fd, p[:got])
 	return got, n
 }
 
