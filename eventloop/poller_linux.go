@@ -75,3 +75,13 @@ func read(fd int, p []byte) int {
 	n, _ := unix.Read(fd, p)
 	return n
 }
+
+// peek is read, but what it reads stays in the socket, until skip.
+func peek(fd int, p []byte) int {
+	n, _, _ := unix.Recvfrom(fd, p, unix.MSG_PEEK)
+	return n
+}
+
+// skip takes from the socket what peek has read. It does not write to p (tcp(7),
+// MSG_TRUNC).
+func skip(fd int, p []byte) { _, _, _ = unix.Recvfrom(fd, p, unix.MSG_TRUNC) }

@@ -23,3 +23,7 @@ func readv(int, []byte, []byte) int { return 0 }
 
 // read is not called: no connection is lent.
 func read(int, []byte) int { return 0 }
+
+// peek and skip are not called either.
+func peek(int, []byte) int { return 0 }
+func skip(int, []byte)     {}

@@ -122,7 +122,8 @@ const (
 )
 
 // whole reports whether the records in p have all of a ClientHello. It is true also
-// where they can have none: crypto/tls says what is wrong, without waiting for more.
+// where they can have none: crypto/tls says what is wrong, without waiting for more. Of
+// one that is too large it never is: crypto/tls would wait for the rest.
 func whole(p []byte) bool {
 	var head [4]byte // of the message: its type, and its size
 	got := 0
@@ -138,7 +139,7 @@ func whole(p []byte) bool {
 		got += len(body)
 		if got >= len(head) {
 			size := int(head[1])<<16 | int(head[2])<<8 | int(head[3])
-			if head[0] != typeClientHello || size > maxHello || got >= len(head)+size {
+			if head[0] != typeClientHello || got >= len(head)+size {
 				return true
 			}
 		}

@@ -3,9 +3,11 @@ package eventloop
 import (
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -156,6 +158,39 @@ func TestHandshakesThatWereLeft(t *testing.T) {
 	}
 }
 
+// Handshakes whose clients send a byte now and then hold up nobody either.
+func TestHandshakesThatTrickle(t *testing.T) {
+	hello := theHello(t, trusting())
+	r := startTLS(t, func(o *Options, _ *session.Config) { o.shakeTime, o.HandshakeTimeout = time.Hour, time.Hour })
+	var slow []net.Conn
+	for range maxOfSource {
+		c := r.tcp()
+		_, _ = c.Write(hello)
+		if _, err := io.ReadFull(c, make([]byte, 1000)); err != nil { // it has a place
+			t.Fatal(err)
+		}
+		_, _ = c.Write([]byte{23, 3, 3, 0x40, 0}) // the header of a record
+		slow = append(slow, c)
+	}
+	served := make(chan struct{})
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		for {
+			for _, c := range slow {
+				_, _ = c.Write([]byte{1})
+			}
+			select {
+			case <-served:
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	})
+	defer sending.Wait()
+	defer close(served)
+	r.rawPeer(r.secure(r.tcp()), "another")
+}
+
 // A handshake that waits for its client keeps no other from computing.
 func TestAHandshakeThatWaitsDoesNotCompute(t *testing.T) {
 	r := startTLS(t, nil)
@@ -234,6 +269,23 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 	_ = waiting.Close()
 	_ = all[3].Close()
 	r.ended("made room: idle")
+}
+
+// Uploads that hardly go on do not keep the memory that handshakes need.
+func TestSlowConnectionsMakeRoom(t *testing.T) {
+	r := startTLS(t, func(o *Options, _ *session.Config) {
+		o.tick, o.slowTime, o.Loops = 10*time.Millisecond, 50*time.Millisecond, 1
+	})
+	b := r.rawPeer(r.secure(r.tcp()), "slow")
+	b.write(b.packets("f", random(100_000), 100_000)[0][:90_000])
+	for r.sealed.Load() != bulkSize {
+		time.Sleep(time.Millisecond) // nothing else tells
+	}
+	r.conn().post(func() { r.maxSealed = restingSize }) // on the loop, which looks at it
+	r.rawPeer(r.secure(r.tcp()), "another")
+	readAll(t, b.Net)
+	_ = b.Close()
+	r.ended("made room: too slow")
 }
 
 // A connection takes about as much memory as is counted for it.

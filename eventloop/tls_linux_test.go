@@ -293,18 +293,25 @@ func TestHellos(t *testing.T) {
 		}
 		_ = c.Close()
 	}
-	endless := append(split(good, 1<<14)[:sniffed], make([]byte, 2*maxHello)...)
-	endless[3], endless[4] = 0x40, 0    // a record of 16 KiB
-	endless[7], endless[8] = 0x40, 0x00 // a message of 16 KiB and 4 bytes
-	endless[16<<10+recordHeader] = 0x16
-	endless[16<<10+recordHeader+1] = 3
-	endless[16<<10+recordHeader+3] = 0x40
-	c := r.tcp()
-	_, _ = c.Write(endless)
-	if got := readAll(t, c); len(got) > 0 {
-		t.Errorf("the answer to a large hello is % x", got)
+	for _, size := range []byte{0x40, 0x41, 0xff} { // of the message, times 256
+		endless := append(split(good, 1<<14)[:sniffed], make([]byte, 2*maxHello)...)
+		endless[3], endless[4] = 0x40, 0 // a record of 16 KiB
+		endless[7], endless[8] = size, 0
+		endless[16<<10+recordHeader] = 0x16
+		endless[16<<10+recordHeader+1] = 3
+		endless[16<<10+recordHeader+3] = 0x40
+		for _, n := range []int{sniffed, maxHello} {
+			if whole(endless[:n]) { // a goroutine would wait for the rest
+				t.Errorf("%d bytes of a hello of %d are whole", n, int(size)<<8)
+			}
+		}
+		c := r.tcp()
+		_, _ = c.Write(endless)
+		if got := readAll(t, c); len(got) > 0 {
+			t.Errorf("the answer to a large hello is % x", got)
+		}
+		_ = c.Close()
 	}
-	_ = c.Close()
 	r.ended("tls: the hello is too large")
 }
 

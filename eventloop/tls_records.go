@@ -1,6 +1,7 @@
 package eventloop
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 
@@ -121,19 +122,27 @@ func (c *conn) gatherRecords() bool {
 //
 // The records lie behind where their content goes, in the same buffer: a record is longer
 // than its content, but for one of which a part has come before.
+//
+// What is behind much that has to be answered stays in the socket: the answers to a
+// megabyte of KeyUpdates take half a megabyte.
 func (t *protection) readRecords(fd int, room []byte, n, limit int) (got, end int) {
 	from := min(n+recordRoom, len(room))
 	want := limit - n
 	want += want>>9 + 64 // what records take besides their content
-	got = read(fd, room[from:min(from+want, len(room))])
+	p := room[from:min(from+want, len(room))]
+	got = peek(fd, p)
 	if got <= 0 {
 		return 0, n
 	}
-	t.wire.in = room[from : from+got]
-	for len(t.wire.in) > 0 && t.over == nil {
+	t.wire.in = p[:got]
+	for len(t.wire.in) > 0 && !t.needsLoop() {
 		n += t.next(room[n:min(n+maxPlaintext, len(room))])
 	}
+	if t.over == nil {
+		got -= len(t.wire.in)
+	}
 	t.wire.in = nil
+	skip(fd, p[:got])
 	return got, n
 }
 
@@ -177,28 +186,37 @@ func (c *conn) resize(n int64) {
 	c.tls.size = n
 }
 
-// relieve closes protected connections that are idle and have carried large records, the
-// longest idle first, while all protected ones together take too much memory.
+// relieve closes protected connections that have carried large records, while all
+// protected ones together take too much memory: those that are idle, the longest idle
+// first, and then those that are too slow to keep their place, see slowRate.
 func (lp *loop) relieve() {
 	srv := lp.srv
 	if srv.sealed.Load() <= srv.maxSealed {
 		return
 	}
-	var idle []*conn
+	var idle, slow []*conn
 	for c := range lp.conns {
-		if !c.lent() && c.phase == open && c.tls != nil && c.tls.size == bulkSize &&
-			c.sess.Phase() == session.Idle && c.finished() {
+		switch {
+		case c.lent() || c.phase != open || c.tls == nil || c.tls.size != bulkSize:
+		case c.sess.Phase() == session.Idle && c.finished():
 			idle = append(idle, c)
+		case c.rate.Load() < slowRate:
+			slow = append(slow, c)
 		}
 	}
 	slices.SortFunc(idle, func(a, b *conn) int { return a.read.Compare(b.read) })
-	for _, c := range idle {
+	slices.SortFunc(slow, func(a, b *conn) int { return cmp.Compare(a.rate.Load(), b.rate.Load()) })
+	for i, c := range append(idle, slow...) {
 		if srv.sealed.Load() <= srv.maxSealed {
 			return
 		}
 		lp.guard(c, func() {
-			c.enter(ending, "made room: idle")
-			c.pump()
+			if i < len(idle) {
+				c.enter(ending, "made room: idle")
+				c.pump()
+			} else {
+				c.close("made room: too slow")
+			}
 		})
 	}
 }

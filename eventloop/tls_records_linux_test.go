@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/panjf2000/gnet/v2"
 	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sys/unix"
 
@@ -97,6 +98,44 @@ func TestManyRenewals(t *testing.T) {
 	}
 	if err := <-written; err != nil {
 		t.Error(err)
+	}
+}
+
+// Of renewals that fill the socket's buffer a worker takes no more than it can answer.
+func TestManyRenewalsAtOnce(t *testing.T) {
+	r := startTLS(t, func(o *Options, cfg *session.Config) {
+		littleInKernel(o, cfg)
+		little := o.enroll
+		o.enroll = func(enroll enroll) enroll {
+			return little(func(nc net.Conn, ctx any) (gnet.Conn, error) {
+				_ = nc.(*net.TCPConn).SetReadBuffer(8 << 20)
+				return enroll(nc, ctx)
+			})
+		}
+	})
+	nc := r.tcp().(*net.TCPConn)
+	_ = nc.SetReadBuffer(4096)
+	s := r.scribe(nc)
+	b := r.rawPeer(s, "renewing")
+	content := random(4 << 20)
+	stream := slices.Concat(b.packets("f", content, len(content))...)
+	all := s.content(stream[:60_000], maxPlaintext)
+	for _, c := range stream[60_000:180_000] {
+		all = append(append(all, s.record(contentRecord, []byte{c}, 0)...), s.renew(bothKeyUpdate)...)
+	}
+	go func() { _, _ = nc.Write(all) }()
+	for { // until the server reads no more
+		waiting, paused := r.unread()
+		if len(waiting) == 0 {
+			t.Fatal("the connection has ended")
+		}
+		if waiting[0] > 64<<10 {
+			t.Fatalf("%d bytes of answers wait", waiting[0])
+		}
+		if paused == 1 {
+			break
+		}
+		time.Sleep(time.Millisecond) // nothing else tells
 	}
 }
 

@@ -32,9 +32,10 @@ type wire struct {
 // shake is what a wire has only during the handshake.
 type shake struct {
 	c       *conn
-	arrived sync.Cond // there is something in in, or the wire is closed
-	left    int       // bytes that the client may still send
-	hungry  time.Time // since when Read waits for the client; zero if it does not
+	arrived sync.Cond     // there is something in in, or the wire is closed
+	left    int           // bytes that the client may still send
+	hungry  time.Time     // since when Read waits for the client; zero if it does not
+	waited  time.Duration // in Read for the client, before that
 	closed  bool
 }
 
@@ -84,20 +85,23 @@ func (w *wire) take(p []byte) int {
 	if n > 0 {
 		w.in = append(w.in, p[:n]...)
 		s.left -= n
+		s.waited += time.Since(s.hungry)
 		s.hungry = time.Time{}
 		s.arrived.Signal()
 	}
 	return n
 }
 
-// hungry is since when the handshake waits for the client, zero if it does not.
+// hungry is since when the handshake waits for the client, zero if it does not. It is as
+// much earlier as it has waited before: a client that sends a byte now and then has no
+// more time than another.
 func (w *wire) hungry() time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.shake == nil {
+	if w.shake == nil || w.shake.hungry.IsZero() {
 		return time.Time{}
 	}
-	return w.shake.hungry
+	return w.shake.hungry.Add(-w.shake.waited)
 }
 
 // close makes Read fail, if there is a handshake.

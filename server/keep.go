@@ -61,5 +61,9 @@ func openToChange(ctx context.Context, dir string) (*sqlite.Registry, error) {
 	case !errors.Is(err, sqlite.ErrOlder): // which the next Open changes
 		return nil, err
 	}
-	return sqlite.Open(ctx, filepath.Join(dir, DatabaseName), sqlite.Options{Fsync: true})
+	return sqlite.Open(ctx, filepath.Join(dir, DatabaseName), sqlite.Options{Fsync: true, Beside: true, BusyTimeout: besideTimeout})
 }
+
+// besideTimeout is how long a command waits for its turn to write beside a server that
+// writes without a pause: SQLite has no line. Of twenty tries one took 3 s.
+const besideTimeout = 30 * time.Second

@@ -370,6 +370,29 @@ func TestOpenWhileAnotherReads(t *testing.T) {
 	wantNames(t, second, "anna ben")
 }
 
+// A process beside a server waits for nobody who reads, and the server writes on.
+func TestOpenBesideWhileAnotherReads(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "defensive.db")
+	r := open(t, path)
+	apply(t, r, add(1, "anna"))
+	reading := other(t, path)
+	run(t, reading, "BEGIN")
+	if _, err := reading.value(t.Context(), "SELECT count(*) FROM clients"); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, r, add(2, "ben"))
+	beside, err := Open(t.Context(), path, Options{Fsync: true, BusyTimeout: time.Millisecond, Beside: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, beside, add(3, "cleo"))
+	apply(t, r, add(4, "dora"))
+	if err := beside.Close(); err != nil {
+		t.Error(err)
+	}
+	wantNames(t, r, "anna ben cleo dora")
+}
+
 // A full disk fails the batch as a whole, and the one after it works again.
 func TestFullDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "defensive.db")

@@ -142,18 +142,30 @@ func (r *Registry) whenFree(ctx context.Context, do func() error) error {
 }
 
 // foldWAL writes all that the WAL holds into the database, durably, and empties
-// it.
+// it. Nobody can write while it waits for those who read.
 func (c *conn) foldWAL(ctx context.Context) error {
-	rows, err := c.Conn.(driver.QueryerContext).QueryContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)", nil)
+	busy, err := c.checkpoint(ctx, "TRUNCATE")
+	if err == nil && busy {
+		err = fmt.Errorf("%w: its WAL cannot be folded into it", ErrLocked)
+	}
+	return err
+}
+
+// copyWAL is foldWAL as far as it can be done without waiting for anybody. Where nobody
+// else has the database open that is all of it, and whoever writes next begins the
+// WAL anew.
+func (c *conn) copyWAL(ctx context.Context) error {
+	_, err := c.checkpoint(ctx, "PASSIVE")
+	return err
+}
+
+// checkpoint returns whether others kept it from being complete.
+func (c *conn) checkpoint(ctx context.Context, mode string) (busy bool, err error) {
+	rows, err := c.Conn.(driver.QueryerContext).QueryContext(ctx, "PRAGMA wal_checkpoint("+mode+")", nil)
 	if err != nil {
-		return err
+		return false, err
 	}
-	var busy [3]driver.Value // whether others kept it from being complete, and two numbers of pages
-	if err := errors.Join(rows.Next(busy[:]), rows.Close()); err != nil {
-		return err
-	}
-	if busy[0] != int64(0) {
-		return fmt.Errorf("%w: its WAL cannot be folded into it", ErrLocked)
-	}
-	return nil
+	var row [3]driver.Value // whether it was busy, and two numbers of pages
+	err = errors.Join(rows.Next(row[:]), rows.Close())
+	return row[0] != int64(0), err
 }

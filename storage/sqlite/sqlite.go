@@ -51,6 +51,9 @@ type Options struct {
 	// BusyTimeout is how long to wait for a lock that another process holds, to
 	// the millisecond. Zero is DefaultBusyTimeout.
 	BusyTimeout time.Duration
+	// Beside is for a process that does little, and beside a server that may be running:
+	// it keeps nobody waiting but while it writes, and does not wait for those who read.
+	Beside bool
 }
 
 // Registry is a storage.Registry in an SQLite database. It is safe for
@@ -113,7 +116,11 @@ func Open(ctx context.Context, path string, o Options) (*Registry, error) {
 	// failed: they can be read from the page cache, but the disk does not have
 	// them, and all that is appended behind them would be lost in a power cut.
 	// In the database itself they are written and synced anew.
-	if err := r.whenFree(ctx, func() error { return c.foldWAL(ctx) }); err != nil {
+	fold := c.foldWAL
+	if o.Beside {
+		fold = c.copyWAL
+	}
+	if err := r.whenFree(ctx, func() error { return fold(ctx) }); err != nil {
 		return nil, errors.Join(r.failure("open", err), c.close())
 	}
 	r.writer = newSlot(c)
