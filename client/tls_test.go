@@ -238,7 +238,8 @@ func TestTLSByAddress(t *testing.T) {
 		t.Error(err)
 	}
 	h.has(t, "")
-	for _, server := range []string{"tls://" + s.Addr + "#" + s.key.String(), "tls://" + s.Addr, "TLS://" + s.Addr, s.Addr} {
+	host, port, _ := net.SplitHostPort(s.Addr)
+	for _, server := range []string{"tls://" + s.Addr + "#" + s.key.String(), "tls://" + s.Addr, "TLS://" + s.Addr, s.Addr, host + ":0" + port} {
 		if err := run(t, h.options(server)); err != nil {
 			t.Errorf("%s: %v", server, err)
 		}
