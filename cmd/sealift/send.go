@@ -33,6 +33,8 @@ type app struct {
 	sending     bool // the command is send
 	batching    bool // it is the client of the documents
 	hint        string
+	plainTo     string // the server, if connections to it are plain
+	loggedIn    bool
 
 	codes        string
 	dialect      string
@@ -265,9 +267,15 @@ func isFolder(path string) bool {
 
 // transfer sends the files and says what became of them.
 func (a *app) transfer(ctx context.Context, o client.Options, identity string, files []client.File) error {
-	address, err := client.ServerAddress(o.Server)
+	at, err := client.ParseServer(o.Server)
 	if err != nil {
 		return usageError{err}
+	}
+	address := at.Address
+	if keys, ok := o.Known.(client.KnownKeys); ok && !at.TLS && !a.tls.any() {
+		if key, err := keys.LoadKey(address); err == nil && key.IsZero() {
+			a.plainTo = address
+		}
 	}
 	var m *meter
 	var id string
@@ -281,7 +289,7 @@ func (a *app) transfer(ctx context.Context, o client.Options, identity string, f
 	_, err = client.Run(ctx, withProgress(o, &m), files, &client.Events{
 		Checked: func(n int, bytes int64) { m = newMeter(a.screen, n, bytes) },
 		LoggedIn: func(l client.Login) {
-			id = l.Identity.ID.String()
+			id, a.loggedIn = l.Identity.ID.String(), true
 			if l.Registered && !a.json {
 				a.say("registered %q with %s, id %v; kept in %s\n", l.Identity.Name, address, id, printable.Path(identity))
 			}
