@@ -150,6 +150,8 @@ func (a *app) advice(path string, err error) string {
 	switch {
 	case errors.As(err, &key):
 		return a.aboutKey(key)
+	case errors.Is(err, client.ErrKeyNotKept) && a.knownServers == "":
+		return ". --known-servers FILE names another place for it"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return ". Is the server running, and is the port right?"
 	case errors.Is(err, client.ErrNameTaken):

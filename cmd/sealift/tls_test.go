@@ -173,6 +173,23 @@ func TestRefusalsAndTLS(t *testing.T) {
 	}
 }
 
+// Where the configuration directory cannot be made, as that of a user of a service, the
+// error says how to name another file. A me.key that is spoilt: what to do with it.
+func TestWhereKeysAreKept(t *testing.T) {
+	s, key := fakeserver.OverTLS(t, nil)
+	dir := t.TempDir()
+	put(t, dir, "file", "content")
+	args := []string{"send", "--server", s.Addr, "--name", "n", "--tls-fingerprint", key.String(), "file"}
+	nowhere := []string{"SEALIFT_KNOWN_SERVERS="}
+	for _, v := range []string{"HOME", "XDG_CONFIG_HOME", "AppData"} {
+		nowhere = append(nowhere, v+"="+filepath.Join(dir, "file", "home"))
+	}
+	runEnv(t, dir, nowhere, args...).failed(t, ". --known-servers FILE names another place for it")
+	runEnv(t, dir, nowhere, append(args, "--known-servers", "known")...).succeeded(t)
+	put(t, dir, "me.key", "rubbish")
+	run(t, dir, args...).failed(t, "me.key: malformed: no Ed25519 private key in PEM: put the right one back, or move it away to have another made")
+}
+
 func TestTLSFlags(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, "file", "content")
