@@ -159,7 +159,7 @@ func (a *app) advice(path string, err error) string {
 	case errors.As(err, &reply) && reply.OutOfStep:
 		return ". Is that a server of this protocol, and is the port right?"
 	case errors.Is(err, client.ErrServer) && client.Temporary(err):
-		return ". The server's log says why" + a.aboutRefusal()
+		return ". The server's log says why" + a.aboutRefusal(err)
 	case !a.sending:
 	case errors.Is(err, client.ErrName):
 		return ". --as NAME sends a file under another name"

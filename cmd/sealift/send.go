@@ -34,7 +34,6 @@ type app struct {
 	batching    bool // it is the client of the documents
 	hint        string
 	plainTo     string // the server, if connections to it are plain
-	loggedIn    bool
 
 	codes        string
 	dialect      string
@@ -289,7 +288,7 @@ func (a *app) transfer(ctx context.Context, o client.Options, identity string, f
 	_, err = client.Run(ctx, withProgress(o, &m), files, &client.Events{
 		Checked: func(n int, bytes int64) { m = newMeter(a.screen, n, bytes) },
 		LoggedIn: func(l client.Login) {
-			id, a.loggedIn = l.Identity.ID.String(), true
+			id = l.Identity.ID.String()
 			if l.Registered && !a.json {
 				a.say("registered %q with %s, id %v; kept in %s\n", l.Identity.Name, address, id, printable.Path(identity))
 			}

@@ -145,21 +145,27 @@ func (a *app) aboutKey(e *client.KeyError) string {
 	return fmt.Sprintf(". Ask its operator which one is right. If it is the server's: %s", how)
 }
 
+// The messages that a connection begins with.
+const (
+	register  = 1025
+	reconnect = 1027 // 1026 is between them
+)
+
 // aboutRefusal says what a 1607 may be about that has kept us from logging in: a server
 // answers so to a client that it serves over TLS only, or with another TLS key only.
-func (a *app) aboutRefusal() string {
+func (a *app) aboutRefusal(err error) string {
 	me := cmp.Or(a.identity, infofile.MeName)
 	if to, err := infofile.Follow(me); err == nil {
 		me = to
 	}
-	_, unregistered := os.Stat(me)
+	var e *client.Error
 	switch {
-	case a.loggedIn || !a.sending && !a.batching:
+	case !errors.As(err, &e) || e.Code < register || e.Code > reconnect:
 	case a.plainTo != "" && a.batching:
 		return fmt.Sprintf(". If it serves this client over TLS only: %s%s as line 1 of %s", tlsScheme, a.plainTo, infofile.TransferName)
 	case a.plainTo != "":
 		return ". If it serves this client over TLS only: --tls"
-	case unregistered == nil:
+	case e.Code != register:
 		return fmt.Sprintf(". If this client is pinned to another TLS key than that in %s, the operator can release it: sealiftd client unpin",
 			printable.Path(infofile.TLSKeyPath(me)))
 	}
