@@ -98,7 +98,7 @@ func (c *Client) notMade(err error) error {
 // isForGood reports whether err is about the protection of connections: all others
 // would fail as this one did.
 func isForGood(err error) bool {
-	return errors.Is(err, ErrTLS) || errors.Is(err, ErrServerKey) || errors.Is(err, errNotKept)
+	return errors.Is(err, ErrTLS) || errors.Is(err, ErrServerKey) || errors.Is(err, ErrKeyNotKept)
 }
 
 func (c *Client) unreachable(err error) error {

@@ -210,7 +210,7 @@ func isForAll(err error) bool {
 	if errors.As(err, new(unreachable)) {
 		return true
 	}
-	for _, e := range []error{ErrRejected, ErrNameTaken, ErrNotLoggedIn, ErrKey, ErrNoDialect, ErrServerKey, ErrTLS, errNotKept} {
+	for _, e := range []error{ErrRejected, ErrNameTaken, ErrNotLoggedIn, ErrKey, ErrNoDialect, ErrServerKey, ErrTLS, ErrKeyNotKept} {
 		if errors.Is(err, e) {
 			return true
 		}

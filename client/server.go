@@ -82,8 +82,14 @@ func hostPort(server, plain string) (string, error) {
 	if host == "" || strings.ContainsAny(host, " \t[]") {
 		return wrong("there is no host in it")
 	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
 		return wrong("the port must be a number from 1 to 65535")
 	}
-	return net.JoinHostPort(host, port), nil
+	// A server is known by its address: another spelling of the same must not make it
+	// unknown, and its connections plain.
+	if ip, err := netip.ParseAddr(host); err == nil {
+		host = ip.String()
+	}
+	return net.JoinHostPort(host, strconv.FormatUint(n, 10)), nil
 }

@@ -130,8 +130,8 @@ func (e *KeyError) Is(target error) bool { return target == ErrServerKey }
 // Unwrap returns what Ask has returned, or nil.
 func (e *KeyError) Unwrap() error { return e.Refused }
 
-// errNotKept says that a server's key was not kept.
-var errNotKept = errors.New("the TLS key of the server cannot be kept, so nothing was sent")
+// ErrKeyNotKept: the TLS key of the server cannot be written to Options.Known.
+var ErrKeyNotKept = errors.New("the TLS key of the server cannot be kept, so nothing was sent")
 
 // guard protects the connections to a server. The Clients of a Run share it; its methods
 // may be called from any goroutine. A nil guard protects nothing: connections are plain.
@@ -234,7 +234,7 @@ func (g *guard) trust(ctx context.Context, key Fingerprint) error {
 		return &KeyError{Server: g.address, Key: key}
 	}
 	if g.store == nil {
-		return fmt.Errorf("%s: %w: Options.Known keeps no keys", g.address, errNotKept)
+		return fmt.Errorf("%s: %w: Options.Known keeps no keys", g.address, ErrKeyNotKept)
 	}
 	if !g.tls.TrustFirst {
 		_, err := within(ctx, func() (struct{}, error) { return struct{}{}, g.tls.Ask(ctx, g.address, key) }, nil)
@@ -260,7 +260,7 @@ func (g *guard) keep(ctx context.Context, key Fingerprint) error {
 	}
 	_, err := within(ctx, func() (struct{}, error) { return struct{}{}, g.store.SaveKey(g.address, key, g.kept) }, nil)
 	if err != nil && !(errors.Is(err, infofile.ErrNotKept) && len(g.tls.Fingerprints) > 0) {
-		return fmt.Errorf("%s: %w: %w", g.address, errNotKept, err)
+		return fmt.Errorf("%s: %w: %w", g.address, ErrKeyNotKept, err)
 	}
 	g.kept = key
 	return nil

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf16"
 
 	"sealift/client"
 	"sealift/codec"
@@ -217,6 +218,8 @@ func TestKeysInOddLines(t *testing.T) {
 		{"h:1 " + key + "\nh:1 " + other, "several keys", false},
 		{"h:1 tls=", "tls=: fingerprint", false},
 		{"h:1 tls", "tls=: fingerprint", false},
+		{utf16File("h:1 " + key + "\r\n"), "", false},
+		{utf16File("h:1 " + key + "\r\n")[2:], "", false},
 		{"#h:1 " + key + "\n# h:1 " + key + "\nh:2 " + key + "\nh:1 xtls=" + key, "", true},
 	} {
 		h := newHome(t)
@@ -226,6 +229,15 @@ func TestKeysInOddLines(t *testing.T) {
 			t.Errorf("%q: %v, %v, want %q", tc.file, got, err, tc.says)
 		}
 	}
+}
+
+// utf16File is a file as shells and editors of Windows write it.
+func utf16File(text string) string {
+	b := []byte{0xff, 0xfe}
+	for _, c := range utf16.Encode([]rune(text)) {
+		b = append(b, byte(c), byte(c>>8))
+	}
+	return string(b)
 }
 
 // The address alone says that connections are protected, and by which key.
@@ -238,7 +250,8 @@ func TestTLSByAddress(t *testing.T) {
 		t.Error(err)
 	}
 	h.has(t, "")
-	for _, server := range []string{"tls://" + s.Addr + "#" + s.key.String(), "tls://" + s.Addr, "TLS://" + s.Addr, s.Addr} {
+	host, port, _ := net.SplitHostPort(s.Addr)
+	for _, server := range []string{"tls://" + s.Addr + "#" + s.key.String(), "tls://" + s.Addr, "TLS://" + s.Addr, s.Addr, host + ":0" + port} {
 		if err := run(t, h.options(server)); err != nil {
 			t.Errorf("%s: %v", server, err)
 		}

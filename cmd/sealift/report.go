@@ -150,6 +150,8 @@ func (a *app) advice(path string, err error) string {
 	switch {
 	case errors.As(err, &key):
 		return a.aboutKey(key)
+	case errors.Is(err, client.ErrKeyNotKept) && a.knownServers == "":
+		return ". --known-servers FILE names another place for it"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return ". Is the server running, and is the port right?"
 	case errors.Is(err, client.ErrNameTaken):
@@ -157,7 +159,7 @@ func (a *app) advice(path string, err error) string {
 	case errors.As(err, &reply) && reply.OutOfStep:
 		return ". Is that a server of this protocol, and is the port right?"
 	case errors.Is(err, client.ErrServer) && client.Temporary(err):
-		return ". The server's log says why"
+		return ". The server's log says why" + a.aboutRefusal(err)
 	case !a.sending:
 	case errors.Is(err, client.ErrName):
 		return ". --as NAME sends a file under another name"

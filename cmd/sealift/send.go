@@ -33,6 +33,7 @@ type app struct {
 	sending     bool // the command is send
 	batching    bool // it is the client of the documents
 	hint        string
+	plainTo     string // the server, if connections to it are plain
 
 	codes        string
 	dialect      string
@@ -265,9 +266,15 @@ func isFolder(path string) bool {
 
 // transfer sends the files and says what became of them.
 func (a *app) transfer(ctx context.Context, o client.Options, identity string, files []client.File) error {
-	address, err := client.ServerAddress(o.Server)
+	at, err := client.ParseServer(o.Server)
 	if err != nil {
 		return usageError{err}
+	}
+	address := at.Address
+	if keys, ok := o.Known.(client.KnownKeys); ok && !at.TLS && !a.tls.any() {
+		if key, err := keys.LoadKey(address); err == nil && key.IsZero() {
+			a.plainTo = address
+		}
 	}
 	var m *meter
 	var id string

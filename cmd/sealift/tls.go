@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -135,10 +136,38 @@ func (a *app) aboutKey(e *client.KeyError) string {
 	case e.Refused != nil:
 		return ""
 	case e.Remembered:
-		return fmt.Sprintf(". Ask its operator. If the new key is right: %s, or take tls=… out of the line of %s in %s",
+		// Without tls= and without --tls the next connection would be a plain one.
+		return fmt.Sprintf(". Ask its operator. If the new key is right: %s, or take tls=… out of the line of %s in %s, and use --tls",
 			how, e.Server, printable.Path(a.knownPath(a.identity)))
 	case len(e.Expected) == 0:
 		return fmt.Sprintf(". If that is what sealiftd fingerprint prints there: %s; to trust it unseen: --tls-trust-first", how)
+	}
+	return fmt.Sprintf(". Ask its operator which one is right. If it is the server's: %s", how)
+}
+
+// The messages that a connection begins with.
+const (
+	register  = 1025
+	reconnect = 1027 // 1026 is between them
+)
+
+// aboutRefusal says what a 1607 may be about that has kept us from logging in: a server
+// answers so to a client that it serves over TLS only, or with another TLS key only.
+func (a *app) aboutRefusal(err error) string {
+	me := cmp.Or(a.identity, infofile.MeName)
+	if to, err := infofile.Follow(me); err == nil {
+		me = to
+	}
+	var e *client.Error
+	switch {
+	case !errors.As(err, &e) || e.Code < register || e.Code > reconnect:
+	case a.plainTo != "" && a.batching:
+		return fmt.Sprintf(". If it serves this client over TLS only: %s%s as line 1 of %s", tlsScheme, a.plainTo, infofile.TransferName)
+	case a.plainTo != "":
+		return ". If it serves this client over TLS only: --tls"
+	case e.Code != register:
+		return fmt.Sprintf(". If this client is pinned to another TLS key than that in %s, the operator can release it: sealiftd client unpin",
+			printable.Path(infofile.TLSKeyPath(me)))
 	}
 	return ""
 }

@@ -6,9 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"sealift/codec"
 	"sealift/crypto/tlskey"
 	"sealift/internal/fakeserver"
 )
@@ -57,7 +59,7 @@ func TestTLSServersAreRemembered(t *testing.T) {
 		for _, flags := range [][]string{nil, {"--tls"}, {"--tls-trust-first"}, {"--tls=false"}} {
 			r := run(t, dir, append([]string{"send", "--server", s.Addr, "file"}, flags...)...).
 				failed(t, "the TLS key of "+s.Addr+" has changed: it is "+key.String()+", and was "+otherKey)
-			if want := "take tls=… out of the line of " + s.Addr + " in " + knownServers(dir); !strings.Contains(r.stderr, want) {
+			if want := "take tls=… out of the line of " + s.Addr + " in " + knownServers(dir) + ", and use --tls"; !strings.Contains(r.stderr, want) {
 				t.Errorf("%q is not in %q", want, r.stderr)
 			}
 		}
@@ -83,7 +85,7 @@ func TestTLSInTransferInfo(t *testing.T) {
 	lineOne(t, dir, "tls://"+s.Addr)
 	run(t, dir).failed(t, "the server has "+key.String()+". If that is what sealiftd fingerprint prints there: tls://"+s.Addr+"#"+key.String()+" as line 1 of transfer.info")
 	lineOne(t, dir, "tls://"+s.Addr+"#"+otherKey)
-	run(t, dir).failed(t, "is "+key.String()+", and not "+otherKey)
+	run(t, dir).failed(t, "is "+key.String()+", and not "+otherKey+". Ask its operator which one is right. If it is the server's: tls://"+s.Addr+"#"+key.String())
 	if got := s.Sequence(); strings.ContainsAny(got, "0123456789") {
 		t.Errorf("the server heard %q", got)
 	}
@@ -115,6 +117,77 @@ func TestTLSInTransferInfo(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "me.key")); err == nil {
 		t.Error("there is a me.key")
 	}
+}
+
+// A server that wants TLS, or another TLS key of the client, can say no more than 1607.
+// What to do is said where that kept us from logging in.
+func TestRefusalsAndTLS(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		refused codec.Code
+		tls     bool
+		batch   bool
+		before  bool // the client has been there before
+		says    string
+	}{
+		{"register", codec.CodeRegister, false, false, false, ". If it serves this client over TLS only: --tls"},
+		{"register over TLS", codec.CodeRegister, true, false, false, ""},
+		{"reconnect", codec.CodeReconnect, false, false, true, ". If it serves this client over TLS only: --tls"},
+		{"reconnect over TLS", codec.CodeReconnect, true, false, true,
+			". If this client is pinned to another TLS key than that in me.key, the operator can release it: sealiftd client unpin"},
+		{"batch", codec.CodeReconnect, false, true, true, ". If it serves this client over TLS only: tls://ADDR as line 1 of transfer.info"},
+		{"file", codec.CodeSendFile, false, false, false, ""},
+		{"file over TLS", codec.CodeSendFile, true, false, true, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel() // they wait between tries
+			s, flags := fakeserver.New(t), []string(nil)
+			if tc.tls {
+				var key tlskey.Fingerprint
+				s, key = fakeserver.OverTLS(t, nil)
+				flags = []string{"--tls-fingerprint", key.String()}
+			}
+			var refusing atomic.Bool
+			s.Answer = func(m fakeserver.Message, right []byte) []byte {
+				if refusing.Load() && m.Code == tc.refused {
+					return []byte{3, 0x47, 6, 0, 0, 0, 0}
+				}
+				return right
+			}
+			dir := t.TempDir()
+			put(t, dir, "file", "content")
+			args := append([]string{"send", "--server", s.Addr, "--codes", "1025", "--dialect", "spec", "--name", "Michael Jackson", "file"}, flags...)
+			if tc.batch {
+				lineOne(t, dir, s.Addr)
+				args = []string{"--codes", "1025", "--dialect", "spec"}
+			}
+			if tc.before {
+				run(t, dir, args...).succeeded(t)
+			}
+			refusing.Store(true)
+			want := ". The server's log says why" + strings.ReplaceAll(tc.says, "ADDR", s.Addr) + "\n"
+			if r := run(t, dir, args...).ended(t, 75, "(1607)"); !strings.HasSuffix(r.stderr, want) {
+				t.Errorf("%q does not end with %q", r.stderr, want)
+			}
+		})
+	}
+}
+
+// Where the configuration directory cannot be made, as that of a user of a service, the
+// error says how to name another file. A me.key that is spoilt: what to do with it.
+func TestWhereKeysAreKept(t *testing.T) {
+	s, key := fakeserver.OverTLS(t, nil)
+	dir := t.TempDir()
+	put(t, dir, "file", "content")
+	args := []string{"send", "--server", s.Addr, "--name", "n", "--tls-fingerprint", key.String(), "file"}
+	nowhere := []string{"SEALIFT_KNOWN_SERVERS="}
+	for _, v := range []string{"HOME", "XDG_CONFIG_HOME", "AppData"} {
+		nowhere = append(nowhere, v+"="+filepath.Join(dir, "file", "home"))
+	}
+	runEnv(t, dir, nowhere, args...).failed(t, ". --known-servers FILE names another place for it")
+	runEnv(t, dir, nowhere, append(args, "--known-servers", "known")...).succeeded(t)
+	put(t, dir, "me.key", "rubbish")
+	run(t, dir, args...).failed(t, "me.key: malformed: no Ed25519 private key in PEM: put the right one back, or move it away to have another made")
 }
 
 func TestTLSFlags(t *testing.T) {

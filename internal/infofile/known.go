@@ -99,7 +99,7 @@ func readKnown(path string) (string, error) {
 	if len(b) > maxKnown {
 		return "", malformed(path, "more than %d bytes", maxKnown)
 	}
-	return string(b), nil
+	return decode(b), nil // lines in UTF-16 would be nobody's, and a key in them unknown
 }
 
 // parseKnown takes a line apart. ok is false for one that is no server's.

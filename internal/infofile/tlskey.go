@@ -62,7 +62,7 @@ func ReadTLSKey(path string) (ed25519.PrivateKey, error) {
 	}
 	key, err := tlskey.ParseKey([]byte(text))
 	if err != nil {
-		return nil, malformed(path, "%v", err)
+		return nil, malformed(path, "%v: put the right one back, or move it away to have another made", err)
 	}
 	return key, nil
 }
