@@ -81,6 +81,9 @@ func (g *guard) config(who *Identity) *tls.Config {
 		}
 		return nil
 	}
+	if given := g.tls.Certificate; who != nil && given != nil {
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return given, nil }
+	}
 	if who != nil && g.own != nil && len(c.Certificates) == 0 && c.GetClientCertificate == nil {
 		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return g.certificate(seen, *who)

@@ -63,6 +63,9 @@ type TLS struct {
 	// Roots have the authorities that may have signed the server's certificate, which
 	// must be for the host in Options.Server.
 	Roots *x509.CertPool
+	// Certificate is shown in the place of the client's own key: for servers that want one
+	// that an authority has signed, with the user name in it.
+	Certificate *tls.Certificate
 	// Config says everything about the server and, if it has one, about the client's
 	// certificate. It is cloned. TLS 1.3 is used all the same, and no session is resumed.
 	Config *tls.Config
@@ -181,7 +184,7 @@ func newGuard(ctx context.Context, o *Options, at ServerAt) (*guard, error) {
 	case !g.kept.IsZero():
 		g.expected, g.remembered = []Fingerprint{g.kept}, true
 	}
-	if keys, ok := o.Identity.(TLSKeyStore); ok {
+	if keys, ok := o.Identity.(TLSKeyStore); ok && g.tls.Certificate == nil {
 		g.own, err = within(ctx, func() (ed25519.PrivateKey, error) { return keys.TLSKey(ctx) }, nil)
 		if err != nil {
 			return nil, fmt.Errorf("the client's TLS key: %w", err)
@@ -201,7 +204,7 @@ func (t *TLS) asked() (bool, error) {
 	if ways > 1 {
 		return false, errors.New("TLS takes one of a fingerprint, trust at first contact, authorities and a configuration")
 	}
-	return t.Mode == TLSOn || ways > 0, nil
+	return t.Mode == TLSOn || ways > 0 || t.Certificate != nil, nil
 }
 
 // byKey reports whether the server is known by its key, and not by its certificate.

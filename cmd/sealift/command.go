@@ -78,6 +78,8 @@ The exit status is
 	f.StringSliceVar(&a.tls.fingerprints, "tls-fingerprint", nil, "SHA256:… of the server's TLS key; several where it has one of them. It takes the place of the key in known_servers")
 	f.BoolVar(&a.tls.trustFirst, "tls-trust-first", false, "trust the TLS key of a server of which none is known")
 	f.StringVar(&a.tls.ca, "tls-ca", "", "PEM `file` with authorities, or system: trust a server with a certificate of theirs for its host name, and keep no key")
+	f.StringVar(&a.tls.cert, "tls-cert", "", "PEM `file` with a certificate to show to the server in the place of me.key, for one with --tls-clients ca; the user name stands in it")
+	f.StringVar(&a.tls.key, "tls-key", "", "PEM `file` with its private key")
 	f.BoolVar(&a.json, "json", false, "write one JSON object per file to standard output")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "show each message sent and received: short for --log-level debug")
 	f.StringVar(&a.logLevel, "log-level", "warn", "what to show on standard error: debug, info, warn or error")

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -24,10 +25,13 @@ type tlsFlags struct {
 	fingerprints []string
 	trustFirst   bool
 	ca           string
+	cert, key    string // files
 }
 
 // any reports whether one of them was given.
-func (f *tlsFlags) any() bool { return f.on || len(f.fingerprints) > 0 || f.trustFirst || f.ca != "" }
+func (f *tlsFlags) any() bool {
+	return f.on || len(f.fingerprints) > 0 || f.trustFirst || f.ca != "" || f.cert != "" || f.key != ""
+}
 
 // systemCA is the --tls-ca that stands for the authorities of the system.
 const systemCA = "system"
@@ -60,6 +64,16 @@ func (a *app) tlsOptions() (client.TLS, error) {
 			return t, fmt.Errorf("--tls-ca: %w", err)
 		}
 		t.Roots = roots
+	}
+	if a.tls.cert != "" || a.tls.key != "" {
+		if a.tls.cert == "" || a.tls.key == "" {
+			return t, errors.New("--tls-cert and --tls-key go together: want both")
+		}
+		pair, err := tls.LoadX509KeyPair(a.tls.cert, a.tls.key)
+		if err != nil {
+			return t, fmt.Errorf("--tls-cert %s with --tls-key %s: %w", printable.Path(a.tls.cert), printable.Path(a.tls.key), err)
+		}
+		t.Certificate = &pair
 	}
 	if a.interactive {
 		t.Ask = a.ask
