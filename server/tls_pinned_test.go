@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"errors"
 	"path/filepath"
 	"strings"
@@ -57,5 +58,27 @@ func TestWarningOfPinnedClients(t *testing.T) {
 				t.Errorf("warned %v, want %q", warned, tc.want)
 			}
 		})
+	}
+}
+
+// A server on a backup refuses whom the first one refused: clients stay pinned.
+func TestBackupKeepsPins(t *testing.T) {
+	o, _ := tlsOptions(t.TempDir())
+	s := open(t, o)
+	add := &storage.AddClient{ID: codec.ClientID{1}, Name: "pinned", TLSKey: bytes.Repeat([]byte{7}, 32)}
+	if err := errors.Join(s.registry.Apply(t.Context(), []storage.Operation{add}), add.Err); err != nil {
+		t.Fatal(err)
+	}
+	to := filepath.Join(t.TempDir(), "copy")
+	if err := Backup(t.Context(), o.Dir, to, func(int64, int64) {}, func(File, error) {}); err != nil {
+		t.Fatal(err)
+	}
+	o.Dir = to
+	copied := open(t, o)
+	for by, want := range map[string]error{"": storage.ErrPinned, string(add.TLSKey): nil} {
+		get := &storage.GetClient{Outcome: storage.Outcome{By: storage.OverChannel([]byte(by))}, ID: add.ID}
+		if err := copied.registry.Apply(t.Context(), []storage.Operation{get}); err != nil || !errors.Is(get.Err, want) {
+			t.Errorf("over the key %x: %v, %v, want %v", by, err, get.Err, want)
+		}
 	}
 }
