@@ -98,6 +98,8 @@ var (
 	ErrTLS = errors.New("no TLS connection")
 	// ErrProtected: plain connections were asked for to a server that is known with TLS.
 	ErrProtected = errors.New("the server is known with TLS, and a plain connection to it is not made")
+	// ErrKeyNotKept: the TLS key of the server cannot be written to Options.Known.
+	ErrKeyNotKept = errors.New("the TLS key of the server cannot be kept, so nothing was sent")
 )
 
 // KeyError says which TLS key a server has, and which ones it should have. It is an
@@ -132,9 +134,6 @@ func (e *KeyError) Is(target error) bool { return target == ErrServerKey }
 
 // Unwrap returns what Ask has returned, or nil.
 func (e *KeyError) Unwrap() error { return e.Refused }
-
-// ErrKeyNotKept: the TLS key of the server cannot be written to Options.Known.
-var ErrKeyNotKept = errors.New("the TLS key of the server cannot be kept, so nothing was sent")
 
 // guard protects the connections to a server. The Clients of a Run share it; its methods
 // may be called from any goroutine. A nil guard protects nothing: connections are plain.

@@ -32,6 +32,7 @@ type secured struct {
 
 	mu    sync.Mutex
 	shown []tls.ConnectionState // of each handshake that came to its end
+	more  sync.Cond             // with mu: another has
 }
 
 // newSecured starts one with a key of its own. change, which may be nil, changes its
@@ -48,11 +49,13 @@ func newSecured(t *testing.T, change func(*tls.Config)) *secured {
 func securedOn(t *testing.T, ln net.Listener, change func(*tls.Config)) *secured {
 	t.Helper()
 	s := new(secured)
+	s.more.L = &s.mu
 	s.Server, s.key = fakeserver.OverTLSOn(t, ln, func(c *tls.Config) {
 		c.VerifyConnection = func(st tls.ConnectionState) error {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.shown = append(s.shown, st)
+			s.more.Broadcast()
 			return nil
 		}
 		if change != nil {
@@ -67,6 +70,15 @@ func (s *secured) handshakes() []tls.ConnectionState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]tls.ConnectionState(nil), s.shown...)
+}
+
+// await waits until there were n of them: a client's handshake ends before the server's.
+func (s *secured) await(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.shown) < n {
+		s.more.Wait()
+	}
 }
 
 // home is where a client keeps things.
@@ -359,6 +371,7 @@ func TestClaimOfTheIdentityInUse(t *testing.T) {
 	s.CloseAfterAck = true
 	o := h.options(s.Addr)
 	o.TLS.Fingerprints = []client.Fingerprint{s.key}
+	o.Retries = 1 // the end of the first connection may come after the second file has been begun
 	old := login(t, o).Identity()
 	s.ForgetClients()
 	s.ForgetName(old.Name)
@@ -383,6 +396,7 @@ func TestClaimOfTheIdentityInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
+	s.await(4)
 	if err := d.Reconnect(t.Context(), now); err != nil {
 		t.Fatal(err)
 	}
