@@ -40,6 +40,8 @@ type conn struct {
 	blocked bool  // the session left bytes
 	held    bool  // rest waits until replies are out
 	watch   watch // what the loop is woken for
+	needs   bool  // it stands in the budget's line. See wants.
+	evicted bool  // it makes room for another. Under the census's lock.
 
 	read     time.Time // when bytes came last, or the server was busy with them
 	wrote    time.Time // when replies began to wait, or last got fewer
@@ -51,11 +53,9 @@ type conn struct {
 	got     int64         // bytes since rate was measured
 	sending time.Duration // time that the client had for them
 	rate    atomic.Int64  // bytes a second, over slowTime. Any goroutine reads it.
-	evicted bool          // it makes room for another. Under the census's lock.
 
-	// Of the budget, under its lock.
-	needs   bool  // it stands in the budget's line
-	wants   int64 // bytes that it stands there for
+	// Of the budget, under its lock; needs as well.
+	wants   int64 // bytes that it stands in the budget's line for
 	granted int64 // bytes set aside for it
 }
 

@@ -16,6 +16,10 @@ type Channel struct {
 	Name string
 }
 
+// plainChannel is that of all plain connections: sessions have a pointer, because most
+// connections are idle, and many may be.
+var plainChannel Channel
+
 // Protect tells the session what protects its connection. The host calls it before
 // the first Feed, if at all.
-func (s *Session) Protect(ch Channel) { s.channel = ch }
+func (s *Session) Protect(ch Channel) { s.channel = &ch }

@@ -199,7 +199,7 @@ func (s *Session) bind(id codec.ClientID, f func(co *coroutine)) {
 // pinByClaim is pin for the client of id, whom nobody has read yet. The error is that
 // of step, and nil for a client that is not there.
 func (s *Session) pinByClaim(co *coroutine, id codec.ClientID) (step string, err error) {
-	if ch := &s.channel; ch.Claim == nil || codec.ClientID(ch.Claim.ID) != id {
+	if ch := s.channel; ch.Claim == nil || codec.ClientID(ch.Claim.ID) != id {
 		return "", nil
 	}
 	get := &storage.GetClient{Outcome: storage.Outcome{By: s.by()}, ID: id}
@@ -217,7 +217,7 @@ func (s *Session) pinByClaim(co *coroutine, id codec.ClientID) (step string, err
 // himself: the certificate has a claim that the RSA key on record has signed. A claim
 // that is wrong pins nothing, and the client is served as without one.
 func (s *Session) pin(co *coroutine, c *storage.Client) error {
-	ch := &s.channel
+	ch := s.channel
 	if c.TLSKey != nil || c.PublicKey == nil || ch.Client.IsZero() || ch.Claim == nil || codec.ClientID(ch.Claim.ID) != c.ID {
 		return nil
 	}

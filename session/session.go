@@ -19,7 +19,7 @@ type Session struct {
 	svc     *Service
 	host    Host
 	remote  string // address of the client, for the log
-	channel Channel
+	channel *Channel
 
 	dec       codec.RequestDecoder
 	state     state
@@ -77,7 +77,7 @@ func newMessage(ev codec.Event, begins uint64) *message {
 // the address of the client.
 func New(svc *Service, host Host, remote string) *Session {
 	now := host.Now()
-	s := &Session{svc: svc, host: host, remote: remote, opened: now, last: now, recorded: now}
+	s := &Session{svc: svc, host: host, remote: remote, channel: &plainChannel, opened: now, last: now, recorded: now}
 	s.uploads.s, s.uploads.told.s = s, s
 	return s
 }
