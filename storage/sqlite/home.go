@@ -34,10 +34,20 @@ type folder struct {
 }
 
 // settleTime is how long ago a folder must have changed for a later change to give it another time: that of
-// ext3, and of ext4 with small inodes, goes in steps of 1 s, that of FAT in steps of 2 s.
-const settleTime = 3 * time.Second
+// ext3, and of ext4 with small inodes, goes in steps of 1 s, that of FAT in steps of 2 s. fineTime is the same
+// for a time that is no whole second: then it goes in steps of the kernel's ticks, 10 ms at most, or of what a
+// file server has.
+const (
+	settleTime = 3 * time.Second
+	fineTime   = 200 * time.Millisecond
+)
 
-func (f folder) settled(now time.Time) bool { return now.Sub(f.changed) > settleTime }
+func (f folder) settled(now time.Time) bool {
+	if f.changed.Nanosecond() != 0 {
+		return now.Sub(f.changed) > fineTime
+	}
+	return now.Sub(f.changed) > settleTime
+}
 
 // findHome looks at the files of a connection that has just been opened.
 func findHome(path string) (home, error) {

@@ -210,12 +210,17 @@ func awaitAnotherTime(t *testing.T, path string) {
 // A change of a folder that has just changed may not show in its time, which has steps of
 // up to 2 s on some disks.
 func TestFolderSettles(t *testing.T) {
-	f := folder{changed: time.Unix(1000, 0)}
-	for after, want := range map[time.Duration]bool{
-		-time.Hour: false, 0: false, 1999 * time.Millisecond: false, time.Minute: true,
+	whole, fine := time.Unix(1000, 0), time.Unix(1000, 1e7)
+	for _, tc := range []struct {
+		changed time.Time
+		after   time.Duration
+		want    bool
+	}{
+		{whole, -time.Hour, false}, {whole, 0, false}, {whole, 1999 * time.Millisecond, false}, {whole, time.Minute, true},
+		{fine, -time.Hour, false}, {fine, 0, false}, {fine, 20 * time.Millisecond, false}, {fine, time.Second, true},
 	} {
-		if got := f.settled(f.changed.Add(after)); got != want {
-			t.Errorf("%v after a change: settled is %v, want %v", after, got, want)
+		if got := (folder{changed: tc.changed}).settled(tc.changed.Add(tc.after)); got != tc.want {
+			t.Errorf("%v after a change at %v: settled is %v, want %v", tc.after, tc.changed, got, tc.want)
 		}
 	}
 }
