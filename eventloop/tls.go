@@ -32,15 +32,16 @@ type protection struct {
 	seat seat      // among the handshakes
 }
 
-// step is how far the TLS of a connection has come. It only grows.
+// step is how far the TLS of a connection has come. It only grows. Each may become
+// abandoned when the connection ends.
 type step uint8
 
 const (
 	// gathering: the hello is not whole. Queueing when it is.
 	gathering step = iota
-	// queueing for a place among the handshakes. ShakingHands when it has one.
+	// queueing: it waits for a place among the handshakes. ShakingHands when it has one.
 	queueing
-	// shaking: the handshake's goroutine runs. Protected, or over, when that has ended.
+	// shakingHands: the handshake's goroutine runs. Protected when it has ended well.
 	shakingHands
 	// protected: records are decrypted and made.
 	protected
@@ -86,8 +87,8 @@ const sniffed = 11
 // sniff tells a TLS client from one of the plain protocol by the first bytes p. A hello
 // is 16 03 xx LL LL 01 00 LL LL 03 0x: a record of type handshake (22), in it a
 // ClientHello (1) of less than 64 KiB, which says TLS 1.2 or an older version. A header
-// of the protocol begins with a client id: zeros, or a UUID of version 4, whose byte 6
-// is 4x.
+// of the protocol begins with a client id: zeros, a UUID of version 4, whose byte 6 is
+// 4x, or one of another server's, and sessions register none of those that looks so.
 func sniff(p []byte) kind {
 	for i, b := range p[:min(len(p), sniffed)] {
 		agrees := true

@@ -291,7 +291,7 @@ func TestSlowConnectionsMakeRoom(t *testing.T) {
 // A connection takes about as much memory as is counted for it.
 func TestTheMemoryOfProtectedConnections(t *testing.T) {
 	if testing.Short() {
-		t.Skip()
+		t.Skip("it measures memory, of which the race detector takes its own")
 	}
 	once(t)
 	heap := func() int64 {

@@ -29,11 +29,11 @@ func startTLS(t testing.TB, change func(*Options, *session.Config)) *running {
 	})
 }
 
-// once skips a test that does the same when all go over TLS.
+// once skips a test that is over TLS in any case when all tests are: it would do the same again.
 func once(t testing.TB) {
 	t.Helper()
 	if overTLS {
-		t.Skip("it has run")
+		t.Skip("it is over TLS in any case, and has run")
 	}
 }
 
