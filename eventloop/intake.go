@@ -12,11 +12,16 @@ func (c *conn) feedAll(lends bool) {
 // feed gives p to the session and returns what it left.
 func (c *conn) feed(p []byte) (rest []byte) {
 	n := c.sess.Feed(p)
+	c.took(n)
+	return p[n:]
+}
+
+// took notes that the session has taken n bytes.
+func (c *conn) took(n int) {
 	if n > 0 {
 		c.read = c.lp.srv.now()
 		c.got += int64(n)
 	}
-	return p[n:]
 }
 
 // feedRest gives the session what it left of an earlier read, no more at a time than
@@ -49,7 +54,11 @@ func (c *conn) feedArrived() bool {
 		return c.feedRecords()
 	}
 	p, _ := c.gc.Peek(-1)
-	rest := c.feed(p)
+	rest := p[c.sess.Gather(p):] // readDirectly comes next
+	c.took(len(p) - len(rest))
+	if len(rest) > 0 {
+		rest = c.feed(rest)
+	}
 	if len(rest) < len(p) {
 		_, _ = c.gc.Discard(len(p) - len(rest)) // Discard(0) would discard everything
 	}

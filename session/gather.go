@@ -68,11 +68,12 @@ func (d gathered) room(n int) (int, error) {
 		u.pump()
 	}
 	// While a job runs there is time to gather more; else what is there goes at once.
+	// The whole of a small file goes in one piece, though not all of it may be there yet.
 	size := int64(MaxBuffer)
 	if left, known := t.Left(); known && t.Place() == transfer.InOrder {
 		size = min(size, left+Headroom)
 	}
-	if !u.working {
+	if !u.working && size > lendFrom+Headroom {
 		size = min(size, int64(n+Headroom))
 	}
 	size = 1 << bits.Len64(uint64(max(size, MinBuffer)-1))

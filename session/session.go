@@ -87,16 +87,24 @@ func New(svc *Service, host Host, remote string) *Session {
 // content that is to be lent (see Flowing). The package comment says when the host
 // calls Feed again. It does not keep p.
 func (s *Session) Feed(p []byte) (n int) {
-	s.offered = max(s.offered, s.taken+uint64(len(p)))
+	n = s.Gather(p)
 	for {
-		s.uploads.ended = false
-		n += s.consume(p[n:])
 		s.uploads.flush()
 		// What was left may have waited for the transfer that has just failed.
 		if !s.uploads.ended || s.busy || s.forgetting {
 			return n
 		}
+		n += s.Gather(p[n:])
 	}
+}
+
+// Gather is Feed that does not pass content on to a worker as long as there is room for
+// more: for a host that reads on, see Target, and calls Feed before it waits for
+// anything. So a small file is one piece of work, however it was read.
+func (s *Session) Gather(p []byte) (n int) {
+	s.offered = max(s.offered, s.taken+uint64(len(p)))
+	s.uploads.ended = false
+	return s.consume(p)
 }
 
 // consume is Feed but for what has been gathered: flush passes that on.
