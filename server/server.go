@@ -148,9 +148,11 @@ func (s *Server) shareDescriptors() (eventloop.Descriptors, error) {
 func (s *Server) newService(faults *session.Faults) *session.Service {
 	o := &s.o.Sessions
 	cfg := session.Config{
-		Files: s.store, Registry: s.registry, Log: s.o.Log, RegisterRate: o.RegisterRate,
-		MaxFileSize: o.MaxFileSize, MaxUnverified: o.MaxUnverified, MaxUploads: o.MaxUploads,
-		Faults: faults,
+		Files: s.store, Registry: s.registry, Log: s.o.Log, Faults: faults,
+		Limits: session.Limits{
+			MaxFileSize: o.MaxFileSize, MaxUnverified: o.MaxUnverified, MaxUploads: o.MaxUploads,
+			RegisterRate: o.RegisterRate,
+		},
 	}
 	if o.ReplaceKeys {
 		cfg.KeyPolicy = session.ReplaceKey

@@ -201,7 +201,7 @@ func (us *uploads) begin(m codec.SendFile, size uint32, f *found) error {
 	if err != nil {
 		return err
 	}
-	if plan.OrigSize > s.svc.MaxFileSize {
+	if plan.OrigSize > s.svc.limits.Load().MaxFileSize {
 		return transfer.ErrTooLarge
 	}
 	m = plan.Read(m)

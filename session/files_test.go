@@ -220,6 +220,16 @@ func (c *contents) Discard(_ context.Context, f storage.Uploaded) error {
 	return nil
 }
 
+func (c *contents) Remove(_ context.Context, f storage.Stored) error {
+	if err := c.faults.call("Remove"); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.stored, place(f.ID, f.Path))
+	return nil
+}
+
 func (c *contents) Open(_ context.Context, ref storage.Ref) (io.ReadCloser, error) {
 	if err := c.faults.call("Open"); err != nil {
 		return nil, err

@@ -23,9 +23,8 @@ const mostBetween = 100 * 365 * 24 * time.Hour
 // equals an unused one and is forgotten when the map reaches its limit. If the map
 // is still full, new addresses share one bucket.
 type registrationRate struct {
-	every time.Duration // for a token; 0: no bound
-
 	mu    sync.Mutex
+	every time.Duration // for a token; 0: no bound
 	full  map[netip.Addr]time.Time
 	swept time.Time
 }
@@ -34,10 +33,19 @@ type registrationRate struct {
 // bound.
 func newRegistrationRate(perSecond float64) *registrationRate {
 	r := &registrationRate{full: make(map[netip.Addr]time.Time)}
+	r.set(perSecond)
+	return r
+}
+
+// set is for another rate from now on. A bucket keeps the time at which it will be
+// full.
+func (r *registrationRate) set(perSecond float64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.every = 0
 	if perSecond > 0 {
 		r.every = time.Duration(min(max(1, float64(time.Second)/perSecond), float64(mostBetween)))
 	}
-	return r
 }
 
 // Source is what counts as one address: an IPv4 address, or an IPv6 network of
@@ -55,13 +63,13 @@ func Source(addr netip.Addr) netip.Addr {
 // allow takes a token from the bucket of remote, host:port. It returns false if the
 // bucket is empty.
 func (r *registrationRate) allow(remote string, now time.Time) bool {
-	if r.every == 0 {
-		return true
-	}
 	ap, _ := netip.ParseAddrPort(remote) // an address that does not parse is the zero one
 	addr := Source(ap.Addr())
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.every == 0 {
+		return true
+	}
 	full, known := r.full[addr]
 	if !known && len(r.full) >= maxAddresses {
 		r.sweep(now)

@@ -183,7 +183,7 @@ func TestSwappedNumbersRefused(t *testing.T) {
 
 func swappedNumbersRefused(t *testing.T, portion int) {
 	content := random(1, 20_000)
-	w := newWorld(t, session.Config{MaxFileSize: 15_000})
+	w := newWorld(t, session.Config{Limits: session.Limits{MaxFileSize: 15_000}})
 	w.portion = func(n int) int { return min(n, portion) }
 	p, c := w.known("alice"), w.dial()
 	small := content[:15_000]

@@ -77,10 +77,10 @@ func TestRefusals(t *testing.T) {
 			b[4][19]--
 			return b
 		}},
-		{what: "too large", cfg: session.Config{MaxFileSize: 19_999},
+		{what: "too large", cfg: session.Config{Limits: session.Limits{MaxFileSize: 19_999}},
 			bad:  func(p *peer) [][]byte { return p.packets(spec, "f", content, 1000) },
 			good: func(p *peer) [][]byte { return p.packets(spec, "f", content[:19_999], 1000) }},
-		{what: "too large, by packets", cfg: session.Config{MaxFileSize: 19_999},
+		{what: "too large, by packets", cfg: session.Config{Limits: session.Limits{MaxFileSize: 19_999}},
 			bad:  func(p *peer) [][]byte { return p.packets(perPacket, "f", content, 1000) },
 			good: func(p *peer) [][]byte { return p.packets(perPacket, "f", content[:19_999], 1000) }},
 		{what: "no total", bad: func(p *peer) [][]byte { return patch(p.packets(spec, "f", content, 1000), 10, 0, 0) }},
@@ -216,7 +216,7 @@ func TestSentAhead(t *testing.T) {
 // TestTooManyTransfers: transfers that wait for the client count against the
 // limit, those that the server is about to end are waited for.
 func TestTooManyTransfers(t *testing.T) {
-	w := newWorld(t, session.Config{MaxUploads: 3})
+	w := newWorld(t, session.Config{Limits: session.Limits{MaxUploads: 3}})
 	p, c := w.known("alice"), w.dial()
 	content := random(1, 3000)
 	var want []string
@@ -381,7 +381,7 @@ func TestStoreFails(t *testing.T) {
 // room before it comes, and no more than the sizes allow.
 func TestHugeClaims(t *testing.T) {
 	for _, scheme := range []string{"whole file", "per packet", "packet size"} {
-		w := newWorld(t, session.Config{MaxFileSize: 1 << 20})
+		w := newWorld(t, session.Config{Limits: session.Limits{MaxFileSize: 1 << 20}})
 		w.files.null, w.files.noRoom = true, true
 		p, c := w.known("alice"), w.dial()
 		body := make([]byte, 100_000)

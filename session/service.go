@@ -1,6 +1,8 @@
 package session
 
 import (
+	"sync/atomic"
+
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 
@@ -21,15 +23,9 @@ const (
 	ReplaceKey
 )
 
-// Config is what all sessions of a server share. Files, Registry and Log are
-// needed; for the numbers zero means the default.
-type Config struct {
-	Files storage.Files
-	// Registry is asked by way of the host, see Service.Queue. A host that has
-	// another way needs none.
-	Registry  storage.Registry
-	Log       *zap.Logger
-	KeyPolicy KeyPolicy
+// Limits are what clients may do. They may change while sessions are served, see
+// [Service.Limit]. Zero means the default.
+type Limits struct {
 	// MaxFileSize is the largest file taken, in bytes. Default and most:
 	// codec.MaxFileSize.
 	MaxFileSize int64
@@ -41,12 +37,40 @@ type Config struct {
 	// MaxUploads is how many transfers one connection may have under way.
 	// Default 16.
 	MaxUploads int
-	// Window is how many bytes of received content a connection may have in
-	// buffers that no worker has finished with. Default 2 MiB.
-	Window int
 	// RegisterRate is how many clients a second may register from one address,
 	// after a burst of 20 seconds' worth; the next gets 1607. 0 is no bound.
 	RegisterRate float64
+	// Closed: only clients whose name was added register, see storage.AddName.
+	Closed bool
+}
+
+// complete sets what is zero and has a default.
+func (l *Limits) complete() {
+	if l.MaxFileSize <= 0 || l.MaxFileSize > codec.MaxFileSize {
+		l.MaxFileSize = codec.MaxFileSize
+	}
+	if l.MaxUnverified <= 0 {
+		// Room for four of the largest files, as what they are counted for.
+		l.MaxUnverified = 4 * Occupies(aescbc.CiphertextSize(l.MaxFileSize))
+	}
+	if l.MaxUploads <= 0 {
+		l.MaxUploads = DefaultMaxUploads
+	}
+}
+
+// Config is what all sessions of a server share. Files, Registry and Log are
+// needed; for the numbers zero means the default.
+type Config struct {
+	Files storage.Files
+	// Registry is asked by way of the host, see Service.Queue. A host that has
+	// another way needs none.
+	Registry  storage.Registry
+	Log       *zap.Logger
+	KeyPolicy KeyPolicy
+	Limits
+	// Window is how many bytes of received content a connection may have in
+	// buffers that no worker has finished with. Default 2 MiB.
+	Window int
 	// Faults, if there are any, are for testing clients.
 	Faults *Faults
 }
@@ -60,7 +84,8 @@ const (
 // Service is what the sessions of one server have in common. Its methods may
 // be called from any goroutine.
 type Service struct {
-	Config
+	Config     // but for Limits, which are in limits
+	limits     atomic.Pointer[Limits]
 	alike      alike
 	bound      bound
 	places     places
@@ -72,21 +97,21 @@ type Service struct {
 
 // NewService completes cfg with the defaults.
 func NewService(cfg Config) *Service {
-	if cfg.MaxFileSize <= 0 || cfg.MaxFileSize > codec.MaxFileSize {
-		cfg.MaxFileSize = codec.MaxFileSize
-	}
-	if cfg.MaxUnverified <= 0 {
-		// Room for four of the largest files, as what they are counted for.
-		cfg.MaxUnverified = 4 * Occupies(aescbc.CiphertextSize(cfg.MaxFileSize))
-	}
-	if cfg.MaxUploads <= 0 {
-		cfg.MaxUploads = DefaultMaxUploads
-	}
 	if cfg.Window <= 0 {
 		cfg.Window = DefaultWindow
 	}
 	cfg.Window = max(cfg.Window, 2*MaxBuffer)
-	return &Service{Config: cfg, rate: newRegistrationRate(cfg.RegisterRate), lendFrom: lendFrom}
+	svc := &Service{Config: cfg, rate: newRegistrationRate(cfg.RegisterRate), lendFrom: lendFrom}
+	svc.Limit(cfg.Limits)
+	return svc
+}
+
+// Limit has other limits from the next request on. Transfers under way keep those of
+// their beginning, but for MaxUnverified.
+func (svc *Service) Limit(l Limits) {
+	l.complete()
+	svc.limits.Store(&l)
+	svc.rate.set(l.RegisterRate)
 }
 
 // newID makes a client id: a UUID of version 4.

@@ -105,7 +105,7 @@ func TestRepetitionsAreHarmless(t *testing.T) {
 	for _, d := range []dialect{spec, padded, zeroBased, zeroSpec, perPacket, packetSize} {
 		for code, want := range map[codec.Code]string{codec.CodeCRCOK: "1604", codec.CodeCRCBad: "", codec.CodeAbort: "1604"} {
 			for _, verified := range []bool{false, true} {
-				w := newWorld(t, session.Config{MaxUploads: 2})
+				w := newWorld(t, session.Config{Limits: session.Limits{MaxUploads: 2}})
 				p, c := w.known("alice"), w.dial()
 				for i := range 5 {
 					name := fmt.Sprint("f", i)

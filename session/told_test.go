@@ -61,7 +61,7 @@ var floods = map[string]struct {
 		q.id[4]++
 		return q.packets(single, "f", random(1, 100), 0)[0]
 	})},
-	"too large": {cfg: session.Config{MaxFileSize: 50}, dial: ready(func(p *peer, _ int) []byte {
+	"too large": {cfg: session.Config{Limits: session.Limits{MaxFileSize: 50}}, dial: ready(func(p *peer, _ int) []byte {
 		return p.packets(single, "f", random(1, 100), 0)[0]
 	})},
 	"a client that is not known": {dial: func(w *world, n int) (*conn, [][]byte) {

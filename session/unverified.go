@@ -60,7 +60,7 @@ func (u *upload) reserve(n int) error {
 	if more <= 0 {
 		return nil
 	}
-	if svc := u.s.svc; !svc.unverified.add(u.s.id, more, svc.MaxUnverified) {
+	if svc := u.s.svc; !svc.unverified.add(u.s.id, more, svc.limits.Load().MaxUnverified) {
 		return errUnverified
 	}
 	u.counted += more

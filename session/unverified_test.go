@@ -44,7 +44,7 @@ func TestMaxUnverified(t *testing.T) {
 		for _, o := range []order{inOrder, reversed} {
 			for _, memory := range []bool{true, false} {
 				for _, direct := range []bool{true, false} {
-					w := newWorld(t, session.Config{MaxUnverified: most})
+					w := newWorld(t, session.Config{Limits: session.Limits{MaxUnverified: most}})
 					w.hold = func(n int) bool { return memory || n <= 8 } // the numbers of what is refused
 					w.direct = func() bool { return direct }
 					p := w.known("alice")
@@ -95,7 +95,7 @@ func TestMaxUnverified(t *testing.T) {
 
 // TestManyEmptyFiles: files without content count, too.
 func TestManyEmptyFiles(t *testing.T) {
-	w := newWorld(t, session.Config{MaxUnverified: 40 << 10})
+	w := newWorld(t, session.Config{Limits: session.Limits{MaxUnverified: 40 << 10}})
 	p, c := w.known("alice"), w.dial()
 	for i := range 12 {
 		name := fmt.Sprint("f", i)
@@ -119,7 +119,7 @@ func TestManyEmptyFiles(t *testing.T) {
 // await their verdict, however small the largest is.
 func TestRoomForFourFiles(t *testing.T) {
 	for _, largest := range []int{1, 1000, 4096, 5000} {
-		w := newWorld(t, session.Config{MaxFileSize: int64(largest)})
+		w := newWorld(t, session.Config{Limits: session.Limits{MaxFileSize: int64(largest)}})
 		p, c := w.known("alice"), w.dial()
 		content := random(1, largest)
 		for i := range 4 {

@@ -45,7 +45,7 @@ func (us *uploads) enter(u *upload, plan codec.Plan, firstKnown bool) {
 	us.begun++
 	u.s, u.started, u.began, u.serial = s, s.last, s.begins, us.begun
 	u.transfer = transfer.New(transfer.Options{
-		Plan: plan, FirstKnown: firstKnown, Key: &s.key, MaxSize: s.svc.MaxFileSize, Memory: us,
+		Plan: plan, FirstKnown: firstKnown, Key: &s.key, MaxSize: s.svc.limits.Load().MaxFileSize, Memory: us,
 		Files: s.svc.Files, Place: storage.Place{ID: s.id, Path: u.path},
 	})
 	if s.guarded {
@@ -71,7 +71,7 @@ func (us *uploads) underWay() (n int) {
 // crowded reports whether the connection has as many transfers under way as it
 // may, and one of them ends by itself.
 func (us *uploads) crowded() bool {
-	if len(us.all) < us.s.svc.MaxUploads {
+	if len(us.all) < us.s.svc.limits.Load().MaxUploads {
 		return false
 	}
 	for _, u := range us.all {
@@ -85,7 +85,7 @@ func (us *uploads) crowded() bool {
 // makeRoom reports whether one more transfer may begin. If need be it drops the
 // tentative one that began first.
 func (us *uploads) makeRoom() bool {
-	if len(us.all) < us.s.svc.MaxUploads {
+	if len(us.all) < us.s.svc.limits.Load().MaxUploads {
 		return true
 	}
 	var oldest *upload

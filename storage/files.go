@@ -39,6 +39,11 @@ type Files interface {
 	// Discard removes an incoming file. It is no error if there is none.
 	Discard(ctx context.Context, f Uploaded) error
 
+	// Remove removes content from its place, and folders that are empty then. When it
+	// returns nil, the content does not come back after a power cut. It is no error if
+	// there is none. The caller knows that what is in the place is f.
+	Remove(ctx context.Context, f Stored) error
+
 	// Size returns how many bytes the content has. ErrNotStored if there is none.
 	Size(ctx context.Context, ref Ref) (int64, error)
 

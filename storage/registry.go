@@ -18,6 +18,9 @@ var (
 	ErrKeyPinned = errors.New("the client has another public key on record")
 	ErrPinned    = errors.New("the client is pinned to another TLS key")
 	ErrNoFile    = errors.New("no such file")
+	ErrDisabled  = errors.New("the client is disabled")
+	ErrNotAdded  = errors.New("the name was not added, and registration is closed")
+	ErrHasFiles  = errors.New("the client has files on record")
 )
 
 // ErrBadRows is what [Registry.Clients] and [Registry.Files] return, wrapped, when
@@ -37,6 +40,9 @@ type Client struct {
 	// to, or nil. What is done for a pinned client over a connection without that key
 	// is refused, see [Actor].
 	TLSKey []byte
+	// Disabled: what is done for the client is refused with ErrDisabled, unless it is
+	// the server's own.
+	Disabled bool
 }
 
 // File is what the registry knows of a stored file: a row of the table files.
@@ -58,7 +64,15 @@ type File struct {
 	// Lapsed is set where a version under the path that had its 1603 went
 	// without being verified: a 1029 from a connection that did not send that
 	// 1603 may mean it. A version that is verified clears it.
-	Lapsed   bool
+	Lapsed bool
+	// Taken is when the verified file was handed out to whoever works with it, or zero.
+	// Its content is not the store's any more: what is in the place is to be removed.
+	// Once that is done, Missing is set; the row stays for a day, so that a 1029 that
+	// comes again is answered as it was.
+	Taken time.Time
+	// Deleted is set on a file that somebody wants to be gone: its content is to be
+	// removed, and then the row. A version that is verified clears it.
+	Deleted  bool
 	Size     int64  // bytes, decrypted
 	Cksum    uint32 // POSIX cksum
 	Received time.Time
@@ -96,6 +110,15 @@ type Registry interface {
 	// is passed over, and the error at the end wraps ErrBadRows.
 	Files(ctx context.Context, yield func(File) error) error
 
+	// Leaving calls yield for each file whose content is to be removed: those that are
+	// Taken and not Missing, and those that are Deleted. Otherwise it is as Files. It
+	// costs nothing for files that stay.
+	Leaving(ctx context.Context, yield func(File) error) error
+
+	// Added calls yield for each name that was added by AddName, in their order, until
+	// yield returns an error, which it then returns.
+	Added(ctx context.Context, yield func(name string) error) error
+
 	// Close releases the store. What Apply did is durable already.
 	Close() error
 }
@@ -114,8 +137,9 @@ type Shared interface {
 //
 // Every operation that names a client and succeeds sets that client's LastSeen
 // to At, unless At is zero. Unless it says that it is the server's own, it is refused
-// with ErrPinned where the client is pinned and By may not act for it: the registry
-// looks at the pin and does the operation in one step.
+// with ErrPinned where the client is pinned and By may not act for it, and with
+// ErrDisabled where the client is disabled: the registry looks at that and does the
+// operation in one step.
 type Operation interface {
 	// Result returns the part that every operation has.
 	Result() *Outcome
@@ -147,12 +171,44 @@ func (*Outcome) operation() {}
 
 type (
 	// AddClient registers ID under Name, and pins it to TLSKey unless that is nil.
-	// Names are compared byte by byte. Err: ErrNameTaken, ErrIDTaken.
+	// Names are compared byte by byte. With OnlyAdded, the name must have been added by
+	// AddName. Err: ErrNameTaken, ErrIDTaken, ErrNotAdded.
 	AddClient struct {
 		Outcome
-		ID     codec.ClientID
-		Name   string
-		TLSKey []byte
+		ID        codec.ClientID
+		Name      string
+		TLSKey    []byte
+		OnlyAdded bool
+	}
+
+	// AddName lets a client of that name register where registration is closed, now
+	// and again after its record went. It is the server's own. At stays zero. Err:
+	// ErrNameTaken if a client has it. Adding a name twice is no error.
+	AddName struct {
+		Outcome
+		Name string
+	}
+
+	// DropName takes back AddName. It is the server's own. At stays zero. Err:
+	// ErrNoClient if the name was not added.
+	DropName struct {
+		Outcome
+		Name string
+	}
+
+	// DisableClient sets or clears Disabled. It is the server's own. Err: ErrNoClient.
+	DisableClient struct {
+		Outcome
+		ID       codec.ClientID
+		Disabled bool
+	}
+
+	// DropClient forgets a client that has no files on record but such as are Taken and
+	// Missing, which it forgets too, and takes back AddName of its name. It is the
+	// server's own. At stays zero. Err: ErrNoClient, ErrHasFiles.
+	DropClient struct {
+		Outcome
+		ID codec.ClientID
 	}
 
 	// GetClient reads a client. Err: ErrNoClient.
@@ -263,16 +319,37 @@ type (
 	}
 
 	// ForgetFile forgets the verified file under client and path if it is marked
-	// as Missing. It is the server's own. Err: ErrNoFile.
+	// as Missing or Deleted. It is the server's own. Err: ErrNoFile.
 	ForgetFile struct {
 		Outcome
 		ID   codec.ClientID
 		Path string
 	}
 
-	// DropKeyless forgets a client that has no public key, no files, and was last
-	// seen before Before: its 1600 was lost, or it never went on. Its name is free
-	// again. It is the server's own. At stays zero. Err: ErrNoClient if there is no such
+	// TakeFile sets Taken of the verified file under client and path, if Incoming is
+	// its key, and it is neither Missing nor Deleted nor Taken. It is the server's own.
+	// Err: ErrNoFile.
+	TakeFile struct {
+		Outcome
+		ID       codec.ClientID
+		Path     string
+		Incoming string
+		Taken    time.Time
+	}
+
+	// DeleteFile sets Deleted of the verified file under client and path, or of the
+	// unverified one, if Incoming is its key. It is the server's own. Err: ErrNoFile.
+	DeleteFile struct {
+		Outcome
+		ID       codec.ClientID
+		Path     string
+		Incoming string
+		Verified bool
+	}
+
+	// DropKeyless forgets a client that has no public key, no files, is not disabled,
+	// and was last seen before Before: its 1600 was lost, or it never went on. Its name
+	// is free again. It is the server's own. At stays zero. Err: ErrNoClient if there is no such
 	// client.
 	DropKeyless struct {
 		Outcome

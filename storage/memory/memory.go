@@ -404,3 +404,13 @@ func copyFile(f *storage.File) *storage.File {
 	g := *f
 	return &g
 }
+
+// Leaving implements storage.Registry.
+func (r *Registry) Leaving(ctx context.Context, yield func(storage.File) error) error {
+	return errors.ErrUnsupported
+}
+
+// Added implements storage.Registry.
+func (r *Registry) Added(ctx context.Context, yield func(name string) error) error {
+	return errors.ErrUnsupported
+}
