@@ -186,9 +186,14 @@ func newRegistry(path, mode string, busyTimeout time.Duration) (*Registry, error
 		uri:         uri,
 		busyTimeout: busyTimeout,
 		now:         time.Now,
-		pragma:      []string{fmt.Sprintf("PRAGMA busy_timeout = %d", busyTimeout.Milliseconds())},
-		reader:      newSlot(nil),
-		closed:      make(chan struct{}),
+		pragma: []string{
+			fmt.Sprintf("PRAGMA busy_timeout = %d", busyTimeout.Milliseconds()),
+			// KiB for each connection. Twice as many, SQLite's default, are no faster, with
+			// 400,000 clients neither: the kernel has the pages. Half as many cost 4 %.
+			"PRAGMA cache_size = -1000",
+		},
+		reader: newSlot(nil),
+		closed: make(chan struct{}),
 	}, nil
 }
 
