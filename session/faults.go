@@ -110,7 +110,7 @@ func (s *Session) sabotage(h codec.RequestHeader, payload []byte) bool {
 		s.host.Hangup("fault injection")
 	case f.strike("error", h.Code):
 		s.sayFault("1607", h.Code)
-		s.refuse(s.about(h, payload), offence("fault injection"))
+		s.refuse(s.about(h, payload), &offence{ReasonFault, "fault injection"})
 	case h.Code == codec.CodeReconnect && f.strike("reject", 0):
 		s.sayFault("1606", h.Code)
 		m, _ := codec.ParseReconnect(payload)

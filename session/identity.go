@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"go.uber.org/zap"
 
@@ -36,20 +35,23 @@ func (s *Session) register(payload []byte) {
 		switch err := co.apply(op); {
 		case err == nil:
 			s.state, s.id, s.name = named, op.ID, op.Name
+			s.svc.counts.registered.Add(1)
 			s.log().Info("registered", s.fields(s.channel.pinField())...)
 			s.send(codec.IDReply{Code: codec.CodeRegistered, ID: op.ID}.Append(nil))
 		case errors.Is(err, storage.ErrNameTaken):
+			s.svc.counts.notRegistered.Add(1)
 			s.log().Info("registration failed", s.fields(zap.String("name", op.Name), zap.String("reason", err.Error()))...)
 			s.send(codec.EmptyReply{Code: codec.CodeRegisterFailed}.Append(nil))
 		default:
-			s.fail(request(codec.CodeRegister), "registry", err)
+			s.fail(request(codec.CodeRegister), StepRegistry, err)
 		}
 	})
 }
 
-const (
-	errRegisterRate = offence("too many registrations from the address")
-	errBeginsTLS    = offence("the client id looks like the first bytes of TLS")
+var (
+	errRegisterRate = &offence{ReasonRegisterRate, "too many registrations from the address"}
+	errBeginsTLS    = &offence{ReasonClientID, "the client id looks like the first bytes of TLS"}
+	errOthersFiles  = &offence{ReasonClientID, "there are files of another client under the id"}
 )
 
 // join binds the connection to a client that showed who it is, with a fresh AES key
@@ -103,14 +105,14 @@ func (s *Session) exchange(id codec.ClientID, payload []byte) {
 		}
 		w, err := co.wrap(publicKey)
 		if err != nil {
-			s.refuse(about, fmt.Errorf("public key: %w", err))
+			s.refuse(about, &offence{ReasonPublicKey, "public key: " + err.Error()})
 			return
 		}
 		op := &storage.SetKeys{
 			Outcome: s.outcome(), ID: id, Name: name, PublicKey: publicKey, AESKey: w.key[:],
 			Replace: s.svc.KeyPolicy == ReplaceKey,
 		}
-		step, err := "registry", co.apply(op)
+		step, err := StepRegistry, co.apply(op)
 		// Some clients take a 1606 as an offer of its id and do not register.
 		if errors.Is(err, storage.ErrNoClient) && s.state == fresh && !id.IsZero() && id == s.rejected {
 			step, err = s.adopt(co, op)
@@ -127,7 +129,7 @@ func (s *Session) exchange(id codec.ClientID, payload []byte) {
 
 // refuseOrFail answers 1607 for err, whosever doing it is; step is the server's that
 // failed.
-func (s *Session) refuseOrFail(about subject, step string, err error) {
+func (s *Session) refuseOrFail(about subject, step Step, err error) {
 	if clientsDoing(err) {
 		s.refuse(about, err)
 	} else {
@@ -141,12 +143,12 @@ func (s *Session) refuseOrFail(about subject, step string, err error) {
 // over TLS. An id that has stored files was another client's,
 // whose record is gone: it travelled in the clear, and gives nobody those files.
 // The error is that of step.
-func (s *Session) adopt(co *coroutine, op *storage.SetKeys) (step string, err error) {
+func (s *Session) adopt(co *coroutine, op *storage.SetKeys) (step Step, err error) {
 	if beginsTLS(op.ID) {
-		return "", errBeginsTLS
+		return StepOther, errBeginsTLS
 	}
 	if !s.svc.rate.allow(s.remote, s.last) {
-		return "", errRegisterRate
+		return StepOther, errRegisterRate
 	}
 	taken := false
 	err = co.do(Storage, func(ctx context.Context) (err error) {
@@ -154,17 +156,18 @@ func (s *Session) adopt(co *coroutine, op *storage.SetKeys) (step string, err er
 		return err
 	})
 	if err == nil && taken {
-		err = offence("there are files of another client under the id")
+		err = errOthersFiles
 	}
 	if err != nil {
-		return "storage", err
+		return StepStorage, err
 	}
 	if err := co.apply(&storage.AddClient{Outcome: s.outcome(), ID: op.ID, Name: op.Name, TLSKey: s.channel.tlsKey()}); err != nil {
-		return "registry", err
+		return StepRegistry, err
 	}
+	s.svc.counts.registered.Add(1)
 	s.log().Info("registered under a rejected id", s.fields(zap.String("client", op.ID.String()), zap.String("name", op.Name), s.channel.pinField())...)
 	op.Outcome = s.outcome()
-	return "registry", co.apply(op)
+	return StepRegistry, co.apply(op)
 }
 
 // rejoin answers a 1027: a fresh AES key for a client whose public key is on
@@ -192,19 +195,20 @@ func (s *Session) rejoin(id codec.ClientID, payload []byte) {
 			err = s.pin(co, &get.Client)
 		}
 		if err != nil {
-			s.refuseOrFail(about, "registry", err)
+			s.refuseOrFail(about, StepRegistry, err)
 			return
 		}
 		w, err := co.wrap(get.Client.PublicKey)
 		if err != nil {
-			s.fail(about, "stored public key", err)
+			s.fail(about, StepStoredKey, err)
 			return
 		}
 		if err := co.apply(&storage.SetAESKey{Outcome: s.outcome(), ID: id, AESKey: w.key[:]}); err != nil {
-			s.refuseOrFail(about, "registry", err)
+			s.refuseOrFail(about, StepRegistry, err)
 			return
 		}
 		s.join(id, name, &w.key)
+		s.svc.counts.rejoined.Add(1)
 		s.log().Info("reconnected", s.fields()...)
 		s.send(codec.KeyReply{Code: codec.CodeReconnected, ID: id, WrappedKey: w.wrapped[:]}.Append(nil))
 	})
@@ -228,6 +232,7 @@ func rejection(c *storage.Client, name string, err error) string {
 
 // reject sends a 1606, after which the client registers anew.
 func (s *Session) reject(id codec.ClientID, name, reason string) {
+	s.svc.counts.rejected.Add(1)
 	s.log().Info("reconnect rejected", zap.String("remote", s.remote), zap.String("client", id.String()),
 		zap.String("name", name), zap.String("reason", reason))
 	s.uploads.abandon() // or it would go on under the next id of the connection
@@ -265,12 +270,12 @@ func (s *Session) recall(h codec.RequestHeader, payload []byte, content uint32) 
 			s.resume(co, m, &get.Client)
 		default:
 			s.leaveResumption()
-			s.refuseOrFail(s.about(m.header, m.payload), "registry", err)
+			s.refuseOrFail(s.about(m.header, m.payload), StepRegistry, err)
 		}
 	})
 }
 
-const errNoKey = offence("no AES key on record")
+var errNoKey = &offence{ReasonNoKey, "no AES key on record"}
 
 // resume binds the connection to c, unless somebody has shown that he does not
 // have its AES key.
@@ -286,6 +291,7 @@ func (s *Session) resume(co *coroutine, m *message, c *storage.Client) {
 	}
 	s.state, s.id, s.name = ready, c.ID, c.Name
 	s.key, s.guarded = key, true
+	s.svc.counts.resumed.Add(1)
 	s.log().Info("resumed", s.fields(zap.Uint16("code", uint16(m.header.Code)))...)
 	s.pending = m
 }

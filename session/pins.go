@@ -68,7 +68,7 @@ func (s *Session) errPinned() error {
 }
 
 // errOtherName refuses a client that has a certificate for another user name.
-const errOtherName = offence("the certificate is for another user name")
+var errOtherName = &offence{ReasonOtherName, "the certificate is for another user name"}
 
 // permits returns errOtherName unless a client of that user name may use the connection.
 func (ch *Channel) permits(name string) error {
@@ -198,19 +198,19 @@ func (s *Session) bind(id codec.ClientID, f func(co *coroutine)) {
 
 // pinByClaim is pin for the client of id, whom nobody has read yet. The error is that
 // of step, and nil for a client that is not there.
-func (s *Session) pinByClaim(co *coroutine, id codec.ClientID) (step string, err error) {
+func (s *Session) pinByClaim(co *coroutine, id codec.ClientID) (step Step, err error) {
 	if ch := s.channel; ch.Claim == nil || codec.ClientID(ch.Claim.ID) != id {
-		return "", nil
+		return StepOther, nil
 	}
 	get := &storage.GetClient{Outcome: storage.Outcome{By: s.by()}, ID: id}
 	err = co.apply(get)
 	switch {
 	case errors.Is(err, storage.ErrNoClient):
-		return "", nil
+		return StepOther, nil
 	case err == nil:
 		err = s.pin(co, &get.Client)
 	}
-	return "registry", err
+	return StepRegistry, err
 }
 
 // pin pins c to the TLS key of the connection, if c is free and its owner has shown

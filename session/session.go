@@ -168,7 +168,7 @@ func (s *Session) dispatch(h codec.RequestHeader, payload []byte, content uint32
 		s.uploads.incoming = nil // until receive says otherwise the content is passed over
 	}
 	if s.state != fresh && h.ID != s.id {
-		s.refuse(s.about(h, payload), offence("the client id is not the connection's: "+h.ID.String()))
+		s.refuse(s.about(h, payload), &offence{ReasonState, "the client id is not the connection's: " + h.ID.String()})
 		return true
 	}
 	if s.sabotage(h, payload) {
@@ -193,7 +193,7 @@ func (s *Session) dispatch(h codec.RequestHeader, payload []byte, content uint32
 		s.uploads.judged(h.Code, payload)
 		return s.verdict(h.Code, payload)
 	default:
-		s.refuse(s.about(h, payload), offence("not in state "+s.state.String()))
+		s.refuse(s.about(h, payload), &offence{ReasonState, "not in state " + s.state.String()})
 	}
 	return true
 }

@@ -91,8 +91,10 @@ func (ts *tellings) tell(t *told) {
 		fields = append(fields, zap.Int("times", t.passed))
 	}
 	if t.failed {
+		s.svc.counts.fail(stepOf(t.err))
 		s.log().Error("transfer failed", append(fields, zap.Error(t.err))...)
 	} else {
+		s.svc.counts.refuse(t.err)
 		s.log().Warn("transfer refused", append(fields, zap.String("reason", t.err.Error()))...)
 	}
 	s.send(ErrorReply())
