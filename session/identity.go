@@ -26,7 +26,7 @@ func (s *Session) register(payload []byte) {
 		s.refuse(request(codec.CodeRegister), errRegisterRate)
 		return
 	}
-	op := &storage.AddClient{Outcome: s.outcome(), ID: newID(), Name: string(m.Name), TLSKey: s.channel.tlsKey()}
+	op := s.addClient(newID(), string(m.Name))
 	if err := s.channel.permits(op.Name); err != nil {
 		s.refuse(request(codec.CodeRegister), err)
 		return
@@ -53,6 +53,13 @@ var (
 	errBeginsTLS    = &offence{ReasonClientID, "the client id looks like the first bytes of TLS"}
 	errOthersFiles  = &offence{ReasonClientID, "there are files of another client under the id"}
 )
+
+// addClient is the operation that registers a client over the connection.
+func (s *Session) addClient(id codec.ClientID, name string) *storage.AddClient {
+	return &storage.AddClient{
+		Outcome: s.outcome(), ID: id, Name: name, TLSKey: s.channel.tlsKey(),
+	}
+}
 
 // join binds the connection to a client that showed who it is, with a fresh AES key
 // for what it sends from now on.
@@ -138,7 +145,8 @@ func (s *Session) refuseOrFail(about subject, step Step, err error) {
 }
 
 // adopt registers the client of op under the id that a 1606 on this connection
-// carried, and then does op. The id may be any that another server has
+// carried, and then does op. Connections of a client that had the id, and was deleted
+// a moment ago, end. The id may be any that another server has
 // given out, but for those that would have the client's next connection taken for one
 // over TLS. An id that has stored files was another client's,
 // whose record is gone: it travelled in the clear, and gives nobody those files.
@@ -161,9 +169,11 @@ func (s *Session) adopt(co *coroutine, op *storage.SetKeys) (step Step, err erro
 	if err != nil {
 		return StepStorage, err
 	}
-	if err := co.apply(&storage.AddClient{Outcome: s.outcome(), ID: op.ID, Name: op.Name, TLSKey: s.channel.tlsKey()}); err != nil {
+	s.svc.bound.oust(op.ID, nil)
+	if err := co.apply(s.addClient(op.ID, op.Name)); err != nil {
 		return StepRegistry, err
 	}
+	s.svc.bound.supersede(op.ID, s)
 	s.svc.counts.registered.Add(1)
 	s.log().Info("registered under a rejected id", s.fields(zap.String("client", op.ID.String()), zap.String("name", op.Name), s.channel.pinField())...)
 	op.Outcome = s.outcome()

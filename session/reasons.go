@@ -94,6 +94,16 @@ func reasonOf(err error) (r Reason, ok bool) {
 	return ReasonOther, false
 }
 
+// aboutClient reports whether err is about the client of the connection, and not about
+// what was asked for: it is pinned to another key, disabled, or not on record any more.
+func aboutClient(err error) bool {
+	if err == nil {
+		return false
+	}
+	r, _ := reasonOf(err)
+	return r == ReasonPinned || r == ReasonDisabled || r == ReasonUnknown
+}
+
 // sentinels are the errors of other packages that refuse a client.
 var sentinels = []struct {
 	err    error

@@ -1,13 +1,11 @@
 package session
 
 import (
-	"errors"
 	"fmt"
 
 	"go.uber.org/zap"
 
 	"sealift/codec"
-	"sealift/storage"
 )
 
 var (
@@ -112,7 +110,7 @@ func (u *upload) endAt(number uint32, total uint16, err error) {
 	}
 	a.unnoted = !ok
 	u.drop()
-	if clientsDoing(err) && !errors.Is(err, storage.ErrPinned) { // a pin is not about the file
+	if clientsDoing(err) && !aboutClient(err) {
 		err = fmt.Errorf("read as %v: %w", plan, err)
 	}
 	a.answer(s, err)

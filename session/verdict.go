@@ -75,7 +75,7 @@ func failed(step Step, err error) *ruling { return &ruling{err: err, step: step,
 
 // registryRuling is the ruling where the registry did not do what it was asked for.
 func registryRuling(err error) *ruling {
-	if errors.Is(err, storage.ErrPinned) {
+	if aboutClient(err) {
 		return &ruling{err: err, open: true}
 	}
 	return failed(StepRegistry, err)
@@ -93,8 +93,8 @@ func (v *judgement) judge(co *coroutine) *ruling {
 	if err := place.settle(co); err != nil {
 		return failed(StepCatchingUp, err)
 	}
-	if v.s.ousted.Load() {
-		return registryRuling(v.s.errPinned())
+	if why := v.s.ousted.Load(); why != nil {
+		return registryRuling(*why)
 	}
 	f := v.justReceived(place)
 	if f == nil {
@@ -178,7 +178,7 @@ func (v *judgement) commit(co *coroutine, p *place, f *storage.File) *ruling {
 	switch {
 	case err == nil:
 		err := p.record(co, commitment{file: f}, s.outcome())
-		if errors.Is(err, storage.ErrPinned) { // too late for the content, and not for its 1604
+		if aboutClient(err) { // too late for the content, and not for its 1604
 			_ = p.settle(co) // or else the next who has the place does
 		}
 		if err != nil {
