@@ -136,6 +136,9 @@ func (v *judgement) version(co *coroutine) (*storage.File, *ruling) {
 	case ok && v.receipt.incoming == "" && get.Lapsed():
 		return nil, refused(ReasonVerdict, "a version of the file is gone, and it is not certain which one is meant: "+v.name)
 	case get.Unverified != nil && v.about(get.Unverified):
+		if ok && get.Unverified.Deleted {
+			return nil, refused(ReasonDeleted, "the file is to be deleted: "+v.name)
+		}
 		return get.Unverified, nil
 	case !ok:
 		return nil, nil
@@ -154,8 +157,15 @@ func (v *judgement) about(f *storage.File) bool {
 }
 
 // confirmAgain confirms a file that is verified already: its 1604 was lost. The
-// file must still be there.
+// file must still be there, or have been taken by whoever works with it.
 func (v *judgement) confirmAgain(co *coroutine, f *storage.File) *ruling {
+	switch {
+	case f.Deleted:
+		return refused(ReasonDeleted, "the file is to be deleted: "+v.name)
+	case !f.Taken.IsZero():
+		v.s.svc.counts.again.Add(1)
+		return nil
+	}
 	var size int64
 	err := co.do(Storage, func(ctx context.Context) (err error) {
 		size, err = v.s.svc.Files.Size(ctx, f.Stored())
