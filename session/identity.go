@@ -38,7 +38,7 @@ func (s *Session) register(payload []byte) {
 			s.svc.counts.registered.Add(1)
 			s.log().Info("registered", s.fields(s.channel.pinField())...)
 			s.send(codec.IDReply{Code: codec.CodeRegistered, ID: op.ID}.Append(nil))
-		case errors.Is(err, storage.ErrNameTaken):
+		case errors.Is(err, storage.ErrNameTaken), errors.Is(err, storage.ErrNotAdded):
 			s.svc.counts.notRegistered.Add(1)
 			s.log().Info("registration failed", s.fields(zap.String("name", op.Name), zap.String("reason", err.Error()))...)
 			s.send(codec.EmptyReply{Code: codec.CodeRegisterFailed}.Append(nil))
@@ -57,7 +57,7 @@ var (
 // addClient is the operation that registers a client over the connection.
 func (s *Session) addClient(id codec.ClientID, name string) *storage.AddClient {
 	return &storage.AddClient{
-		Outcome: s.outcome(), ID: id, Name: name, TLSKey: s.channel.tlsKey(),
+		Outcome: s.outcome(), ID: id, Name: name, TLSKey: s.channel.tlsKey(), OnlyAdded: s.svc.limits.Load().Closed,
 	}
 }
 
