@@ -87,10 +87,10 @@ func (s *Session) misfit(c *storage.Client) error {
 	switch {
 	case c == nil:
 		return errGone
-	case c.Disabled:
-		return storage.ErrDisabled
 	case !s.by().May(c.TLSKey):
 		return s.errPinned()
+	case c.Disabled:
+		return storage.ErrDisabled
 	}
 	return nil
 }
