@@ -131,9 +131,12 @@ type conn struct {
 	held    int
 }
 
-func (w *world) dial() *conn {
+func (w *world) dial() *conn { return w.dialFrom("test") }
+
+// dialFrom is dial from that address.
+func (w *world) dialFrom(remote string) *conn {
 	c := &conn{w: w, lent: make(map[*byte]int)}
-	c.s = session.New(w.svc, c, "test")
+	c.s = session.New(w.svc, c, remote)
 	w.conns = append(w.conns, c)
 	return c
 }
