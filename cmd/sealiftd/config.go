@@ -23,10 +23,13 @@ var notInFile = []string{configFlag, "help"}
 // from is the annotation of a flag that says what has set it.
 const from = "from"
 
+// commandLine is that of a flag that was given.
+const commandLine = "command line"
+
 // settle sets the flags that were not given: from the environment, and then from the
 // file that --config names.
 func settle(fs *pflag.FlagSet) error {
-	mark(fs, func(string) string { return "command line" })
+	mark(fs, func(string) string { return commandLine })
 	if err := flagenv.Apply(fs); err != nil {
 		return err
 	}
