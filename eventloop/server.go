@@ -181,7 +181,7 @@ func (s *Server) fail(err error) {
 func (s *Server) drain() {
 	s.draining.Store(true)
 	timeout := s.limits.Load().DrainTimeout
-	s.opts.Log.Info("draining", zap.Int("connections", s.census.count()), zap.Duration("timeout", timeout))
+	s.opts.Log.Info("draining", zap.Int("connections", s.census.count()), zap.Duration("timeout_seconds", timeout))
 	s.acceptor.drain()
 	s.each((*conn).drain)
 	cut := time.AfterFunc(timeout, func() {

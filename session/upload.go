@@ -222,7 +222,7 @@ func (u *upload) answer(f *storage.File) {
 	plan := u.transfer.Plan()
 	s.uploads.received[u.name] = receipt{incoming: f.Incoming, plan: plan}
 	s.log().Info("received", s.fields(zap.String("file", u.name), zap.Int64("bytes", f.Size),
-		zap.Duration("took", s.host.Now().Sub(u.started)), zap.Uint32("cksum", f.Cksum),
+		zap.Duration("took_seconds", s.host.Now().Sub(u.started)), zap.Uint32("cksum", f.Cksum),
 		zap.Stringer("scheme", plan.Scheme), zap.Uint16("packets", plan.Total))...)
 	sum := f.Cksum
 	if s.svc.Faults.strike("crc", 0) {

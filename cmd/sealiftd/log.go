@@ -29,6 +29,7 @@ func newLog(level, format string) (*zap.Logger, zap.AtomicLevel, error) {
 	case format == "console" || format == "auto":
 		cfg := zap.NewDevelopmentEncoderConfig()
 		cfg.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
+		cfg.EncodeDuration = zapcore.SecondsDurationEncoder // as the names say
 		enc = zapcore.NewConsoleEncoder(cfg)
 	default:
 		return nil, lv, fmt.Errorf("--log-format is %q: console, json or auto", format)
