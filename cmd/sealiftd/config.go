@@ -71,7 +71,8 @@ func configCommand(serve *cobra.Command, settings *serveFlags) *cobra.Command {
   max-file-size: 1GiB
 
 sealiftd serve --config FILE reads it. What the command line sets counts, then the
-environment, then the file. A name that is none is an error.`,
+environment, then the file. A name that is none is an error. At a SIGHUP a server reads
+the file again, and its log says what changed, and what needs a restart.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
