@@ -130,6 +130,12 @@ func (r *reloader) read() (*serveFlags, *pflag.FlagSet, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, nil, err
 	}
+	if path := configFile(r.given); path != "" {
+		// A pipe, which may have been good for the start, would be waited for.
+		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+			return nil, nil, fmt.Errorf("%s: want a regular file", path)
+		}
+	}
 	if err := settle(fs); err != nil {
 		return nil, nil, err
 	}

@@ -3,7 +3,9 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"os"
@@ -261,12 +263,19 @@ func TestReloadOfABrokenFile(t *testing.T) {
 		"max-file-size: 10\nlog-level: x": `%s:2: --log-level: unrecognized level`,
 		first + "{":                       `%s: yaml: line 3`,
 		"":                                `open %s: no such file or directory`,
+		"a pipe":                          `%s: want a regular file`,
 	} {
-		put(t, c.config, []byte(text))
-		if text == "" {
-			if err := os.Remove(c.config); err != nil {
+		if err := os.Remove(c.config); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		switch text {
+		case "":
+		case "a pipe":
+			if err := syscall.Mkfifo(c.config, 0o600); err != nil {
 				t.Fatal(err)
 			}
+		default:
+			put(t, c.config, []byte(text))
 		}
 		c.signal(syscall.SIGHUP)
 		want = fmt.Sprintf(want, c.config)
@@ -275,6 +284,10 @@ func TestReloadOfABrokenFile(t *testing.T) {
 		}
 		p.upload("f", make([]byte, 1000))
 	}
+	if err := os.RemoveAll(c.config); err != nil {
+		t.Fatal(err)
+	}
+	put(t, c.config, []byte(first+"rubbish\n"))
 	for _, name := range []string{"tls/cert.pem", "tls/key.pem"} {
 		put(t, filepath.Join(c.dir, name), get(t, filepath.Join(other.dir, name)))
 	}
@@ -287,7 +300,7 @@ func TestReloadOfABrokenFile(t *testing.T) {
 	if log := c.log.String(); strings.Contains(log, "was changed") || strings.Contains(log, `"level":"debug"`) {
 		t.Errorf("something was changed:\n%s", log)
 	}
-	if n := strings.Count(c.log.String(), c.expected); n != 9 {
+	if n := strings.Count(c.log.String(), c.expected); n != 10 {
 		t.Errorf("%d errors, want one for each signal", n)
 	}
 }
