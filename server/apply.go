@@ -81,7 +81,7 @@ func loopLimits(n *Network, connections int) eventloop.Limits {
 func sessionLimits(o *Sessions) session.Limits {
 	l := session.Limits{
 		MaxFileSize: o.MaxFileSize, MaxUnverified: o.MaxUnverified, MaxUploads: o.MaxUploads,
-		RegisterRate: o.RegisterRate,
+		RegisterRate: o.RegisterRate, Closed: o.Closed,
 	}
 	if o.ReplaceKeys {
 		l.KeyPolicy = session.ReplaceKey

@@ -32,6 +32,7 @@ var other = map[string]struct {
 	"registry":                   {func(o *Options) { o.Storage.Registry = registryMemory }, "memory"},
 	"fsync":                      {func(o *Options) { o.Storage.Fsync = true }, "on"},
 	"key-policy":                 {func(o *Options) { o.Sessions.ReplaceKeys = true }, "replace"},
+	"registration":               {func(o *Options) { o.Sessions.Closed = true }, "closed"},
 	"max-connections":            {func(o *Options) { o.Network.MaxConnections = 7 }, "7"},
 	"max-connections-per-ip":     {func(o *Options) { o.Network.MaxPerIP = 6 }, "6"},
 	"register-rate":              {func(o *Options) { o.Sessions.RegisterRate = 2.5 }, "2.5"},

@@ -35,6 +35,7 @@ var settings = []setting{
 	fixed("registry", func(o *Options) *string { return &o.Storage.Registry }),
 	fixed("fsync", func(o *Options) *bool { return &o.Storage.Fsync }, words("off", "on")),
 	live("key-policy", func(o *Options) *bool { return &o.Sessions.ReplaceKeys }, words("pin", "replace")),
+	live("registration", func(o *Options) *bool { return &o.Sessions.Closed }, words("open", "closed")),
 	live("max-connections", func(o *Options) *int { return &o.Network.MaxConnections }),
 	live("max-connections-per-ip", func(o *Options) *int { return &o.Network.MaxPerIP }),
 	live("register-rate", func(o *Options) *float64 { return &o.Sessions.RegisterRate }),

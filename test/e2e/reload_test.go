@@ -144,6 +144,12 @@ func TestReloadedSettings(t *testing.T) {
 				c.t.Error("all of them register")
 			}
 		}},
+		"registration": {"open", "closed", func(c *configured, _ *peer, reload func()) {
+			reload()
+			q := connect(c.t, c.daemon, "one more")
+			q.send(q.Register())
+			q.expect(codec.CodeRegisterFailed)
+		}},
 		"max-connections": {"0", "1", func(c *configured, p *peer, reload func()) {
 			q := login(c.t, c.daemon, "second")
 			reload()
