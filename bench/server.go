@@ -167,7 +167,7 @@ func serveSealift(ctx context.Context, o serverOptions, started func(net.Addr)) 
 		TLS:      protection(o),
 		Sessions: sealift.Sessions{Faults: o.fault},
 		Storage:  sealift.Storage{Fsync: o.fsync},
-	}, func(addr *net.TCPAddr) { started(addr) })
+	}, func(_ context.Context, s *sealift.Server) { started(s.Addr()) })
 }
 
 func protection(o serverOptions) sealift.TLS {

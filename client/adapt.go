@@ -139,7 +139,7 @@ func (t *transfer) adapt(ctx context.Context, err error) (again bool, _ error) {
 		c.peer.change(form{dialect: Spec, packetSize: c.opts.PacketSize}, guessed)
 		return true, nil
 	}
-	c.log.Warn("finding out which dialect the server takes", "at_most", maxProbeTime, "because", why)
+	c.log.Warn("finding out which dialect the server takes", "at_most_seconds", maxProbeTime.Seconds(), "because", why)
 	f, err := c.survey(ctx, t)
 	if errors.Is(err, errGone) && t.restarted(ctx) {
 		return true, nil
@@ -161,7 +161,7 @@ func (t *transfer) adapt(ctx context.Context, err error) (again bool, _ error) {
 	case f == t.form:
 		return false, e // it is not the form
 	}
-	c.log.Warn("the server takes this dialect", "dialect", f.dialect, "packet_size", f.packetSize, "pause", f.pause)
+	c.log.Warn("the server takes this dialect", "dialect", f.dialect, "packet_size_bytes", f.packetSize, "pause_seconds", f.pause.Seconds())
 	c.peer.change(f, found)
 	return true, nil
 }

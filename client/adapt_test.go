@@ -428,7 +428,7 @@ func TestWaitsAreTold(t *testing.T) {
 	if err := sendAll(o, pattern(10)); err != nil {
 		t.Fatal(err)
 	}
-	if want := `for="the reply to 1026 public key" at_most=1m0s`; !strings.Contains(log.String(), want) {
+	if want := `for="the reply to 1026 public key" at_most_seconds=60`; !strings.Contains(log.String(), want) {
 		t.Errorf("log %q", log.String())
 	}
 }

@@ -82,7 +82,7 @@ func TestAServerThatIsAwayForAWhile(t *testing.T) {
 		if got, _ := s.Stored("f"); !bytes.Equal(got, content) {
 			t.Errorf("away at %v: stored something else", at)
 		}
-		if got := strings.Count(log.String(), "disk error"); got != 1 || !strings.Contains(log.String(), "at_most=1h0m0s") {
+		if got := strings.Count(log.String(), "disk error"); got != 1 || !strings.Contains(log.String(), "at_most_seconds=3600") {
 			t.Errorf("away at %v: told %d times\n%s", at, got, log.String())
 		}
 	}

@@ -183,7 +183,7 @@ func (c *Client) tellRetry(code codec.Code, f *failures, err error, left time.Du
 		return
 	}
 	*told = why
-	c.log.Warn("trying again", append(about, "at_most", max(left.Round(time.Second), time.Second), "because", err)...)
+	c.log.Warn("trying again", append(about, "at_most_seconds", max(left.Round(time.Second), time.Second).Seconds(), "because", err)...)
 }
 
 // cause is what an error says, without the addresses, which differ each time.

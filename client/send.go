@@ -314,7 +314,7 @@ func (t *transfer) received(r reply) (cksum uint32, err error) {
 	if int64(m.ContentSize) != t.size {
 		// Some servers give the size of the ciphertext or of the last packet.
 		// The checksum covers the size of the file.
-		t.c.log.Debug("the server's content size is not that of the file", "size", m.ContentSize, "file", t.size)
+		t.c.log.Debug("the server's content size is not that of the file", "bytes", m.ContentSize, "file_bytes", t.size)
 	}
 	return m.Cksum, nil
 }
@@ -340,7 +340,7 @@ func (t *transfer) exchange(ctx context.Context, cn *conn, afterWrong bool) (rep
 		cn.pace(t.pause)
 	}
 	t.attempts++
-	c.log.Debug("sent", "message", codec.CodeSendFile, "packets", t.layout.total, "file", t.name, "size", t.size)
+	c.log.Debug("sent", "message", codec.CodeSendFile, "packets", t.layout.total, "file", t.name, "file_bytes", t.size)
 	p := produce(t.layout, t.file, header{c.identity.ID, t.name, codes}, &c.aesKey, c.mix)
 	w := &writer{t: t, cn: cn, done: make(chan struct{})}
 	go w.run(p)

@@ -107,7 +107,7 @@ func (c *Client) survey(ctx context.Context, t *transfer) (form, error) {
 		case errors.Is(err, errNoProbes) || ctx.Err() != nil:
 			return form{}, fmt.Errorf("%w (there are no probes left)", ErrNoDialect)
 		}
-		c.log.Debug("not this dialect", "dialect", f.dialect, "packet_size", f.packetSize, "because", err)
+		c.log.Debug("not this dialect", "dialect", f.dialect, "packet_size_bytes", f.packetSize, "because", err)
 	}
 	return form{}, ErrNoDialect
 }

@@ -20,7 +20,7 @@ func (c *Client) notice(what string, limit time.Duration) *time.Timer {
 		return time.NewTimer(limit) // never read
 	}
 	return time.AfterFunc(patience, func() {
-		c.log.Warn("still waiting", "for", what, "at_most", left.Round(time.Second))
+		c.log.Warn("still waiting", "for", what, "at_most_seconds", left.Round(time.Second).Seconds())
 	})
 }
 

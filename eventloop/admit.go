@@ -16,10 +16,9 @@ import (
 // census counts connections, from when they are admitted until they are closed.
 // All methods may be called from any goroutine.
 type census struct {
-	max   int // connections served at once
-	perIP int // of one address; 0: see mayHold
-
 	mu       sync.Mutex
+	max      int // connections served at once
+	perIP    int // of one address; 0: see mayHold
 	served   int
 	from     map[netip.Addr]map[*conn]struct{} // the served ones
 	evicting int                               // connections that are being closed to make room; they do not count as served
@@ -29,8 +28,16 @@ type census struct {
 	told     time.Time                         // when the log had the last line about them
 }
 
-func newCensus(limit, perIP int) *census {
-	return &census{max: limit, perIP: perIP, from: make(map[netip.Addr]map[*conn]struct{})}
+func newCensus() *census {
+	return &census{from: make(map[netip.Addr]map[*conn]struct{})}
+}
+
+// limit sets how many connections are served at once, and of one address, from the
+// next on.
+func (n *census) limit(all, perIP int) {
+	n.mu.Lock()
+	n.max, n.perIP = all, perIP
+	n.mu.Unlock()
 }
 
 // source is the address that a connection counts for: IPv6 networks count as one.
@@ -118,9 +125,10 @@ const (
 )
 
 // makeRoom takes a slow connection off the count, so that ip may have one more, and
-// returns it. It returns nil if there is none, or enough are on their way out. Holds mu.
+// returns it. It returns nil if there is none, or enough are on their way out, or if one
+// is too few since a limit was lowered. Holds mu.
 func (n *census) makeRoom(ip netip.Addr, now time.Time) *conn {
-	if n.evicting >= maxEvicting {
+	if n.evicting >= maxEvicting || n.served > n.max || n.perIP > 0 && len(n.from[ip]) > n.perIP {
 		return nil
 	}
 	own := !n.mayHold(ip) // then one of its own has to go
@@ -177,12 +185,12 @@ func (n *census) search(ip netip.Addr, own bool) {
 // report logs refusals, one line a second at most.
 func (n *census) report(log *zap.Logger, now time.Time) {
 	n.mu.Lock()
-	refused := n.refused
+	refused, most, perIP := n.refused, n.max, n.perIP
 	if refused == 0 || now.Sub(n.told) < time.Second {
 		n.mu.Unlock()
 		return
 	}
 	n.refused, n.told = 0, now
 	n.mu.Unlock()
-	log.Warn("connections refused", zap.Int("count", refused), zap.Int("limit", n.max), zap.Int("limit_per_address", n.perIP))
+	log.Warn("connections refused", zap.Int("count", refused), zap.Int("limit", most), zap.Int("limit_per_address", perIP))
 }

@@ -13,6 +13,12 @@ func from(addr string) *conn {
 	return newConn(&net.TCPAddr{IP: net.ParseIP(addr), Port: 1})
 }
 
+func censusOf(most, perIP int) *census {
+	n := newCensus()
+	n.limit(most, perIP)
+	return n
+}
+
 // crowd admits n connections of one address, which must all be let in.
 func (n *census) crowd(t *testing.T, addr string, count int, now time.Time) (all []*conn) {
 	t.Helper()
@@ -30,7 +36,7 @@ func (n *census) crowd(t *testing.T, addr string, count int, now time.Time) (all
 // then a quarter. What is one address is what one customer gets.
 func TestShareOfAnAddress(t *testing.T) {
 	now := time.Now()
-	n := newCensus(100, 0)
+	n := censusOf(100, 0)
 	greedy := n.crowd(t, "2001:db8::1", 76, now)
 	for _, same := range []string{"2001:db8::1", "2001:db8::ffff:1"} {
 		if ok, _ := n.enter(from(same), now); ok {
@@ -51,13 +57,13 @@ func TestShareOfAnAddress(t *testing.T) {
 
 func TestNumberOfAnAddress(t *testing.T) {
 	now := time.Now()
-	n := newCensus(100, 5)
+	n := censusOf(100, 5)
 	n.crowd(t, "192.0.2.1", 5, now)
 	if ok, _ := n.enter(from("192.0.2.1"), now); ok {
 		t.Error("a sixth connection of the address")
 	}
 	n.crowd(t, "192.0.2.2", 5, now)
-	n = newCensus(100, 100)
+	n = censusOf(100, 100)
 	n.crowd(t, "192.0.2.1", 100, now)
 }
 
@@ -65,7 +71,7 @@ func TestNumberOfAnAddress(t *testing.T) {
 // holds most; nobody who is fast enough, or whose speed is not known.
 func TestTheSlowestMakesRoom(t *testing.T) {
 	now := time.Now()
-	n := newCensus(10, 0)
+	n := censusOf(10, 0)
 	big := n.crowd(t, "192.0.2.1", 5, now)
 	small := n.crowd(t, "192.0.2.2", 3, now)
 	n.crowd(t, "192.0.2.3", 2, now)
@@ -105,7 +111,7 @@ func TestTheSlowestMakesRoom(t *testing.T) {
 // No more than a few are on their way out at a time, so that descriptors last.
 func TestFewMakeRoomAtATime(t *testing.T) {
 	now := time.Now()
-	n := newCensus(100, 100)
+	n := censusOf(100, 100)
 	var out []*conn
 	for _, c := range n.crowd(t, "192.0.2.1", 100, now) {
 		c.rate.Store(0)

@@ -1,11 +1,15 @@
 package eventloop
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // Descriptors is how the open files of the process are shared out.
 type Descriptors struct {
 	Connections int // at most so many are served
 	Files       int // uploads may keep so many files open
+	Most        int // connections that there would be room for beside these files
 }
 
 // maxRefused is how many connections beyond the limit may wait at a time for
@@ -18,7 +22,7 @@ const maxRefused = 16
 func ShareDescriptors(limit uint64, wanted, loops, workers int) (Descriptors, error) {
 	const most = 1024 // files: more would save less than opening a file again costs
 	if limit == 0 || limit > 1<<30 {
-		return Descriptors{Connections: wanted, Files: most}, nil
+		return Descriptors{Connections: wanted, Files: most, Most: math.MaxInt}, nil
 	}
 	// A loop has an epoll and an eventfd; a worker may open a file, its directory
 	// and its parent; the acceptor has the listener, a spare, one connection that
@@ -34,5 +38,6 @@ func ShareDescriptors(limit uint64, wanted, loops, workers int) (Descriptors, er
 		d.Connections = wanted
 		d.Files = min(rest-wanted, most)
 	}
+	d.Most = rest - d.Files
 	return d, nil
 }

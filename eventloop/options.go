@@ -32,28 +32,13 @@ type Options struct {
 	// core, because they wait for the disk half of the time.
 	Workers int
 
-	// MaxConnections is how many connections are served at once; the next one
-	// gets 1607. Default 20,000. It is lowered to what the limit of open files
-	// allows.
-	MaxConnections int
-	// MaxPerIP is the same for one address, or IPv6 network of 64 bits. Default:
-	// any number while a quarter of MaxConnections is free, and then a quarter.
-	MaxPerIP int
+	Limits
+
 	// MemoryBudget bounds the bytes of content in buffers, over all
 	// connections. A quarter of it comes on top for packets that arrive before
 	// their turn, and for what is read before it is known whose it is. Default
 	// 64 MiB, least 2 MiB.
 	MemoryBudget int64
-
-	// HandshakeTimeout is how long a connection may take until the server knows
-	// whose it is, and any message but a 1028 until it is whole. Default 1 min.
-	HandshakeTimeout time.Duration
-	// IdleTimeout is how long a connection may be silent, an upload stand still,
-	// and a client leave replies unread. Default 5 min.
-	IdleTimeout time.Duration
-	// DrainTimeout is how long Run waits, once its context has ended, for
-	// transfers that are under way. Default 30 s.
-	DrainTimeout time.Duration
 
 	// TLS is how connections are protected. Default: all are plain.
 	TLS *TLS
@@ -75,6 +60,55 @@ type Options struct {
 	slowTime time.Duration
 	// shakeTime is how long a TLS handshake may take.
 	shakeTime time.Duration
+}
+
+// Limits are what connections may do. They may change while the server runs, see
+// [Server.Limit]. Zero means the default.
+type Limits struct {
+	// MaxConnections is how many connections are served at once; the next one
+	// gets 1607. Default 20,000. The caller sees to it that the limit of open files
+	// allows as many, see [ShareDescriptors].
+	MaxConnections int
+	// MaxPerIP is the same for one address, or IPv6 network of 64 bits. Default:
+	// any number while a quarter of MaxConnections is free, and then a quarter.
+	MaxPerIP int
+
+	// HandshakeTimeout is how long a connection may take until the server knows
+	// whose it is, and any message but a 1028 until it is whole. Default 1 min.
+	HandshakeTimeout time.Duration
+	// IdleTimeout is how long a connection may be silent, an upload stand still,
+	// and a client leave replies unread. Default 5 min.
+	IdleTimeout time.Duration
+	// DrainTimeout is how long Run waits, once its context has ended, for
+	// transfers that are under way. Default 30 s.
+	DrainTimeout time.Duration
+}
+
+// complete sets what is zero and has a default.
+func (l *Limits) complete() {
+	if l.MaxConnections <= 0 {
+		l.MaxConnections = DefaultMaxConnections
+	}
+	setDefault(&l.HandshakeTimeout, DefaultHandshakeTimeout)
+	setDefault(&l.IdleTimeout, DefaultIdleTimeout)
+	setDefault(&l.DrainTimeout, DefaultDrainTimeout)
+}
+
+func setDefault(d *time.Duration, to time.Duration) {
+	if *d <= 0 {
+		*d = to
+	}
+}
+
+// Limit has other limits from now on. Any goroutine may call it. Times count for
+// connections that are there, too, from when they began; none is ended because there
+// are more than MaxConnections or MaxPerIP, but no other is admitted until there is room.
+// A drain that has begun keeps its DrainTimeout.
+func (s *Server) Limit(l Limits) {
+	l.complete()
+	s.limits.Store(&l)
+	s.maxSealed.Store(max(minSealed, int64(l.MaxConnections)*restingSize))
+	s.census.limit(l.MaxConnections, l.MaxPerIP)
 }
 
 // TLS is how connections are protected, on the same port as plain ones. Its functions
@@ -117,27 +151,14 @@ func (o *Options) complete() error {
 	}{
 		{&o.Loops, DefaultLoops()},
 		{&o.Workers, DefaultWorkers()},
-		{&o.MaxConnections, DefaultMaxConnections},
 	} {
 		if *d.value <= 0 {
 			*d.value = d.def
 		}
 	}
-	for _, d := range []struct {
-		value *time.Duration
-		def   time.Duration
-	}{
-		{&o.HandshakeTimeout, DefaultHandshakeTimeout},
-		{&o.IdleTimeout, DefaultIdleTimeout},
-		{&o.DrainTimeout, DefaultDrainTimeout},
-		{&o.tick, tickTime},
-		{&o.slowTime, slowTime},
-		{&o.shakeTime, handshakeTime},
-	} {
-		if *d.value <= 0 {
-			*d.value = d.def
-		}
-	}
+	setDefault(&o.tick, tickTime)
+	setDefault(&o.slowTime, slowTime)
+	setDefault(&o.shakeTime, handshakeTime)
 	if o.MemoryBudget == 0 {
 		o.MemoryBudget = DefaultMemoryBudget
 	}

@@ -22,7 +22,8 @@ import (
 // Server receives files over TCP. Make one with [New], and [Server.Run] it
 // once, or [Server.Close] it.
 type Server struct {
-	opts     Options
+	opts     Options // but for Limits, which are in limits
+	limits   atomic.Pointer[Limits]
 	listener listener
 	acceptor *acceptor
 	ready    chan struct{}
@@ -37,7 +38,7 @@ type Server struct {
 
 	handshakes  *handshakes
 	sealed      atomic.Int64 // bytes that protected connections take, about
-	maxSealed   int64        // above that idle ones are closed, and no handshake begins
+	maxSealed   atomic.Int64 // above that idle ones are closed, and no handshake begins
 	unprotected tally        // plain connections refused
 	unshaken    tally        // handshakes that failed
 
@@ -74,12 +75,13 @@ func New(opts Options) (*Server, error) {
 	}
 	s := &Server{
 		opts: opts, listener: l, ready: make(chan struct{}), broken: make(chan struct{}),
-		census: newCensus(opts.MaxConnections, opts.MaxPerIP),
+		census: newCensus(),
 		budget: newBudget(opts.MemoryBudget, slots),
 		bulk:   newLane(slots), slots: slots,
-		handshakes: newHandshakes(), maxSealed: max(minSealed, int64(opts.MaxConnections)*restingSize),
-		loops: make(map[gnet.EventLoop]*loop),
+		handshakes: newHandshakes(),
+		loops:      make(map[gnet.EventLoop]*loop),
 	}
+	s.Limit(opts.Limits)
 	if opts.listener != nil {
 		s.listener = opts.listener(l)
 	}
@@ -179,10 +181,11 @@ func (s *Server) fail(err error) {
 // DrainTimeout.
 func (s *Server) drain() {
 	s.draining.Store(true)
-	s.opts.Log.Info("draining", zap.Int("connections", s.census.count()), zap.Duration("timeout", s.opts.DrainTimeout))
+	timeout := s.limits.Load().DrainTimeout
+	s.opts.Log.Info("draining", zap.Int("connections", s.census.count()), zap.Duration("timeout_seconds", timeout))
 	s.acceptor.drain()
 	s.each((*conn).drain)
-	cut := time.AfterFunc(s.opts.DrainTimeout, func() {
+	cut := time.AfterFunc(timeout, func() {
 		s.opts.Log.Warn("drain timeout: cutting what is left", zap.Int("connections", s.census.count()))
 		s.each(func(c *conn) { c.close("cut off: the server is going down") })
 		time.AfterFunc(cleanupTime, s.giveUp)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -468,16 +469,7 @@ func TestDrain(t *testing.T) {
 // A transfer that does not end in time is cut and leaves nothing.
 func TestDrainCuts(t *testing.T) {
 	r := start(t, func(o *Options, _ *session.Config) { o.DrainTimeout = 100 * time.Millisecond })
-	c := r.client("stuck")
-	w := r.raw()
-	id := c.Identity().ID
-	packet := codec.SendFile{ContentSize: 32, OrigSize: 16, Packet: 1, Total: 2, FileName: []byte("f")}.Append(nil, id, 16)
-	if _, err := w.Write(append(packet, make([]byte, 16)...)); err != nil {
-		t.Fatal(err)
-	}
-	for r.logs.FilterMessage("resumed").Len() == 0 {
-		time.Sleep(time.Millisecond) // nothing but the log tells that the packet has arrived
-	}
+	r.beginUpload()
 	r.stop()
 	if err := r.wait(); err != nil {
 		t.Fatal(err)
@@ -485,6 +477,21 @@ func TestDrainCuts(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(r.dir, "files", ".incoming", "*", "*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("left in .incoming: %v %v", left, err)
+	}
+}
+
+// beginUpload has a client begin a transfer that it never ends.
+func (r *running) beginUpload() {
+	r.t.Helper()
+	c := r.client("stuck")
+	w := r.raw()
+	id := c.Identity().ID
+	packet := codec.SendFile{ContentSize: 32, OrigSize: 16, Packet: 1, Total: 2, FileName: []byte("f")}.Append(nil, id, 16)
+	if _, err := w.Write(append(packet, make([]byte, 16)...)); err != nil {
+		r.t.Fatal(err)
+	}
+	for r.logs.FilterMessage("resumed").Len() == 0 {
+		time.Sleep(time.Millisecond) // nothing but the log tells that the packet has arrived
 	}
 }
 
@@ -517,19 +524,19 @@ func TestThePortIsFreeAtOnce(t *testing.T) {
 
 func TestShareDescriptors(t *testing.T) {
 	for _, tc := range []struct {
-		limit        uint64
-		wanted       int
-		conns, files int
-		fails        bool
+		limit              uint64
+		wanted             int
+		conns, files, most int
+		fails              bool
 	}{
-		{limit: 0, wanted: 500, conns: 500, files: 1024},
-		{limit: 20_000, wanted: 20_000, conns: 18_891, files: 1024},
-		{limit: 20_000, wanted: 1000, conns: 1000, files: 1024},
-		{limit: 256, wanted: 20_000, conns: 150, files: 21},
+		{limit: 0, wanted: 500, conns: 500, files: 1024, most: math.MaxInt},
+		{limit: 20_000, wanted: 20_000, conns: 18_891, files: 1024, most: 18_891},
+		{limit: 20_000, wanted: 1000, conns: 1000, files: 1024, most: 18_891},
+		{limit: 256, wanted: 20_000, conns: 150, files: 21, most: 150},
 		{limit: 64, wanted: 20_000, fails: true},
 	} {
 		d, err := ShareDescriptors(tc.limit, tc.wanted, 1, 8)
-		if (err != nil) != tc.fails || d != (Descriptors{tc.conns, tc.files}) {
+		if (err != nil) != tc.fails || d != (Descriptors{tc.conns, tc.files, tc.most}) {
 			t.Errorf("ShareDescriptors(%d, %d) = %+v, %v", tc.limit, tc.wanted, d, err)
 		}
 	}

@@ -112,7 +112,7 @@ func (c *conn) tick(now time.Time) {
 // deadline is when the connection ends unless something happens, and what the log
 // says then. It is zero while the client waits for the server. It changes nothing.
 func (c *conn) deadline() (at time.Time, reason string) {
-	o := &c.lp.srv.opts
+	o := c.lp.srv.limits.Load()
 	switch {
 	case c.phase == lingering:
 		return c.since.Add(lingerTime), c.reason
@@ -137,7 +137,7 @@ func (c *conn) deadline() (at time.Time, reason string) {
 // shakingEnds is deadline during the TLS handshake.
 func (c *conn) shakingEnds() (at time.Time, reason string) {
 	t, srv := c.tls, c.lp.srv
-	at, reason = c.since.Add(min(srv.opts.shakeTime, srv.opts.HandshakeTimeout)), "timeout: TLS handshake"
+	at, reason = c.since.Add(min(srv.opts.shakeTime, srv.limits.Load().HandshakeTimeout)), "timeout: TLS handshake"
 	switch t.step {
 	case queueing:
 		return time.Time{}, ""

@@ -188,7 +188,7 @@ func (c *conn) shake() {
 		switch {
 		case len(p) > maxHello:
 			c.enter(ending, "tls: the hello is too large")
-		case t.step == gathering && whole(p) && srv.sealed.Load() <= srv.maxSealed:
+		case t.step == gathering && whole(p) && srv.sealed.Load() <= srv.maxSealed.Load():
 			t.step = queueing
 			srv.handshakes.join(c)
 		}

@@ -223,7 +223,7 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 	if n := r.sealed.Load(); n != 3*bulkSize+restingSize {
 		t.Fatalf("%d bytes are counted", n)
 	}
-	r.conn().post(func() { r.maxSealed = 2*bulkSize + restingSize }) // on the loop, which looks at it
+	r.conn().post(func() { r.maxSealed.Store(2*bulkSize + restingSize) }) // on the loop, which looks at it
 	if got := readAll(t, all[0].Net); len(got) > 0 {
 		t.Errorf("got % x", got)
 	}
@@ -233,7 +233,7 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	r.conn().post(func() { r.maxSealed = 0 })
+	r.conn().post(func() { r.maxSealed.Store(0) })
 	for _, b := range all[1:3] {
 		readAll(t, b.Net)
 		_ = b.Close()
@@ -262,7 +262,7 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 	if _, err := all[3].Ask(all[3].Verdict(1031, "no such file"), 1604); err != nil {
 		t.Errorf("a connection without large records: %v", err)
 	}
-	r.conn().post(func() { r.maxSealed = 2 * restingSize })
+	r.conn().post(func() { r.maxSealed.Store(2 * restingSize) })
 	if err := <-handshake; err != nil {
 		t.Error(err)
 	}
@@ -281,7 +281,7 @@ func TestSlowConnectionsMakeRoom(t *testing.T) {
 	for r.sealed.Load() != bulkSize {
 		time.Sleep(time.Millisecond) // nothing else tells
 	}
-	r.conn().post(func() { r.maxSealed = restingSize }) // on the loop, which looks at it
+	r.conn().post(func() { r.maxSealed.Store(restingSize) }) // on the loop, which looks at it
 	r.rawPeer(r.secure(r.tcp()), "another")
 	readAll(t, b.Net)
 	_ = b.Close()

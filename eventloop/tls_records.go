@@ -191,7 +191,7 @@ func (c *conn) resize(n int64) {
 // first, and then those that are too slow to keep their place, see slowRate.
 func (lp *loop) relieve() {
 	srv := lp.srv
-	if srv.sealed.Load() <= srv.maxSealed {
+	if srv.sealed.Load() <= srv.maxSealed.Load() {
 		return
 	}
 	var idle, slow []*conn
@@ -207,7 +207,7 @@ func (lp *loop) relieve() {
 	slices.SortFunc(idle, func(a, b *conn) int { return a.read.Compare(b.read) })
 	slices.SortFunc(slow, func(a, b *conn) int { return cmp.Compare(a.rate.Load(), b.rate.Load()) })
 	for i, c := range append(idle, slow...) {
-		if srv.sealed.Load() <= srv.maxSealed {
+		if srv.sealed.Load() <= srv.maxSealed.Load() {
 			return
 		}
 		lp.guard(c, func() {

@@ -50,10 +50,8 @@ func littleInKernel(o *Options, _ *session.Config) {
 func (r *running) unread() (waiting []int, paused int) {
 	var mu sync.Mutex
 	r.mu.Lock()
-	loops := len(r.loops)
-	r.mu.Unlock()
+	loops := len(r.loops) // may grow when the lock is free, and a loop must not wait for seen
 	seen := make(chan struct{}, loops)
-	r.mu.Lock()
 	for _, lp := range r.loops {
 		lp.post(func() {
 			mu.Lock()

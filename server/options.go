@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"os"
 	"time"
 
 	"go.uber.org/zap"
@@ -24,10 +23,6 @@ import (
 type Options struct {
 	Dir string // holds port.info, the database, files/ and tls/
 	Log *zap.Logger
-	// Reload, unless it is nil, has the server look at its files of TLS at once, and
-	// log what came of it, for each signal that comes while Run is under way.
-	Reload <-chan os.Signal
-
 	// Alive, unless it is nil, is called about twice a second while the server answers; see
 	// eventloop.Options.
 	Alive func()

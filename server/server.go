@@ -5,6 +5,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 
@@ -28,33 +30,41 @@ const DatabaseName = "defensive.db"
 // Server is a server on a directory, which it has for itself. Make one with
 // [Open], [Server.Run] it once, and [Server.Close] it in any case.
 type Server struct {
-	o        Options
+	o        Options // as Open has completed them; those that Apply changes are elsewhere
 	store    *files.Store
 	registry storage.Registry
 	service  *session.Service
 	tls      *protection // nil: all connections are plain
 	loops    *eventloop.Server
-	missing  int  // stored files that were not found
-	ran      bool // loops has been run, and is closed
+	share    eventloop.Descriptors
+	ttl      atomic.Int64 // Storage.UnverifiedTTL
+	missing  int          // stored files that were not found
+	ran      bool         // loops has been run, and is closed
+
+	applying sync.Mutex
+	asked    Options // as they were asked for: by Open, and for what is live by Apply
 }
 
 // Serve opens a server, runs it until ctx ends and everything is drained, and
-// closes it. started is called with its address once connections are accepted.
-func Serve(ctx context.Context, o Options, started func(addr *net.TCPAddr)) error {
+// closes it. started is called once connections are accepted, and may stay until its
+// context ends, which the server's end waits for.
+func Serve(ctx context.Context, o Options, started func(context.Context, *Server)) error {
 	s, err := Open(ctx, o)
 	if err != nil {
 		return err
 	}
+	beside, stop := context.WithCancel(ctx)
 	ended, told := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(told)
 		select {
 		case <-s.Ready():
-			started(s.Addr())
+			started(beside, s)
 		case <-ended:
 		}
 	}()
 	err = s.Run(ctx)
+	stop()
 	close(ended)
 	<-told
 	return errors.Join(err, s.Close())
@@ -64,10 +74,12 @@ func Serve(ctx context.Context, o Options, started func(addr *net.TCPAddr)) erro
 // earlier server left. Clients that connect wait until Run. After an error nothing is
 // left open.
 func Open(ctx context.Context, o Options) (*Server, error) {
+	s := &Server{asked: o}
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	s := &Server{o: o}
+	s.o = o
+	s.ttl.Store(int64(o.Storage.UnverifiedTTL))
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -98,12 +110,11 @@ func (s *Server) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	share, err := s.shareDescriptors()
-	if err != nil {
+	if err = s.shareDescriptors(); err != nil {
 		return err
 	}
 	if s.store, err = files.Open(o.Dir, files.Options{
-		Fsync: o.Storage.Fsync, MaxOpen: share.Files, MinFree: o.Storage.MinFree,
+		Fsync: o.Storage.Fsync, MaxOpen: s.share.Files, MinFree: o.Storage.MinFree,
 		FileMode: o.Storage.FileMode, DirMode: o.Storage.DirMode,
 		Folding: o.Testing.Folding, Faults: o.Testing.DiskFaults,
 	}); err != nil {
@@ -120,7 +131,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if s.loops, err = s.newLoops(share.Connections, faults); err != nil {
+	if s.loops, err = s.newLoops(faults); err != nil {
 		return err
 	}
 	if err = s.warnOfPinned(ctx); err != nil {
@@ -131,31 +142,16 @@ func (s *Server) open(ctx context.Context) (err error) {
 }
 
 // shareDescriptors divides the limit of open files.
-func (s *Server) shareDescriptors() (eventloop.Descriptors, error) {
-	asked := s.o.Network.MaxConnections
-	wanted := asked
-	if wanted == 0 {
-		wanted = eventloop.DefaultMaxConnections
-	}
-	share, err := eventloop.ShareDescriptors(eventloop.OpenFileLimit(), wanted, s.o.Machine.Loops, s.o.Machine.Workers)
-	if err == nil && share.Connections < asked {
-		s.o.Log.Warn("the limit of open files allows fewer connections than asked for",
-			zap.Int("asked", asked), zap.Int("allowed", share.Connections))
-	}
-	return share, err
+func (s *Server) shareDescriptors() (err error) {
+	wanted := cmp.Or(s.o.Network.MaxConnections, eventloop.DefaultMaxConnections)
+	s.share, err = eventloop.ShareDescriptors(eventloop.OpenFileLimit(), wanted, s.o.Machine.Loops, s.o.Machine.Workers)
+	return err
 }
 
 func (s *Server) newService(faults *session.Faults) *session.Service {
-	o := &s.o.Sessions
 	cfg := session.Config{
 		Files: s.store, Registry: s.registry, Log: s.o.Log, Faults: faults,
-		Limits: session.Limits{
-			MaxFileSize: o.MaxFileSize, MaxUnverified: o.MaxUnverified, MaxUploads: o.MaxUploads,
-			RegisterRate: o.RegisterRate, Closed: o.Closed,
-		},
-	}
-	if o.ReplaceKeys {
-		cfg.KeyPolicy = session.ReplaceKey
+		Limits: sessionLimits(&s.o.Sessions),
 	}
 	if wrap := s.o.Testing.WrapFiles; wrap != nil {
 		cfg.Files = wrap(s.store)
@@ -163,14 +159,12 @@ func (s *Server) newService(faults *session.Faults) *session.Service {
 	return session.NewService(cfg)
 }
 
-func (s *Server) newLoops(connections int, faults *session.Faults) (*eventloop.Server, error) {
+func (s *Server) newLoops(faults *session.Faults) (*eventloop.Server, error) {
 	n, m := &s.o.Network, &s.o.Machine
 	o := eventloop.Options{
 		Addr: n.Listen, Listener: n.Listener, Alive: s.o.Alive, Service: s.service, Log: s.o.Log,
 		Loops: m.Loops, Workers: m.Workers, MemoryBudget: m.MemoryBudget,
-		MaxConnections: connections, MaxPerIP: n.MaxPerIP,
-		HandshakeTimeout: n.HandshakeTimeout, IdleTimeout: n.IdleTimeout, DrainTimeout: n.DrainTimeout,
-		TLS: s.tls.options(),
+		Limits: loopLimits(n, s.connections(n)), TLS: s.tls.options(),
 	}
 	if o.Addr == "" && o.Listener == nil {
 		o.Addr = addressFromFile(s.o.Dir, s.o.Log)
@@ -222,7 +216,9 @@ func (s *Server) Run(ctx context.Context) error {
 		case <-beside.Done():
 		}
 	})
-	others.Go(func() { s.tls.follow(beside, s.o.Reload, s.o.Log) })
+	if s.tls != nil {
+		others.Go(func() { s.tls.follow(beside) })
+	}
 	err := s.loops.Run(ctx)
 	stop()
 	others.Wait()

@@ -297,9 +297,10 @@ func TestServe(t *testing.T) {
 	core, logged := observer.New(zap.WarnLevel)
 	o.Log, o.Sessions.Faults = zap.New(core), "crc=1"
 	ctx, stop := context.WithCancel(t.Context())
-	err := Serve(ctx, o, func(addr *net.TCPAddr) {
-		defer stop()
-		send(t, addr, "anna") // it tries again after the wrong checksum
+	err := Serve(ctx, o, func(beside context.Context, s *Server) {
+		send(t, s.Addr(), "anna") // it tries again after the wrong checksum
+		stop()
+		<-beside.Done()
 	})
 	if err != nil {
 		t.Errorf("Serve: %v", err)

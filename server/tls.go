@@ -13,6 +13,7 @@ import (
 	"iter"
 	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,10 +42,10 @@ type protection struct {
 	serve atomic.Pointer[identity] // with the next handshake
 	every time.Duration            // between two looks at the files
 
-	// What look found last, and what it has said about it. They belong to its
-	// goroutine.
-	bad  fileSum
-	told bool
+	// What look found last, and what it has said about it.
+	looking sync.Mutex
+	bad     fileSum
+	told    bool
 }
 
 // identity is what a server shows in handshakes, and asks of clients there. It is

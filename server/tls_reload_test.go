@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -27,7 +26,6 @@ var testNow = time.Now()
 const (
 	reloaded  = "the files of TLS were reloaded"
 	notUsable = "the files of TLS cannot be used; those from before stay"
-	nothing   = "there is nothing to reload"
 )
 
 // said takes what the log has, and returns the messages.
@@ -67,10 +65,10 @@ func TestReload(t *testing.T) {
 		said   string
 	}{
 		{"nothing has changed", nil, false, 0, ""},
-		{"the same, and asked", nil, true, 0, nothing},
+		{"the same, and asked", nil, true, 0, ""},
 		{"half of another pair", put(cert, texts[1].cert), false, 0, ""},
 		{"the other half", put(key, texts[1].key), false, 1, reloaded},
-		{"nothing since", nil, true, 1, nothing},
+		{"nothing since", nil, true, 1, ""},
 		{"a half again", put(cert, texts[0].cert), false, 1, ""},
 		{"it stays", nil, false, 1, notUsable},
 		{"told before", nil, false, 1, ""},
@@ -91,9 +89,9 @@ func TestReload(t *testing.T) {
 		if step.do != nil {
 			step.do()
 		}
-		p.look(step.asked)
-		if got := said(logged); got != step.said {
-			t.Errorf("%s: said %q, want %q", step.name, got, step.said)
+		told := p.look(step.asked)
+		if got := said(logged); got != step.said || told != (got != "") {
+			t.Errorf("%s: said %q, want %q, and look returns %v", step.name, got, step.said, told)
 		}
 		if got := shown(t, p); got != known[step.serves] {
 			t.Errorf("%s: shown %v, want pair %d", step.name, got, step.serves)
@@ -189,21 +187,23 @@ func TestReloadInTheMiddleOfAHandshake(t *testing.T) {
 	}
 }
 
-// A server that runs looks at its files when a signal comes, says what came of it,
-// and ends as ever. One without TLS says that there is nothing.
+// A server that runs looks at its files when it is asked to, says what came of it,
+// and ends as ever. One without TLS has none.
 func TestReloadOfAServer(t *testing.T) {
 	for _, mode := range []string{tlsAllow, tlsOff} {
 		t.Run(mode, func(t *testing.T) {
 			o, told := toldOptions(t)
-			signals := make(chan os.Signal, 1)
-			o.TLS.Mode, o.Reload = mode, signals
+			o.TLS.Mode = mode
 			s := open(t, o)
 			stop := run(t, s)
-			signals <- syscall.SIGHUP
-			await(t, told, nothing)
+			if s.Reread() {
+				t.Error("said something about files that have not changed")
+			}
 			if mode == tlsAllow {
 				another(t, o.Dir)
-				signals <- syscall.SIGHUP
+				if !s.Reread() {
+					t.Error("said nothing about files that have changed")
+				}
 				await(t, told, reloaded)
 				if f, err := Fingerprint(o.Dir); err != nil || shown(t, s.tls) != f {
 					t.Errorf("the key that took the place of the first is not shown: %v", err)
@@ -226,7 +226,7 @@ func TestReloadByItself(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		p.follow(ctx, nil, o.Log)
+		p.follow(ctx)
 	}()
 	another(t, o.Dir)
 	await(t, told, reloaded)

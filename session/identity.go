@@ -120,7 +120,7 @@ func (s *Session) exchange(id codec.ClientID, payload []byte) {
 		}
 		op := &storage.SetKeys{
 			Outcome: s.outcome(), ID: id, Name: name, PublicKey: publicKey, AESKey: w.key[:],
-			Replace: s.svc.KeyPolicy == ReplaceKey,
+			Replace: s.svc.limits.Load().KeyPolicy == ReplaceKey,
 		}
 		step, err := StepRegistry, co.apply(op)
 		// Some clients take a 1606 as an offer of its id and do not register.

@@ -90,7 +90,7 @@ func TestKeyPolicy(t *testing.T) {
 	_, pub := pair[0]()
 	priv2, pub2 := pair[1]()
 	for policy, want := range map[session.KeyPolicy]string{session.PinKey: "1607", session.ReplaceKey: "1602"} {
-		w := newWorld(t, session.Config{KeyPolicy: policy})
+		w := newWorld(t, session.Config{Limits: session.Limits{KeyPolicy: policy}})
 		p := w.known("alice")
 		c := w.dial()
 		if got := c.ask(p.publicKey(pub2)); got != want {

@@ -176,7 +176,7 @@ func TestPinnedIsRefused(t *testing.T) {
 	for request, r := range binds {
 		for _, policy := range []session.KeyPolicy{session.PinKey, session.ReplaceKey} {
 			for reason, ch := range misfits {
-				w := newWorld(t, session.Config{KeyPolicy: policy})
+				w := newWorld(t, session.Config{Limits: session.Limits{KeyPolicy: policy}})
 				p := w.withFiles("alice")
 				w.pin(p, ownKey)
 				logs, before := w.logged(), w.record()

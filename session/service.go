@@ -41,6 +41,7 @@ type Limits struct {
 	// RegisterRate is how many clients a second may register from one address,
 	// after a burst of 20 seconds' worth; the next gets 1607. 0 is no bound.
 	RegisterRate float64
+	KeyPolicy    KeyPolicy
 	// Closed: only clients whose name was added register, see storage.AddName.
 	Closed bool
 }
@@ -65,9 +66,8 @@ type Config struct {
 	Files storage.Files
 	// Registry is asked by way of the host, see Service.Queue. A host that has
 	// another way needs none.
-	Registry  storage.Registry
-	Log       *zap.Logger
-	KeyPolicy KeyPolicy
+	Registry storage.Registry
+	Log      *zap.Logger
 	Limits
 	// Window is how many bytes of received content a connection may have in
 	// buffers that no worker has finished with. Default 2 MiB.

@@ -287,7 +287,7 @@ func (s *Session) Client() (id codec.ClientID, ok bool) { return s.id, s.state !
 
 // Summary gives what a log line about the end of the connection should say.
 func (s *Session) Summary() []zap.Field {
-	return s.fields(zap.Duration("open", s.host.Now().Sub(s.opened)))
+	return s.fields(zap.Duration("open_seconds", s.host.Now().Sub(s.opened)))
 }
 
 func (s *Session) log() *zap.Logger { return s.svc.Log }

@@ -225,7 +225,7 @@ func (u *upload) answer(f *storage.File) {
 	s.uploads.received[u.name] = receipt{incoming: f.Incoming, plan: plan}
 	took := s.host.Now().Sub(u.started)
 	s.svc.received(took)
-	s.log().Info("received", s.fields(zap.String("file", u.name), zap.Int64("bytes", f.Size), zap.Duration("took", took), zap.Uint32("cksum", f.Cksum),
+	s.log().Info("received", s.fields(zap.String("file", u.name), zap.Int64("bytes", f.Size), zap.Duration("took_seconds", took), zap.Uint32("cksum", f.Cksum),
 		zap.Stringer("scheme", plan.Scheme), zap.Uint16("packets", plan.Total))...)
 	sum := f.Cksum
 	if s.svc.Faults.strike("crc", 0) {

@@ -65,7 +65,7 @@ type Entry struct {
 // DialectResult says whether the server takes a dialect.
 type DialectResult struct {
 	Dialect    string `json:"dialect"`
-	PacketSize int    `json:"packet_size"` // 0: the dialect's default
+	PacketSize int    `json:"packet_size_bytes"` // 0: the dialect's default
 	Taken      bool   `json:"taken"`
 	Problem    string `json:"problem,omitempty"`
 }
@@ -81,7 +81,7 @@ type Report struct {
 	// Use is the first dialect that the server takes; empty if there is none.
 	Use string `json:"use"`
 	// UsePacketSize goes with it; 0: the dialect's default.
-	UsePacketSize int `json:"use_packet_size"`
+	UsePacketSize int `json:"use_packet_size_bytes"`
 	// Slowly says that the server takes files only if there is a pause after each
 	// packet.
 	Slowly bool `json:"slowly,omitempty"`

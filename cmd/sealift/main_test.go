@@ -284,7 +284,7 @@ func TestJSON(t *testing.T) {
 		t.Fatalf("stdout %q, want an object per file", got.stdout)
 	}
 	want := map[string]any{
-		"file": "good", "stored": true, "name": "good", "size": 7., "cksum": float64(cksum.Checksum([]byte("content"))),
+		"file": "good", "stored": true, "name": "good", "size_bytes": 7., "cksum": float64(cksum.Checksum([]byte("content"))),
 		"packets": 1., "attempts": 2., "server": s.Addr,
 	}
 	for field, value := range want {

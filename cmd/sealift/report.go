@@ -24,7 +24,7 @@ type outcome struct {
 	File        string  `json:"file"`   // the path as given
 	Stored      bool    `json:"stored"` // the server has it for good
 	Name        string  `json:"name,omitempty"`
-	Size        int64   `json:"size"`          // bytes
+	Size        int64   `json:"size_bytes"`
 	Cksum       uint32  `json:"cksum"`         // as cksum(1) prints it
 	Seconds     float64 `json:"seconds"`       // from the first byte to the server's last word
 	MBPerSecond float64 `json:"mb_per_second"` // 10^6 bytes of the file

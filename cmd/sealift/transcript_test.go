@@ -123,7 +123,7 @@ func TestTranscripts(t *testing.T) {
 		ended <- server.Serve(ctx, server.Options{
 			Dir: t.TempDir(), Log: zap.NewNop(),
 			Network: server.Network{Listen: "127.0.0.1:0"}, Storage: server.Storage{Registry: "memory"},
-		}, func(a *net.TCPAddr) { started <- a.String() })
+		}, func(_ context.Context, s *server.Server) { started <- s.Addr().String() })
 	}()
 	defer func() {
 		stop()

@@ -23,10 +23,13 @@ var notInFile = []string{configFlag, "help"}
 // from is the annotation of a flag that says what has set it.
 const from = "from"
 
+// commandLine is that of a flag that was given.
+const commandLine = "command line"
+
 // settle sets the flags that were not given: from the environment, and then from the
 // file that --config names.
 func settle(fs *pflag.FlagSet) error {
-	mark(fs, func(string) string { return "command line" })
+	mark(fs, func(string) string { return commandLine })
 	if err := flagenv.Apply(fs); err != nil {
 		return err
 	}
@@ -68,7 +71,8 @@ func configCommand(serve *cobra.Command, settings *serveFlags) *cobra.Command {
   max-file-size: 1GiB
 
 sealiftd serve --config FILE reads it. What the command line sets counts, then the
-environment, then the file. A name that is none is an error.`,
+environment, then the file. A name that is none is an error. At a SIGHUP a server reads
+the file again, and its log says what changed, and what needs a restart.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

@@ -96,7 +96,7 @@ type fileRow struct {
 	Path     string    `json:"path"` // below the server's directory
 	Verified bool      `json:"verified"`
 	Missing  bool      `json:"missing"`
-	Size     int64     `json:"size"`  // bytes
+	Size     int64     `json:"size_bytes"`
 	Cksum    uint32    `json:"cksum"` // as the command of that name prints it
 	Received time.Time `json:"received"`
 }

@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,11 +14,11 @@ import (
 )
 
 // newLog makes the log of a server, which goes to standard error. Whatever
-// becomes of that, the server goes on: see [logqueue.Writer].
-func newLog(level, format string) (*zap.Logger, error) {
-	lv, err := zapcore.ParseLevel(level)
+// becomes of that, the server goes on: see [logqueue.Writer]. The level may be changed.
+func newLog(level, format string) (*zap.Logger, zap.AtomicLevel, error) {
+	lv, err := zap.ParseAtomicLevel(level)
 	if err != nil {
-		return nil, fmt.Errorf("--log-level: %w", err)
+		return nil, lv, fmt.Errorf("--log-level: %w", err)
 	}
 	var enc zapcore.Encoder
 	switch {
@@ -31,9 +29,10 @@ func newLog(level, format string) (*zap.Logger, error) {
 	case format == "console" || format == "auto":
 		cfg := zap.NewDevelopmentEncoderConfig()
 		cfg.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
+		cfg.EncodeDuration = zapcore.SecondsDurationEncoder // as the names say
 		enc = zapcore.NewConsoleEncoder(cfg)
 	default:
-		return nil, fmt.Errorf("--log-format is %q: console, json or auto", format)
+		return nil, lv, fmt.Errorf("--log-format is %q: console, json or auto", format)
 	}
 	out := logqueue.New(os.Stderr, logqueue.DefaultBytes, func(lost int) []byte {
 		line, err := enc.EncodeEntry(zapcore.Entry{Level: zapcore.WarnLevel, Time: time.Now(), Message: "lines of the log were lost"},
@@ -44,7 +43,7 @@ func newLog(level, format string) (*zap.Logger, error) {
 		defer line.Free()
 		return append([]byte(nil), line.Bytes()...)
 	})
-	return zap.New(zapcore.NewCore(enc, out, lv), zap.ErrorOutput(out)), nil
+	return zap.New(zapcore.NewCore(enc, out, lv), zap.ErrorOutput(out)), lv, nil
 }
 
 // complain writes why the program failed to standard error, if anybody takes it.
@@ -55,12 +54,4 @@ func complain(err error) {
 		fmt.Fprintln(out, "Hint:", hint)
 	}
 	_ = out.Sync()
-}
-
-// hangups returns where each SIGHUP comes, which asks a server to read its
-// configuration again. It does not end the process from here on.
-func hangups() <-chan os.Signal {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGHUP)
-	return signals
 }

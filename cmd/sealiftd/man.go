@@ -10,14 +10,16 @@ func manCommand() *cobra.Command {
 	return manpage.Command(
 		manpage.Section{Title: "SIGNALS", Items: []manpage.Item{
 			{Term: "SIGTERM, SIGINT", Text: "serve accepts no more connections, lets transfers under way finish for --drain-timeout, and ends. A second one ends it at once."},
-			{Term: "SIGHUP", Text: "serve takes up changed files of TLS at once, which it does within a minute by itself."},
+			{Term: "SIGHUP", Text: `serve reads the file of --config again and takes up what may change while it runs; the log says what changed, and
+what needs a restart, which stays as it is. A file that is wrong changes nothing. It also takes up changed files of TLS at once, which it does
+within a minute by itself.`},
 		}},
 		manpage.Section{
 			Title: "ENVIRONMENT",
 			Text: `Each flag can be set by a variable: --max-file-size by SEALIFT_MAX_FILE_SIZE. The
 command line counts before the environment, and that before the file of --config.`,
 			Items: []manpage.Item{
-				{Term: "NOTIFY_SOCKET, WATCHDOG_USEC", Text: "Set by systemd, which is told when the server is ready, that its loops answer, and that it stops: sd_notify(3)."},
+				{Term: "NOTIFY_SOCKET, WATCHDOG_USEC", Text: "Set by systemd, which is told when the server is ready, that its loops answer, that it reads its settings again and goes by them, and that it stops: sd_notify(3)."},
 				{Term: "LISTEN_FDS, LISTEN_PID", Text: "Set by systemd with a socket, which is used in the place of --listen: sd_listen_fds(3)."},
 			},
 		},

@@ -2,9 +2,9 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io/fs"
-	"net"
 	"strconv"
 
 	"github.com/dustin/go-humanize"
@@ -101,7 +101,7 @@ type serveFlags struct {
 }
 
 func (s *serveFlags) check() error {
-	if _, err := newLog(s.level, s.format); err != nil {
+	if _, _, err := newLog(s.level, s.format); err != nil {
 		return err
 	}
 	return s.options.Check()
@@ -115,7 +115,8 @@ func serveCommand() (*cobra.Command, *serveFlags) {
 		Short: "Receive files until SIGTERM or SIGINT (the default)",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if o.Log, err = newLog(sf.level, sf.format); err != nil {
+			var level zap.AtomicLevel
+			if o.Log, level, err = newLog(sf.level, sf.format); err != nil {
 				return err
 			}
 			defer func() { _ = o.Log.Sync() }()
@@ -124,8 +125,9 @@ func serveCommand() (*cobra.Command, *serveFlags) {
 			}
 			m := newManager(o.Log)
 			o.Alive = m.alive
-			o.Reload = hangups()
-			err = server.Serve(cmd.Context(), *o, func(addr *net.TCPAddr) {
+			reloads := newReloader(cmd.Flags(), level, o.Log, m)
+			err = server.Serve(cmd.Context(), *o, func(ctx context.Context, s *server.Server) {
+				addr := s.Addr()
 				o.Log.Info("listening", zap.Stringer("address", addr), zap.String("dir", o.Dir), zap.String("version", version.Number()))
 				if sf.addrFile != "" {
 					if err := infofile.Replace(sf.addrFile, []byte(addr.String()+"\n"), 0o644); err != nil {
@@ -133,6 +135,7 @@ func serveCommand() (*cobra.Command, *serveFlags) {
 					}
 				}
 				m.ready(cmd.Context())
+				reloads.run(ctx, s)
 			})
 			if err == nil {
 				o.Log.Info("stopped")
@@ -173,7 +176,7 @@ func serveCommand() (*cobra.Command, *serveFlags) {
 	f.IntVar(&m.Workers, "workers", m.Workers, "goroutines that decrypt and write (default: 4 for each core)")
 	f.IntVar(&m.Loops, "loops", m.Loops, "event loops (default: 1 for each two cores)")
 	f.StringVar(&c.Faults, "fault", c.Faults, "misbehave on purpose, to test clients: crc=N,error=CODE:N,drop=CODE:N,reject=N,delay=TIME, N times or -1 for ever")
-	f.StringVar(&sf.level, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&sf.level, levelFlag, "info", "debug, info, warn or error")
 	f.StringVar(&sf.format, "log-format", "auto", "console, json, or auto: console on a terminal")
 	return cmd, sf
 }

@@ -55,6 +55,13 @@ func (m *manager) ready(ctx context.Context) {
 	context.AfterFunc(ctx, func() { m.tell(daemon.SdNotifyStopping) })
 }
 
+// reloading says that the server reads its settings again, and reloaded that this is over.
+func (m *manager) reloading() {
+	m.tell(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, monotonic().Microseconds()))
+}
+
+func (m *manager) reloaded() { m.tell(daemon.SdNotifyReady) }
+
 // passedListener is the socket that the manager has opened for us (sd_listen_fds(3)); nil
 // if there is none.
 func passedListener() (*net.TCPListener, error) {

@@ -98,7 +98,7 @@ type Store struct {
 	slots    chan struct{}
 	kept     kept
 	locks    locks  // of places and folders
-	space    *space // nil: nothing is kept free
+	space    *space // nil in a Store for reading
 
 	rootHome, incomingHome home
 
@@ -139,9 +139,7 @@ func Open(dir string, o Options) (*Store, error) {
 		fileMode: fileMode, dirMode: dirMode,
 		durable: make(map[string]struct{}), doubtful: make(map[string]struct{}), spoilt: make(map[string]error),
 	}
-	if o.MinFree > 0 {
-		s.space = &space{reserve: o.MinFree, ask: s.askSpace}
-	}
+	s.space = &space{reserve: o.MinFree, ask: s.askSpace}
 	if o.MaxOpen >= 0 {
 		s.slots = make(chan struct{}, cmp.Or(o.MaxOpen, DefaultMaxOpen))
 	}

@@ -19,12 +19,12 @@ const askEvery = 256 << 10
 
 // space keeps a reserve on the file system: content is refused that would take
 // it. What was granted counts until it is written, so that any number of uploads
-// at once keep the reserve together. A nil space refuses nothing.
+// at once keep the reserve together. A nil space, and one without a reserve, refuses nothing.
 type space struct {
-	reserve int64                                 // bytes
-	ask     func() (free, total int64, err error) // of the file system, in bytes
+	ask func() (free, total int64, err error) // of the file system, in bytes
 
 	mu      sync.Mutex
+	reserve int64 // bytes; 0: none
 	pending int64 // granted, and not written yet
 	left    int64 // what could be granted when the file system was asked
 	granted int64 // since then
@@ -40,6 +40,10 @@ func (sp *space) take(n int64, fresh bool) error {
 	}
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
+	if sp.reserve <= 0 {
+		sp.pending += n
+		return nil
+	}
 	if fresh || !sp.asked || sp.granted+n > min(sp.left, askEvery) {
 		free, total, err := sp.ask()
 		if err != nil {
@@ -67,6 +71,13 @@ func (sp *space) done(n int64) {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	sp.pending -= n
+}
+
+// Keep has so many bytes stay free on the file system from now on, see Options.MinFree.
+func (s *Store) Keep(minFree int64) {
+	s.space.mu.Lock()
+	defer s.space.mu.Unlock()
+	s.space.reserve, s.space.asked = minFree, false
 }
 
 // askSpace asks the file system.

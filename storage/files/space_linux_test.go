@@ -193,3 +193,35 @@ func TestDiskFull(t *testing.T) {
 		}
 	}
 }
+
+// Another reserve counts from the next bytes on, also of an upload that is under way and
+// began without any.
+func TestReserveThatIsChanged(t *testing.T) {
+	s := small(t, 10_000, Options{})
+	create := func() storage.Incoming {
+		in, err := s.Create(t.Context(), placeOf("new"), storage.Announced{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return in
+	}
+	in := create()
+	for i, step := range []struct {
+		keep int64
+		want error // after which the upload is over
+	}{{0, nil}, {1000, nil}, {1 << 40, storage.ErrFull}, {7000, nil}, {7000, storage.ErrFull}, {0, nil}} {
+		s.Keep(step.keep)
+		if _, err := in.Write(t.Context(), make([]byte, 1000)); !errors.Is(err, step.want) {
+			t.Errorf("step %d, with %d bytes kept free: %v, want %v", i, step.keep, err, step.want)
+		}
+		if step.want != nil {
+			_ = in.Close(t.Context())
+			s.Keep(0)
+			in = create()
+		}
+	}
+	_ = in.Close(t.Context())
+	if s.space.pending != 0 {
+		t.Errorf("%d bytes are still taken for being written", s.space.pending)
+	}
+}

@@ -14,7 +14,7 @@ import (
 // open: 20 is 2.0 of 10.
 func TestUnits(t *testing.T) {
 	need(t, "root", "dpkg", "ldd", "useradd", "systemd-analyze")
-	root := cleanRoot(t, "useradd", "kill")
+	root := cleanRoot(t, "useradd", "kill", "systemd-notify")
 	emptyDatabase(t, root)
 	finish(t, packagers[0].install(root, packagers[0].built(t, runtime.GOARCH)))
 	// Units of systemd that ours name.

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"sealift/server"
 )
 
 func writeConfig(t *testing.T, dir, text string) string {
@@ -96,6 +98,14 @@ func TestInstalledConfigFile(t *testing.T) {
 	r := run(t, dir, sealiftd, "config", "show", "--dir", "/var/lib/sealift").succeeded(t)
 	if got := strings.Join(settings, ""); got != values(r.stdout) {
 		t.Errorf("the file has:\n%s\nconfig show:\n%s", got, values(r.stdout))
+	}
+	live := server.Settings()
+	live["log-level"] = true
+	for _, block := range strings.Split(text, "\n\n") {
+		setting := regexp.MustCompile(`(?m)^#?([a-z-]+):[^\n]*\n?\z`).FindStringSubmatch(block)
+		if restart := strings.Contains(block, "\n# Needs a restart.\n"); setting != nil && restart == live[setting[1]] {
+			t.Errorf("%s may change while the server runs: %v; the file says that it needs a restart: %v", setting[1], live[setting[1]], restart)
+		}
 	}
 	r = run(t, dir, sealiftd, "config", "show", "--config", writeConfig(t, dir, text)).succeeded(t)
 	for line := range strings.Lines(r.stdout) {

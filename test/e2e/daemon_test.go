@@ -196,7 +196,7 @@ type fileRow struct {
 	Path     string    `json:"path"`
 	Verified bool      `json:"verified"`
 	Missing  bool      `json:"missing"`
-	Size     int64     `json:"size"`
+	Size     int64     `json:"size_bytes"`
 	Cksum    uint32    `json:"cksum"`
 	Received time.Time `json:"received"`
 

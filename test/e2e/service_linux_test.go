@@ -5,10 +5,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // notifications is the socket that a service manager listens on.
@@ -72,6 +75,54 @@ func TestServiceManager(t *testing.T) {
 	if r := p.wait(); r.status != 0 {
 		t.Errorf("%d: %s", r.status, r.stderr)
 	}
+}
+
+// A service manager is told when the server reads its settings again, with the time at
+// which it began, and when it goes by them: systemctl reload waits for that.
+func TestServiceManagerOfAReload(t *testing.T) {
+	dir := t.TempDir()
+	n := newNotifications(t, dir)
+	config := filepath.Join(dir, "sealiftd.yaml")
+	put(t, config, []byte("max-file-size: 1000\n"))
+	d := launch(t, dir, []string{"NOTIFY_SOCKET=" + filepath.Join(dir, "notify")}, "--dir", dir, "--listen", "127.0.0.1:0", "--config", config)
+	if told := n.next(); told != "READY=1" {
+		t.Fatalf("told %q first", told)
+	}
+	d.ready()
+	p := login(t, d, "n")
+	d.expected = "the settings cannot be used"
+	for _, step := range []struct {
+		text  string
+		limit int
+	}{{"max-file-size: 10\n", 10}, {"max-file-size: 20\n", 20}, {"rubbish\n", 20}} {
+		put(t, config, []byte(step.text))
+		began := monotonic(t)
+		d.signal(syscall.SIGHUP)
+		told, at, _ := strings.Cut(n.next(), "\nMONOTONIC_USEC=")
+		if usec, err := strconv.ParseInt(at, 10, 64); told != "RELOADING=1" || err != nil || usec < began || usec > monotonic(t) {
+			t.Errorf("told %q at %q, after a signal at %d", told, at, began)
+		}
+		if told := n.next(); told != "READY=1" {
+			t.Errorf("told %q at the end", told)
+		}
+		p.upload("f", make([]byte, step.limit))
+		p.refuses(p.File("too large", make([]byte, step.limit+1)))
+	}
+	d.signal(syscall.SIGTERM)
+	if told := n.next(); told != "STOPPING=1" {
+		t.Errorf("told %q at the end", told)
+	}
+	d.wait()
+}
+
+// monotonic is the time that systemd goes by, in microseconds.
+func monotonic(t *testing.T) int64 {
+	t.Helper()
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		t.Fatal(err)
+	}
+	return ts.Nano() / 1000
 }
 
 // A server takes the socket that its service manager has opened, and clients that came

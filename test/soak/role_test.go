@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -107,7 +106,7 @@ func (p role) serve() error {
 				return &faultyFiles{Files: f, pace: pace{perSecond: p.BytesPerSecond}, fullWhile: p.FullWhile}
 			},
 		},
-	}, func(a *net.TCPAddr) { log.Info("listening", zap.Stringer("address", a)) })
+	}, func(_ context.Context, s *daemon.Server) { log.Info("listening", zap.Stringer("address", s.Addr())) })
 }
 
 // protection is what SEALIFT_TLS would say to a sealiftd.

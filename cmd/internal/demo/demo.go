@@ -44,7 +44,7 @@ func Run(ctx context.Context, w io.Writer, dir string) error {
 		o := server.Options{Dir: serverDir, Log: zap.NewNop()}
 		o.TLS.Mode = "allow"
 		o.Network.Listen, o.Storage.Fsync = "127.0.0.1:0", true
-		served <- server.Serve(ctx, o, func(a *net.TCPAddr) { addr <- a })
+		served <- server.Serve(ctx, o, func(_ context.Context, s *server.Server) { addr <- s.Addr() })
 	}()
 	var at string
 	select {
