@@ -34,8 +34,9 @@ type Server struct {
 	service  *session.Service
 	tls      *protection // nil: all connections are plain
 	loops    *eventloop.Server
-	missing  int  // stored files that were not found
-	ran      bool // loops has been run, and is closed
+	clearDue chan struct{} // see lookForLeaving
+	missing  int           // stored files that were not found
+	ran      bool          // loops has been run, and is closed
 }
 
 // Serve opens a server, runs it until ctx ends and everything is drained, and
@@ -67,7 +68,7 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	s := &Server{o: o}
+	s := &Server{o: o, clearDue: make(chan struct{}, 1)}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -217,6 +218,7 @@ func (s *Server) Run(ctx context.Context) error {
 		case <-s.loops.Ready():
 			var watching sync.WaitGroup
 			watching.Go(func() { s.watch(beside) })
+			watching.Go(func() { s.removeLeaving(beside) })
 			s.maintain(beside)
 			watching.Wait()
 		case <-beside.Done():
