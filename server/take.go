@@ -28,6 +28,26 @@ type TakeOptions struct {
 	DryRun  bool                    // change nothing, and call Each as otherwise
 	Each    func(Taken)             // is called with each file that was taken or left
 	Read    func(done, total int64) // is called with how many bytes of how many are read
+
+	after   func(step) // nil but in tests: is called after each step for a batch, or a file
+	noLinks bool       // in tests: as where there can be no links
+}
+
+// step is one after which a test has a Take end as if it was killed.
+type step int
+
+const (
+	stepFetched   step = iota // a file is below the folder of the batch
+	stepComplete              // the batch is durable, and not recorded
+	stepRecorded              // its files are recorded as taken
+	stepPublished             // a file is in its place
+	steps
+)
+
+func (o *TakeOptions) did(s step) {
+	if o.after != nil {
+		o.after(s)
+	}
 }
 
 // Taken is a file that was taken, or was left in the store for the reason Err.
@@ -277,6 +297,7 @@ func (t *take) add(ctx context.Context, b *taking, f File) error {
 		if fault == nil {
 			b.files = append(b.files, f)
 			b.bytes += f.Size
+			t.did(stepFetched)
 			return nil
 		}
 		t.done = read
@@ -344,7 +365,7 @@ func (t *take) link(f *File, from *os.File, to *os.Root, name string) (bool, err
 	if err != nil {
 		return false, err
 	}
-	if linkInto(filepath.Join(t.dir, filepath.FromSlash(f.PathName())), to, name) != nil {
+	if t.noLinks || linkInto(filepath.Join(t.dir, filepath.FromSlash(f.PathName())), to, name) != nil {
 		return false, nil
 	}
 	// A newer version may be in the place since it was opened.
@@ -463,6 +484,7 @@ func (t *take) hand(ctx context.Context, b *taking) error {
 	if err != nil {
 		return t.out.fault(err)
 	}
+	t.did(stepComplete)
 	ctx = context.WithoutCancel(ctx)
 	ops := make([]storage.Operation, len(b.files))
 	for i := range b.files {
@@ -477,6 +499,7 @@ func (t *take) hand(ctx context.Context, b *taking) error {
 			return &Hinted{Err: err, Hint: "Run this again: it finishes what it has begun."}
 		}
 	}
+	t.did(stepRecorded)
 	p := &publishing{take: t, batch: b.name()}
 	for i := range b.files {
 		f := &b.files[i]
@@ -523,6 +546,7 @@ func (p *publishing) publish(f *File, leftOver bool) error {
 		return errors.Join(p.out.fault(err), p.end())
 	}
 	p.moved = append(p.moved, taken)
+	p.did(stepPublished)
 	return nil
 }
 
