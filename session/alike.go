@@ -86,7 +86,7 @@ func (us *uploads) apart(name string) *found {
 		case err == nil:
 			f.err = alikeError(op.Found)
 		case !errors.Is(err, storage.ErrNoFile):
-			f.err = fmt.Errorf("registry: %w", err)
+			f.err = &stepError{StepRegistry, fmt.Errorf("registry: %w", err)}
 		}
 		if s.closed {
 			f.forget()

@@ -174,8 +174,8 @@ func (co *coroutine) do(lane Lane, work func(ctx context.Context) error) error {
 	return err
 }
 
-// apply has the registry do op, and waits for it. If the client of a bound connection
-// turns out to be pinned to another key, the connection ends after the request.
+// apply has the registry do op, and waits for it. If the connection turns out to be bound
+// to a client that it may not go on for, it ends after the request.
 func (co *coroutine) apply(op storage.Operation) (err error) {
 	co.wait(func() {
 		co.s.host.Apply(op, func(result error) {
@@ -185,9 +185,10 @@ func (co *coroutine) apply(op storage.Operation) (err error) {
 	})
 	if errors.Is(err, storage.ErrPinned) {
 		err = co.s.errPinned()
-		if co.s.state != fresh {
-			co.s.end(err)
-		}
+	}
+	_, looks := op.(*storage.GetClient) // for a 1027: if there is none, a 1606 unbinds the connection
+	if co.s.state != fresh && aboutClient(err) && !op.Result().By.IsServer() && !(looks && errors.Is(err, storage.ErrNoClient)) {
+		co.s.end(err)
 	}
 	return err
 }

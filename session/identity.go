@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"go.uber.org/zap"
 
@@ -27,7 +26,7 @@ func (s *Session) register(payload []byte) {
 		s.refuse(request(codec.CodeRegister), errRegisterRate)
 		return
 	}
-	op := &storage.AddClient{Outcome: s.outcome(), ID: newID(), Name: string(m.Name), TLSKey: s.channel.tlsKey()}
+	op := s.addClient(newID(), string(m.Name))
 	if err := s.channel.permits(op.Name); err != nil {
 		s.refuse(request(codec.CodeRegister), err)
 		return
@@ -36,21 +35,34 @@ func (s *Session) register(payload []byte) {
 		switch err := co.apply(op); {
 		case err == nil:
 			s.state, s.id, s.name = named, op.ID, op.Name
+			s.svc.counts.registered.Add(1)
 			s.log().Info("registered", s.fields(s.channel.pinField())...)
 			s.send(codec.IDReply{Code: codec.CodeRegistered, ID: op.ID}.Append(nil))
-		case errors.Is(err, storage.ErrNameTaken):
-			s.log().Info("registration failed", s.fields(zap.String("name", op.Name), zap.String("reason", err.Error()))...)
+		case errors.Is(err, storage.ErrNameTaken), errors.Is(err, storage.ErrNotAdded):
+			s.svc.counts.notRegistered.Add(1)
+			reason, _ := reasonOf(err)
+			if left, ok := s.logs(zap.InfoLevel, reason, 1); ok {
+				s.log().Info("registration failed", s.fields(zap.String("name", op.Name), zap.String("reason", err.Error()), left)...)
+			}
 			s.send(codec.EmptyReply{Code: codec.CodeRegisterFailed}.Append(nil))
 		default:
-			s.fail(request(codec.CodeRegister), "registry", err)
+			s.fail(request(codec.CodeRegister), StepRegistry, err)
 		}
 	})
 }
 
-const (
-	errRegisterRate = offence("too many registrations from the address")
-	errBeginsTLS    = offence("the client id looks like the first bytes of TLS")
+var (
+	errRegisterRate = &offence{ReasonRegisterRate, "too many registrations from the address"}
+	errBeginsTLS    = &offence{ReasonClientID, "the client id looks like the first bytes of TLS"}
+	errOthersFiles  = &offence{ReasonClientID, "there are files of another client under the id"}
 )
+
+// addClient is the operation that registers a client over the connection.
+func (s *Session) addClient(id codec.ClientID, name string) *storage.AddClient {
+	return &storage.AddClient{
+		Outcome: s.outcome(), ID: id, Name: name, TLSKey: s.channel.tlsKey(), OnlyAdded: s.svc.limits.Load().Closed,
+	}
+}
 
 // join binds the connection to a client that showed who it is, with a fresh AES key
 // for what it sends from now on.
@@ -103,14 +115,14 @@ func (s *Session) exchange(id codec.ClientID, payload []byte) {
 		}
 		w, err := co.wrap(publicKey)
 		if err != nil {
-			s.refuse(about, fmt.Errorf("public key: %w", err))
+			s.refuse(about, &offence{ReasonPublicKey, "public key: " + err.Error()})
 			return
 		}
 		op := &storage.SetKeys{
 			Outcome: s.outcome(), ID: id, Name: name, PublicKey: publicKey, AESKey: w.key[:],
 			Replace: s.svc.KeyPolicy == ReplaceKey,
 		}
-		step, err := "registry", co.apply(op)
+		step, err := StepRegistry, co.apply(op)
 		// Some clients take a 1606 as an offer of its id and do not register.
 		if errors.Is(err, storage.ErrNoClient) && s.state == fresh && !id.IsZero() && id == s.rejected {
 			step, err = s.adopt(co, op)
@@ -127,7 +139,7 @@ func (s *Session) exchange(id codec.ClientID, payload []byte) {
 
 // refuseOrFail answers 1607 for err, whosever doing it is; step is the server's that
 // failed.
-func (s *Session) refuseOrFail(about subject, step string, err error) {
+func (s *Session) refuseOrFail(about subject, step Step, err error) {
 	if clientsDoing(err) {
 		s.refuse(about, err)
 	} else {
@@ -136,17 +148,18 @@ func (s *Session) refuseOrFail(about subject, step string, err error) {
 }
 
 // adopt registers the client of op under the id that a 1606 on this connection
-// carried, and then does op. The id may be any that another server has
+// carried, and then does op. Connections of a client that had the id, and was deleted
+// a moment ago, end. The id may be any that another server has
 // given out, but for those that would have the client's next connection taken for one
 // over TLS. An id that has stored files was another client's,
 // whose record is gone: it travelled in the clear, and gives nobody those files.
 // The error is that of step.
-func (s *Session) adopt(co *coroutine, op *storage.SetKeys) (step string, err error) {
+func (s *Session) adopt(co *coroutine, op *storage.SetKeys) (step Step, err error) {
 	if beginsTLS(op.ID) {
-		return "", errBeginsTLS
+		return StepOther, errBeginsTLS
 	}
 	if !s.svc.rate.allow(s.remote, s.last) {
-		return "", errRegisterRate
+		return StepOther, errRegisterRate
 	}
 	taken := false
 	err = co.do(Storage, func(ctx context.Context) (err error) {
@@ -154,17 +167,20 @@ func (s *Session) adopt(co *coroutine, op *storage.SetKeys) (step string, err er
 		return err
 	})
 	if err == nil && taken {
-		err = offence("there are files of another client under the id")
+		err = errOthersFiles
 	}
 	if err != nil {
-		return "storage", err
+		return StepStorage, err
 	}
-	if err := co.apply(&storage.AddClient{Outcome: s.outcome(), ID: op.ID, Name: op.Name, TLSKey: s.channel.tlsKey()}); err != nil {
-		return "registry", err
+	s.svc.bound.oust(op.ID, nil)
+	if err := co.apply(s.addClient(op.ID, op.Name)); err != nil {
+		return StepRegistry, err
 	}
+	s.svc.bound.supersede(op.ID, s)
+	s.svc.counts.registered.Add(1)
 	s.log().Info("registered under a rejected id", s.fields(zap.String("client", op.ID.String()), zap.String("name", op.Name), s.channel.pinField())...)
 	op.Outcome = s.outcome()
-	return "registry", co.apply(op)
+	return StepRegistry, co.apply(op)
 }
 
 // rejoin answers a 1027: a fresh AES key for a client whose public key is on
@@ -184,7 +200,7 @@ func (s *Session) rejoin(id codec.ClientID, payload []byte) {
 	s.bind(id, func(co *coroutine) {
 		get := &storage.GetClient{Outcome: storage.Outcome{By: s.by()}, ID: id}
 		err := co.apply(get)
-		if reason := rejection(&get.Client, name, err); reason != "" {
+		if reason := rejection(&get.Client, name, err); reason != nil {
 			s.reject(id, name, reason)
 			return
 		}
@@ -192,19 +208,20 @@ func (s *Session) rejoin(id codec.ClientID, payload []byte) {
 			err = s.pin(co, &get.Client)
 		}
 		if err != nil {
-			s.refuseOrFail(about, "registry", err)
+			s.refuseOrFail(about, StepRegistry, err)
 			return
 		}
 		w, err := co.wrap(get.Client.PublicKey)
 		if err != nil {
-			s.fail(about, "stored public key", err)
+			s.fail(about, StepStoredKey, err)
 			return
 		}
 		if err := co.apply(&storage.SetAESKey{Outcome: s.outcome(), ID: id, AESKey: w.key[:]}); err != nil {
-			s.refuseOrFail(about, "registry", err)
+			s.refuseOrFail(about, StepRegistry, err)
 			return
 		}
 		s.join(id, name, &w.key)
+		s.svc.counts.rejoined.Add(1)
 		s.log().Info("reconnected", s.fields()...)
 		s.send(codec.KeyReply{Code: codec.CodeReconnected, ID: id, WrappedKey: w.wrapped[:]}.Append(nil))
 	})
@@ -212,24 +229,30 @@ func (s *Session) rejoin(id codec.ClientID, payload []byte) {
 
 // rejection is why a client of that name cannot rejoin, if it cannot: c, or err, is
 // what the registry has about it.
-func rejection(c *storage.Client, name string, err error) string {
+func rejection(c *storage.Client, name string, err error) error {
 	switch {
 	case errors.Is(err, storage.ErrNoClient):
-		return err.Error()
+		return err
 	case err != nil:
-		return ""
+		return nil
 	case c.Name != name:
-		return storage.ErrWrongName.Error()
+		return storage.ErrWrongName
 	case c.PublicKey == nil:
-		return "no public key on record"
+		return errNoPublicKey
 	}
-	return ""
+	return nil
 }
 
+var errNoPublicKey = &offence{ReasonPublicKey, "no public key on record"}
+
 // reject sends a 1606, after which the client registers anew.
-func (s *Session) reject(id codec.ClientID, name, reason string) {
-	s.log().Info("reconnect rejected", zap.String("remote", s.remote), zap.String("client", id.String()),
-		zap.String("name", name), zap.String("reason", reason))
+func (s *Session) reject(id codec.ClientID, name string, why error) {
+	s.svc.counts.rejected.Add(1)
+	reason, _ := reasonOf(why)
+	if left, ok := s.logs(zap.InfoLevel, reason, 1); ok {
+		s.log().Info("reconnect rejected", zap.String("remote", s.remote), zap.String("client", id.String()),
+			zap.String("name", name), zap.String("reason", why.Error()), left)
+	}
 	s.uploads.abandon() // or it would go on under the next id of the connection
 	s.leaveResumption()
 	s.state, s.id, s.name, s.rejected = fresh, codec.ClientID{}, "", id
@@ -265,12 +288,12 @@ func (s *Session) recall(h codec.RequestHeader, payload []byte, content uint32) 
 			s.resume(co, m, &get.Client)
 		default:
 			s.leaveResumption()
-			s.refuseOrFail(s.about(m.header, m.payload), "registry", err)
+			s.refuseOrFail(s.about(m.header, m.payload), StepRegistry, err)
 		}
 	})
 }
 
-const errNoKey = offence("no AES key on record")
+var errNoKey = &offence{ReasonNoKey, "no AES key on record"}
 
 // resume binds the connection to c, unless somebody has shown that he does not
 // have its AES key.
@@ -286,6 +309,7 @@ func (s *Session) resume(co *coroutine, m *message, c *storage.Client) {
 	}
 	s.state, s.id, s.name = ready, c.ID, c.Name
 	s.key, s.guarded = key, true
+	s.svc.counts.resumed.Add(1)
 	s.log().Info("resumed", s.fields(zap.Uint16("code", uint16(m.header.Code)))...)
 	s.pending = m
 }

@@ -68,12 +68,29 @@ func (s *Session) errPinned() error {
 }
 
 // errOtherName refuses a client that has a certificate for another user name.
-const errOtherName = offence("the certificate is for another user name")
+var errOtherName = &offence{ReasonOtherName, "the certificate is for another user name"}
 
 // permits returns errOtherName unless a client of that user name may use the connection.
 func (ch *Channel) permits(name string) error {
 	if ch.Name != "" && ch.Name != name {
 		return errOtherName
+	}
+	return nil
+}
+
+// errGone is storage.ErrNoClient about the client of a bound connection.
+var errGone = fmt.Errorf("%w: it was deleted", storage.ErrNoClient)
+
+// misfit returns why the session may not go on for a client of which c is on record, or
+// nothing if c is nil. It returns nil if it may.
+func (s *Session) misfit(c *storage.Client) error {
+	switch {
+	case c == nil:
+		return errGone
+	case !s.by().May(c.TLSKey):
+		return s.errPinned()
+	case c.Disabled:
+		return storage.ErrDisabled
 	}
 	return nil
 }
@@ -122,7 +139,14 @@ func (b *bound) leave(id codec.ClientID, s *Session) {
 	if s.next != nil {
 		s.next.before = s.before
 	}
-	s.before, s.next = nil, nil
+	s.before, s.next, s.settled = nil, nil, false
+}
+
+// settle notes that s is bound to its client, and not about to be any more.
+func (b *bound) settle(s *Session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s.settled = true
 }
 
 // ids returns the clients that have connections.
@@ -136,16 +160,38 @@ func (b *bound) ids() []codec.ClientID {
 	return ids
 }
 
-// oust ends the connections of id that may not act for it, since it is pinned to pin.
-// When it returns, none of them begins to move a file to its place any more. Any
-// goroutine may call it.
-func (b *bound) oust(id codec.ClientID, pin []byte) {
+// oust ends the connections of id that may not go on for it, since c is what is on
+// record of it now; nil: it is not on record any more. When it returns, none of them
+// begins to record a file, or to move one to its place. Any goroutine may call it.
+//
+// A connection that is about to be bound may be registering the client, or find out by
+// itself that there is none: it stays where c is nil.
+func (b *bound) oust(id codec.ClientID, c *storage.Client) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for s := b.all[id]; s != nil; s = s.next {
-		if !s.by().May(pin) && !s.ousted.Swap(true) {
-			s.host.Do(Compute, nil, func() { s.end(s.errPinned()) })
+		if c != nil || s.settled {
+			s.oust(s.misfit(c))
 		}
+	}
+}
+
+// supersede ends all connections of id but that of s, which has just registered the id
+// anew: they were about a client that is not on record any more.
+func (b *bound) supersede(id codec.ClientID, by *Session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for s := b.all[id]; s != nil; s = s.next {
+		if s != by {
+			s.oust(errGone)
+		}
+	}
+}
+
+// oust has the session end, unless reason is nil. Any goroutine may call it.
+func (s *Session) oust(reason error) {
+	if reason != nil && s.ousted.CompareAndSwap(nil, &reason) {
+		s.host.Do(Compute, nil, func() { s.end(reason) })
 	}
 }
 
@@ -156,9 +202,10 @@ func (s *Session) end(reason error) {
 	}
 }
 
-// Recheck reads again what the clients with open connections are pinned to, and ends
-// the connections that do not fit: another process may have set a pin. Config.Registry
-// must be set. Any goroutine may call it, but no session's.
+// Recheck reads again what is on record of the clients with open connections, and ends
+// the connections that may not go on: another process may have pinned, disabled or
+// deleted a client. Config.Registry must be set. Any goroutine may call it, but no
+// session's.
 func (svc *Service) Recheck(ctx context.Context) error {
 	for ids := range slices.Chunk(svc.bound.ids(), recheckBatch) {
 		batch := make([]storage.Operation, len(ids))
@@ -169,8 +216,11 @@ func (svc *Service) Recheck(ctx context.Context) error {
 			return err
 		}
 		for _, op := range batch {
-			if get := op.(*storage.GetClient); get.Err == nil {
-				svc.bound.oust(get.ID, get.Client.TLSKey)
+			switch get := op.(*storage.GetClient); {
+			case get.Err == nil:
+				svc.bound.oust(get.ID, &get.Client)
+			case errors.Is(get.Err, storage.ErrNoClient):
+				svc.bound.oust(get.ID, nil)
 			}
 		}
 	}
@@ -190,6 +240,8 @@ func (s *Session) bind(id codec.ClientID, f func(co *coroutine)) {
 		defer func() {
 			if s.state == fresh || s.closed {
 				s.svc.bound.leave(id, s)
+			} else {
+				s.svc.bound.settle(s)
 			}
 		}()
 		f(co)
@@ -198,19 +250,19 @@ func (s *Session) bind(id codec.ClientID, f func(co *coroutine)) {
 
 // pinByClaim is pin for the client of id, whom nobody has read yet. The error is that
 // of step, and nil for a client that is not there.
-func (s *Session) pinByClaim(co *coroutine, id codec.ClientID) (step string, err error) {
+func (s *Session) pinByClaim(co *coroutine, id codec.ClientID) (step Step, err error) {
 	if ch := s.channel; ch.Claim == nil || codec.ClientID(ch.Claim.ID) != id {
-		return "", nil
+		return StepOther, nil
 	}
 	get := &storage.GetClient{Outcome: storage.Outcome{By: s.by()}, ID: id}
 	err = co.apply(get)
 	switch {
 	case errors.Is(err, storage.ErrNoClient):
-		return "", nil
+		return StepOther, nil
 	case err == nil:
 		err = s.pin(co, &get.Client)
 	}
-	return "registry", err
+	return StepRegistry, err
 }
 
 // pin pins c to the TLS key of the connection, if c is free and its owner has shown
@@ -237,7 +289,7 @@ func (s *Session) pin(co *coroutine, c *storage.Client) error {
 	if err := co.apply(&storage.PinClient{Outcome: storage.Outcome{By: s.by()}, ID: c.ID, TLSKey: ch.tlsKey()}); err != nil {
 		return err
 	}
-	s.svc.bound.oust(c.ID, ch.tlsKey())
+	s.svc.bound.oust(c.ID, &storage.Client{TLSKey: ch.tlsKey()})
 	s.log().Info("client pinned", about...)
 	return nil
 }

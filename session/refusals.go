@@ -1,44 +1,25 @@
 package session
 
 import (
-	"errors"
 	"fmt"
 
 	"go.uber.org/zap"
 
 	"sealift/codec"
-	"sealift/storage"
-	"sealift/transfer"
 )
 
-// offence is what the client did wrong.
-type offence = transfer.Offence
-
-const (
-	errTooMany    = offence("too many transfers under way on the connection")
-	errGoingDown  = offence("the server is going down")
-	errUnverified = offence("what the client has without a verdict is more than --max-unverified allows")
-	errTooDeep    = offence("the file name has more than 16 folders")
+var (
+	errTooMany    = &offence{ReasonTransfers, "too many transfers under way on the connection"}
+	errGoingDown  = &offence{ReasonDraining, "the server is going down"}
+	errUnverified = &offence{ReasonUnverified, "what the client has without a verdict is more than --max-unverified allows"}
+	errTooDeep    = &offence{ReasonPath, "the file name has more than 16 folders"}
 )
 
 // clientsDoing reports whether err is about what the client did or asked for, and not
 // about a failure of the server's.
 func clientsDoing(err error) bool {
-	if o := offence(""); errors.As(err, &o) {
-		return true
-	}
-	if e := (*codec.Error)(nil); errors.As(err, &e) {
-		return true
-	}
-	for _, no := range []error{
-		storage.ErrNameTaken, storage.ErrIDTaken, storage.ErrNoClient, storage.ErrWrongName, storage.ErrKeyPinned, storage.ErrPinned,
-		storage.ErrNoFile, storage.ErrPath, storage.ErrObstructed, storage.ErrAlike,
-	} {
-		if errors.Is(err, no) {
-			return true
-		}
-	}
-	return false
+	_, ok := reasonOf(err)
+	return ok
 }
 
 // subject is what a 1607 is about: a request, or an attempt to send a file.
@@ -72,32 +53,26 @@ func (s *Session) refuse(about subject, reason error) {
 		s.uploads.turned(about.attempt, reason, false)
 		return
 	}
-	s.log().Warn("request refused", s.fieldsOf(about.id, zap.Uint16("code", uint16(about.code)), zap.String("reason", reason.Error()))...)
+	if left, ok := s.logs(zap.WarnLevel, s.svc.counts.refuse(reason), 1); ok {
+		s.log().Warn("request refused", s.fieldsOf(about.id, zap.Uint16("code", uint16(about.code)), zap.String("reason", reason.Error()), left)...)
+	}
 	s.send(ErrorReply())
 }
 
 // fail answers with 1607 what the server could not do: that step failed. The
 // connection stays.
-func (s *Session) fail(about subject, step string, err error) {
+func (s *Session) fail(about subject, step Step, err error) {
 	if about.attempt != nil {
-		if step != "" {
-			err = fmt.Errorf("%s: %w", step, err)
-		}
-		s.uploads.turned(about.attempt, err, true)
+		s.uploads.turned(about.attempt, &stepError{step, fmt.Errorf("%v: %w", step, err)}, true)
 		return
 	}
-	s.log().Error("request failed", s.fieldsOf(about.id, zap.Uint16("code", uint16(about.code)), zap.String("step", step), zap.Error(err))...)
+	s.svc.counts.fail(step)
+	s.log().Error("request failed", s.fieldsOf(about.id, zap.Uint16("code", uint16(about.code)), zap.Stringer("step", step), zap.Error(err))...)
 	s.send(ErrorReply())
 }
 
 // answer answers an attempt that came to its end by err.
-func (a *attempt) answer(s *Session, err error) {
-	if about := (subject{code: codec.CodeSendFile, attempt: a}); clientsDoing(err) {
-		s.refuse(about, err)
-	} else {
-		s.fail(about, "", err)
-	}
-}
+func (a *attempt) answer(s *Session, err error) { s.uploads.turned(a, err, !clientsDoing(err)) }
 
 // turned remembers not to answer the packets behind an attempt, and answers it with
 // 1607, unless that was done often enough.
@@ -136,7 +111,7 @@ func (u *upload) endAt(number uint32, total uint16, err error) {
 	}
 	a.unnoted = !ok
 	u.drop()
-	if clientsDoing(err) && !errors.Is(err, storage.ErrPinned) { // a pin is not about the file
+	if clientsDoing(err) && !aboutClient(err) {
 		err = fmt.Errorf("read as %v: %w", plan, err)
 	}
 	a.answer(s, err)

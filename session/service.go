@@ -2,6 +2,7 @@ package session
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/google/uuid"
 	"go.uber.org/zap"
@@ -71,6 +72,9 @@ type Config struct {
 	// Window is how many bytes of received content a connection may have in
 	// buffers that no worker has finished with. Default 2 MiB.
 	Window int
+	// Received, unless it is nil, is called for each 1603 with the time since the first
+	// packet of the transfer, on the goroutines of the sessions.
+	Received func(took time.Duration)
 	// Faults, if there are any, are for testing clients.
 	Faults *Faults
 }
@@ -88,6 +92,8 @@ type Service struct {
 	limits     atomic.Pointer[Limits]
 	alike      alike
 	bound      bound
+	counts     counters
+	quiet      quiet
 	places     places
 	resumed    resumptions
 	unverified unverified

@@ -30,11 +30,13 @@ type Session struct {
 
 	uploads  uploads        // its transfers
 	rejected codec.ClientID // of the last 1606 on this connection
-	// In Service.bound: the connections of the same client. Under its lock.
+	// In Service.bound: the connections of the same client, and whether this one is bound
+	// to it, or about to be. Under its lock.
 	before, next *Session
-	// ousted: the client was pinned to a key that the connection does not have, and the
-	// session is about to be told. Any goroutine sets it.
-	ousted atomic.Bool
+	settled      bool
+	// ousted is why the session may not go on for its client, nil: it may. It is about to
+	// be told. Any goroutine sets it.
+	ousted atomic.Pointer[error]
 
 	pending  *message // decoded, but to be done later
 	opened   time.Time
@@ -168,7 +170,7 @@ func (s *Session) dispatch(h codec.RequestHeader, payload []byte, content uint32
 		s.uploads.incoming = nil // until receive says otherwise the content is passed over
 	}
 	if s.state != fresh && h.ID != s.id {
-		s.refuse(s.about(h, payload), offence("the client id is not the connection's: "+h.ID.String()))
+		s.refuse(s.about(h, payload), &offence{ReasonState, "the client id is not the connection's: " + h.ID.String()})
 		return true
 	}
 	if s.sabotage(h, payload) {
@@ -193,7 +195,7 @@ func (s *Session) dispatch(h codec.RequestHeader, payload []byte, content uint32
 		s.uploads.judged(h.Code, payload)
 		return s.verdict(h.Code, payload)
 	default:
-		s.refuse(s.about(h, payload), offence("not in state "+s.state.String()))
+		s.refuse(s.about(h, payload), &offence{ReasonState, "not in state " + s.state.String()})
 	}
 	return true
 }
@@ -275,7 +277,7 @@ func (s *Session) Closed() {
 		return
 	}
 	s.svc.bound.leave(s.id, s)
-	if s.last.After(s.recorded) {
+	if s.last.After(s.recorded) && s.ousted.Load() == nil {
 		s.host.Apply(&storage.Seen{Outcome: s.outcome(), ID: s.id}, nil)
 	}
 }

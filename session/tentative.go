@@ -32,6 +32,7 @@ func (us *uploads) suppose(name string) bool {
 func (u *upload) affirm() {
 	s := u.s
 	u.tentative, u.started, u.began = false, s.last, s.begins
+	s.svc.counts.begun.Add(1)
 	delete(s.uploads.received, u.name)
 	s.uploads.refused.forget(s.host, s.id, u.name)
 }

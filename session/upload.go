@@ -20,12 +20,13 @@ type upload struct {
 	name     string // as the client sent it
 	path     string // where it will be stored, see storage.CleanPath
 	// guarded is the AES key, if all that the client showed for it was its id.
-	guarded *aesKey
-	started time.Time
-	began   uint64 // where in the stream, see Session.begins
-	serial  uint64 // counts the transfers of the session
-	leave   func() // for leaveAlike; nil if there is nothing to leave
-	counted int64  // bytes that count for MaxUnverified
+	guarded  *aesKey
+	started  time.Time
+	began    uint64 // where in the stream, see Session.begins
+	serial   uint64 // counts the transfers of the session
+	leave    func() // for leaveAlike; nil if there is nothing to leave
+	counted  int64  // bytes that count for MaxUnverified
+	reported int64  // bytes of content in Service.counts
 
 	// tentative is a transfer of a name whose 1603 was sent, before its first
 	// packet has come: its packets may just as well be late repetitions. It takes
@@ -116,6 +117,7 @@ func (u *upload) worked(j *job, err error) {
 // goOn takes the result of a job or a loan: the file is complete, the transfer fails,
 // or there is more to come.
 func (u *upload) goOn(complete bool, err error) {
+	u.count()
 	if u.dropped || err == nil && !complete && u.guarded == nil {
 		u.rest()
 	} else {
@@ -176,14 +178,17 @@ func (u *upload) record(co *coroutine, op *storage.PutFile) error {
 		return errDropped
 	}
 	if err := place.settle(co); err != nil {
-		return err
+		return &stepError{StepCatchingUp, err}
+	}
+	if why := u.s.ousted.Load(); why != nil {
+		return *why
 	}
 	op.File.Lapsed = place.setLapsed(false)
 	if err := co.apply(op); err != nil {
 		if op.File.Lapsed {
 			place.setLapsed(true)
 		}
-		return err
+		return &stepError{StepRegistry, err}
 	}
 	u.uncount()
 	u.s.svc.Waiting(op.File.ID, Occupies(op.File.Size))
@@ -221,8 +226,9 @@ func (u *upload) answer(f *storage.File) {
 	s.uploads.told.served(u.name)
 	plan := u.transfer.Plan()
 	s.uploads.received[u.name] = receipt{incoming: f.Incoming, plan: plan}
-	s.log().Info("received", s.fields(zap.String("file", u.name), zap.Int64("bytes", f.Size),
-		zap.Duration("took", s.host.Now().Sub(u.started)), zap.Uint32("cksum", f.Cksum),
+	took := s.host.Now().Sub(u.started)
+	s.svc.received(took)
+	s.log().Info("received", s.fields(zap.String("file", u.name), zap.Int64("bytes", f.Size), zap.Duration("took", took), zap.Uint32("cksum", f.Cksum),
 		zap.Stringer("scheme", plan.Scheme), zap.Uint16("packets", plan.Total))...)
 	sum := f.Cksum
 	if s.svc.Faults.strike("crc", 0) {
@@ -250,6 +256,7 @@ func (u *upload) drop() {
 	u.leaveAll()
 	s.uploads.ended = true
 	u.dropped = true
+	u.count()
 	u.uncount()
 	u.push()
 	for _, p := range u.queue {

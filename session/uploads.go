@@ -56,6 +56,9 @@ func (us *uploads) enter(u *upload, plan codec.Plan, firstKnown bool) {
 		us.all = make(map[string]*upload)
 	}
 	us.all[u.name] = u
+	if !u.tentative {
+		s.svc.counts.begun.Add(1)
+	}
 }
 
 // underWay is how many transfers have begun for certain.

@@ -30,7 +30,7 @@ func (s *Session) verdict(code codec.Code, payload []byte) bool {
 	case u.transfer.AllIn(): // its 1603 comes first
 		return false
 	case code == codec.CodeCRCOK:
-		s.refuse(request(code), offence("the file is not complete: "+name))
+		s.refuse(request(code), &offence{ReasonState, "the file is not complete: " + name})
 		return true
 	default:
 		u.drop()
@@ -42,7 +42,7 @@ func (s *Session) verdict(code codec.Code, payload []byte) bool {
 	case !known && s.uploads.refused.find(s.id, name) != nil:
 		// Sent ahead of a 1603 that never came. It is not about a file of that
 		// name that an earlier connection left.
-		s.refuse(request(code), offence("the transfer was refused: "+name))
+		s.refuse(request(code), &offence{ReasonVerdict, "the transfer was refused: " + name})
 		return true
 	}
 	v := &judgement{s: s, code: code, name: name, path: pathKey{s.id, path}, receipt: r}
@@ -62,28 +62,28 @@ type judgement struct {
 // ruling is why a verdict gets 1607. nil is a success.
 type ruling struct {
 	err  error
-	step string // of the server's that failed; "": the client is refused
+	step Step // of the server's that failed; StepOther: the client is refused
 	// open: nothing is decided, and the client may send its verdict again.
 	open bool
 }
 
 // refused is the ruling on what is not there to be judged.
-func refused(reason string) *ruling { return &ruling{err: offence(reason)} }
+func refused(reason Reason, text string) *ruling { return &ruling{err: &offence{reason, text}} }
 
 // failed is the ruling where a step of the server's failed.
-func failed(step string, err error) *ruling { return &ruling{err: err, step: step, open: true} }
+func failed(step Step, err error) *ruling { return &ruling{err: err, step: step, open: true} }
 
 // registryRuling is the ruling where the registry did not do what it was asked for.
 func registryRuling(err error) *ruling {
-	if errors.Is(err, storage.ErrPinned) {
+	if aboutClient(err) {
 		return &ruling{err: err, open: true}
 	}
-	return failed("registry", err)
+	return failed(StepRegistry, err)
 }
 
 // lost is the ruling where the content cannot be relied on any more: the client
 // has to send the file again.
-func lost(err error) *ruling { return &ruling{err: err, step: "storage"} }
+func lost(err error) *ruling { return &ruling{err: err, step: StepStorage} }
 
 // judge carries the verdict out. It has the path from the first look at it to
 // the end.
@@ -91,10 +91,10 @@ func (v *judgement) judge(co *coroutine) *ruling {
 	place := co.lock(v.path)
 	defer place.unlock()
 	if err := place.settle(co); err != nil {
-		return failed("catching up", err)
+		return failed(StepCatchingUp, err)
 	}
-	if v.s.ousted.Load() {
-		return registryRuling(v.s.errPinned())
+	if why := v.s.ousted.Load(); why != nil {
+		return registryRuling(*why)
 	}
 	f := v.justReceived(place)
 	if f == nil {
@@ -134,15 +134,18 @@ func (v *judgement) version(co *coroutine) (*storage.File, *ruling) {
 	case err != nil && !errors.Is(err, storage.ErrNoFile):
 		return nil, registryRuling(err)
 	case ok && v.receipt.incoming == "" && get.Lapsed():
-		return nil, refused("a version of the file is gone, and it is not certain which one is meant: " + v.name)
+		return nil, refused(ReasonVerdict, "a version of the file is gone, and it is not certain which one is meant: "+v.name)
 	case get.Unverified != nil && v.about(get.Unverified):
+		if ok && get.Unverified.Deleted {
+			return nil, refused(ReasonDeleted, "the file is to be deleted: "+v.name)
+		}
 		return get.Unverified, nil
 	case !ok:
 		return nil, nil
 	case get.Verified != nil && v.about(get.Verified):
 		return get.Verified, nil
 	default:
-		return nil, refused("no such file awaits a verdict: " + v.name)
+		return nil, refused(ReasonVerdict, "no such file awaits a verdict: "+v.name)
 	}
 }
 
@@ -154,8 +157,15 @@ func (v *judgement) about(f *storage.File) bool {
 }
 
 // confirmAgain confirms a file that is verified already: its 1604 was lost. The
-// file must still be there.
+// file must still be there, or have been taken by whoever works with it.
 func (v *judgement) confirmAgain(co *coroutine, f *storage.File) *ruling {
+	switch {
+	case f.Deleted:
+		return refused(ReasonDeleted, "the file is to be deleted: "+v.name)
+	case !f.Taken.IsZero():
+		v.s.svc.counts.again.Add(1)
+		return nil
+	}
 	var size int64
 	err := co.do(Storage, func(ctx context.Context) (err error) {
 		size, err = v.s.svc.Files.Size(ctx, f.Stored())
@@ -163,10 +173,11 @@ func (v *judgement) confirmAgain(co *coroutine, f *storage.File) *ruling {
 	})
 	switch {
 	case errors.Is(err, storage.ErrNotStored) || errors.Is(err, storage.ErrObstructed) || err == nil && (f.Missing || size != f.Size):
-		return refused("the verified file is not in its place any more: " + v.name)
+		return refused(ReasonMissing, "the verified file is not in its place any more: "+v.name)
 	case err != nil:
-		return failed("storage", err)
+		return failed(StepStorage, err)
 	}
+	v.s.svc.counts.again.Add(1)
 	return nil
 }
 
@@ -177,12 +188,13 @@ func (v *judgement) commit(co *coroutine, p *place, f *storage.File) *ruling {
 	switch {
 	case err == nil:
 		err := p.record(co, commitment{file: f}, s.outcome())
-		if errors.Is(err, storage.ErrPinned) { // too late for the content, and not for its 1604
+		if aboutClient(err) { // too late for the content, and not for its 1604
 			_ = p.settle(co) // or else the next who has the place does
 		}
 		if err != nil {
 			return registryRuling(err)
 		}
+		s.svc.counts.verifiedFile(f)
 		v.logVerified(f)
 		return nil
 	case errors.Is(err, storage.ErrPlaceNotDurable):
@@ -196,7 +208,7 @@ func (v *judgement) commit(co *coroutine, p *place, f *storage.File) *ruling {
 	case errors.Is(err, errUnfinished):
 		p.setUnsettled(&commitment{f, err})
 	}
-	return failed("storage", err)
+	return failed(StepStorage, err)
 }
 
 func (v *judgement) logVerified(f *storage.File) {
@@ -220,7 +232,7 @@ func (v *judgement) answer(r *ruling) {
 	switch {
 	case r == nil:
 		v.accept()
-	case r.step != "":
+	case r.step != StepOther:
 		s.fail(request(v.code), r.step, fmt.Errorf("%s: %w", v.name, r.err))
 	default:
 		s.refuse(request(v.code), r.err)
@@ -231,6 +243,12 @@ func (v *judgement) answer(r *ruling) {
 // again.
 func (v *judgement) accept() {
 	s := v.s
+	switch v.code {
+	case codec.CodeCRCBad:
+		s.svc.counts.mismatches.Add(1)
+	case codec.CodeAbort:
+		s.svc.counts.givenUp.Add(1)
+	}
 	if v.code != codec.CodeCRCOK {
 		s.log().Warn("checksum mismatch", s.fields(zap.String("file", v.name), zap.Bool("given_up", v.code == codec.CodeAbort))...)
 	}
