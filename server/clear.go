@@ -24,7 +24,6 @@ func (s *Server) removeLeaving(ctx context.Context) {
 		}
 		o := s.auditOptions(time.Now())
 		o.Exclusive = s.service.Exclusive
-		o.Unsettled = s.service.Unsettled
 		if _, err := audit.Clear(ctx, s.registry, s.store, o); err != nil && ctx.Err() == nil {
 			s.o.Log.Error("removing files that are taken or deleted failed", zap.Error(err))
 		}

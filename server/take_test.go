@@ -187,8 +187,8 @@ func (k *taker) at(id codec.ClientID, path string) string {
 	return filepath.Join(k.To, id.String(), filepath.FromSlash(path))
 }
 
-// tree returns the files below a folder with their content, without takingFolder's lock.
-func tree(t testing.TB, folder string) map[string]string {
+// filesIn returns the files below a folder with their content, without takingFolder's lock.
+func filesIn(t testing.TB, folder string) map[string]string {
 	t.Helper()
 	all := make(map[string]string)
 	err := filepath.WalkDir(folder, func(p string, e fs.DirEntry, err error) error {
@@ -208,7 +208,7 @@ func tree(t testing.TB, folder string) map[string]string {
 
 func (k *taker) wants(want map[string]string) {
 	k.d.t.Helper()
-	if got := tree(k.d.t, k.To); fmt.Sprint(got) != fmt.Sprint(want) {
+	if got := filesIn(k.d.t, k.To); fmt.Sprint(got) != fmt.Sprint(want) {
 		k.d.t.Errorf("%s has %q, want %q", k.To, got, want)
 	}
 }
@@ -316,7 +316,7 @@ func TestTakeKilled(t *testing.T) {
 						}
 						for i := range 3 {
 							want := map[string]string{fmt.Sprintf("%s/folder/%d", anna, i): fmt.Sprint("content ", i)}
-							got := tree(t, filepath.Join(away, fmt.Sprint(i)))
+							got := filesIn(t, filepath.Join(away, fmt.Sprint(i)))
 							if fmt.Sprint(got) != fmt.Sprint(want) {
 								t.Errorf("carried away: %q, want %q", got, want)
 							}
@@ -332,7 +332,7 @@ func TestTakeKilled(t *testing.T) {
 // one is there already.
 func carry(t testing.TB, from, away string) {
 	t.Helper()
-	for p := range tree(t, from) {
+	for p := range filesIn(t, from) {
 		if strings.HasPrefix(p, takingFolder+"/") {
 			continue
 		}
@@ -439,7 +439,7 @@ func TestTakeLeaves(t *testing.T) {
 		k.takes(want...)
 		want = slices.DeleteFunc(slices.Clone(want), func(s string) bool { return s == "good" })
 	}
-	if got := tree(t, outside); len(got) > 0 {
+	if got := filesIn(t, outside); len(got) > 0 {
 		t.Errorf("behind the link is %q", got)
 	}
 	if b, err := os.ReadFile(d.stored(anna, "in the way")); string(b) != "content" || err != nil {
@@ -525,7 +525,7 @@ func TestTakeAtOnce(t *testing.T) {
 	seen := make(map[string]int)
 	for _, out := range outs {
 		d.taker(out).takes()
-		for p := range tree(t, out) {
+		for p := range filesIn(t, out) {
 			seen[p]++
 		}
 	}
