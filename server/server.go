@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -103,11 +104,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.store, err = files.Open(o.Dir, files.Options{
-		Fsync: o.Storage.Fsync, MaxOpen: share.Files, MinFree: o.Storage.MinFree,
-		FileMode: o.Storage.FileMode, DirMode: o.Storage.DirMode,
-		Folding: o.Testing.Folding, Faults: o.Testing.DiskFaults,
-	}); err != nil {
+	if s.store, err = openStore(ctx, o, share.Files); err != nil {
 		return err
 	}
 	if s.registry, err = openRegistry(ctx, o, s.store); err != nil {
@@ -129,6 +126,28 @@ func (s *Server) open(ctx context.Context) (err error) {
 	}
 	s.missing, err = s.recover(ctx)
 	return err
+}
+
+// storeWait is how long the server waits for the directory at its start: a command that
+// finds no server has it for a moment.
+const storeWait = 3 * time.Second
+
+// openStore opens the files.
+func openStore(ctx context.Context, o *Options, maxOpen int) (*files.Store, error) {
+	began := time.Now()
+	for {
+		store, err := files.Open(o.Dir, files.Options{
+			Fsync: o.Storage.Fsync, MaxOpen: maxOpen, MinFree: o.Storage.MinFree,
+			FileMode: o.Storage.FileMode, DirMode: o.Storage.DirMode,
+			Folding: o.Testing.Folding, Faults: o.Testing.DiskFaults,
+		})
+		if !errors.Is(err, files.ErrLocked) || time.Since(began) > storeWait {
+			return store, err
+		}
+		if err := pause(ctx, storeWait/100); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // shareDescriptors divides the limit of open files.
