@@ -16,6 +16,11 @@ import (
 
 // finishOthers brings to their end the batches that a run which was killed has left.
 func (t *take) finishOthers(ctx context.Context) error {
+	u, err := t.alone(ctx)
+	if err != nil {
+		return err
+	}
+	u.unlock()
 	entries, err := fs.ReadDir(t.out.taking.FS(), ".")
 	if err != nil {
 		return t.out.fault(err)
@@ -40,6 +45,9 @@ func (t *take) finishOthers(ctx context.Context) error {
 
 // finish brings a batch to its end: what it has recorded as taken goes to its place.
 func (t *take) finish(ctx context.Context, batch string, at time.Time) error {
+	if _, err := t.out.taking.Lstat(batch); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	p := &publishing{take: t, batch: batch}
 	err := fs.WalkDir(t.out.taking.FS(), batch, func(from string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {

@@ -63,7 +63,7 @@ func openOutlet(dir, to string) (_ *outlet, err error) {
 	err = infofile.TryLock(o.lock)
 	if errors.Is(err, infofile.ErrBusy) {
 		return nil, &Hinted{
-			Err:  fmt.Errorf("--to %s: another command takes files there", to),
+			Err:  fmt.Errorf("--to %s: another command takes files there (%w)", to, err),
 			Hint: "Run this again when it is done, or take files to another folder.",
 		}
 	}

@@ -73,6 +73,8 @@ type Taken struct {
 //
 //	.taking/<ms>.part/<key>/<client id>/<path>   not recorded as taken
 //	.taking/<ms>/<key>/<client id>/<path>        it may be. <ms> is the File.Taken of the batch
+//
+// See also underway.
 func Take(ctx context.Context, dir string, o TakeOptions) error {
 	if o.DryRun {
 		return o.dryRun(ctx, dir)
@@ -91,7 +93,7 @@ func Take(ctx context.Context, dir string, o TakeOptions) error {
 			return err
 		}
 		defer out.close()
-		t := &take{TakeOptions: o, dir: dir, reg: reg, store: store, out: out}
+		t := &take{TakeOptions: o, dir: dir, reg: reg, store: store, out: out, buf: make([]byte, 256<<10)}
 		if err := t.finishOthers(ctx); err != nil {
 			return err
 		}
@@ -134,7 +136,7 @@ func (o *TakeOptions) dryRun(ctx context.Context, dir string) error {
 // find returns the files that are meant and can be taken, and how many bytes they have.
 func (o *TakeOptions) find(ctx context.Context, reg storage.Registry) (found []File, total int64, err error) {
 	err = eachMatch(ctx, reg, o.Pattern, o.Clients, func(f File) {
-		if f.Verified && f.Taken.IsZero() && !f.Deleted {
+		if f.Verified && f.Stays() {
 			found = append(found, f)
 			total += f.Size
 		}
@@ -170,7 +172,7 @@ type take struct {
 	store       *files.Store
 	out         *outlet
 	done, total int64 // bytes read
-	buf         [256 << 10]byte
+	buf         []byte
 }
 
 // How much one batch has: enough for few syncs, and little enough for files to come soon.
@@ -309,7 +311,7 @@ func (t *take) add(ctx context.Context, b *taking, f File) error {
 			return err
 		}
 		switch now := get.Verified; {
-		case now == nil || !now.Taken.IsZero() || now.Deleted:
+		case now == nil || !now.Stays():
 			return nil // somebody else was faster
 		case now.Incoming != f.Incoming || now.Missing:
 			f, try = *now, 0
@@ -424,7 +426,7 @@ func (t *take) read(ctx context.Context, from io.Reader, w io.Writer, want int64
 		if err := ctx.Err(); err != nil {
 			return 0, 0, err
 		}
-		n, err := from.Read(t.buf[:])
+		n, err := from.Read(t.buf)
 		size += int64(n)
 		_, _ = h.Write(t.buf[:n])
 		if _, err := w.Write(t.buf[:n]); err != nil {
@@ -475,17 +477,44 @@ func (o *outlet) fault(err error) error {
 func (t *take) hand(ctx context.Context, b *taking) error {
 	err := syncTree(b.part)
 	b.part.Close()
-	if err == nil {
-		err = t.out.taking.Rename(b.name()+".part", b.name())
-	}
-	if err == nil {
-		err = syncRoot(t.out.taking)
-	}
 	if err != nil {
 		return t.out.fault(err)
 	}
-	t.did(stepComplete)
 	ctx = context.WithoutCancel(ctx)
+	if err := t.record(ctx, b); err != nil {
+		return err
+	}
+	t.did(stepRecorded)
+	p := &publishing{take: t, batch: b.name()}
+	for i := range b.files {
+		if err := p.publish(&b.files[i], false); err != nil {
+			return err
+		}
+	}
+	return p.end()
+}
+
+// record has the registry record the files of a batch as taken, and leaves those in it that
+// are.
+func (t *take) record(ctx context.Context, b *taking) error {
+	u, err := t.alone(ctx)
+	if err != nil {
+		return err
+	}
+	defer u.unlock()
+	if err := t.stillThere(ctx, b); err != nil {
+		return err
+	}
+	if err := u.set(b.name(), t.out.path); err != nil {
+		return err
+	}
+	if err := t.out.taking.Rename(b.name()+".part", b.name()); err != nil {
+		return t.out.fault(err)
+	}
+	if err := syncRoot(t.out.taking); err != nil {
+		return t.out.fault(err)
+	}
+	t.did(stepComplete)
 	ops := make([]storage.Operation, len(b.files))
 	for i := range b.files {
 		f := &b.files[i]
@@ -499,24 +528,43 @@ func (t *take) hand(ctx context.Context, b *taking) error {
 			return &Hinted{Err: err, Hint: "Run this again: it finishes what it has begun."}
 		}
 	}
-	t.did(stepRecorded)
-	p := &publishing{take: t, batch: b.name()}
-	for i := range b.files {
-		f := &b.files[i]
-		switch err := ops[i].Result().Err; {
-		case err == nil:
-			if err := p.publish(f, false); err != nil {
-				return err
-			}
-		case errors.Is(err, storage.ErrNoFile): // a newer version has come, or another command took it
-			if err := t.out.taking.Remove(b.name() + "/" + placeBefore(f)); err != nil {
-				return t.out.fault(err)
-			}
-		default:
-			t.left(f, err)
+	taken := b.files[:0]
+	for i, op := range ops {
+		err := op.Result().Err
+		if err == nil {
+			taken = append(taken, b.files[i])
+			continue
+		}
+		if !errors.Is(err, storage.ErrNoFile) { // a newer version has come
+			t.left(&b.files[i], err)
+		}
+		if err := t.out.taking.Remove(b.name() + "/" + placeBefore(&b.files[i])); err != nil {
+			return t.out.fault(err)
 		}
 	}
-	return p.end()
+	b.files = taken
+	return u.clear()
+}
+
+// stillThere takes out of a batch what another command has taken, or a client has replaced,
+// since it was fetched.
+func (t *take) stillThere(ctx context.Context, b *taking) error {
+	still := b.files[:0]
+	for _, f := range b.files {
+		get, err := getFile(ctx, t.reg, &f)
+		if err != nil {
+			return err
+		}
+		if v := get.Verified; v != nil && v.Incoming == f.Incoming && v.Stays() {
+			still = append(still, f)
+			continue
+		}
+		if err := t.out.taking.Remove(b.name() + ".part/" + placeBefore(&f)); err != nil {
+			return t.out.fault(err)
+		}
+	}
+	b.files = still
+	return nil
 }
 
 // publishing are the last steps for a batch.

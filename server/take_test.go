@@ -281,44 +281,52 @@ func TestTakeByCopy(t *testing.T) {
 }
 
 // A Take that is killed at any step, and run again, into the same folder or another one
-// first, hands out each file once. Somebody carries files away meanwhile.
+// first, hands out each version of a file once. Somebody carries files away meanwhile, and
+// newer versions come.
 func TestTakeKilled(t *testing.T) {
 	for s := range steps {
 		for _, n := range []int{1, 2, 3} {
 			for _, elsewhere := range []bool{false, true} {
-				for _, noLinks := range []bool{false, true} {
-					t.Run(fmt.Sprint(s, n, elsewhere, noLinks), func(t *testing.T) {
+				for _, newer := range []bool{false, true} {
+					t.Run(fmt.Sprint(s, n, elsewhere, newer), func(t *testing.T) {
 						d := newDepot(t)
 						for i := range 3 {
 							d.store(anna, fmt.Sprint("folder/", i), fmt.Sprint("content ", i))
 						}
-						k, other, away := d.taker(t.TempDir()), d.taker(t.TempDir()), t.TempDir()
-						k.noLinks, other.noLinks = noLinks, noLinks
+						k, other := d.taker(t.TempDir()), d.taker(t.TempDir())
+						other.noLinks = n == 2
 						if !k.killed(s, n) && (s == stepFetched || s == stepPublished || n == 1) {
 							t.Fatal("it was not killed")
 						}
-						carry(t, k.To, away)
+						came := make(map[string]int)
+						k.carry(came)
 						if elsewhere {
 							if err := other.run(); err != nil {
 								t.Fatal(err)
 							}
 						}
-						if err := k.run(); err != nil {
-							t.Fatal(err)
+						if newer {
+							for i := range 3 {
+								d.store(anna, fmt.Sprint("folder/", i), fmt.Sprint("newer ", i))
+							}
 						}
-						carry(t, k.To, away)
-						carry(t, other.To, away)
-						if err := errors.Join(k.run(), other.run()); err != nil {
-							t.Fatal(err)
+						for range 3 {
+							if err := k.run(); err != nil {
+								t.Fatal(err)
+							}
+							k.carry(came)
+							other.carry(came)
 						}
-						if len(k.told)+len(other.told) > 0 {
-							t.Errorf("there is more: %q, %q", k.told, other.told)
+						if len(k.told) > 0 {
+							t.Errorf("there is more: %q", k.told)
 						}
 						for i := range 3 {
-							want := map[string]string{fmt.Sprintf("%s/folder/%d", anna, i): fmt.Sprint("content ", i)}
-							got := filesIn(t, filepath.Join(away, fmt.Sprint(i)))
-							if fmt.Sprint(got) != fmt.Sprint(want) {
-								t.Errorf("carried away: %q, want %q", got, want)
+							old := came[fmt.Sprint("content ", i)]
+							if old > 1 || old == 0 && (!newer || elsewhere) {
+								t.Errorf("file %d came %d times", i, old)
+							}
+							if now := came[fmt.Sprint("newer ", i)]; newer != (now == 1) {
+								t.Errorf("the newer version of file %d came %d times", i, now)
 							}
 						}
 					})
@@ -328,25 +336,17 @@ func TestTakeKilled(t *testing.T) {
 	}
 }
 
-// carry moves what is in an outlet to folders after the names of the files, and fails if
-// one is there already.
-func carry(t testing.TB, from, away string) {
-	t.Helper()
-	for p := range filesIn(t, from) {
+// carry takes everything out of the outlet, and counts how often each content came.
+func (k *taker) carry(came map[string]int) {
+	k.d.t.Helper()
+	for p, content := range filesIn(k.d.t, k.To) {
 		if strings.HasPrefix(p, takingFolder+"/") {
 			continue
 		}
-		to := filepath.Join(away, filepath.Base(p), p)
-		if _, err := os.Stat(to); err == nil {
-			t.Errorf("%s comes a second time", p)
+		came[content]++
+		if err := os.Remove(filepath.Join(k.To, filepath.FromSlash(p))); err != nil {
+			k.d.t.Fatal(err)
 		}
-		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(filepath.Join(from, p), to); err != nil {
-			t.Fatal(err)
-		}
-		_ = os.Remove(filepath.Dir(filepath.Join(from, p)))
 	}
 }
 
@@ -551,6 +551,20 @@ func TestTakeEnds(t *testing.T) {
 	k.wants(map[string]string{})
 	k.after = nil
 	k.takes("a", "b")
+}
+
+// A version that takes the place of one that was listed, before that is read, is taken.
+func TestTakeOfTheVersionThatIsThere(t *testing.T) {
+	d := newDepot(t)
+	d.store(anna, "a", "content")
+	d.store(anna, "b", "old")
+	k := d.taker(t.TempDir())
+	k.after = func(step) {
+		k.after = nil
+		d.store(anna, "b", "newer")
+	}
+	k.takes("a", "b")
+	k.wants(map[string]string{anna.String() + "/a": "content", anna.String() + "/b": "newer"})
 }
 
 // A database of an earlier schema is left as it is, whoever may have it open.

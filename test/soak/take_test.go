@@ -169,9 +169,12 @@ func (k *takings) finish() {
 		})
 	}
 	k.until("the server to remove what is taken", func() bool {
-		left := false
-		k.eachFile(k.dir, func(path string) { left = left || !strings.HasPrefix(path, ".incoming/") })
-		return !left
+		for _, f := range k.records(k.dir) {
+			if f.Leaves() {
+				return false
+			}
+		}
+		return true
 	})
 }
 
