@@ -61,12 +61,14 @@ func clearAlone(ctx context.Context, dir string, reg storage.Registry) (alone bo
 	return true, errors.Join(err, failed)
 }
 
+// departPatience is for how long a command waits without seeing a file go.
+var departPatience = 30 * time.Second
+
 // How often a command looks whether a running server has removed files, and whether there
-// still is a server, and for how long it waits without seeing one go.
+// still is a server.
 const (
-	departEvery    = 50 * time.Millisecond
-	departAlone    = 2 * time.Second
-	departPatience = 30 * time.Second
+	departEvery = 50 * time.Millisecond
+	departAlone = 2 * time.Second
 )
 
 // depart waits until left, which counts the files that are still to be removed, returns 0:

@@ -359,15 +359,16 @@ func TestTakeBesideAnUpload(t *testing.T) {
 		k := d.taker(t.TempDir())
 		k.after = func(did step) {
 			if did == s {
-				k.after = nil
 				d.store(anna, "a", "new")
 			}
 		}
 		if s < stepRecorded {
 			k.takes()
+			k.after = nil
 			k.wants(map[string]string{})
 		} else {
 			k.takes("a")
+			k.after = nil
 			k.wants(map[string]string{anna.String() + "/a": "old"})
 			k.takes("a: " + k.at(anna, "a") + " is in the way")
 			if err := os.Remove(k.at(anna, "a")); err != nil {
@@ -559,10 +560,8 @@ func TestTakeOfTheVersionThatIsThere(t *testing.T) {
 	d.store(anna, "a", "content")
 	d.store(anna, "b", "old")
 	k := d.taker(t.TempDir())
-	k.after = func(step) {
-		k.after = nil
-		d.store(anna, "b", "newer")
-	}
+	var once sync.Once
+	k.after = func(step) { once.Do(func() { d.store(anna, "b", "newer") }) }
 	k.takes("a", "b")
 	k.wants(map[string]string{anna.String() + "/a": "content", anna.String() + "/b": "newer"})
 }
