@@ -19,15 +19,12 @@ const (
 )
 
 // quiet limits the lines about refusals for each [Source] and reason, so that nobody
-// fills the log. A count that cannot be told with the next line gets one of its own: by
-// tick, when linesTime is over.
-//
-// An entry whose time is over is forgotten by tick, or when the map reaches its limit. If
-// the map is still full, new addresses share one entry for each reason.
+// fills the log. A count that is not told with the next line gets a line of its own from
+// [Service.Tick], which forgets the entries whose time is over. While the map is full, new
+// addresses share one entry for each reason.
 type quiet struct {
-	mu    sync.Mutex
-	all   map[lineKind]*lineCount
-	swept time.Time
+	mu  sync.Mutex
+	all map[lineKind]*lineCount
 }
 
 // lineKind is which lines count together.
@@ -46,10 +43,10 @@ type lineCount struct {
 
 // admit reports whether a line about so many refusals may be logged now. If so, leftOut
 // is how many were left out before it, for the caller to tell.
-func (q *quiet) admit(log *zap.Logger, now time.Time, l lineKind, refusals int) (leftOut int, ok bool) {
+func (q *quiet) admit(now time.Time, l lineKind, refusals int) (leftOut int, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	e := q.entry(log, now, l)
+	e := q.entry(now, l)
 	if now.Sub(e.began) >= linesTime {
 		leftOut = e.leftOut
 		*e = lineCount{began: now}
@@ -63,38 +60,21 @@ func (q *quiet) admit(log *zap.Logger, now time.Time, l lineKind, refusals int) 
 }
 
 // entry returns that of l, or of all that have none if there are too many.
-func (q *quiet) entry(log *zap.Logger, now time.Time, l lineKind) *lineCount {
-	if e := q.all[l]; e != nil {
-		return e
+func (q *quiet) entry(now time.Time, l lineKind) *lineCount {
+	e := q.all[l]
+	if e == nil && len(q.all) >= maxQuiet {
+		l.addr = netip.Addr{}
+		e = q.all[l]
 	}
-	if len(q.all) >= maxQuiet {
-		if now.Sub(q.swept) >= time.Second {
-			q.sweep(log, now)
-		}
-		if len(q.all) >= maxQuiet {
-			l.addr = netip.Addr{}
-			if e := q.all[l]; e != nil {
-				return e
-			}
-		}
+	if e != nil {
+		return e
 	}
 	if q.all == nil {
 		q.all = make(map[lineKind]*lineCount)
 	}
-	e := &lineCount{began: now}
+	e = &lineCount{began: now}
 	q.all[l] = e
 	return e
-}
-
-// sweep forgets entries whose time is over, and logs what was left out.
-func (q *quiet) sweep(log *zap.Logger, now time.Time) {
-	q.swept = now
-	for l, e := range q.all {
-		if now.Sub(e.began) >= linesTime {
-			e.tell(log, l)
-			delete(q.all, l)
-		}
-	}
 }
 
 // tell logs how many refusals were left out, if any.
@@ -109,13 +89,18 @@ func (e *lineCount) tell(log *zap.Logger, l lineKind) {
 	log.Log(l.level, "refusals left out", zap.String("address", address), zap.Stringer("kind", l.reason), zap.Int("left_out", e.leftOut))
 }
 
-// Tick logs what was left out of the log a while ago. The host calls it about twice a
+// Tick logs what was left out of the log since more than linesTime. The host calls it about twice a
 // second, on any goroutine.
 func (svc *Service) Tick(now time.Time) {
 	q := &svc.quiet
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.sweep(svc.Log, now)
+	for l, e := range q.all {
+		if now.Sub(e.began) >= linesTime {
+			e.tell(svc.Log, l)
+			delete(q.all, l)
+		}
+	}
 }
 
 // End logs what was left out of the log since the last Tick. The host calls it when all
@@ -137,7 +122,7 @@ func (s *Session) logs(level zapcore.Level, reason Reason, refusals int) (left z
 		return zap.Skip(), false
 	}
 	ap, _ := netip.ParseAddrPort(s.remote) // an address that does not parse is the zero one
-	n, ok := s.svc.quiet.admit(s.log(), s.host.Now(), lineKind{Source(ap.Addr()), reason, level}, refusals)
+	n, ok := s.svc.quiet.admit(s.host.Now(), lineKind{Source(ap.Addr()), reason, level}, refusals)
 	if n == 0 {
 		return zap.Skip(), ok
 	}

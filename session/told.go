@@ -86,10 +86,14 @@ func (ts *tellings) attempt(a *attempt, err error, failed bool) {
 // tell sends the 1607 and logs why.
 func (ts *tellings) tell(t *told) {
 	s := ts.s
+	refusals := t.passed
+	if !t.owed { // else the last attempt is among those
+		refusals++
+	}
 	if t.failed {
 		s.svc.counts.fail(stepOf(t.err))
 		s.log().Error("transfer failed", t.fields(s, zap.Error(t.err))...)
-	} else if left, ok := s.logs(zap.WarnLevel, s.svc.counts.refuse(t.err), 1+t.passed); ok {
+	} else if left, ok := s.logs(zap.WarnLevel, s.svc.counts.refuse(t.err), refusals); ok {
 		s.log().Warn("transfer refused", t.fields(s, zap.String("reason", t.err.Error()), left)...)
 	}
 	s.send(ErrorReply())
