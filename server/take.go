@@ -208,8 +208,7 @@ func (t *take) all(ctx context.Context) error {
 			}
 		}
 		if err := t.add(ctx, b, found[i]); err != nil {
-			b.part.Close()
-			return errors.Join(err, t.out.taking.RemoveAll(b.name()+".part"))
+			return errors.Join(err, t.breakOff(ctx, b, &found[i]))
 		}
 		if i == len(found)-1 || len(b.files) == takeBatch || b.bytes >= takeBatchBytes {
 			if err := t.hand(ctx, b); err != nil {
@@ -219,6 +218,20 @@ func (t *take) all(ctx context.Context) error {
 		}
 	}
 	return listing
+}
+
+// breakOff ends a batch at a file that cannot be fetched since the outlet is full, or ctx has
+// ended. What there is before it is handed out, unless nobody waits for that any more.
+func (t *take) breakOff(ctx context.Context, b *taking, f *File) error {
+	if ctx.Err() != nil {
+		b.part.Close()
+		return t.out.taking.RemoveAll(b.name() + ".part")
+	}
+	if err := b.part.RemoveAll(keyFolder(f.Incoming)); err != nil {
+		b.part.Close()
+		return err
+	}
+	return t.hand(ctx, b)
 }
 
 func (t *take) progress(n int) {

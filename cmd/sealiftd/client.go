@@ -51,7 +51,7 @@ func (s *steering) command(use, short, long string, more int, run func(ctx conte
 		},
 	}
 	cmd.Flags().StringVar(&s.dir, "dir", ".", "the server's directory")
-	cmd.Flags().StringVar(&s.id, "id", "", "the client's id, 32 hex digits, in the place of its name")
+	cmd.Flags().StringVar(&s.id, "id", "", "the client's `ID`, 32 hex digits, in the place of its name")
 	return cmd
 }
 

@@ -48,8 +48,8 @@ func (c *choosing) command(use, short, long string, run func(cmd *cobra.Command,
 		RunE:  func(cmd *cobra.Command, args []string) error { return run(cmd, args[0]) },
 	}
 	cmd.Flags().StringVar(&c.dir, "dir", ".", "the server's directory")
-	cmd.Flags().StringArrayVar(&c.names, "client", nil, "only files of the client with this user name; may be given several times")
-	cmd.Flags().StringArrayVar(&c.ids, "id", nil, "the same for a client id, 32 hex digits")
+	cmd.Flags().StringArrayVar(&c.names, "client", nil, "only files of the client with this user `NAME`; may be given several times")
+	cmd.Flags().StringArrayVar(&c.ids, "id", nil, "the same by client `ID`, 32 hex digits")
 	cmd.Flags().BoolVar(&c.dryRun, "dry-run", false, "change nothing, and print the same")
 	cmd.Flags().BoolVar(&c.json, "json", false, "one JSON object a line")
 	return cmd
@@ -136,7 +136,7 @@ has not been carried away; then the status is 1.`,
 			}
 			return err
 		})
-	cmd.Flags().StringVar(&to, "to", "", "the folder to take files to, on any file system")
+	cmd.Flags().StringVar(&to, "to", "", "the folder, `DIR`, to take files to, on any file system")
 	return cmd
 }
 
