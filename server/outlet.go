@@ -129,6 +129,16 @@ func (o *outlet) close() {
 	}
 }
 
+// is reports whether the outlet is the folder at a path.
+func (o *outlet) is(path string) bool {
+	own, err := o.root.Stat(".")
+	if err != nil {
+		return false
+	}
+	other, err := os.Stat(path)
+	return err == nil && os.SameFile(own, other)
+}
+
 // named says in which outlet an error is.
 func (o *outlet) named(err error) error { return fmt.Errorf("--to %s: %w", o.path, err) }
 

@@ -39,7 +39,8 @@ type step int
 const (
 	stepFetched   step = iota // a file is below the folder of the batch
 	stepComplete              // the batch is durable, and not recorded
-	stepRecorded              // its files are recorded as taken
+	stepApplied               // its files are recorded as taken
+	stepRecorded              // and it is on record no more that they may not be
 	stepPublished             // a file is in its place
 	steps
 )
@@ -541,6 +542,7 @@ func (t *take) record(ctx context.Context, b *taking) error {
 			return &Hinted{Err: err, Hint: "Run this again: it finishes what it has begun."}
 		}
 	}
+	t.did(stepApplied)
 	taken := b.files[:0]
 	for i, op := range ops {
 		err := op.Result().Err

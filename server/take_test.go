@@ -362,7 +362,7 @@ func TestTakeBesideAnUpload(t *testing.T) {
 				d.store(anna, "a", "new")
 			}
 		}
-		if s < stepRecorded {
+		if s < stepApplied {
 			k.takes()
 			k.after = nil
 			k.wants(map[string]string{})
@@ -378,6 +378,41 @@ func TestTakeBesideAnUpload(t *testing.T) {
 		k.takes("a")
 		k.wants(map[string]string{anna.String() + "/a": "new"})
 	}
+}
+
+// What a killed Take was about to record is finished by the next one, wherever that takes files
+// to. If the folder is gone, a person has to say so.
+func TestTakeFinishesAnother(t *testing.T) {
+	d := newDepot(t)
+	d.store(anna, "a", "content")
+	k, other := d.taker(filepath.Join(t.TempDir(), "out")), d.taker(t.TempDir())
+	if err := os.Mkdir(k.To, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if !k.killed(stepApplied, 1) {
+		t.Fatal("it was not killed")
+	}
+	other.takes("a")
+	k.wants(map[string]string{anna.String() + "/a": "content"})
+	other.wants(map[string]string{})
+
+	d.store(anna, "b", "more")
+	if !k.killed(stepComplete, 1) {
+		t.Fatal("it was not killed")
+	}
+	moved := k.To + " moved"
+	if err := os.Rename(k.To, moved); err != nil {
+		t.Fatal(err)
+	}
+	err := other.run()
+	if err == nil || !strings.Contains(err.Error(), "has to be finished first") || !strings.Contains(Hint(err), underwayName) {
+		t.Errorf("%v (%s)", err, Hint(err))
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := errors.Join(os.Rename(moved, k.To), os.Symlink(k.To, link)); err != nil {
+		t.Fatal(err)
+	}
+	d.taker(link).takes("b")
 }
 
 // A killed Take whose file is not on record any more when the next one comes: it may have been

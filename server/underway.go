@@ -106,7 +106,7 @@ func (t *take) settle(ctx context.Context, u *underway) (busy bool, err error) {
 		return false, fmt.Errorf("%s: %q is no batch of files", u.path, batch)
 	}
 	other := *t
-	if to != t.out.path {
+	if !t.out.is(to) {
 		other.out, err = openOutlet(t.dir, to)
 		if errors.Is(err, infofile.ErrBusy) {
 			return true, nil
