@@ -32,10 +32,6 @@ func Backup(ctx context.Context, reg storage.Registry, files storage.Files, to s
 			b.ops = append(b.ops, &storage.DropFile{Outcome: own, ID: f.ID, Path: f.Path, Incoming: f.Incoming})
 			return nil
 		}
-		if !f.Stays() {
-			b.left(f, f)
-			return nil
-		}
 		err := b.take(ctx, f)
 		copied(f.Size)
 		return err
@@ -65,30 +61,33 @@ const (
 	tryAfter = 50 * time.Millisecond // doubled from try to try
 )
 
-// take copies f, which the snapshot has, or the version that has replaced it.
+// take copies f, which the snapshot has, or the version that has replaced it, unless
+// that was taken or deleted.
 func (b *backup) take(ctx context.Context, f storage.File) error {
 	snapshot := f
 	for try := 0; ; try++ {
-		fault, err := b.copyFile(ctx, &f)
-		if err != nil {
-			return err
-		}
-		if fault == nil {
-			b.took(f, snapshot)
-			return nil
+		var fault, err error
+		if f.Stays() {
+			if fault, err = b.copyFile(ctx, &f); err != nil {
+				return err
+			}
+			if fault == nil {
+				b.took(f, snapshot)
+				return nil
+			}
 		}
 		get, err := getFile(ctx, b.reg, &f)
 		switch {
 		case err != nil:
 			return err
-		case get.Verified == nil: // forgotten meanwhile
+		case get.Verified == nil && f.Stays(): // forgotten meanwhile
 			b.forget(snapshot)
 			return nil
-		case !get.Verified.Stays():
-			b.left(*get.Verified, snapshot)
-			return nil
-		case *get.Verified != f: // replaced meanwhile
+		case get.Verified != nil && *get.Verified != f: // replaced or taken meanwhile
 			f, try = *get.Verified, 0
+		case !f.Stays():
+			b.left(f, snapshot)
+			return nil
 		case try == tries || get.Unverified == nil:
 			b.wrong(f, fault)
 			b.mark(snapshot, true)

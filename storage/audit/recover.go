@@ -120,10 +120,10 @@ func (r *recovery) expire(ctx context.Context, f *storage.File) error {
 		return r.flush(ctx)
 	}
 	get, err := getFile(ctx, r.reg, f)
-	if err != nil || get.Unverified == nil || *get.Unverified != *f { // verified meanwhile
+	if err != nil || get.Unverified == nil || get.Unverified.Incoming != f.Incoming { // verified meanwhile
 		return err
 	}
-	r.settle(ctx, f)
+	r.settle(ctx, get.Unverified)
 	return r.flush(ctx)
 }
 
