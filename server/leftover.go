@@ -1,9 +1,12 @@
 package server
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -45,80 +48,99 @@ func (t *take) finishOthers(ctx context.Context) error {
 
 // finish brings a batch to its end: what it has recorded as taken goes to its place.
 func (t *take) finish(ctx context.Context, batch string, at time.Time) error {
-	if _, err := t.out.taking.Lstat(batch); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	p := &publishing{take: t, batch: batch}
-	err := fs.WalkDir(t.out.taking.FS(), batch, func(from string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
-			return err
-		}
-		f, err := leftOver(from, e)
-		if err != nil {
-			t.Each(Taken{File: File{Path: from}, To: t.out.join(takingFolder + "/" + from), LeftOver: true, Err: err})
-			return nil
-		}
-		get, err := getFile(ctx, t.reg, &f)
-		if err != nil {
-			return err
-		}
-		if v := get.Verified; v != nil && v.Incoming == f.Incoming && !v.Taken.Equal(at) {
-			return t.out.taking.Remove(from) // it is in the store, or another command's
-		}
-		return p.publish(&f, true)
-	})
-	return errors.Join(err, p.end())
-}
-
-// leftOver reads what the path of a file below takingFolder says.
-func leftOver(from string, e fs.DirEntry) (f File, err error) {
-	parts := strings.SplitN(from, "/", 4)
-	if len(parts) == 4 {
-		f = File{Path: parts[3], Incoming: parts[1], Verified: true}
-		if f.Incoming == noKey {
-			f.Incoming = ""
-		}
-		if f.ID, err = parseID(parts[2]); err == nil {
-			if clean, e := storage.CleanPath(f.Path); e != nil || clean != f.Path {
-				err = storage.ErrPath
-			}
-		}
-	}
-	if len(parts) != 4 || err != nil || !e.Type().IsRegular() {
-		return f, fmt.Errorf("it is not from Sealift: remove it")
-	}
-	info, err := e.Info()
-	if err != nil {
-		return f, err
-	}
-	f.Size = info.Size()
-	return f, nil
-}
-
-// removeFolders removes a folder, and those in it, unless there is a file.
-func removeFolders(at *os.Root, folder string) error {
-	entries, err := fs.ReadDir(at.FS(), folder)
+	files, err := t.leftOver(batch)
 	if err != nil {
 		return err
 	}
-	left := 0
-	for _, e := range entries {
-		if !e.IsDir() {
-			left++
-			continue
+	p := &publishing{take: t, batch: batch}
+	for i := range files {
+		f := &files[i]
+		get, err := getFile(ctx, t.reg, &f.File)
+		if err != nil {
+			return errors.Join(err, p.end())
 		}
-		inner := folder + "/" + e.Name()
-		if err := removeFolders(at, inner); err != nil {
+		if v := get.Verified; v == nil || v.Incoming != f.Incoming || v.Taken.Equal(at) {
+			err = p.publish(f, true)
+		} else if err = t.out.taking.Remove(fmt.Sprint(batch, "/", f.number)); err != nil { // it is in the store
+			err = t.out.fault(err)
+		}
+		if err != nil {
 			return err
 		}
-		if _, err := at.Lstat(inner); err == nil {
-			left++
+	}
+	return p.end()
+}
+
+// listName is the file with the list of a batch, in its folder.
+const listName = "list"
+
+// listed is a line of that list.
+type listed struct {
+	Number int    `json:"number"`
+	Client string `json:"client"`
+	Path   string `json:"path"`
+	Key    string `json:"key"`
+}
+
+// writeList writes the list of a batch, durably but for the folder.
+func writeList(b *taking) error {
+	w, err := b.part.OpenFile(listName, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	out := json.NewEncoder(&text)
+	for i := range b.files {
+		f := &b.files[i]
+		err = errors.Join(err, out.Encode(listed{f.number, f.ID.String(), f.Path, f.Incoming}))
+	}
+	_, e := w.Write(text.Bytes())
+	return errors.Join(err, e, w.Sync(), w.Close())
+}
+
+// leftOver returns the files of a batch that are still in its folder.
+func (t *take) leftOver(batch string) (files []fetched, err error) {
+	in, err := enter(t.out.taking, batch)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, t.out.fault(err)
+	}
+	defer in.Close()
+	text, err := in.ReadFile(listName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, t.out.taking.Remove(batch) // all but the folder itself was removed
+	}
+	if err != nil {
+		return nil, t.out.fault(err)
+	}
+	for dec := json.NewDecoder(bytes.NewReader(text)); ; {
+		var l listed
+		err := dec.Decode(&l)
+		if errors.Is(err, io.EOF) {
+			return files, nil
 		}
+		f := fetched{File: File{Path: l.Path, Incoming: l.Key, Verified: true}, number: l.Number}
+		if err == nil {
+			f.ID, err = parseID(l.Client)
+		}
+		if clean, e := storage.CleanPath(f.Path); err == nil && (e != nil || clean != f.Path) {
+			err = storage.ErrPath
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", t.out.join(takingFolder+"/"+batch+"/"+listName), err)
+		}
+		info, err := in.Lstat(fmt.Sprint(l.Number))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue // it was moved
+		case err != nil:
+			return nil, t.out.fault(err)
+		}
+		f.Size = info.Size()
+		files = append(files, f)
 	}
-	if left > 0 {
-		return nil
-	}
-	return at.Remove(folder)
 }
 
 // getFile reads what the registry has where f is, or was.

@@ -290,21 +290,6 @@ func (o *outlet) sync(folder string) error {
 	return nil
 }
 
-// syncTree makes the entries of a folder and of all folders below it durable.
-func syncTree(at *os.Root) error {
-	return fs.WalkDir(at.FS(), ".", func(p string, e fs.DirEntry, err error) error {
-		if err != nil || !e.IsDir() {
-			return err
-		}
-		in, err := descend(at, p, nil)
-		if err != nil {
-			return err
-		}
-		defer in.Close()
-		return syncRoot(in)
-	})
-}
-
 // move is a file to be moved below a folder: the paths of both ends below top, and their
 // open folders.
 type move struct {

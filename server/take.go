@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -72,8 +71,9 @@ type Taken struct {
 // it is taken, and it moves to its place. These steps are taken for a batch of files at a time.
 // What is below takingFolder says how far a batch was:
 //
-//	.taking/<ms>.part/<key>/<client id>/<path>   not recorded as taken
-//	.taking/<ms>/<key>/<client id>/<path>        it may be. <ms> is the File.Taken of the batch
+//	.taking/<ms>.part/<number>   not recorded as taken
+//	.taking/<ms>/<number>        it may be. <ms> is the File.Taken of the batch
+//	.taking/<ms>/list            which files they are
 //
 // See also underway.
 func Take(ctx context.Context, dir string, o TakeOptions) error {
@@ -182,15 +182,33 @@ const (
 	takeBatchBytes = 64 << 20
 )
 
-// taking are the files of a batch, below a folder of takingFolder.
+// taking is a batch of files, below a folder of takingFolder.
 type taking struct {
 	at    time.Time
 	part  *os.Root // while the batch is being made
-	files []File
+	files []fetched
+	next  int // number of the next file
 	bytes int64
 }
 
+// fetched is a file of a batch, which has its number for a name there.
+type fetched struct {
+	File
+	number int
+	open   *os.File // to be synced; nil: that is done
+}
+
 func (b *taking) name() string { return fmt.Sprint(b.at.UnixMilli()) }
+
+// close gives back what is open.
+func (b *taking) close() {
+	_ = b.part.Close()
+	for i := range b.files {
+		if f := &b.files[i]; f.open != nil {
+			_ = f.open.Close()
+		}
+	}
+}
 
 // all takes all files that are meant.
 func (t *take) all(ctx context.Context) error {
@@ -209,7 +227,7 @@ func (t *take) all(ctx context.Context) error {
 			}
 		}
 		if err := t.add(ctx, b, found[i]); err != nil {
-			return errors.Join(err, t.breakOff(ctx, b, &found[i]))
+			return errors.Join(err, t.breakOff(ctx, b))
 		}
 		if i == len(found)-1 || len(b.files) == takeBatch || b.bytes >= takeBatchBytes {
 			if err := t.hand(ctx, b); err != nil {
@@ -223,16 +241,24 @@ func (t *take) all(ctx context.Context) error {
 
 // breakOff ends a batch at a file that cannot be fetched since the outlet is full, or ctx has
 // ended. What there is before it is handed out, unless nobody waits for that any more.
-func (t *take) breakOff(ctx context.Context, b *taking, f *File) error {
+func (t *take) breakOff(ctx context.Context, b *taking) error {
 	if ctx.Err() != nil {
-		b.part.Close()
+		b.close()
 		return t.out.taking.RemoveAll(b.name() + ".part")
 	}
-	if err := b.part.RemoveAll(keyFolder(f.Incoming)); err != nil {
-		b.part.Close()
+	if err := b.drop(b.next); err != nil {
+		b.close()
 		return err
 	}
 	return t.hand(ctx, b)
+}
+
+// drop removes a file of the batch, if it is there.
+func (b *taking) drop(number int) error {
+	if err := b.part.Remove(fmt.Sprint(number)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 func (t *take) progress(n int) {
@@ -262,19 +288,6 @@ func (t *take) begin() (*taking, error) {
 // placeBelow is the path below an outlet that a file gets.
 func placeBelow(f *File) string { return f.ID.String() + "/" + f.Path }
 
-// placeBefore is its path below the folder of its batch.
-func placeBefore(f *File) string { return keyFolder(f.Incoming) + "/" + placeBelow(f) }
-
-// noKey is the folder of files without a key, of which databases of schema 1 have some.
-const noKey = "none"
-
-func keyFolder(key string) string {
-	if key == "" {
-		return noKey
-	}
-	return key
-}
-
 func (t *take) left(f *File, why error) {
 	t.Each(Taken{File: *f, To: t.out.join(placeBelow(f)), Err: why})
 }
@@ -297,8 +310,8 @@ const (
 // Each why it is left. The error is one that the next file would have, too.
 func (t *take) add(ctx context.Context, b *taking, f File) error {
 	for try := 0; ; try++ {
-		if clean, err := storage.CleanPath(f.Path); err != nil || clean != f.Path || strings.ContainsAny(f.Incoming, `/\.`) {
-			t.left(&f, errors.New("its record has a path or a key that Sealift did not write"))
+		if clean, err := storage.CleanPath(f.Path); err != nil || clean != f.Path {
+			t.left(&f, errors.New("its record has a path that Sealift did not write"))
 			return nil
 		}
 		if err := cmp.Or(missing(&f), t.out.free(placeBelow(&f))); err != nil {
@@ -306,18 +319,19 @@ func (t *take) add(ctx context.Context, b *taking, f File) error {
 			return nil
 		}
 		read := t.done
-		fault, err := t.fetch(ctx, b, &f)
+		open, fault, err := t.fetch(ctx, b, &f)
 		if err != nil {
 			return err
 		}
 		if fault == nil {
-			b.files = append(b.files, f)
+			b.files = append(b.files, fetched{f, b.next, open})
+			b.next++
 			b.bytes += f.Size
 			t.did(stepFetched)
 			return nil
 		}
 		t.done = read
-		if err := b.part.RemoveAll(keyFolder(f.Incoming)); err != nil {
+		if err := b.drop(b.next); err != nil {
 			return t.out.fault(err)
 		}
 		get, err := getFile(ctx, t.reg, &f)
@@ -340,39 +354,36 @@ func (t *take) add(ctx context.Context, b *taking, f File) error {
 	}
 }
 
-// fetch puts the content of f below the folder of the batch, whole and durable but for the
-// folders. fault is about the file alone.
-func (t *take) fetch(ctx context.Context, b *taking, f *File) (fault, err error) {
+// fetch puts the content of f below the folder of the batch, whole. It is durable but for the
+// folder when open is synced, unless that is nil. fault is about the file alone.
+func (t *take) fetch(ctx context.Context, b *taking, f *File) (open *os.File, fault, err error) {
 	opened, err := t.store.Open(ctx, f.Stored())
 	if errors.Is(err, storage.ErrNotStored) {
-		return errors.New("the file is missing"), nil
+		return nil, errors.New("the file is missing"), nil
 	}
 	if err != nil {
-		return err, ctx.Err()
+		return nil, err, ctx.Err()
 	}
-	from := opened.(*os.File)
-	defer from.Close()
-	at := placeBefore(f)
-	to, err := descend(b.part, path.Dir(at), func(string) {})
-	if err != nil {
-		return t.out.about(err)
-	}
-	defer to.Close()
-	linked, err := t.link(f, from, to, path.Base(at))
-	if err != nil {
-		return t.out.about(err)
-	}
-	if linked {
-		sum, size, err := t.read(ctx, from, io.Discard, f.Size)
-		if err == nil {
-			err = from.Sync()
+	from, name := opened.(*os.File), fmt.Sprint(b.next)
+	linked, err := t.link(f, from, b.part, name)
+	switch {
+	case err != nil:
+		fault, err = t.out.about(err)
+	case linked:
+		var sum uint32
+		var size int64
+		if sum, size, fault = t.read(ctx, from, io.Discard, f.Size); fault == nil {
+			fault = compare(f, size, sum)
 		}
-		if err != nil {
-			return err, ctx.Err()
+		if fault == nil {
+			return from, nil, nil
 		}
-		return compare(f, size, sum), nil
+		err = ctx.Err()
+	default:
+		fault, err = t.copyTo(ctx, f, from, b.part, name)
 	}
-	return t.copyTo(ctx, f, from, to, path.Base(at))
+	_ = from.Close()
+	return nil, fault, err
 }
 
 // link gives the content a second name, if both are on one file system that can.
@@ -398,6 +409,9 @@ func (t *take) copyTo(ctx context.Context, f *File, from *os.File, to *os.Root, 
 	if err != nil {
 		return err, nil
 	}
+	if err := tryNames(to, f.Path); err != nil {
+		return t.out.about(err)
+	}
 	w, err := to.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return t.out.about(err)
@@ -420,6 +434,24 @@ func (t *take) copyTo(ctx context.Context, f *File, from *os.File, to *os.Root, 
 	}
 	_ = to.Chtimes(name, time.Time{}, info.ModTime())
 	return compare(f, size, sum), nil
+}
+
+// tryNames returns the error of a disk that does not take the names in a path.
+func tryNames(at *os.Root, path string) error {
+	const folder = "names"
+	if err := at.Mkdir(folder, 0o700); err != nil {
+		return err
+	}
+	for name := range strings.SplitSeq(path, "/") {
+		f, err := at.Create(folder + "/" + name)
+		if err == nil {
+			err = f.Close()
+		}
+		if err != nil {
+			return errors.Join(err, at.RemoveAll(folder))
+		}
+	}
+	return at.RemoveAll(folder)
 }
 
 // writing tells errors of writing from those of reading.
@@ -489,8 +521,8 @@ func (o *outlet) fault(err error) error {
 // hand has the registry record the files of a batch as taken, and moves them to their places.
 // It does not end before that because ctx has.
 func (t *take) hand(ctx context.Context, b *taking) error {
-	err := syncTree(b.part)
-	b.part.Close()
+	err := t.makeDurable(b)
+	b.close()
 	if err != nil {
 		return t.out.fault(err)
 	}
@@ -506,6 +538,32 @@ func (t *take) hand(ctx context.Context, b *taking) error {
 		}
 	}
 	return p.end()
+}
+
+// makeDurable makes a batch durable, and writes its list. One file after the other is synced
+// when all are there: where they are links, only the first sync has something to do.
+func (t *take) makeDurable(b *taking) error {
+	synced := b.files[:0]
+	for _, f := range b.files {
+		if f.open != nil {
+			err := f.open.Sync()
+			_ = f.open.Close()
+			f.open = nil
+			if err != nil {
+				t.left(&f.File, err)
+				if err := b.drop(f.number); err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		synced = append(synced, f)
+	}
+	b.files = synced
+	if err := writeList(b); err != nil {
+		return err
+	}
+	return syncRoot(b.part)
 }
 
 // record has the registry record the files of a batch as taken, and leaves those in it that
@@ -551,9 +609,9 @@ func (t *take) record(ctx context.Context, b *taking) error {
 			continue
 		}
 		if !errors.Is(err, storage.ErrNoFile) { // a newer version has come
-			t.left(&b.files[i], err)
+			t.left(&b.files[i].File, err)
 		}
-		if err := t.out.taking.Remove(b.name() + "/" + placeBefore(&b.files[i])); err != nil {
+		if err := t.out.taking.Remove(fmt.Sprint(b.name(), "/", b.files[i].number)); err != nil {
 			return t.out.fault(err)
 		}
 	}
@@ -566,7 +624,7 @@ func (t *take) record(ctx context.Context, b *taking) error {
 func (t *take) stillThere(ctx context.Context, b *taking) error {
 	still := b.files[:0]
 	for _, f := range b.files {
-		get, err := getFile(ctx, t.reg, &f)
+		get, err := getFile(ctx, t.reg, &f.File)
 		if err != nil {
 			return err
 		}
@@ -574,7 +632,7 @@ func (t *take) stillThere(ctx context.Context, b *taking) error {
 			still = append(still, f)
 			continue
 		}
-		if err := t.out.taking.Remove(b.name() + ".part/" + placeBefore(&f)); err != nil {
+		if err := t.out.taking.Remove(fmt.Sprint(b.name(), ".part/", f.number)); err != nil {
 			return t.out.fault(err)
 		}
 	}
@@ -592,13 +650,13 @@ type publishing struct {
 
 // publish moves a file of the batch to its place. One that something is in the way of stays
 // for the next Take.
-func (p *publishing) publish(f *File, leftOver bool) error {
-	to := placeBelow(f)
-	taken := Taken{File: *f, To: p.out.join(to), LeftOver: leftOver}
+func (p *publishing) publish(f *fetched, leftOver bool) error {
+	to := placeBelow(&f.File)
+	taken := Taken{File: f.File, To: p.out.join(to), LeftOver: leftOver}
 	if p.folders == nil {
 		p.folders = make(map[string]bool)
 	}
-	err := p.out.publish(p.batch+"/"+placeBefore(f), to, func(folder string) { p.folders[folder] = true })
+	err := p.out.publish(fmt.Sprint(p.batch, "/", f.number), to, func(folder string) { p.folders[folder] = true })
 	var way *inTheWayError
 	if errors.As(err, &way) {
 		taken.Err, taken.LeftOver = way, true
@@ -625,7 +683,14 @@ func (p *publishing) end() error {
 		p.Each(f)
 	}
 	p.moved, p.folders = nil, nil
-	if err := removeFolders(p.out.taking, p.batch); err != nil {
+	entries, err := fs.ReadDir(p.out.taking.FS(), p.batch)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && (len(entries) == 0 || len(entries) == 1 && entries[0].Name() == listName) {
+		err = p.out.taking.RemoveAll(p.batch)
+	}
+	if err != nil {
 		return p.out.fault(err)
 	}
 	return nil
