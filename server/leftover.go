@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
@@ -151,8 +150,6 @@ func getFile(ctx context.Context, reg storage.Registry, f *File) (*storage.GetFi
 	}
 	return get, nil
 }
-
-func randomMillis(n int64) time.Duration { return time.Duration(rand.Int64N(n)) * time.Millisecond }
 
 // pause waits, unless ctx ends.
 func pause(ctx context.Context, d time.Duration) error {

@@ -25,6 +25,7 @@ func (w Who) String() string {
 	return fmt.Sprintf("%q", w.Name)
 }
 
+// parseID reads a client id in hex.
 func parseID(s string) (codec.ClientID, error) {
 	var id codec.ClientID
 	b, err := hex.DecodeString(s)
@@ -102,7 +103,7 @@ func applyOwn(ctx context.Context, reg storage.Registry, op storage.Operation) e
 	return op.Result().Err
 }
 
-// findClient returns the client that is meant.
+// findClient returns the client that is meant. The error is hinted, and wraps ErrNoClient if there is none.
 func findClient(ctx context.Context, reg storage.Registry, who Who) (Client, error) {
 	found, err := findClients(ctx, reg, []Who{who})
 	if err != nil {
@@ -113,6 +114,9 @@ func findClient(ctx context.Context, reg storage.Registry, who Who) (Client, err
 
 // findClients returns the clients that are meant, in their order.
 func findClients(ctx context.Context, reg storage.Registry, whos []Who) ([]Client, error) {
+	if len(whos) == 0 {
+		return nil, nil
+	}
 	found, missing := make([]Client, len(whos)), len(whos)
 	ids := make([]codec.ClientID, len(whos))
 	for i, w := range whos {
@@ -123,9 +127,6 @@ func findClients(ctx context.Context, reg storage.Registry, whos []Who) ([]Clien
 		if ids[i], err = parseID(w.ID); err != nil {
 			return nil, err
 		}
-	}
-	if missing == 0 {
-		return nil, nil
 	}
 	err := reg.Clients(ctx, func(c Client) error {
 		for i, w := range whos {
