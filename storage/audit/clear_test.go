@@ -458,10 +458,20 @@ func TestTakenAlike(t *testing.T) {
 	w.store("docs/a", newContent)
 	w.recover(audit.Report{})
 	w.delete("Docs/A")
-	w.clear(audit.Report{audit.Deleted: 1})
+	got, err := audit.Clear(t.Context(), w.reg, &unremovable{w.Store}, w.options())
+	if want := (audit.Report{audit.Deleted: 1}); err != nil || !maps.Equal(got, want) {
+		t.Errorf("report %v, %v, want %v", got, err, want)
+	}
 	w.wantFile("Docs/A", "", "")
 	w.wantFile("docs/a", newContent, "")
 	w.recover(audit.Report{})
+}
+
+// unremovable are files of which none can be removed.
+type unremovable struct{ audit.Files }
+
+func (*unremovable) Remove(_ context.Context, f storage.Stored) error {
+	return fmt.Errorf("%s was to be removed", f.Path)
 }
 
 // A copy has what was taken on record, without content, and a server on it answers as

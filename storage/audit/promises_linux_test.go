@@ -122,7 +122,7 @@ func (m *machine) Remove(t *testing.T, id codec.ClientID, path string) {
 func promiseSeed(t *testing.T) uint64 {
 	text := os.Getenv("SEALIFT_SEED")
 	if text == "" {
-		return 7
+		return storagetest.Seed
 	}
 	seed, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {

@@ -21,7 +21,7 @@
 //
 // A verified row stays whatever became of its file. It is marked as missing while
 // that is not in its place, or may not survive a power cut there. Only a person
-// can have it forgotten.
+// can have it forgotten. What was taken or deleted has steps of its own, see [Clear].
 package audit
 
 import (
