@@ -214,17 +214,6 @@ func (svc *Service) Exclusive(id codec.ClientID, path string, do func()) {
 	do()
 }
 
-// Unsettled reports whether a commit in the place of client id and path may not be on
-// record: then its content may be that of another version than the verified row's.
-// The caller is inside of Exclusive for the file.
-func (svc *Service) Unsettled(id codec.ClientID, path string) bool {
-	ps := &svc.places
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	p := ps.all[pathKey{id, path}]
-	return p != nil && p.unsettled != nil
-}
-
 // Dropped tells the service that maintenance has dropped the unverified file f
 // from the registry. The caller is inside of Exclusive for the file. marked is
 // DropFile.Marked.

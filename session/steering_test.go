@@ -422,29 +422,6 @@ func TestTakenOverWhileItRejoins(t *testing.T) {
 	w.hangUp()
 }
 
-// TestUnsettled: a place is unsettled from a commit that the registry did not record to
-// the next request about it.
-func TestUnsettled(t *testing.T) {
-	w := newWorld(t, session.Config{})
-	p, c := w.login("alice")
-	unsettled := func() (is bool) {
-		w.svc.Exclusive(p.id, "f", func() { is = w.svc.Unsettled(p.id, "f") })
-		return is
-	}
-	c.ask(p.packets(single, "f", nil, 0)...)
-	if unsettled() {
-		t.Error("a file that waits is unsettled")
-	}
-	w.reg.faults.failOn = "Apply *storage.VerifyFile"
-	if got := c.ask(p.ok("f")); got != "1607" || !unsettled() {
-		t.Errorf("the registry fails: %q, unsettled %v", got, unsettled())
-	}
-	if got := c.ask(p.ok("f")); got != "1604" || unsettled() {
-		t.Errorf("a 1029 again: %q, unsettled %v", got, unsettled())
-	}
-	w.hangUp()
-}
-
 // TestVerdictOnWhatLeft: what a 1029 gets where files were taken or are to be deleted,
 // with a receipt for one of the two versions that there may be, or without one.
 func TestVerdictOnWhatLeft(t *testing.T) {
