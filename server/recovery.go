@@ -73,6 +73,7 @@ func (s *Server) maintain(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-ticker.C:
+			s.lookForLeaving()
 			o := s.auditOptions(now)
 			o.Exclusive = s.service.Exclusive
 			if _, err := audit.Expire(ctx, s.registry, s.store, o); err != nil && ctx.Err() == nil {

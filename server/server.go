@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -37,9 +38,10 @@ type Server struct {
 	tls      *protection // nil: all connections are plain
 	loops    *eventloop.Server
 	share    eventloop.Descriptors
-	ttl      atomic.Int64 // Storage.UnverifiedTTL
-	missing  int          // stored files that were not found
-	ran      bool         // loops has been run, and is closed
+	ttl      atomic.Int64  // Storage.UnverifiedTTL
+	clearDue chan struct{} // see lookForLeaving
+	missing  int           // stored files that were not found
+	ran      bool          // loops has been run, and is closed
 
 	applying sync.Mutex
 	asked    Options // as they were asked for: by Open, and for what is live by Apply
@@ -80,6 +82,7 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 	}
 	s.o = o
 	s.ttl.Store(int64(o.Storage.UnverifiedTTL))
+	s.clearDue = make(chan struct{}, 1)
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -113,11 +116,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if err = s.shareDescriptors(); err != nil {
 		return err
 	}
-	if s.store, err = files.Open(o.Dir, files.Options{
-		Fsync: o.Storage.Fsync, MaxOpen: s.share.Files, MinFree: o.Storage.MinFree,
-		FileMode: o.Storage.FileMode, DirMode: o.Storage.DirMode,
-		Folding: o.Testing.Folding, Faults: o.Testing.DiskFaults,
-	}); err != nil {
+	if s.store, err = openStore(ctx, o, s.share.Files); err != nil {
 		return err
 	}
 	if s.registry, err = openRegistry(ctx, o, s.store); err != nil {
@@ -139,6 +138,28 @@ func (s *Server) open(ctx context.Context) (err error) {
 	}
 	s.missing, err = s.recover(ctx)
 	return err
+}
+
+// storeWait is how long the server waits for the directory at its start: a command that
+// finds no server has it for a moment.
+const storeWait = 3 * time.Second
+
+// openStore opens the files.
+func openStore(ctx context.Context, o *Options, maxOpen int) (*files.Store, error) {
+	began := time.Now()
+	for {
+		store, err := files.Open(o.Dir, files.Options{
+			Fsync: o.Storage.Fsync, MaxOpen: maxOpen, MinFree: o.Storage.MinFree,
+			FileMode: o.Storage.FileMode, DirMode: o.Storage.DirMode,
+			Folding: o.Testing.Folding, Faults: o.Testing.DiskFaults,
+		})
+		if !errors.Is(err, files.ErrLocked) || time.Since(began) > storeWait {
+			return store, err
+		}
+		if err := pause(ctx, storeWait/100); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // shareDescriptors divides the limit of open files.
@@ -211,6 +232,7 @@ func (s *Server) Run(ctx context.Context) error {
 		case <-s.loops.Ready():
 			var watching sync.WaitGroup
 			watching.Go(func() { s.watch(beside) })
+			watching.Go(func() { s.removeLeaving(beside) })
 			s.maintain(beside)
 			watching.Wait()
 		case <-beside.Done():

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -59,26 +61,61 @@ func (l *listing) print(w io.Writer, header []string, each func(line func(object
 }
 
 type clientRow struct {
-	ID       string     `json:"id"`
+	ID       string     `json:"id,omitempty"` // none: its name was added, and it has not registered
 	Name     string     `json:"name"`
 	Key      bool       `json:"public_key"`
 	TLSKey   string     `json:"tls_key,omitempty"` // that it is pinned to
 	LastSeen *time.Time `json:"last_seen,omitempty"`
+	Disabled bool       `json:"disabled"`
+	Added    bool       `json:"added"` // it may register where registration is closed
+}
+
+// state is that of a client in one word.
+func (c *clientRow) state() string {
+	switch {
+	case c.ID == "":
+		return "added"
+	case c.Disabled:
+		return "disabled"
+	case !c.Key:
+		return "no key"
+	}
+	return "enabled"
 }
 
 // listClients is the command of that name.
 func listClients(use string) *cobra.Command {
 	l := new(listing)
-	return l.command(use, "List the clients that the registry holds", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
-		return l.print(w, []string{"ID", "NAME", "KEY", "LAST SEEN", "TLS KEY"}, func(line func(any, ...string) error) error {
-			return dir.Clients(ctx, func(c server.Client) error {
-				row := clientRow{ID: c.ID.String(), Name: c.Name, Key: c.PublicKey != nil, TLSKey: server.TLSKey(c)}
+	return l.command(use, "List the clients on record, and names that were added", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
+		added := make(map[string]bool) // names, false where a client has registered
+		if err := dir.Added(ctx, func(name string) error {
+			added[name] = true
+			return nil
+		}); err != nil {
+			return err
+		}
+		return l.print(w, []string{"ID", "NAME", "KEY", "LAST SEEN", "STATE", "TLS KEY"}, func(line func(any, ...string) error) error {
+			err := dir.Clients(ctx, func(c server.Client) error {
+				_, may := added[c.Name]
+				row := clientRow{
+					ID: c.ID.String(), Name: c.Name, Key: c.PublicKey != nil, TLSKey: server.TLSKey(c),
+					Disabled: c.Disabled, Added: may,
+				}
+				if may {
+					added[c.Name] = false
+				}
 				seen := "-"
 				if !c.LastSeen.IsZero() {
 					row.LastSeen, seen = &c.LastSeen, c.LastSeen.Local().Format(time.DateTime)
 				}
-				return line(row, row.ID, shown(row.Name), yes(row.Key), seen, cmp.Or(row.TLSKey, "-"))
+				return line(row, row.ID, shown(row.Name), yes(row.Key), seen, row.state(), cmp.Or(row.TLSKey, "-"))
 			})
+			for _, name := range slices.Sorted(maps.Keys(added)) {
+				if row := (clientRow{Name: name, Added: true}); added[name] {
+					err = errors.Join(err, line(row, "-", shown(name), yes(false), "-", row.state(), "-"))
+				}
+			}
+			return err
 		})
 	})
 }
@@ -99,26 +136,50 @@ type fileRow struct {
 	Size     int64     `json:"size_bytes"`
 	Cksum    uint32    `json:"cksum"` // as the command of that name prints it
 	Received time.Time `json:"received"`
+
+	Taken   *time.Time `json:"taken,omitempty"` // when it was handed out
+	Deleted bool       `json:"deleted"`         // it is to be removed
 }
 
-func filesCommand() *cobra.Command {
+// state is that of a file in one word.
+func (f *fileRow) state() string {
+	switch {
+	case f.Taken != nil:
+		return "taken"
+	case f.Deleted:
+		return "deleted"
+	case f.Missing:
+		return "missing"
+	case f.Verified:
+		return "verified"
+	}
+	return "waiting"
+}
+
+// listFiles is the command of that name.
+func listFiles(use string) *cobra.Command {
 	l := new(listing)
-	return l.command("files", "List the files that the registry holds", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
-		return l.print(w, []string{"PATH", "SIZE", "CKSUM", "VERIFIED", "MISSING", "RECEIVED"}, func(line func(any, ...string) error) error {
+	return l.command(use, "List the files on record, and those taken within the last day", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
+		return l.print(w, []string{"PATH", "SIZE", "CKSUM", "STATE", "RECEIVED"}, func(line func(any, ...string) error) error {
 			return dir.Files(ctx, func(f server.File) error {
 				row := rowOf(f)
 				return line(row, shown(row.Path), strconv.FormatInt(row.Size, 10), strconv.FormatUint(uint64(row.Cksum), 10),
-					yes(row.Verified), yes(row.Missing), row.Received.Local().Format(time.DateTime))
+					row.state(), row.Received.Local().Format(time.DateTime))
 			})
 		})
 	})
 }
 
 func rowOf(f server.File) fileRow {
-	return fileRow{
+	row := fileRow{
 		Client: f.ID.String(), FileName: f.FileName, Path: f.PathName(),
 		Verified: f.Verified, Missing: f.Missing, Size: f.Size, Cksum: f.Cksum, Received: f.Received,
+		Deleted: f.Deleted,
 	}
+	if !f.Taken.IsZero() {
+		row.Taken = &f.Taken
+	}
+	return row
 }
 
 type verifyRow struct {

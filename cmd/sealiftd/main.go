@@ -67,7 +67,7 @@ of serve can stand in a file as well, see "sealiftd config --help".`,
 	}
 	cmd.Flags().SortFlags = false
 	cmd.Flags().AddFlagSet(serve.Flags())
-	cmd.AddCommand(serve, configCommand(serve, settings), demoCommand(), clientCommand(), listClients("clients"), filesCommand(), verifyCommand(),
+	cmd.AddCommand(serve, configCommand(serve, settings), demoCommand(), clientCommand(), listClients("clients"), fileCommand(), listFiles("files"), verifyCommand(),
 		backupCommand(), fingerprintCommand(), forgetMissingCommand(), takeStraysCommand(), healthCommand(), versionCommand(), manCommand())
 	return cmd
 }

@@ -28,6 +28,7 @@ command line counts before the environment, and that before the file of --config
 			{Term: "DIR/port.info", Text: "The number of the port, for when there is no --listen. DIR is the directory that --dir names, /var/lib/sealift for the service."},
 			{Term: "DIR/defensive.db", Text: "The registry of clients and files, in SQLite. By itself it is no copy of anything: see sealiftd backup."},
 			{Term: "DIR/files/ID/", Text: "The files of a client. In files/.incoming are those that are not complete and verified."},
+			{Term: "DIR/taking", Text: "What sealiftd file take was about to record when it was killed; the next one finishes that."},
 			{Term: "DIR/tls/", Text: "The server's key and certificate, unless --tls-cert and --tls-key name others."},
 		}},
 		manpage.Section{Title: "EXIT STATUS", Items: []manpage.Item{

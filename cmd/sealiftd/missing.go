@@ -78,8 +78,11 @@ The server must be stopped.`,
 }
 
 // outcome says that something was done, or would be.
-func (k *keeping) outcome(done string) string {
-	if k.dryRun {
+func (k *keeping) outcome(done string) string { return would(k.dryRun, done) }
+
+// would says that something was done, or would be.
+func would(dryRun bool, done string) string {
+	if dryRun {
 		return "would be " + done
 	}
 	return done

@@ -50,3 +50,7 @@ func Lock(ctx context.Context, path string) (unlock func(), err error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 }
+
+// TryLock takes the lock of f, until f is closed, or returns ErrBusy at once. On a file
+// system without locks it does nothing.
+func TryLock(f *os.File) error { return tryLock(f) }

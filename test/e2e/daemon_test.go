@@ -200,6 +200,9 @@ type fileRow struct {
 	Cksum    uint32    `json:"cksum"`
 	Received time.Time `json:"received"`
 
+	Taken   *time.Time `json:"taken"`
+	Deleted bool       `json:"deleted"`
+
 	OK    bool   `json:"ok"`    // of verify
 	Error string `json:"error"` // of verify
 }
@@ -211,6 +214,8 @@ type clientRow struct {
 	Key      bool       `json:"public_key"`
 	TLSKey   string     `json:"tls_key"` // that it is pinned to
 	LastSeen *time.Time `json:"last_seen"`
+	Disabled bool       `json:"disabled"`
+	Added    bool       `json:"added"`
 }
 
 // rows reads one JSON object a line.

@@ -58,7 +58,7 @@ func TestListings(t *testing.T) {
 			t.Errorf("clients %+v", clients)
 		}
 		lines := table("clients")
-		if len(lines) != 3 || strings.Join(lines[0], "|") != "ID|NAME|KEY|LAST SEEN|TLS KEY" {
+		if len(lines) != 3 || strings.Join(lines[0], "|") != "ID|NAME|KEY|LAST SEEN|STATE|TLS KEY" {
 			t.Fatalf("clients %q", lines)
 		}
 		for _, line := range lines[1:] {
@@ -81,10 +81,10 @@ func TestListings(t *testing.T) {
 			t.Errorf("files %+v", files)
 		}
 		lines = table("files")
-		if len(lines) != 3 || strings.Join(lines[0], "|") != "PATH|SIZE|CKSUM|VERIFIED|MISSING|RECEIVED" {
+		if len(lines) != 3 || strings.Join(lines[0], "|") != "PATH|SIZE|CKSUM|STATE|RECEIVED" {
 			t.Fatalf("files %q", lines)
 		}
-		if all := fmt.Sprint(lines); !strings.Contains(all, fmt.Sprintf("[%s 100003 %d yes no ", stored.Path, stored.Cksum)) || !strings.Contains(all, " no no ") {
+		if all := fmt.Sprint(lines); !strings.Contains(all, fmt.Sprintf("[%s 100003 %d verified ", stored.Path, stored.Cksum)) || !strings.Contains(all, " waiting ") {
 			t.Errorf("files %q", lines)
 		}
 

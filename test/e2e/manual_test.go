@@ -17,7 +17,7 @@ func TestManualPages(t *testing.T) {
 	option := regexp.MustCompile(`(?m)^ +(?:-\w, )?(--[a-z-]+)`)
 	for program, commands := range map[string][]string{
 		sealift:  {"", "send", "conform"},
-		sealiftd: {"", "serve", "backup", "clients", "take-strays", "health"},
+		sealiftd: {"", "serve", "backup", "clients", "take-strays", "health", "client delete", "file take", "file delete"},
 	} {
 		page := manual(t, dir, program)
 		for _, command := range commands {

@@ -38,7 +38,7 @@ func TestClientPin(t *testing.T) {
 			want = "-"
 		}
 		for _, line := range cells(pin("list").succeeded(t).stdout)[1:] {
-			if line[1] == "Ada Lovelace" && line[4] != want || line[1] == "other" && line[4] != "-" {
+			if line[1] == "Ada Lovelace" && line[5] != want || line[1] == "other" && line[5] != "-" {
 				t.Errorf("listed is %q, want the pin %q", line, want)
 			}
 		}

@@ -62,6 +62,9 @@ func (r *run) checkStore(dir string, want []stored) (good map[fileName]storage.F
 			halfWay[fileName{f.ID, f.Path}] = true
 			continue
 		}
+		if !f.Taken.IsZero() {
+			continue // it is not the server's any more
+		}
 		name := fileName{f.ID, f.Path}
 		if _, twice := good[name]; twice {
 			r.Errorf("%s is recorded twice", f.PathName())
@@ -91,10 +94,10 @@ func (r *run) checkStore(dir string, want []stored) (good map[fileName]storage.F
 			return
 		}
 		id, name, _ := strings.Cut(path, "/")
-		b, err := hex.DecodeString(id)
-		if err != nil || len(b) != codec.IDSize {
+		client := clientID(id)
+		if client.IsZero() {
 			r.Errorf("files/%s belongs to nobody", path)
-		} else if at := (fileName{codec.ClientID(b), name}); !halfWay[at] && good[at].Path == "" {
+		} else if at := (fileName{client, name}); !halfWay[at] && good[at].Path == "" {
 			r.Errorf("files/%s is not recorded", path)
 		}
 	})
@@ -155,4 +158,12 @@ func (r *run) awaited(dir string) (n int) {
 		}
 	}
 	return n
+}
+
+// clientID reads a client id in hex; it is zero if there is none.
+func clientID(s string) (id codec.ClientID) {
+	if b, err := hex.DecodeString(s); err == nil && len(b) == len(id) {
+		id = codec.ClientID(b)
+	}
+	return id
 }

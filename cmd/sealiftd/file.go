@@ -1,0 +1,191 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"sealift/internal/bars"
+	"sealift/server"
+)
+
+// patternHelp explains PATTERN.
+const patternHelp = `PATTERN is compared with a file's whole path below its client's folder: * is any
+part of a name, ? one character, ** any folders. '**' is all files, '*.csv' those
+in no folder, '**/*.csv' those in any, 'docs/**' all in docs. Everything else stands
+for itself. Quote it, or the shell replaces it.`
+
+// fileCommand is what there is to do about files, and the list of all.
+func fileCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "file",
+		Short: "Take files away, delete or list them",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(listFiles("list"), takeCommand(), deleteFilesCommand())
+	return cmd
+}
+
+// choosing is what the commands share that do something to files.
+type choosing struct {
+	dir          string
+	names, ids   []string
+	dryRun, json bool
+}
+
+func (c *choosing) command(use, short, long string, run func(cmd *cobra.Command, pattern string) error) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Long:  long + "\n\n" + patternHelp,
+		Args:  cobra.ExactArgs(1),
+		RunE:  func(cmd *cobra.Command, args []string) error { return run(cmd, args[0]) },
+	}
+	cmd.Flags().StringVar(&c.dir, "dir", ".", "the server's directory")
+	cmd.Flags().StringArrayVar(&c.names, "client", nil, "only files of the client with this user `NAME`; may be given several times")
+	cmd.Flags().StringArrayVar(&c.ids, "id", nil, "the same by client `ID`, 32 hex digits")
+	cmd.Flags().BoolVar(&c.dryRun, "dry-run", false, "change nothing, and print the same")
+	cmd.Flags().BoolVar(&c.json, "json", false, "one JSON object a line")
+	return cmd
+}
+
+func (c *choosing) clients() (whos []server.Who) {
+	for _, name := range c.names {
+		whos = append(whos, server.Who{Name: name})
+	}
+	for _, id := range c.ids {
+		whos = append(whos, server.Who{ID: id})
+	}
+	return whos
+}
+
+// lines prints to standard output, above the bars if both are one terminal.
+func lines(screen *bars.Screen, w io.Writer) io.Writer {
+	if screen.Drawing() && term.IsTerminal(int(os.Stdout.Fd())) {
+		return screen
+	}
+	return w
+}
+
+// outcomeRow is what became of a file, as JSON.
+type outcomeRow struct {
+	Client string `json:"client"`
+	From   string `json:"from"` // below the server's directory
+	To     string `json:"to,omitempty"`
+	Size   int64  `json:"size"` // bytes
+	OK     bool   `json:"ok"`
+	Error  string `json:"error,omitempty"`
+}
+
+func takeCommand() *cobra.Command {
+	c := new(choosing)
+	var to string
+	cmd := c.command("take PATTERN --to DIR", "Take verified files away",
+		`take moves verified files to DIR/CLIENT-ID/PATH. Each appears there once, whole, and on
+the disk, and belongs to whoever watches DIR, who may carry it away at once. A client
+whose 1604 was lost and that asks again within a day still gets it.
+
+take works beside a running server and without one. It may be stopped or killed at any
+time: the next run into the same DIR finishes what it has begun, first of all. On one
+file system nothing is copied. DIR/.taking is where files are in between: leave it
+alone. Only files that are verified are taken. One that is missing or damaged is left and
+printed, and so is one whose place in DIR is not free, since an earlier file of that name
+has not been carried away; then the status is 1.`,
+		func(cmd *cobra.Command, pattern string) error {
+			screen := bars.New(os.Stderr)
+			defer screen.Stop()
+			bar := screen.Add("taking files", true)
+			taken, left, size := 0, 0, int64(0)
+			err := server.Take(cmd.Context(), c.dir, server.TakeOptions{
+				Pattern: pattern, Clients: c.clients(), To: to, DryRun: c.dryRun,
+				Read: bar.Set,
+				Each: func(t server.Taken) {
+					out := lines(screen, cmd.OutOrStdout())
+					row := outcomeRow{Client: t.ID.String(), From: t.PathName(), To: t.To, Size: t.Size, OK: t.Err == nil}
+					if t.Err == nil {
+						taken++
+						size += t.Size
+					} else {
+						left++
+						row.Error = t.Err.Error()
+					}
+					switch {
+					case c.json:
+						_ = json.NewEncoder(out).Encode(row)
+					case t.Err != nil && t.LeftOver:
+						fmt.Fprintf(out, "%s: not in its place yet: %v\n", shown(t.To), t.Err)
+					case t.Err != nil:
+						fmt.Fprintf(out, "%s: left: %v\n", shown(row.From), t.Err)
+					default:
+						fmt.Fprintf(out, "%s -> %s\n", shown(row.From), shown(row.To))
+					}
+				},
+			})
+			screen.Stop()
+			if !c.json && (err == nil || taken+left > 0) {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s %s (%s)\n", count(taken, "file"), would(c.dryRun, "taken"), humanize.Bytes(uint64(size)))
+			}
+			if err == nil && left > 0 {
+				err = fmt.Errorf("%s left", count(left, "file"))
+			}
+			return err
+		})
+	cmd.Flags().StringVar(&to, "to", "", "the folder, `DIR`, to take files to, on any file system")
+	return cmd
+}
+
+func deleteFilesCommand() *cobra.Command {
+	c := new(choosing)
+	var unverified bool
+	cmd := c.command("delete PATTERN", "Delete files",
+		`delete removes verified files and their records. A 1029 for such a file gets 1607,
+and the client may send it again. With --unverified it removes the files that await
+their client's verdict, and not the verified ones. It works beside a running server,
+which removes the files, and waits until that is done. It may be stopped and run
+again.`,
+		func(cmd *cobra.Command, pattern string) error {
+			screen := bars.New(os.Stderr)
+			defer screen.Stop()
+			bar := screen.Add("deleting files", false)
+			deleted, left, size := 0, 0, int64(0)
+			err := server.DeleteFiles(cmd.Context(), c.dir, server.DeleteOptions{
+				Pattern: pattern, Clients: c.clients(), Unverified: unverified, DryRun: c.dryRun,
+				Removed: bar.Set,
+				Each: func(f server.File, err error) {
+					out := lines(screen, cmd.OutOrStdout())
+					row := outcomeRow{Client: f.ID.String(), From: f.PathName(), Size: f.Size, OK: err == nil}
+					if err == nil {
+						deleted++
+						size += f.Size
+					} else {
+						left++
+						row.Error = err.Error()
+					}
+					switch {
+					case c.json:
+						_ = json.NewEncoder(out).Encode(row)
+					case err != nil:
+						fmt.Fprintf(out, "%s: %v\n", shown(row.From), err)
+					default:
+						fmt.Fprintln(out, shown(row.From))
+					}
+				},
+			})
+			screen.Stop()
+			if !c.json && (err == nil || deleted+left > 0) {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s %s (%s)\n", count(deleted, "file"), would(c.dryRun, "deleted"), humanize.Bytes(uint64(size)))
+			}
+			if err == nil && left > 0 {
+				err = fmt.Errorf("%s not deleted", count(left, "file"))
+			}
+			return err
+		})
+	cmd.Flags().BoolVar(&unverified, "unverified", false, "delete the files that await a verdict, and not the verified ones")
+	return cmd
+}

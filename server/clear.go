@@ -1,0 +1,115 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sealift/storage"
+	"sealift/storage/audit"
+	"sealift/storage/files"
+)
+
+// removeLeaving removes the content of files that are taken or deleted, each time that
+// clearDue says so, until ctx ends.
+func (s *Server) removeLeaving(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.clearDue:
+		}
+		o := s.auditOptions(time.Now())
+		o.Exclusive = s.service.Exclusive
+		if _, err := audit.Clear(ctx, s.registry, s.store, o); err != nil && ctx.Err() == nil {
+			s.o.Log.Error("removing files that are taken or deleted failed", zap.Error(err))
+		}
+	}
+}
+
+// lookForLeaving has removeLeaving look. It does not wait for it.
+func (s *Server) lookForLeaving() {
+	select {
+	case s.clearDue <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// clearAlone removes the content of files that are taken or deleted, unless a server has the
+// directory, which does so itself. alone reports whether there was none.
+func clearAlone(ctx context.Context, dir string, reg storage.Registry) (alone bool, err error) {
+	store, err := files.Open(dir, files.Options{Fsync: true})
+	if errors.Is(err, files.ErrLocked) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	var failed error
+	_, err = audit.Clear(ctx, reg, store, audit.Options{
+		Now: time.Now(),
+		Log: func(f audit.Finding) {
+			if f.Event == audit.Failed {
+				failed = errors.Join(failed, fmt.Errorf("%s: %w", f.File.PathName(), f.Err))
+			}
+		},
+	})
+	return true, errors.Join(err, failed)
+}
+
+// departPatience is for how long a command waits without seeing a file go.
+var departPatience = 30 * time.Second
+
+// How often a command looks whether a running server has removed files, and whether there
+// still is a server.
+const (
+	departEvery = 50 * time.Millisecond
+	departAlone = 2 * time.Second
+)
+
+// depart waits until left, which counts the files that are still to be removed, returns 0:
+// a running server removes them, or the command itself if there is none.
+func depart(ctx context.Context, dir string, reg storage.Registry, left func() (int, error)) error {
+	var alone time.Time // when to try to do it alone
+	began, last := time.Now(), -1
+	for {
+		n, err := left()
+		if n == 0 || err != nil {
+			return err
+		}
+		now := time.Now()
+		if n != last {
+			began, last = now, n
+		}
+		if now.After(alone) {
+			done, err := clearAlone(ctx, dir, reg)
+			if err != nil {
+				return err
+			}
+			alone = now.Add(departAlone)
+			if done {
+				alone = now // the rest is what came meanwhile
+			}
+		}
+		if now.Sub(began) > departPatience {
+			return &Hinted{
+				Err:  fmt.Errorf("the server has not removed %s, which it is told to remove", countFiles(n)),
+				Hint: "Look at its log. It goes on when it can, also after a restart; running this again is safe.",
+			}
+		}
+		if err := pause(ctx, departEvery); err != nil {
+			return err
+		}
+	}
+}
+
+func countFiles(n int) string {
+	if n == 1 {
+		return "1 file"
+	}
+	return fmt.Sprintf("%d files", n)
+}

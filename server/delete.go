@@ -1,0 +1,289 @@
+package server
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"sealift/codec"
+	"sealift/storage"
+)
+
+// DeleteOptions say which files to delete.
+type DeleteOptions struct {
+	Pattern    string // compared with the path below the client's folder; see parsePattern
+	Clients    []Who  // none: all
+	Unverified bool   // those that await their verdict, and not the verified ones
+	DryRun     bool   // change nothing, and call Each as otherwise
+	// Each is called with each file that was deleted, or with the reason why it was not.
+	Each func(File, error)
+	// Removed is called with how many bytes of how many are removed.
+	Removed func(done, total int64)
+}
+
+// errVerifiedMeanwhile is why an unverified file stays that was to be deleted.
+var errVerifiedMeanwhile = errors.New("its client has confirmed it meanwhile, so it stays")
+
+// DeleteFiles removes files from a server's directory, and their records. The server may
+// run: then it does the work, and DeleteFiles waits for it.
+func DeleteFiles(ctx context.Context, dir string, o DeleteOptions) error {
+	if o.DryRun {
+		reg, err := openReadOnly(ctx, dir)
+		if err != nil {
+			return err
+		}
+		defer reg.Close()
+		found, err := o.find(ctx, reg)
+		for _, f := range found {
+			o.Each(f, nil)
+		}
+		return err
+	}
+	return steer(ctx, dir, func(reg storage.Registry) error {
+		found, listing := o.find(ctx, reg)
+		if listing != nil && !errors.Is(listing, storage.ErrBadRows) {
+			return listing
+		}
+		marked, err := markDeleted(ctx, reg, found)
+		if err != nil {
+			return err
+		}
+		d := &deletion{DeleteOptions: o, reg: reg, left: make(map[version]File)}
+		for _, f := range marked {
+			d.left[versionOf(&f)] = f
+			d.total += f.Size
+		}
+		return errors.Join(listing, depart(ctx, dir, reg, func() (int, error) { return d.look(ctx) }))
+	})
+}
+
+func (o *DeleteOptions) find(ctx context.Context, reg storage.Registry) (found []File, err error) {
+	err = eachMatch(ctx, reg, o.Pattern, o.Clients, func(f File) {
+		if f.Verified != o.Unverified && f.Taken.IsZero() {
+			found = append(found, f)
+		}
+	})
+	return found, err
+}
+
+// markBatch is how many files are marked in one step.
+const markBatch = 256
+
+// markDeleted has the registry mark files as Deleted, and returns those that were there to
+// be marked.
+func markDeleted(ctx context.Context, reg storage.Registry, found []File) (marked []File, err error) {
+	for part := range slices.Chunk(found, markBatch) {
+		ops := make([]storage.Operation, len(part))
+		for i := range part {
+			f := &part[i]
+			ops[i] = &storage.DeleteFile{
+				Outcome: storage.Outcome{By: storage.Server},
+				ID:      f.ID, Path: f.Path, Incoming: f.Incoming, Verified: f.Verified,
+			}
+		}
+		if err := reg.Apply(ctx, ops); err != nil {
+			return marked, err
+		}
+		for i, op := range ops {
+			switch err := op.Result().Err; {
+			case err == nil:
+				marked = append(marked, part[i])
+			case !errors.Is(err, storage.ErrNoFile):
+				return marked, err
+			}
+		}
+	}
+	return marked, nil
+}
+
+// version tells the versions of all files apart.
+type version struct {
+	storage.Place
+	key string
+}
+
+func versionOf(f *File) version { return version{f.Place(), f.Incoming} }
+
+// deletion is one DeleteFiles.
+type deletion struct {
+	DeleteOptions
+	reg  storage.Registry
+	left map[version]File
+
+	done, total int64 // bytes
+}
+
+// look tells Each of the files that are not to be removed any more, and returns how many are.
+func (d *deletion) look(ctx context.Context) (int, error) {
+	leaving := make(map[version]bool)
+	err := d.reg.Leaving(ctx, func(f File) error {
+		if f.Deleted {
+			leaving[versionOf(&f)] = true
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, storage.ErrBadRows) {
+		return 0, err
+	}
+	var gone []File
+	for v, f := range d.left {
+		if !leaving[v] {
+			gone = append(gone, f)
+		}
+	}
+	slices.SortFunc(gone, func(a, b File) int { return compareFiles(&a, &b) })
+	for i := range gone {
+		f := &gone[i]
+		get, err := getFile(ctx, d.reg, f)
+		if err != nil {
+			return 0, err
+		}
+		var why error
+		if v := get.Verified; !f.Verified && v != nil && v.Incoming == f.Incoming {
+			why = errVerifiedMeanwhile
+		}
+		delete(d.left, versionOf(f))
+		d.done += f.Size
+		d.Each(*f, why)
+	}
+	d.Removed(d.done, d.total)
+	return len(d.left), nil
+}
+
+// DeleteClientOptions say what goes with a client.
+type DeleteClientOptions struct {
+	WithFiles bool
+	// Removed is called with how many bytes of how many are removed.
+	Removed func(done, total int64)
+}
+
+// Deleted is what DeleteClient has deleted.
+type Deleted struct {
+	Client
+	Files     int  // of the client
+	OnlyAdded bool // there was no client: the name had been added
+}
+
+// DeleteClient removes a client from the records, or a name that was added and has not
+// registered. The server may run: it ends the client's connections, and removes its files.
+// The client is disabled first, and stays so if DeleteClient does not come to its end.
+func DeleteClient(ctx context.Context, dir string, who Who, o DeleteClientOptions) (d Deleted, err error) {
+	err = steer(ctx, dir, func(reg storage.Registry) error {
+		d.Client, err = findClient(ctx, reg, who)
+		if errors.Is(err, ErrNoClient) && who.ID == "" {
+			if e := applyOwn(ctx, reg, &storage.DropName{Name: who.Name}); !errors.Is(e, ErrNoClient) {
+				d.Name, d.OnlyAdded = who.Name, true
+				return e
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if !o.WithFiles {
+			return dropWithoutFiles(ctx, dir, reg, &d.Client, o.Removed)
+		}
+		d.Files, err = dropWithFiles(ctx, dir, reg, &d.Client, o.Removed)
+		return err
+	})
+	return d, err
+}
+
+// dropWithoutFiles forgets a client that has no files but such as are leaving anyway, and
+// changes nothing otherwise.
+func dropWithoutFiles(ctx context.Context, dir string, reg storage.Registry, c *Client, progress func(done, total int64)) error {
+	for {
+		err := applyOwn(ctx, reg, &storage.DropClient{ID: c.ID})
+		if !errors.Is(err, storage.ErrHasFiles) {
+			return err
+		}
+		of, err := filesOf(ctx, reg, c.ID)
+		if err != nil {
+			return err
+		}
+		of = slices.DeleteFunc(of, func(f File) bool { return f.Leaves() })
+		if len(of) > 0 {
+			return &Hinted{
+				Err:  fmt.Errorf("%q has %s on record, and was not deleted", c.Name, countFiles(len(of))),
+				Hint: "Take the files away first, or have them deleted: --with-files",
+			}
+		}
+		if err := departOf(ctx, dir, reg, c, progress); err != nil {
+			return err
+		}
+	}
+}
+
+// departOf waits until the files of a client that are leaving are gone.
+func departOf(ctx context.Context, dir string, reg storage.Registry, c *Client, progress func(done, total int64)) error {
+	total := int64(0)
+	return depart(ctx, dir, reg, func() (int, error) {
+		n, bytes, err := leavingOf(ctx, reg, c.ID)
+		total = max(total, bytes)
+		progress(total-bytes, total)
+		return n, err
+	})
+}
+
+// dropWithFiles disables a client, removes its files and forgets it. It returns how many
+// files there were.
+func dropWithFiles(ctx context.Context, dir string, reg storage.Registry, c *Client, progress func(done, total int64)) (removed int, err error) {
+	if err := applyOwn(ctx, reg, &storage.DisableClient{ID: c.ID, Disabled: true}); err != nil {
+		return 0, err
+	}
+	for {
+		of, err := filesOf(ctx, reg, c.ID)
+		if err != nil {
+			return removed, err
+		}
+		// What a request recorded that was under way is marked in the next turn.
+		marked, err := markDeleted(ctx, reg, of)
+		if err != nil {
+			return removed, err
+		}
+		removed += len(marked)
+		if err := departOf(ctx, dir, reg, c, progress); err != nil {
+			return removed, err
+		}
+		if err := applyOwn(ctx, reg, &storage.DropClient{ID: c.ID}); !errors.Is(err, storage.ErrHasFiles) {
+			return removed, err
+		}
+	}
+}
+
+// filesOf returns the files on record of a client, but for those that only wait for their
+// record to be forgotten.
+func filesOf(ctx context.Context, reg storage.Registry, id codec.ClientID) (of []File, err error) {
+	err = reg.Files(ctx, func(f File) error {
+		if f.ID == id && (f.Taken.IsZero() || !f.Missing) {
+			of = append(of, f)
+		}
+		return nil
+	})
+	if errors.Is(err, storage.ErrBadRows) {
+		err = nil
+	}
+	return of, err
+}
+
+// leavingOf counts the files of a client that are to be removed, and their bytes.
+func leavingOf(ctx context.Context, reg storage.Registry, id codec.ClientID) (n int, bytes int64, err error) {
+	err = reg.Leaving(ctx, func(f File) error {
+		if f.ID == id {
+			n++
+			bytes += f.Size
+		}
+		return nil
+	})
+	if errors.Is(err, storage.ErrBadRows) {
+		err = nil
+	}
+	return n, bytes, err
+}
+
+func compareFiles(a, b *File) int {
+	return cmp.Or(bytes.Compare(a.ID[:], b.ID[:]), strings.Compare(a.Path, b.Path))
+}

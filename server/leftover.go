@@ -1,0 +1,162 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"sealift/storage"
+)
+
+// finishOthers brings to their end the batches that a run which was killed has left.
+func (t *take) finishOthers(ctx context.Context) error {
+	u, err := t.alone(ctx)
+	if err != nil {
+		return err
+	}
+	u.unlock()
+	entries, err := fs.ReadDir(t.out.taking.FS(), ".")
+	if err != nil {
+		return t.out.fault(err)
+	}
+	for _, e := range entries {
+		name, part := strings.CutSuffix(e.Name(), ".part")
+		ms, err := strconv.ParseInt(name, 10, 64)
+		if err != nil || !e.IsDir() {
+			continue
+		}
+		if !part {
+			err = t.finish(ctx, name, time.UnixMilli(ms))
+		} else if err = t.out.taking.RemoveAll(e.Name()); err != nil { // nothing of it is recorded
+			err = t.out.fault(err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finish brings a batch to its end: what it has recorded as taken goes to its place.
+func (t *take) finish(ctx context.Context, batch string, at time.Time) error {
+	files, err := t.leftOver(batch)
+	if err != nil {
+		return err
+	}
+	p := &publishing{take: t, batch: batch}
+	for i := range files {
+		f := &files[i]
+		get, err := getFile(ctx, t.reg, &f.File)
+		if err != nil {
+			return errors.Join(err, p.end())
+		}
+		if v := get.Verified; v == nil || v.Incoming != f.Incoming || v.Taken.Equal(at) {
+			err = p.publish(f, true)
+		} else if err = t.out.taking.Remove(fmt.Sprint(batch, "/", f.number)); err != nil { // it is in the store
+			err = t.out.fault(err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return p.end()
+}
+
+// listName is the file with the list of a batch, in its folder.
+const listName = "list"
+
+// listed is a line of that list.
+type listed struct {
+	Number int    `json:"number"`
+	Client string `json:"client"`
+	Path   string `json:"path"`
+	Key    string `json:"key"`
+}
+
+// writeList writes the list of a batch, durably but for the folder.
+func writeList(b *taking) error {
+	w, err := b.part.OpenFile(listName, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	out := json.NewEncoder(&text)
+	for i := range b.files {
+		f := &b.files[i]
+		err = errors.Join(err, out.Encode(listed{f.number, f.ID.String(), f.Path, f.Incoming}))
+	}
+	_, e := w.Write(text.Bytes())
+	return errors.Join(err, e, w.Sync(), w.Close())
+}
+
+// leftOver returns the files of a batch that are still in its folder.
+func (t *take) leftOver(batch string) (files []fetched, err error) {
+	in, err := enter(t.out.taking, batch)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, t.out.fault(err)
+	}
+	defer in.Close()
+	text, err := in.ReadFile(listName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, t.out.taking.Remove(batch) // all but the folder itself was removed
+	}
+	if err != nil {
+		return nil, t.out.fault(err)
+	}
+	for dec := json.NewDecoder(bytes.NewReader(text)); ; {
+		var l listed
+		err := dec.Decode(&l)
+		if errors.Is(err, io.EOF) {
+			return files, nil
+		}
+		f := fetched{File: File{Path: l.Path, Incoming: l.Key, Verified: true}, number: l.Number}
+		if err == nil {
+			f.ID, err = parseID(l.Client)
+		}
+		if clean, e := storage.CleanPath(f.Path); err == nil && (e != nil || clean != f.Path) {
+			err = storage.ErrPath
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", t.out.join(takingFolder+"/"+batch+"/"+listName), err)
+		}
+		info, err := in.Lstat(fmt.Sprint(l.Number))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue // it was moved
+		case err != nil:
+			return nil, t.out.fault(err)
+		}
+		f.Size = info.Size()
+		files = append(files, f)
+	}
+}
+
+// getFile reads what the registry has where f is, or was.
+func getFile(ctx context.Context, reg storage.Registry, f *File) (*storage.GetFile, error) {
+	get := &storage.GetFile{ID: f.ID, Path: f.Path}
+	if err := applyOwn(ctx, reg, get); err != nil && !errors.Is(err, storage.ErrNoFile) {
+		return nil, err
+	}
+	return get, nil
+}
+
+// pause waits, unless ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
