@@ -37,6 +37,7 @@ type Options struct {
 	Sessions Sessions
 	Storage  Storage
 	Machine  Machine
+	Admin    Admin
 	Testing  Testing
 }
 
@@ -171,6 +172,9 @@ func (o *Options) complete() error {
 		return fmt.Errorf("--registry %q: want sqlite or memory", o.Storage.Registry)
 	}
 	if err := o.TLS.complete(); err != nil {
+		return err
+	}
+	if err := o.Admin.complete(o.TLS.Mode); err != nil {
 		return err
 	}
 	if o.Machine.Workers == 0 {

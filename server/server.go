@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sealift/admin"
 	"sealift/eventloop"
 	"sealift/internal/infofile"
 	"sealift/session"
@@ -34,8 +35,9 @@ type Server struct {
 	service  *session.Service
 	tls      *protection // nil: all connections are plain
 	loops    *eventloop.Server
-	missing  int  // stored files that were not found
-	ran      bool // loops has been run, and is closed
+	watched  *watched // nil: there is no admin address
+	missing  int      // stored files that were not found
+	ran      bool     // loops has been run, and is closed
 }
 
 // Serve opens a server, runs it until ctx ends and everything is drained, and
@@ -98,13 +100,16 @@ func (s *Server) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if s.watched, err = newWatched(o); err != nil {
+		return err
+	}
 	share, err := s.shareDescriptors()
 	if err != nil {
 		return err
 	}
 	if s.store, err = files.Open(o.Dir, files.Options{
 		Fsync: o.Storage.Fsync, MaxOpen: share.Files, MinFree: o.Storage.MinFree,
-		FileMode: o.Storage.FileMode, DirMode: o.Storage.DirMode,
+		FileMode: o.Storage.FileMode, DirMode: o.Storage.DirMode, Synced: s.watched.synced(),
 		Folding: o.Testing.Folding, Faults: o.Testing.DiskFaults,
 	}); err != nil {
 		return err
@@ -123,6 +128,9 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if s.loops, err = s.newLoops(share.Connections, faults); err != nil {
 		return err
 	}
+	if err = s.openAdmin(); err != nil {
+		return err
+	}
 	if err = s.warnOfPinned(ctx); err != nil {
 		return err
 	}
@@ -137,7 +145,11 @@ func (s *Server) shareDescriptors() (eventloop.Descriptors, error) {
 	if wanted == 0 {
 		wanted = eventloop.DefaultMaxConnections
 	}
-	share, err := eventloop.ShareDescriptors(eventloop.OpenFileLimit(), wanted, s.o.Machine.Loops, s.o.Machine.Workers)
+	limit := eventloop.OpenFileLimit()
+	if limit != 0 && s.watched != nil {
+		limit -= min(limit-1, admin.Descriptors)
+	}
+	share, err := eventloop.ShareDescriptors(limit, wanted, s.o.Machine.Loops, s.o.Machine.Workers)
 	if err == nil && share.Connections < asked {
 		s.o.Log.Warn("the limit of open files allows fewer connections than asked for",
 			zap.Int("asked", asked), zap.Int("allowed", share.Connections))
@@ -160,6 +172,10 @@ func (s *Server) newService(faults *session.Faults) *session.Service {
 	if wrap := s.o.Testing.WrapFiles; wrap != nil {
 		cfg.Files = wrap(s.store)
 	}
+	if s.watched != nil {
+		cfg.Received = s.watched.metrics.Received
+	}
+	cfg.Registry, cfg.Files = s.watched.observe(cfg.Registry, cfg.Files)
 	return session.NewService(cfg)
 }
 
@@ -222,6 +238,7 @@ func (s *Server) Run(ctx context.Context) error {
 		case <-beside.Done():
 		}
 	})
+	others.Go(func() { s.watched.follow(beside, s.loops.Ready()) })
 	others.Go(func() { s.tls.follow(beside, s.o.Reload, s.o.Log) })
 	err := s.loops.Run(ctx)
 	stop()
@@ -232,7 +249,7 @@ func (s *Server) Run(ctx context.Context) error {
 // Close releases the directory and the port. Run must not be under way. It does
 // nothing when it is called again.
 func (s *Server) Close() error {
-	var errs []error
+	errs := []error{s.watched.close()}
 	switch {
 	case s.ran:
 	case s.loops != nil:
@@ -240,7 +257,7 @@ func (s *Server) Close() error {
 	case s.o.Network.Listener != nil:
 		errs = append(errs, s.o.Network.Listener.Close())
 	}
-	s.ran = true
+	s.ran, s.watched = true, nil
 	if s.registry != nil {
 		errs = append(errs, s.registry.Close())
 		s.registry = nil
