@@ -85,6 +85,7 @@ func Open(o Options) (*Server, error) {
 		MaxHeaderBytes: maxHeader,
 		ErrorLog:       zap.NewStdLog(o.Log.WithOptions(zap.IncreaseLevel(zap.FatalLevel))), // what clients do wrong is no news
 	}
+	s.checks.begin()
 	go func() {
 		defer close(s.served)
 		if err := s.http.Serve(in); err != nil && !errors.Is(err, http.ErrServerClosed) {
