@@ -125,6 +125,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.acceptor = newAcceptor(s, s.listener, enroll)
 	go s.acceptor.run()
+	defer s.opts.Service.End()
 	stopTicks := s.startTicks()
 	close(s.ready)
 	select {

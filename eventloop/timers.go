@@ -45,6 +45,7 @@ func (s *Server) tick() {
 	s.budget.trim()
 	now := s.now()
 	s.census.report(s.opts.Log, now)
+	s.opts.Service.Tick(now)
 	s.mu.Lock()
 	stuck, alive := false, true
 	for _, lp := range s.loops {

@@ -65,6 +65,7 @@ type TLS struct {
 // Sessions is about what clients may do.
 type Sessions struct {
 	ReplaceKeys   bool    // another public key for a client takes the place of the first. Default: it is refused
+	Closed        bool    // only clients whose name was added register. Default: anybody may
 	RegisterRate  float64 // clients a second that may register from one address; 0: no bound
 	MaxUploads    int     // under way on one connection. Default 16
 	MaxFileSize   int64   // bytes. Default and most: what the protocol carries

@@ -163,7 +163,7 @@ func (s *Server) newService(faults *session.Faults) *session.Service {
 		Files: s.store, Registry: s.registry, Log: s.o.Log, Faults: faults,
 		Limits: session.Limits{
 			MaxFileSize: o.MaxFileSize, MaxUnverified: o.MaxUnverified, MaxUploads: o.MaxUploads,
-			RegisterRate: o.RegisterRate,
+			RegisterRate: o.RegisterRate, Closed: o.Closed,
 		},
 	}
 	if o.ReplaceKeys {

@@ -175,8 +175,12 @@ func (co *coroutine) do(lane Lane, work func(ctx context.Context) error) error {
 }
 
 // apply has the registry do op, and waits for it. If the connection turns out to be bound
-// to a client that it may not go on for, it ends after the request.
+// to a client that it may not go on for, it ends after the request. If that is known
+// already, the registry is not asked.
 func (co *coroutine) apply(op storage.Operation) (err error) {
+	if why := co.s.ousted.Load(); why != nil && !op.Result().By.IsServer() {
+		return *why
+	}
 	co.wait(func() {
 		co.s.host.Apply(op, func(result error) {
 			err = result

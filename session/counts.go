@@ -39,9 +39,10 @@ type counters struct {
 }
 
 // refuse counts a 1607 for what the client did.
-func (n *counters) refuse(why error) {
+func (n *counters) refuse(why error) Reason {
 	reason, _ := reasonOf(why)
 	n.refused[reason].Add(1)
+	return reason
 }
 
 // fail counts a 1607 for what the server could not do.

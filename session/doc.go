@@ -24,7 +24,8 @@
 //     runs, one in a done ends the connection.
 //  4. After each done that it ran, and when memory is free after Buffer returned nil,
 //     it calls Feed again, even without bytes: a request may be waiting for that call.
-//  5. It calls [Session.Tick] about twice a second.
+//  5. It calls [Session.Tick] about twice a second, and so [Service.Tick]; and
+//     [Service.End] when all sessions have ended.
 //  6. It ends connections by what [Session.Phase] and [Session.Working] tell, and
 //     those for which Hangup was called.
 //  7. When the connection is gone, and not while the session is lent, it calls

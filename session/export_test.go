@@ -64,6 +64,16 @@ func (svc *Service) Unverified(id codec.ClientID) int64 {
 	return svc.unverified.bytes[id]
 }
 
+// Quiet tells how many kinds of lines about refusals are counted, and MaxQuiet bounds
+// those of one address each.
+func (svc *Service) Quiet() int {
+	svc.quiet.mu.Lock()
+	defer svc.quiet.mu.Unlock()
+	return len(svc.quiet.all)
+}
+
+const MaxQuiet = maxQuiet
+
 // LendFrom sets the least ciphertext, in bytes, that is lent.
 func (svc *Service) LendFrom(size int64) { svc.lendFrom = size }
 

@@ -110,16 +110,18 @@ func (s *Session) sabotage(h codec.RequestHeader, payload []byte) bool {
 		s.host.Hangup("fault injection")
 	case f.strike("error", h.Code):
 		s.sayFault("1607", h.Code)
-		s.refuse(s.about(h, payload), &offence{ReasonFault, "fault injection"})
+		s.refuse(s.about(h, payload), errFault)
 	case h.Code == codec.CodeReconnect && f.strike("reject", 0):
 		s.sayFault("1606", h.Code)
 		m, _ := codec.ParseReconnect(payload)
-		s.reject(h.ID, string(m.Name), "fault injection")
+		s.reject(h.ID, string(m.Name), errFault)
 	default:
 		return false
 	}
 	return true
 }
+
+var errFault = &offence{ReasonFault, "fault injection"}
 
 // beginsSomething reports whether a request is more than another packet of a transfer
 // that is under way or was refused: faults count transfers, not packets.

@@ -38,9 +38,12 @@ func (s *Session) register(payload []byte) {
 			s.svc.counts.registered.Add(1)
 			s.log().Info("registered", s.fields(s.channel.pinField())...)
 			s.send(codec.IDReply{Code: codec.CodeRegistered, ID: op.ID}.Append(nil))
-		case errors.Is(err, storage.ErrNameTaken):
+		case errors.Is(err, storage.ErrNameTaken), errors.Is(err, storage.ErrNotAdded):
 			s.svc.counts.notRegistered.Add(1)
-			s.log().Info("registration failed", s.fields(zap.String("name", op.Name), zap.String("reason", err.Error()))...)
+			reason, _ := reasonOf(err)
+			if left, ok := s.logs(zap.InfoLevel, reason, 1); ok {
+				s.log().Info("registration failed", s.fields(zap.String("name", op.Name), zap.String("reason", err.Error()), left)...)
+			}
 			s.send(codec.EmptyReply{Code: codec.CodeRegisterFailed}.Append(nil))
 		default:
 			s.fail(request(codec.CodeRegister), StepRegistry, err)
@@ -57,7 +60,7 @@ var (
 // addClient is the operation that registers a client over the connection.
 func (s *Session) addClient(id codec.ClientID, name string) *storage.AddClient {
 	return &storage.AddClient{
-		Outcome: s.outcome(), ID: id, Name: name, TLSKey: s.channel.tlsKey(),
+		Outcome: s.outcome(), ID: id, Name: name, TLSKey: s.channel.tlsKey(), OnlyAdded: s.svc.limits.Load().Closed,
 	}
 }
 
@@ -197,7 +200,7 @@ func (s *Session) rejoin(id codec.ClientID, payload []byte) {
 	s.bind(id, func(co *coroutine) {
 		get := &storage.GetClient{Outcome: storage.Outcome{By: s.by()}, ID: id}
 		err := co.apply(get)
-		if reason := rejection(&get.Client, name, err); reason != "" {
+		if reason := rejection(&get.Client, name, err); reason != nil {
 			s.reject(id, name, reason)
 			return
 		}
@@ -226,25 +229,30 @@ func (s *Session) rejoin(id codec.ClientID, payload []byte) {
 
 // rejection is why a client of that name cannot rejoin, if it cannot: c, or err, is
 // what the registry has about it.
-func rejection(c *storage.Client, name string, err error) string {
+func rejection(c *storage.Client, name string, err error) error {
 	switch {
 	case errors.Is(err, storage.ErrNoClient):
-		return err.Error()
+		return err
 	case err != nil:
-		return ""
+		return nil
 	case c.Name != name:
-		return storage.ErrWrongName.Error()
+		return storage.ErrWrongName
 	case c.PublicKey == nil:
-		return "no public key on record"
+		return errNoPublicKey
 	}
-	return ""
+	return nil
 }
 
+var errNoPublicKey = &offence{ReasonPublicKey, "no public key on record"}
+
 // reject sends a 1606, after which the client registers anew.
-func (s *Session) reject(id codec.ClientID, name, reason string) {
+func (s *Session) reject(id codec.ClientID, name string, why error) {
 	s.svc.counts.rejected.Add(1)
-	s.log().Info("reconnect rejected", zap.String("remote", s.remote), zap.String("client", id.String()),
-		zap.String("name", name), zap.String("reason", reason))
+	reason, _ := reasonOf(why)
+	if left, ok := s.logs(zap.InfoLevel, reason, 1); ok {
+		s.log().Info("reconnect rejected", zap.String("remote", s.remote), zap.String("client", id.String()),
+			zap.String("name", name), zap.String("reason", why.Error()), left)
+	}
 	s.uploads.abandon() // or it would go on under the next id of the connection
 	s.leaveResumption()
 	s.state, s.id, s.name, s.rejected = fresh, codec.ClientID{}, "", id

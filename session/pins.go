@@ -87,10 +87,10 @@ func (s *Session) misfit(c *storage.Client) error {
 	switch {
 	case c == nil:
 		return errGone
-	case c.Disabled:
-		return storage.ErrDisabled
 	case !s.by().May(c.TLSKey):
 		return s.errPinned()
+	case c.Disabled:
+		return storage.ErrDisabled
 	}
 	return nil
 }
@@ -162,7 +162,8 @@ func (b *bound) ids() []codec.ClientID {
 
 // oust ends the connections of id that may not go on for it, since c is what is on
 // record of it now; nil: it is not on record any more. When it returns, none of them
-// begins to record a file, or to move one to its place. Any goroutine may call it.
+// asks the registry for anything, or begins to move a file to its place. Any goroutine may
+// call it.
 //
 // A connection that is about to be bound may be registering the client, or find out by
 // itself that there is none: it stays where c is nil.

@@ -53,8 +53,9 @@ func (s *Session) refuse(about subject, reason error) {
 		s.uploads.turned(about.attempt, reason, false)
 		return
 	}
-	s.svc.counts.refuse(reason)
-	s.log().Warn("request refused", s.fieldsOf(about.id, zap.Uint16("code", uint16(about.code)), zap.String("reason", reason.Error()))...)
+	if left, ok := s.logs(zap.WarnLevel, s.svc.counts.refuse(reason), 1); ok {
+		s.log().Warn("request refused", s.fieldsOf(about.id, zap.Uint16("code", uint16(about.code)), zap.String("reason", reason.Error()), left)...)
+	}
 	s.send(ErrorReply())
 }
 

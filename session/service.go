@@ -93,6 +93,7 @@ type Service struct {
 	alike      alike
 	bound      bound
 	counts     counters
+	quiet      quiet
 	places     places
 	resumed    resumptions
 	unverified unverified

@@ -86,20 +86,28 @@ func (ts *tellings) attempt(a *attempt, err error, failed bool) {
 // tell sends the 1607 and logs why.
 func (ts *tellings) tell(t *told) {
 	s := ts.s
-	fields := s.fieldsOf(t.id, zap.String("file", t.name), zap.Uint32("packet", t.number))
-	if t.passed > 0 {
-		fields = append(fields, zap.Int("times", t.passed))
+	refusals := t.passed
+	if !t.owed { // else the last attempt is among those
+		refusals++
 	}
 	if t.failed {
 		s.svc.counts.fail(stepOf(t.err))
-		s.log().Error("transfer failed", append(fields, zap.Error(t.err))...)
-	} else {
-		s.svc.counts.refuse(t.err)
-		s.log().Warn("transfer refused", append(fields, zap.String("reason", t.err.Error()))...)
+		s.log().Error("transfer failed", t.fields(s, zap.Error(t.err))...)
+	} else if left, ok := s.logs(zap.WarnLevel, s.svc.counts.refuse(t.err), refusals); ok {
+		s.log().Warn("transfer refused", t.fields(s, zap.String("reason", t.err.Error()), left)...)
 	}
 	s.send(ErrorReply())
 	t.times++
 	t.at, t.owed, t.passed = s.offered, false, 0
+}
+
+// fields are what a line about a transfer says.
+func (t *told) fields(s *Session, more ...zap.Field) []zap.Field {
+	fields := s.fieldsOf(t.id, zap.String("file", t.name), zap.Uint32("packet", t.number))
+	if t.passed > 0 {
+		fields = append(fields, zap.Int("times", t.passed))
+	}
+	return append(fields, more...)
 }
 
 // Tick sends the 1607s that are owed. The host calls it about twice a second, on
@@ -133,8 +141,11 @@ func (ts *tellings) owes() bool {
 // forget forgets t, and logs how many attempts got no 1607 and no line of their own.
 func (ts *tellings) forget(t *told) {
 	if s := ts.s; t.passed > 0 {
-		s.log().Warn("transfer refused repeatedly", s.fields(zap.String("file", t.name),
-			zap.Int("times", t.passed), zap.String("reason", t.err.Error()))...)
+		reason, _ := reasonOf(t.err)
+		if left, ok := s.logs(zap.WarnLevel, reason, t.passed); ok {
+			s.log().Warn("transfer refused repeatedly", s.fields(zap.String("file", t.name),
+				zap.Int("times", t.passed), zap.String("reason", t.err.Error()), left)...)
+		}
 	}
 	kept := ts.list[:0]
 	for _, other := range ts.list {

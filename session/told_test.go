@@ -17,8 +17,11 @@ import (
 )
 
 // logged gives the world a log, and returns what is written to it.
-func (w *world) logged() *observer.ObservedLogs {
-	core, logs := observer.New(zapcore.WarnLevel)
+func (w *world) logged() *observer.ObservedLogs { return w.loggedFrom(zapcore.WarnLevel) }
+
+// loggedFrom is logged with another least level.
+func (w *world) loggedFrom(level zapcore.Level) *observer.ObservedLogs {
+	core, logs := observer.New(level)
 	w.svc.Log = zap.New(core)
 	return logs
 }

@@ -180,9 +180,6 @@ func (u *upload) record(co *coroutine, op *storage.PutFile) error {
 	if err := place.settle(co); err != nil {
 		return &stepError{StepCatchingUp, err}
 	}
-	if why := u.s.ousted.Load(); why != nil {
-		return *why
-	}
 	op.File.Lapsed = place.setLapsed(false)
 	if err := co.apply(op); err != nil {
 		if op.File.Lapsed {

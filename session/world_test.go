@@ -123,6 +123,7 @@ type conn struct {
 	hangup  string
 
 	replies []string // see describe
+	errors  uint64   // 1607 among all replies
 	raw     [][]byte
 	lent    map[*byte]int
 	lentNow int
@@ -130,9 +131,12 @@ type conn struct {
 	held    int
 }
 
-func (w *world) dial() *conn {
+func (w *world) dial() *conn { return w.dialFrom("test") }
+
+// dialFrom is dial from that address.
+func (w *world) dialFrom(remote string) *conn {
 	c := &conn{w: w, lent: make(map[*byte]int)}
-	c.s = session.New(w.svc, c, "test")
+	c.s = session.New(w.svc, c, remote)
 	w.conns = append(w.conns, c)
 	return c
 }
@@ -146,6 +150,9 @@ func (c *conn) Send(reply []byte) {
 	c.raw = append(c.raw, slices.Clone(reply))
 	text := describe(c.w.t, reply)
 	c.replies = append(c.replies, text)
+	if text == "1607" {
+		c.errors++
+	}
 	if c.w.onSend != nil {
 		c.w.onSend(c, text)
 	}
@@ -469,8 +476,27 @@ func (w *world) settled() {
 	if n := w.svc.Locked(); n != 0 {
 		w.t.Errorf("%d paths stay locked", n)
 	}
+	w.reasoned()
 	if n := w.svc.EmptyPlaces(); n != 0 {
 		w.t.Errorf("%d places are kept for nothing", n)
+	}
+}
+
+// reasoned checks that each 1607 was counted, by a reason or a step.
+func (w *world) reasoned() {
+	w.t.Helper()
+	sent, counted, n := uint64(0), uint64(0), w.svc.Counts()
+	for _, c := range w.conns {
+		sent += c.errors
+	}
+	for _, of := range n.Refused {
+		counted += of
+	}
+	for _, of := range n.Failed {
+		counted += of
+	}
+	if counted < sent || n.Refused[session.ReasonOther] > 0 || n.Failed[session.StepOther] > 0 {
+		w.t.Errorf("%d 1607, and %d are counted; refused %v, failed %v", sent, counted, n.Refused, n.Failed)
 	}
 }
 

@@ -25,6 +25,18 @@ func (a Actor) Key() []byte { return a.key }
 // IsServer reports whether the actor is [Server].
 func (a Actor) IsServer() bool { return a.server }
 
+// Refused returns ErrPinned if the actor may not act for a client that is pinned to pin,
+// ErrDisabled if it may not because the client is disabled, and nil if it may act.
+func (a Actor) Refused(pin []byte, disabled bool) error {
+	switch {
+	case !a.May(pin):
+		return ErrPinned
+	case disabled && !a.server:
+		return ErrDisabled
+	}
+	return nil
+}
+
 // May reports whether the actor may act for a client that is pinned to pin; nil: to
 // no key.
 func (a Actor) May(pin []byte) bool {

@@ -78,6 +78,13 @@ type File struct {
 	Received time.Time
 }
 
+// Leaves reports whether the content of f is to be removed, see [Registry.Leaving].
+func (f *File) Leaves() bool { return f.Deleted || !f.Taken.IsZero() && !f.Missing }
+
+// Stays reports whether f is, or shall be, in the store: it was neither taken nor
+// deleted.
+func (f *File) Stays() bool { return !f.Deleted && f.Taken.IsZero() }
+
 // PathName is where the file is stored once it is verified, below the server's
 // directory: the column of that name in the protocol documents.
 func (f *File) PathName() string { return "files/" + f.ID.String() + "/" + f.Path }
@@ -259,7 +266,7 @@ type (
 	// client and path, and marks it as Lapsed if there was one. Err: ErrNoClient.
 	PutFile struct {
 		Outcome
-		File     File  // Verified false, Incoming set
+		File     File  // Incoming set; Verified, Missing, Taken and Deleted do not count
 		Replaced *File // result: the file whose place it took, or nil
 	}
 
@@ -274,8 +281,8 @@ type (
 	}
 
 	// FindAlike looks for a file of a client under another path than Path of which
-	// Folds makes the same. It looks at all paths of the client. Err: ErrNoFile if
-	// there is none.
+	// Folds makes the same. It looks at all paths of the client, but for files that are
+	// Taken and Missing: their places are free. Err: ErrNoFile if there is none.
 	FindAlike struct {
 		Outcome
 		ID    codec.ClientID
@@ -285,7 +292,7 @@ type (
 	}
 
 	// VerifyFile makes the unverified file under client and path the verified
-	// one, in the place of the one that was, and clears Lapsed. Incoming must be
+	// one, in the place of the one that was, and clears Lapsed and Deleted. Incoming must be
 	// its key, so that a newer upload is not verified by mistake. With Missing,
 	// the new row says that its content cannot be relied on. Err: ErrNoFile.
 	VerifyFile struct {
@@ -318,12 +325,15 @@ type (
 		Missing  bool
 	}
 
-	// ForgetFile forgets the verified file under client and path if it is marked
-	// as Missing or Deleted. It is the server's own. Err: ErrNoFile.
+	// ForgetFile forgets the verified file under client and path, if Incoming is its
+	// key, and it is marked as Missing or Deleted. The unverified one, if there is one,
+	// takes over Lapsed. It is the server's own. Err: ErrNoFile.
 	ForgetFile struct {
 		Outcome
-		ID   codec.ClientID
-		Path string
+		ID       codec.ClientID
+		Path     string
+		Incoming string
+		Lapsed   bool // result: it was marked as Lapsed, and there is no other to be marked
 	}
 
 	// TakeFile sets Taken of the verified file under client and path, if Incoming is
@@ -334,7 +344,7 @@ type (
 		ID       codec.ClientID
 		Path     string
 		Incoming string
-		Taken    time.Time
+		Taken    time.Time // not zero
 	}
 
 	// DeleteFile sets Deleted of the verified file under client and path, or of the

@@ -157,6 +157,7 @@ func serveCommand() (*cobra.Command, *serveFlags) {
 	f.StringVar(&s.Registry, "registry", s.Registry, "where clients and files are recorded: sqlite, or memory, which forgets them at the end")
 	f.Var(&choice{&s.Fsync, "off", "on"}, "fsync", "on: what was acknowledged survives a power cut; off: faster, it survives the end of the process")
 	f.Var(&choice{&c.ReplaceKeys, "pin", "replace"}, "key-policy", "another public key for a client that has one: pin refuses it, replace takes it")
+	f.Var(&choice{&c.Closed, "open", "closed"}, "registration", "who may register: open is anybody, closed those whose name sealiftd client add has added; 1601 for others")
 	f.IntVar(&n.MaxConnections, "max-connections", n.MaxConnections, "connections served at once; the next gets 1607 (default: 20,000, or what the limit of open files allows)")
 	f.IntVar(&n.MaxPerIP, "max-connections-per-ip", n.MaxPerIP, "the same for one address, or IPv6 network of 64 bits (default 0: any number while a quarter of all is free, then a quarter); behind a balancer, give the number of --max-connections")
 	f.Float64Var(&c.RegisterRate, "register-rate", c.RegisterRate, "clients that may register from one address, a second, after a burst of 20 times as many; the next gets 1607; 0 is no limit")

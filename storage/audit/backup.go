@@ -130,7 +130,7 @@ func (b *backup) mark(f storage.File, missing bool) {
 
 func (b *backup) forget(f storage.File) {
 	b.mark(f, true)
-	b.ops = append(b.ops, &storage.ForgetFile{ID: f.ID, Path: f.Path})
+	b.ops = append(b.ops, &storage.ForgetFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming})
 }
 
 // record does what is to be done in the copy's registry.

@@ -63,7 +63,7 @@ func isMissing(ctx context.Context, files storage.Files, f *storage.File) (bool,
 // version only, and only what is marked is forgotten.
 func forget(ctx context.Context, reg storage.Registry, f *storage.File) (forgotten bool, err error) {
 	mark := &storage.MarkFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming, Missing: true}
-	drop := &storage.ForgetFile{ID: f.ID, Path: f.Path}
+	drop := &storage.ForgetFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}
 	batch := []storage.Operation{mark, drop}
 	if err := reg.Apply(ctx, batch); err != nil {
 		return false, err

@@ -437,6 +437,3 @@ func isKey(key string) bool {
 	}
 	return strings.Trim(key, "0123456789abcdef") == ""
 }
-
-// Remove implements storage.Files.
-func (s *Store) Remove(ctx context.Context, f storage.Stored) error { return errors.ErrUnsupported }

@@ -144,7 +144,8 @@ func TestReadOnly(t *testing.T) {
 	_ = f.Close()
 	_, create := r.Create(t.Context(), placeOf("new"), storage.Announce(1))
 	_, scratch := r.Scratch(t.Context())
-	for i, err := range []error{create, scratch, r.Commit(t.Context(), waiting(key, "b", "content")), r.Discard(t.Context(), storage.Uploaded{Key: key})} {
+	for i, err := range []error{create, scratch, r.Commit(t.Context(), waiting(key, "b", "content")), r.Discard(t.Context(), storage.Uploaded{Key: key}),
+		r.Remove(t.Context(), storedAt("a"))} {
 		if err == nil {
 			t.Errorf("change %d succeeded", i)
 		}
@@ -219,6 +220,9 @@ func TestPlantedSymlinks(t *testing.T) {
 			}
 			if _, err := s.Size(t.Context(), storedAt("sub/f")); !errors.Is(err, ErrObstructed) {
 				t.Errorf("Size: %v, want ErrObstructed", err)
+			}
+			if err := s.Remove(t.Context(), storedAt("sub/f")); !errors.Is(err, ErrObstructed) {
+				t.Errorf("Remove: %v, want ErrObstructed", err)
 			}
 			if has, err := s.Has(t.Context(), alice); strings.HasPrefix(name, "the client's folder") != errors.Is(err, ErrObstructed) {
 				t.Errorf("Has: %v, %v", has, err)

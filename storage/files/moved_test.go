@@ -53,9 +53,13 @@ func TestMovedStore(t *testing.T) {
 			if _, err := s.Size(t.Context(), stored.Stored()); !errors.Is(err, ErrMoved) {
 				t.Errorf("%v, replaced %v: Size: %v, want ErrMoved", what, replaced, err)
 			}
+			if err := s.Remove(t.Context(), stored.Stored()); !errors.Is(err, ErrMoved) {
+				t.Errorf("%v, replaced %v: Remove: %v, want ErrMoved", what, replaced, err)
+			}
 			if err := back(dir); err != nil {
 				t.Fatal(err)
 			}
+			wantFile(t, dir, "stored", newer)
 			wantIncoming(t, s, before.Incoming, in.Key())
 			commit(t, s, before)
 			commit(t, s, waiting(in.Key(), "b", newer))

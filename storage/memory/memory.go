@@ -9,9 +9,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"sealift/codec"
 	"sealift/storage"
@@ -27,6 +29,7 @@ type Registry struct {
 	closed  bool
 	clients map[codec.ClientID]*storage.Client
 	names   map[string]codec.ClientID
+	added   map[string]struct{}
 	files   map[place]*entry
 }
 
@@ -45,6 +48,7 @@ func New() *Registry {
 	return &Registry{
 		clients: make(map[codec.ClientID]*storage.Client),
 		names:   make(map[string]codec.ClientID),
+		added:   make(map[string]struct{}),
 		files:   make(map[place]*entry),
 	}
 }
@@ -54,7 +58,7 @@ func (r *Registry) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
-	r.clients, r.names, r.files = nil, nil, nil
+	r.clients, r.names, r.added, r.files = nil, nil, nil, nil
 	return nil
 }
 
@@ -116,6 +120,18 @@ func (r *Registry) apply(op storage.Operation) (codec.ClientID, error) {
 		return op.ID, r.markFile(op)
 	case *storage.ForgetFile:
 		return op.ID, r.forgetFile(op)
+	case *storage.TakeFile:
+		return op.ID, r.takeFile(op)
+	case *storage.DeleteFile:
+		return op.ID, r.deleteFile(op)
+	case *storage.AddName:
+		return codec.ClientID{}, r.addName(op)
+	case *storage.DropName:
+		return codec.ClientID{}, r.dropName(op)
+	case *storage.DisableClient:
+		return op.ID, r.disableClient(op)
+	case *storage.DropClient:
+		return op.ID, r.dropClient(op)
 	case *storage.DropKeyless:
 		return op.ID, r.dropKeyless(op)
 	}
@@ -126,6 +142,9 @@ func (r *Registry) addClient(op *storage.AddClient) error {
 	if _, taken := r.names[op.Name]; taken {
 		return storage.ErrNameTaken
 	}
+	if _, added := r.added[op.Name]; op.OnlyAdded && !added {
+		return storage.ErrNotAdded
+	}
 	if _, taken := r.clients[op.ID]; taken {
 		return storage.ErrIDTaken
 	}
@@ -134,21 +153,38 @@ func (r *Registry) addClient(op *storage.AddClient) error {
 	return nil
 }
 
+func (r *Registry) addName(op *storage.AddName) error {
+	if _, taken := r.names[op.Name]; taken {
+		return storage.ErrNameTaken
+	}
+	r.added[op.Name] = struct{}{}
+	return nil
+}
+
+func (r *Registry) dropName(op *storage.DropName) error {
+	if _, added := r.added[op.Name]; !added {
+		return storage.ErrNoClient
+	}
+	delete(r.added, op.Name)
+	return nil
+}
+
 // client returns a client for whom by may act.
 func (r *Registry) client(id codec.ClientID, by storage.Actor) (*storage.Client, error) {
 	c, ok := r.clients[id]
-	switch {
-	case !ok:
+	if !ok {
 		return nil, storage.ErrNoClient
-	case !by.May(c.TLSKey):
-		return nil, storage.ErrPinned
+	}
+	if err := by.Refused(c.TLSKey, c.Disabled); err != nil {
+		return nil, err
 	}
 	return c, nil
 }
 
-// mayActFor returns ErrPinned if there is the client and by may not act for it.
+// mayActFor returns ErrPinned or ErrDisabled if there is the client and by may not act
+// for it.
 func (r *Registry) mayActFor(id codec.ClientID, by storage.Actor) error {
-	if _, err := r.client(id, by); errors.Is(err, storage.ErrPinned) {
+	if _, err := r.client(id, by); !errors.Is(err, storage.ErrNoClient) {
 		return err
 	}
 	return nil
@@ -215,7 +251,7 @@ func (r *Registry) putFile(op *storage.PutFile) error {
 	}
 	op.Replaced = e.unverified
 	f.Lapsed = f.Lapsed || e.unverified != nil
-	f.Verified, f.Missing = false, false
+	f.Verified, f.Missing, f.Taken, f.Deleted = false, false, time.Time{}, false
 	e.unverified = &f
 	return nil
 }
@@ -239,14 +275,20 @@ func (r *Registry) findAlike(op *storage.FindAlike) error {
 		return err
 	}
 	key := op.Folds(op.Path)
-	for at := range r.files {
-		if at.id == op.ID && at.path != op.Path && op.Folds(at.path) == key {
+	for at, e := range r.files {
+		if at.id == op.ID && at.path != op.Path && e.hasPlace() && op.Folds(at.path) == key {
 			op.Found = at.path
 			return nil
 		}
 	}
 	return storage.ErrNoFile
 }
+
+// hasPlace reports whether something of e is in its place, or shall be.
+func (e *entry) hasPlace() bool { return e.unverified != nil || !isTaken(e.verified) }
+
+// isTaken reports whether the verified file f was taken and is out of its place.
+func isTaken(f *storage.File) bool { return !f.Taken.IsZero() && f.Missing }
 
 // unverified returns the entry whose unverified file has that key, or nil.
 func (r *Registry) unverified(at place, incoming string) *entry {
@@ -266,7 +308,7 @@ func (r *Registry) verifyFile(op *storage.VerifyFile) error {
 		return storage.ErrNoFile
 	}
 	f := *e.unverified
-	f.Verified, f.Missing, f.Lapsed = true, op.Missing, false
+	f.Verified, f.Missing, f.Lapsed, f.Deleted = true, op.Missing, false, false
 	e.verified, e.unverified = &f, nil
 	return nil
 }
@@ -289,18 +331,78 @@ func (r *Registry) dropFile(op *storage.DropFile) error {
 	return nil
 }
 
+// verified returns the verified file that has that key, or nil.
+func (r *Registry) verified(at place, incoming string) *storage.File {
+	e := r.files[at]
+	if e == nil || e.verified == nil || e.verified.Incoming != incoming {
+		return nil
+	}
+	return e.verified
+}
+
 func (r *Registry) markFile(op *storage.MarkFile) error {
-	e := r.files[place{op.ID, op.Path}]
-	if e == nil || e.verified == nil || e.verified.Incoming != op.Incoming {
+	f := r.verified(place{op.ID, op.Path}, op.Incoming)
+	if f == nil {
 		return storage.ErrNoFile
 	}
-	e.verified.Missing = op.Missing
+	f.Missing = op.Missing
+	return nil
+}
+
+func (r *Registry) takeFile(op *storage.TakeFile) error {
+	f := r.verified(place{op.ID, op.Path}, op.Incoming)
+	if f == nil || f.Missing || !f.Stays() {
+		return storage.ErrNoFile
+	}
+	f.Taken = op.Taken
+	return nil
+}
+
+func (r *Registry) deleteFile(op *storage.DeleteFile) error {
+	at := place{op.ID, op.Path}
+	f := r.verified(at, op.Incoming)
+	if !op.Verified {
+		f = nil
+		if e := r.unverified(at, op.Incoming); e != nil {
+			f = e.unverified
+		}
+	}
+	if f == nil {
+		return storage.ErrNoFile
+	}
+	f.Deleted = true
+	return nil
+}
+
+func (r *Registry) disableClient(op *storage.DisableClient) error {
+	c := r.clients[op.ID]
+	if c == nil {
+		return storage.ErrNoClient
+	}
+	c.Disabled = op.Disabled
+	return nil
+}
+
+func (r *Registry) dropClient(op *storage.DropClient) error {
+	c := r.clients[op.ID]
+	if c == nil {
+		return storage.ErrNoClient
+	}
+	for at, e := range r.files {
+		if at.id == op.ID && e.hasPlace() {
+			return storage.ErrHasFiles
+		}
+	}
+	maps.DeleteFunc(r.files, func(at place, _ *entry) bool { return at.id == op.ID })
+	delete(r.added, c.Name)
+	delete(r.names, c.Name)
+	delete(r.clients, op.ID)
 	return nil
 }
 
 func (r *Registry) dropKeyless(op *storage.DropKeyless) error {
 	c := r.clients[op.ID]
-	if c == nil || c.PublicKey != nil || !c.LastSeen.Before(op.Before) || r.hasFiles(op.ID) {
+	if c == nil || c.PublicKey != nil || c.Disabled || !c.LastSeen.Before(op.Before) || r.hasFiles(op.ID) {
 		return storage.ErrNoClient
 	}
 	delete(r.names, c.Name)
@@ -319,9 +421,16 @@ func (r *Registry) hasFiles(id codec.ClientID) bool {
 
 func (r *Registry) forgetFile(op *storage.ForgetFile) error {
 	at := place{op.ID, op.Path}
-	e := r.files[at]
-	if e == nil || e.verified == nil || !e.verified.Missing {
+	op.Lapsed = false
+	f := r.verified(at, op.Incoming)
+	if f == nil || !f.Missing && !f.Deleted {
 		return storage.ErrNoFile
+	}
+	e := r.files[at]
+	if f.Lapsed && e.unverified != nil {
+		e.unverified.Lapsed = true
+	} else {
+		op.Lapsed = f.Lapsed
 	}
 	e.verified = nil
 	r.forgetIfEmpty(at, e)
@@ -350,16 +459,35 @@ func (r *Registry) Clients(ctx context.Context, yield func(storage.Client) error
 
 // Files implements storage.Registry. It yields what there was when it began.
 func (r *Registry) Files(ctx context.Context, yield func(storage.File) error) error {
+	return r.list(ctx, yield, func(*storage.File) bool { return true })
+}
+
+// Leaving implements storage.Registry. It looks at all files.
+func (r *Registry) Leaving(ctx context.Context, yield func(storage.File) error) error {
+	return r.list(ctx, yield, (*storage.File).Leaves)
+}
+
+// Added implements storage.Registry. It yields what there was when it began.
+func (r *Registry) Added(ctx context.Context, yield func(name string) error) error {
 	if err := r.lock(ctx); err != nil {
 		return err
 	}
-	all := make([]storage.File, 0, len(r.files))
+	all := slices.Sorted(maps.Keys(r.added))
+	r.mu.Unlock()
+	return each(ctx, all, yield)
+}
+
+// list yields the files for which of is true, in the order of Files.
+func (r *Registry) list(ctx context.Context, yield func(storage.File) error, of func(*storage.File) bool) error {
+	if err := r.lock(ctx); err != nil {
+		return err
+	}
+	var all []storage.File
 	for _, e := range r.files {
-		if e.verified != nil {
-			all = append(all, *e.verified)
-		}
-		if e.unverified != nil {
-			all = append(all, *e.unverified)
+		for _, f := range []*storage.File{e.verified, e.unverified} {
+			if f != nil && of(f) {
+				all = append(all, *f)
+			}
 		}
 	}
 	r.mu.Unlock()
@@ -403,14 +531,4 @@ func copyFile(f *storage.File) *storage.File {
 	}
 	g := *f
 	return &g
-}
-
-// Leaving implements storage.Registry.
-func (r *Registry) Leaving(ctx context.Context, yield func(storage.File) error) error {
-	return errors.ErrUnsupported
-}
-
-// Added implements storage.Registry.
-func (r *Registry) Added(ctx context.Context, yield func(name string) error) error {
-	return errors.ErrUnsupported
 }

@@ -152,7 +152,23 @@ func (t *transaction) apply(op storage.Operation) error {
 		refused, failed = t.change(storage.ErrNoFile, markMissing, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing)
 	case *storage.ForgetFile:
 		id = op.ID
-		refused, failed = t.change(storage.ErrNoFile, forgetFile, op.ID[:], pathName(op.ID, op.Path))
+		refused, failed = t.forgetFile(op)
+	case *storage.TakeFile:
+		id = op.ID
+		refused, failed = t.change(storage.ErrNoFile, takeFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming, timestamp(op.Taken))
+	case *storage.DeleteFile:
+		id = op.ID
+		refused, failed = t.change(storage.ErrNoFile, deleteFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Verified)
+	case *storage.AddName:
+		refused, failed = t.addName(op)
+	case *storage.DropName:
+		refused, failed = t.change(storage.ErrNoClient, dropName, op.Name)
+	case *storage.DisableClient:
+		id = op.ID
+		refused, failed = t.change(storage.ErrNoClient, updateDisabled, op.ID[:], op.Disabled)
+	case *storage.DropClient:
+		id = op.ID
+		refused, failed = t.dropClient(op)
 	case *storage.DropKeyless:
 		id = op.ID
 		refused, failed = t.change(storage.ErrNoClient, dropKeyless, op.ID[:], timestamp(op.Before))
@@ -183,26 +199,26 @@ func (t *transaction) change(none error, s statement, args ...any) (refused, fai
 	return refused, err
 }
 
-// changeFor is change for a statement that is refused with ErrPinned where by may not
-// act for the client.
+// changeFor is change for a statement that is refused with ErrPinned or ErrDisabled
+// where by may not act for the client.
 func (t *transaction) changeFor(id codec.ClientID, by storage.Actor, none error, s statement, args ...any) (refused, failed error) {
 	refused, failed = t.change(none, s, args...)
 	if refused != nil && failed == nil {
-		pinned, err := t.mayAct(id, by)
-		if errors.Is(pinned, storage.ErrPinned) || err != nil {
-			return pinned, err
+		if why, err := t.mayActFor(id, by); why != nil || err != nil {
+			return why, err
 		}
 	}
 	return refused, failed
 }
 
-// mayAct is refused with ErrNoClient, or with ErrPinned if by may not act for the
-// client.
+// mayAct is refused with ErrNoClient, or with ErrPinned or ErrDisabled if by may not
+// act for the client.
 func (t *transaction) mayAct(id codec.ClientID, by storage.Actor) (refused, failed error) {
 	refused = storage.ErrNoClient
-	err := t.c.rows(background, selectTLSKey, []any{id[:]}, 1, func(row []driver.Value) error {
+	err := t.c.rows(background, selectAccess, []any{id[:]}, 2, func(row []driver.Value) error {
 		pin, understood := row[0].([]byte)
-		if refused = nil; !by.May(pin) || !understood && row[0] != nil && !by.IsServer() {
+		disabled, okDisabled := boolOf(row[1])
+		if refused = by.Refused(pin, disabled || !okDisabled); !understood && row[0] != nil && !by.IsServer() {
 			refused = storage.ErrPinned
 		}
 		return nil
@@ -222,15 +238,43 @@ func (t *transaction) mayActFor(id codec.ClientID, by storage.Actor) (refused, f
 }
 
 func (t *transaction) addClient(op *storage.AddClient) (refused, failed error) {
-	n, err := t.c.exec(insertClient, op.ID[:], op.Name, timestamp(op.At), blob(op.TLSKey))
+	n, err := t.c.exec(insertClient, op.ID[:], op.Name, timestamp(op.At), blob(op.TLSKey), op.OnlyAdded)
 	if err != nil || n == 1 {
 		return nil, err
 	}
 	taken, err := t.exists(hasName, op.Name)
-	if taken {
+	if taken || err != nil {
 		return storage.ErrNameTaken, err
 	}
-	return storage.ErrIDTaken, err
+	if op.OnlyAdded {
+		if added, err := t.exists(isAdded, op.Name); !added || err != nil {
+			return storage.ErrNotAdded, err
+		}
+	}
+	return storage.ErrIDTaken, nil
+}
+
+func (t *transaction) addName(op *storage.AddName) (refused, failed error) {
+	n, err := t.c.exec(addName, op.Name)
+	if err != nil || n == 1 {
+		return nil, err
+	}
+	if taken, err := t.exists(hasName, op.Name); taken || err != nil {
+		return storage.ErrNameTaken, err
+	}
+	return nil, nil // it was added before
+}
+
+func (t *transaction) dropClient(op *storage.DropClient) (refused, failed error) {
+	if has, err := t.exists(hasFiles, op.ID[:]); has || err != nil {
+		return storage.ErrHasFiles, err
+	}
+	for _, s := range []statement{dropFiles, dropAdded} {
+		if _, err := t.c.exec(s, op.ID[:]); err != nil {
+			return nil, err
+		}
+	}
+	return t.change(storage.ErrNoClient, dropClient, op.ID[:])
 }
 
 func (t *transaction) getClient(op *storage.GetClient) (refused, failed error) {
@@ -241,11 +285,11 @@ func (t *transaction) getClient(op *storage.GetClient) (refused, failed error) {
 		return nil, err
 	case client == nil:
 		return storage.ErrNoClient, nil
-	case !op.By.May(client.TLSKey):
-		return storage.ErrPinned, nil
 	}
-	op.Client = *client
-	return nil, nil
+	if refused = op.By.Refused(client.TLSKey, client.Disabled); refused == nil {
+		op.Client = *client
+	}
+	return refused, nil
 }
 
 func (t *transaction) setKeys(op *storage.SetKeys) (refused, failed error) {
@@ -259,13 +303,14 @@ func (t *transaction) setKeys(op *storage.SetKeys) (refused, failed error) {
 		return nil, err
 	case client == nil:
 		return storage.ErrNoClient, nil
-	case !op.By.May(client.TLSKey):
-		return storage.ErrPinned, nil
-	case client.Name != op.Name:
-		return storage.ErrWrongName, nil
-	default:
-		return storage.ErrKeyPinned, nil
 	}
+	if refused = op.By.Refused(client.TLSKey, client.Disabled); refused != nil {
+		return refused, nil
+	}
+	if client.Name != op.Name {
+		return storage.ErrWrongName, nil
+	}
+	return storage.ErrKeyPinned, nil
 }
 
 func (t *transaction) putFile(op *storage.PutFile) (refused, failed error) {
@@ -304,6 +349,27 @@ func (t *transaction) dropFile(op *storage.DropFile) (refused, failed error) {
 		op.Marked = n > 0
 	}
 	return refused, failed
+}
+
+func (t *transaction) forgetFile(op *storage.ForgetFile) (refused, failed error) {
+	path := pathName(op.ID, op.Path)
+	refused, op.Lapsed = storage.ErrNoFile, false
+	err := t.c.rows(background, selectForgettable, []any{op.ID[:], path, op.Incoming}, 1, func(row []driver.Value) error {
+		refused = nil
+		op.Lapsed, _ = boolOf(row[0])
+		return nil
+	})
+	if refused != nil || err != nil {
+		return refused, err
+	}
+	if op.Lapsed {
+		n, err := t.c.exec(markWaiting, op.ID[:], path)
+		if err != nil {
+			return nil, err
+		}
+		op.Lapsed = n == 0
+	}
+	return t.change(storage.ErrNoFile, forgetFile, op.ID[:], path)
 }
 
 func (t *transaction) getFile(op *storage.GetFile) (refused, failed error) {

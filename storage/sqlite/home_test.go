@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -26,6 +27,14 @@ var oldSchemas = map[int][]string{
 	2: {
 		"CREATE TABLE clients (ID BLOB NOT NULL PRIMARY KEY CHECK (length(ID) = 16), Name TEXT NOT NULL UNIQUE," +
 			" PublicKey BLOB, LastSeen DATETIME, AESKey BLOB)",
+		"CREATE TABLE files (ID BLOB NOT NULL REFERENCES clients (ID), FileName TEXT NOT NULL, PathName TEXT NOT NULL," +
+			" Verified BOOLEAN NOT NULL CHECK (Verified IN (0, 1)), Size INTEGER NOT NULL, Cksum INTEGER NOT NULL," +
+			" Incoming TEXT, Received DATETIME, Missing BOOLEAN NOT NULL DEFAULT 0 CHECK (Missing IN (0, 1))," +
+			" Lapsed BOOLEAN NOT NULL DEFAULT 0 CHECK (Lapsed IN (0, 1)), PRIMARY KEY (ID, PathName, Verified))",
+	},
+	3: {
+		"CREATE TABLE clients (ID BLOB NOT NULL PRIMARY KEY CHECK (length(ID) = 16), Name TEXT NOT NULL UNIQUE," +
+			" PublicKey BLOB, LastSeen DATETIME, AESKey BLOB, TLSKey BLOB CHECK (length(TLSKey) = 32))",
 		"CREATE TABLE files (ID BLOB NOT NULL REFERENCES clients (ID), FileName TEXT NOT NULL, PathName TEXT NOT NULL," +
 			" Verified BOOLEAN NOT NULL CHECK (Verified IN (0, 1)), Size INTEGER NOT NULL, Cksum INTEGER NOT NULL," +
 			" Incoming TEXT, Received DATETIME, Missing BOOLEAN NOT NULL DEFAULT 0 CHECK (Missing IN (0, 1))," +
@@ -72,11 +81,30 @@ func TestMigration(t *testing.T) {
 		if !bytes.Equal(client.Client.TLSKey, pin.TLSKey) {
 			t.Errorf("schema %d: pinned to %x", version, client.Client.TLSKey)
 		}
+		steered(t, r, version, old)
 		if err := r.Close(); err != nil {
 			t.Fatal(err)
 		}
 		r = open(t, path) // and the next start finds it in order
 		wantNames(t, r, "anna")
+	}
+}
+
+// steered checks that a database which had that schema can do what schema 4 brought.
+func steered(t *testing.T, r *Registry, version int, f storage.File) {
+	own := storage.Outcome{By: storage.Server}
+	apply(t, r, &storage.MarkFile{ID: f.ID, Path: f.Path}, &storage.TakeFile{ID: f.ID, Path: f.Path, Taken: moment},
+		&storage.DisableClient{ID: f.ID, Disabled: true}, &storage.AddName{Name: "ben"})
+	client := &storage.GetClient{Outcome: own, ID: f.ID}
+	apply(t, r, client)
+	f.Missing, f.Taken = false, moment
+	var leaving []storage.File
+	var added []string
+	err := errors.Join(
+		r.Leaving(t.Context(), func(f storage.File) error { leaving = append(leaving, f); return nil }),
+		r.Added(t.Context(), func(name string) error { added = append(added, name); return nil }))
+	if err != nil || !slices.Equal(leaving, []storage.File{f}) || !slices.Equal(added, []string{"ben"}) || !client.Client.Disabled {
+		t.Errorf("schema %d: %v, leaving %+v, added %q, disabled %v", version, err, leaving, added, client.Client.Disabled)
 	}
 }
 

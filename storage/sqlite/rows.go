@@ -35,8 +35,31 @@ func (r *Registry) Clients(ctx context.Context, yield func(storage.Client) error
 // Files implements storage.Registry. Files that come or go meanwhile may be
 // among those yielded or not.
 func (r *Registry) Files(ctx context.Context, yield func(storage.File) error) error {
+	return r.files(ctx, listFiles, yield)
+}
+
+// Leaving implements storage.Registry. It reads an index that has no others.
+func (r *Registry) Leaving(ctx context.Context, yield func(storage.File) error) error {
+	return r.files(ctx, listLeaving, yield)
+}
+
+// Added implements storage.Registry.
+func (r *Registry) Added(ctx context.Context, yield func(name string) error) error {
+	return each(ctx, r, listAdded, []any{""}, 1, nameOf, yield, func(row []driver.Value) []any { return []any{row[0]} })
+}
+
+func nameOf(row []driver.Value) (string, error) {
+	name, ok := row[0].(string)
+	if !ok {
+		return "", fmt.Errorf("%w: names, Name %x", errRow, row[0])
+	}
+	return name, nil
+}
+
+// files yields what s lists, in the order of Files.
+func (r *Registry) files(ctx context.Context, s statement, yield func(storage.File) error) error {
 	from := []any{[]byte{}, "", int64(0)} // ID, PathName, 1 if unverified
-	return each(ctx, r, listFiles, from, fileColumnCount, fileOf, yield, func(row []driver.Value) []any {
+	return each(ctx, r, s, from, fileColumnCount, fileOf, yield, func(row []driver.Value) []any {
 		unverified := int64(1)
 		if verified, _ := boolOf(row[3]); verified {
 			unverified = 0
@@ -110,12 +133,13 @@ func clientOf(row []driver.Value) (storage.Client, error) {
 	aesKey, _ := row[3].([]byte)
 	lastSeen, okTime := timeOf(row[4])
 	tlsKey, okPin := row[5].([]byte) // a pin that cannot be understood is not none
-	if !okID || len(id) != codec.IDSize || !okName || !okTime || !okPin && row[5] != nil {
+	disabled, okDisabled := boolOf(row[6])
+	if !okID || len(id) != codec.IDSize || !okName || !okTime || !okPin && row[5] != nil || !okDisabled {
 		return storage.Client{}, fmt.Errorf("%w: clients, ID %x, Name %q", errRow, id, name)
 	}
 	return storage.Client{
 		ID: codec.ClientID(id), Name: name, PublicKey: publicKey, AESKey: aesKey, LastSeen: lastSeen,
-		TLSKey: tlsKey,
+		TLSKey: tlsKey, Disabled: disabled,
 	}, nil
 }
 
@@ -131,7 +155,9 @@ func fileOf(row []driver.Value) (storage.File, error) {
 	received, okTime := timeOf(row[7])
 	missing, okMissing := boolOf(row[8])
 	lapsed, okLapsed := boolOf(row[9])
-	ok := okID && len(id) == codec.IDSize && okName && okPath && okVerified && okSize && size >= 0 &&
+	taken, okTaken := timeOf(row[10])
+	deleted, okDeleted := boolOf(row[11])
+	ok := okTaken && okDeleted && okID && len(id) == codec.IDSize && okName && okPath && okVerified && okSize && size >= 0 &&
 		okCksum && cksum >= 0 && cksum <= math.MaxUint32 && okTime && (verified || incoming != "") && okMissing && okLapsed
 	if ok {
 		path, ok = strings.CutPrefix(path, pathName(codec.ClientID(id), ""))
@@ -141,7 +167,7 @@ func fileOf(row []driver.Value) (storage.File, error) {
 	}
 	return storage.File{
 		ID: codec.ClientID(id), FileName: fileName, Path: path, Incoming: incoming, Verified: verified,
-		Missing: missing, Lapsed: lapsed, Size: size, Cksum: uint32(cksum), Received: received,
+		Missing: missing, Lapsed: lapsed, Taken: taken, Deleted: deleted, Size: size, Cksum: uint32(cksum), Received: received,
 	}, nil
 }
 

@@ -8,7 +8,7 @@ import (
 
 // schemaVersion is what PRAGMA user_version says of a database with this
 // schema.
-const schemaVersion = 3
+const schemaVersion = 4
 
 // The tables of the protocol documents ("Server Persistence with SQLite"), with
 // the columns that a server needs besides. PathName is
@@ -23,7 +23,8 @@ var schema = []string{
 	PublicKey BLOB,
 	LastSeen  DATETIME,
 	AESKey    BLOB,
-	TLSKey    BLOB CHECK (length(TLSKey) = 32)
+	TLSKey    BLOB CHECK (length(TLSKey) = 32),
+	Disabled  BOOLEAN NOT NULL DEFAULT 0 CHECK (Disabled IN (0, 1))
 )`,
 	`CREATE TABLE files (
 	ID       BLOB NOT NULL REFERENCES clients (ID),
@@ -36,10 +37,24 @@ var schema = []string{
 	Received DATETIME,
 	Missing  BOOLEAN NOT NULL DEFAULT 0 CHECK (Missing IN (0, 1)),
 	Lapsed   BOOLEAN NOT NULL DEFAULT 0 CHECK (Lapsed IN (0, 1)),
+	Taken    DATETIME,
+	Deleted  BOOLEAN NOT NULL DEFAULT 0 CHECK (Deleted IN (0, 1)),
 	PRIMARY KEY (ID, PathName, Verified)
 )`,
+	namesTable,
+	leavingIndex,
 	fmt.Sprintf("PRAGMA user_version = %d", schemaVersion),
 }
+
+// A step of migrations has these too, so they are never changed either.
+const (
+	// The names that may register where registration is closed.
+	namesTable = "CREATE TABLE names (Name TEXT NOT NULL PRIMARY KEY)"
+	// The files whose content is to be removed. An index of these alone: what becomes of
+	// all others writes nothing to it.
+	leavingIndex = "CREATE INDEX leaving ON files (ID, PathName, Verified DESC)" +
+		" WHERE Deleted <> 0 OR Taken IS NOT NULL AND Missing = 0"
+)
 
 // migrations[v] makes schema v+1 of schema v. Each is run in one transaction, and
 // ends with the new user_version. A step is never changed once it was released:
@@ -53,6 +68,14 @@ var migrations = map[int64][]string{
 	2: {
 		"ALTER TABLE clients ADD COLUMN TLSKey BLOB CHECK (length(TLSKey) = 32)",
 		"PRAGMA user_version = 3",
+	},
+	3: {
+		"ALTER TABLE clients ADD COLUMN Disabled BOOLEAN NOT NULL DEFAULT 0 CHECK (Disabled IN (0, 1))",
+		"ALTER TABLE files ADD COLUMN Taken DATETIME",
+		"ALTER TABLE files ADD COLUMN Deleted BOOLEAN NOT NULL DEFAULT 0 CHECK (Deleted IN (0, 1))",
+		namesTable,
+		leavingIndex,
+		"PRAGMA user_version = 4",
 	},
 }
 
@@ -169,12 +192,16 @@ const (
 	rollback
 	insertClient
 	hasName
+	addName
+	isAdded
+	dropName
 	selectClient
 	updateKeys
 	updateTLSKey
 	updateAESKey
 	updateLastSeen
-	selectTLSKey
+	updateDisabled
+	selectAccess
 	selectFile
 	selectUnverified
 	selectPaths
@@ -184,34 +211,53 @@ const (
 	dropFile
 	markLapsed
 	markMissing
+	selectForgettable
+	markWaiting
 	forgetFile
+	takeFile
+	deleteFile
 	dropKeyless
+	hasFiles
+	dropFiles
+	dropAdded
+	dropClient
 	listClients
 	listFiles
+	listLeaving
+	listAdded
 	dataVersion
 	statementCount
 )
 
 const (
-	clientColumns     = "ID, Name, PublicKey, AESKey, LastSeen, TLSKey"
-	clientColumnCount = 6
-	fileColumns       = "ID, FileName, PathName, Verified, Size, Cksum, Incoming, Received, Missing, Lapsed"
-	fileColumnCount   = 10
-	newFile           = "INTO files (" + fileColumns + ")" +
-		" SELECT ?1, ?2, ?3, 0, ?4, ?5, ?6, ?7, 0, ?8" +
-		" WHERE EXISTS (SELECT 1 FROM clients WHERE ID = ?1 AND (TLSKey IS NULL OR TLSKey = ?9 OR ?9 = 1))"
+	clientColumns     = "ID, Name, PublicKey, AESKey, LastSeen, TLSKey, Disabled"
+	clientColumnCount = 7
+	fileColumns       = "ID, FileName, PathName, Verified, Size, Cksum, Incoming, Received, Missing, Lapsed, Taken, Deleted"
+	fileColumnCount   = 12
+)
+
+var (
+	newFile = "INTO files (" + fileColumns + ")" +
+		" SELECT ?1, ?2, ?3, 0, ?4, ?5, ?6, ?7, 0, ?8, NULL, 0" +
+		" WHERE EXISTS (SELECT 1 FROM clients WHERE ID = ?1" + mayAct(9) + ")"
+
+	// One file of a client, by path, and by key.
+	ofPath     = " WHERE ID = ?1 AND PathName = ?2"
+	verified   = ofPath + " AND Verified = 1 AND coalesce(Incoming, '') = ?3"
+	unverified = ofPath + " AND Verified = 0 AND Incoming = ?3"
 )
 
 // mayAct is the condition on a row of clients that an actor may act for it: what actor
 // makes of that is argument n.
 func mayAct(n int) string {
-	return fmt.Sprintf(" AND (TLSKey IS NULL OR TLSKey = ?%[1]d OR ?%[1]d = 1)", n)
+	return fmt.Sprintf(" AND (?%[1]d = 1 OR Disabled = 0 AND (TLSKey IS NULL OR TLSKey = ?%[1]d))", n)
 }
 
 // mayActFor is the same for the client of argument 1, in a statement about others than
 // clients.
 func mayActFor(n int) string {
-	return fmt.Sprintf(" AND (?%[1]d = 1 OR NOT EXISTS (SELECT 1 FROM clients WHERE ID = ?1 AND TLSKey IS NOT ?%[1]d AND TLSKey IS NOT NULL))", n)
+	return fmt.Sprintf(" AND (?%[1]d = 1 OR NOT EXISTS (SELECT 1 FROM clients WHERE ID = ?1"+
+		" AND (Disabled <> 0 OR TLSKey IS NOT ?%[1]d AND TLSKey IS NOT NULL)))", n)
 }
 
 var statements = [statementCount]string{
@@ -219,35 +265,53 @@ var statements = [statementCount]string{
 	commit:   "COMMIT",
 	rollback: "ROLLBACK",
 
-	insertClient: "INSERT INTO clients (ID, Name, LastSeen, TLSKey) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+	insertClient: "INSERT INTO clients (ID, Name, LastSeen, TLSKey) SELECT ?1, ?2, ?3, ?4" +
+		" WHERE ?5 = 0 OR EXISTS (SELECT 1 FROM names WHERE Name = ?2) ON CONFLICT DO NOTHING",
 	hasName:      "SELECT 1 FROM clients WHERE Name = ?1",
-	selectTLSKey: "SELECT TLSKey FROM clients WHERE ID = ?1",
+	addName:      "INSERT INTO names (Name) SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM clients WHERE Name = ?1) ON CONFLICT DO NOTHING",
+	isAdded:      "SELECT 1 FROM names WHERE Name = ?1",
+	dropName:     "DELETE FROM names WHERE Name = ?1",
+	selectAccess: "SELECT TLSKey, Disabled FROM clients WHERE ID = ?1",
 	selectClient: "SELECT " + clientColumns + " FROM clients WHERE ID = ?1",
 	updateKeys: "UPDATE clients SET PublicKey = ?3, AESKey = ?4" +
 		" WHERE ID = ?1 AND Name = ?2 AND (?5 OR PublicKey IS NULL OR PublicKey = ?3)" + mayAct(6),
 	updateAESKey:   "UPDATE clients SET AESKey = ?2 WHERE ID = ?1 AND (?3 IS NULL OR AESKey = ?3)" + mayAct(4),
 	updateTLSKey:   "UPDATE clients SET TLSKey = ?2 WHERE ID = ?1" + mayAct(3),
 	updateLastSeen: "UPDATE clients SET LastSeen = ?2 WHERE ID = ?1",
+	updateDisabled: "UPDATE clients SET Disabled = ?2 WHERE ID = ?1",
 
-	selectFile:       "SELECT " + fileColumns + " FROM files WHERE ID = ?1 AND PathName = ?2",
-	selectUnverified: "SELECT " + fileColumns + " FROM files WHERE ID = ?1 AND PathName = ?2 AND Verified = 0",
-	selectPaths:      "SELECT DISTINCT PathName FROM files WHERE ID = ?1",
+	selectFile:       "SELECT " + fileColumns + " FROM files" + ofPath,
+	selectUnverified: "SELECT " + fileColumns + " FROM files" + ofPath + " AND Verified = 0",
+	selectPaths:      "SELECT DISTINCT PathName FROM files WHERE ID = ?1 AND NOT (Taken IS NOT NULL AND Missing = 1)",
 	addFile:          "INSERT " + newFile + " ON CONFLICT DO NOTHING",
 	putFile:          "INSERT OR REPLACE " + newFile,
 	// REPLACE takes away the verified row that was.
-	verifyFile: "UPDATE OR REPLACE files SET Verified = 1, Missing = ?4, Lapsed = 0" +
-		" WHERE ID = ?1 AND PathName = ?2 AND Verified = 0 AND Incoming = ?3" + mayActFor(5),
-	dropFile:   "DELETE FROM files WHERE ID = ?1 AND PathName = ?2 AND Verified = 0 AND Incoming = ?3" + mayActFor(4),
-	markLapsed: "UPDATE files SET Lapsed = 1 WHERE ID = ?1 AND PathName = ?2 AND Verified = 1",
-	markMissing: "UPDATE files SET Missing = ?4" +
-		" WHERE ID = ?1 AND PathName = ?2 AND Verified = 1 AND coalesce(Incoming, '') = ?3",
-	forgetFile: "DELETE FROM files WHERE ID = ?1 AND PathName = ?2 AND Verified = 1 AND Missing = 1",
-	dropKeyless: "DELETE FROM clients WHERE ID = ?1 AND PublicKey IS NULL AND LastSeen < ?2" +
+	verifyFile:  "UPDATE OR REPLACE files SET Verified = 1, Missing = ?4, Lapsed = 0, Deleted = 0" + unverified + mayActFor(5),
+	dropFile:    "DELETE FROM files" + unverified + mayActFor(4),
+	markLapsed:  "UPDATE files SET Lapsed = 1" + ofPath + " AND Verified = 1",
+	markMissing: "UPDATE files SET Missing = ?4" + verified,
+
+	selectForgettable: "SELECT Lapsed FROM files" + verified + " AND (Missing = 1 OR Deleted <> 0)",
+	markWaiting:       "UPDATE files SET Lapsed = 1" + ofPath + " AND Verified = 0",
+	forgetFile:        "DELETE FROM files" + ofPath + " AND Verified = 1",
+	takeFile:          "UPDATE files SET Taken = ?4" + verified + " AND Missing = 0 AND Deleted = 0 AND Taken IS NULL",
+	deleteFile:        "UPDATE files SET Deleted = 1" + ofPath + " AND Verified = ?4 AND coalesce(Incoming, '') = ?3",
+
+	dropKeyless: "DELETE FROM clients WHERE ID = ?1 AND PublicKey IS NULL AND Disabled = 0 AND LastSeen < ?2" +
 		" AND NOT EXISTS (SELECT 1 FROM files WHERE files.ID = clients.ID)",
+	hasFiles:   "SELECT 1 FROM files WHERE ID = ?1 AND (Taken IS NULL OR Missing = 0) LIMIT 1",
+	dropFiles:  "DELETE FROM files WHERE ID = ?1",
+	dropAdded:  "DELETE FROM names WHERE Name = (SELECT Name FROM clients WHERE ID = ?1)",
+	dropClient: "DELETE FROM clients WHERE ID = ?1",
 
 	listClients: "SELECT " + clientColumns + " FROM clients WHERE Name > ?1 ORDER BY Name LIMIT ?2",
 	listFiles: "SELECT " + fileColumns + " FROM files WHERE (ID, PathName, 1 - Verified) > (?1, ?2, ?3)" +
 		" ORDER BY ID, PathName, Verified DESC LIMIT ?4",
+	// INDEXED BY: it is prepared only if it can go by the index.
+	listLeaving: "SELECT " + fileColumns + " FROM files INDEXED BY leaving WHERE (ID, PathName, 1 - Verified) > (?1, ?2, ?3)" +
+		" AND (Deleted <> 0 OR Taken IS NOT NULL AND Missing = 0)" +
+		" ORDER BY ID, PathName, Verified DESC LIMIT ?4",
+	listAdded: "SELECT Name FROM names WHERE Name > ?1 ORDER BY Name LIMIT ?2",
 
 	// Another number than before: another connection has committed.
 	dataVersion: "PRAGMA data_version",

@@ -302,13 +302,3 @@ func (r *Registry) failure(doing string, err error) error {
 	}
 	return fmt.Errorf("database %s: %s: %w", r.path, doing, err)
 }
-
-// Leaving implements storage.Registry.
-func (r *Registry) Leaving(ctx context.Context, yield func(storage.File) error) error {
-	return errors.ErrUnsupported
-}
-
-// Added implements storage.Registry.
-func (r *Registry) Added(ctx context.Context, yield func(name string) error) error {
-	return errors.ErrUnsupported
-}

@@ -29,6 +29,7 @@ func TestFiles(t *testing.T, open func(t *testing.T) storage.Files) {
 		{"CommitOfAnotherSize", testCommitOfAnotherSize},
 		{"CommitIsOfThisContent", testCommitIsOfThisContent},
 		{"Discard", testDiscard},
+		{"Remove", testRemove},
 		{"IncomingIsReadable", testIncomingIsReadable},
 		{"RefsAreApart", testRefsAreApart},
 		{"Has", testHas},
@@ -187,6 +188,42 @@ func testCommitNothing(t *testing.T, s storage.Files) {
 	wantNotStored(t, s, stored(1, "a"))
 }
 
+// Remove takes away what is in the place, and nothing else.
+func testRemove(t *testing.T, s storage.Files) {
+	remove := func(n int, path string) {
+		t.Helper()
+		if err := s.Remove(t.Context(), stored(n, path)); err != nil {
+			t.Errorf("Remove of %q: %v", path, err)
+		}
+	}
+	remove(1, "a/b/c") // no error where there is none, nor a folder
+	data, newer := content(1, 5000), content(2, 6000)
+	for _, path := range []string{"a/b/c", "a/b/d", "a/e"} {
+		store(t, s, 1, path, data)
+		store(t, s, 2, path, data)
+	}
+	key := receive(t, s, 1, "a/b/c", newer, unknown, 6000)
+	for range 2 {
+		remove(1, "a/b/c")
+		wantNotStored(t, s, stored(1, "a/b/c"))
+	}
+	wantContent(t, s, stored(1, "a/b/d"), data)
+	commit(t, s, waiting(key, 1, "a/b/c", newer))
+	wantContent(t, s, stored(1, "a/b/c"), newer)
+	for _, path := range []string{"a/b/c", "a/b/d", "a/e"} {
+		if has, err := s.Has(t.Context(), clientID(1)); !has || err != nil {
+			t.Errorf("before %q goes: Has: %v, %v", path, has, err)
+		}
+		remove(1, path)
+		wantContent(t, s, stored(2, path), data)
+	}
+	if has, err := s.Has(t.Context(), clientID(1)); has || err != nil {
+		t.Errorf("Has: %v, %v after everything is gone", has, err)
+	}
+	store(t, s, 1, "a/b/c", data)
+	wantContent(t, s, stored(1, "a/b/c"), data)
+}
+
 // An incoming file that has lost its end is not committed.
 func testCommitOfAnotherSize(t *testing.T, s storage.Files) {
 	was, data := content(1, 5000), content(2, 5000)
@@ -326,6 +363,9 @@ func testPathsAreChecked(t *testing.T, s storage.Files) {
 		wantCommit(t, s, waiting(key, 1, path, data), storage.ErrPath)
 		if _, err := read(t.Context(), s, stored(1, path)); !errors.Is(err, storage.ErrPath) {
 			t.Errorf("Open of %q: %v, want ErrPath", path, err)
+		}
+		if err := s.Remove(t.Context(), stored(1, path)); !errors.Is(err, storage.ErrPath) {
+			t.Errorf("Remove of %q: %v, want ErrPath", path, err)
 		}
 	}
 	for _, path := range []string{".lock", ".incoming/a", "defensive.db", "...", "a b", "-rf", strings.Repeat("n", 254),
@@ -501,6 +541,9 @@ func testFilesEndedContext(t *testing.T, s storage.Files) {
 	}
 	if has, err := s.Has(ctx, clientID(1)); has || !errors.Is(err, context.Canceled) {
 		t.Errorf("Has: %v, %v, want context.Canceled", has, err)
+	}
+	if err := s.Remove(ctx, stored(1, "a")); !errors.Is(err, context.Canceled) {
+		t.Errorf("Remove: %v, want context.Canceled", err)
 	}
 	for _, ref := range []storage.Ref{uploaded(key, 1, "a"), stored(1, "a")} {
 		if _, err := s.Size(ctx, ref); !errors.Is(err, context.Canceled) {

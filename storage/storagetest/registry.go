@@ -61,6 +61,15 @@ func TestRegistry(t *testing.T, open func(t *testing.T) storage.Registry) {
 		{"OneNameFromManySides", testOneNameFromManySides},
 		{"PinClient", testPinClient},
 		{"PinFromManySides", testPinFromManySides},
+		{"AddedNames", testAddedNames},
+		{"DisableClient", testDisableClient},
+		{"DropClient", testDropClient},
+		{"TakeFile", testTakeFile},
+		{"DeleteFile", testDeleteFile},
+		{"NewVersionStays", testNewVersionStays},
+		{"ForgottenMark", testForgottenMark},
+		{"TakenIsNotAlike", testTakenIsNotAlike},
+		{"Leaving", testLeaving},
 		{"EndedContext", testEndedContext},
 		{"ListsAreOrdered", testListsAreOrdered},
 		{"ListsStop", testListsStop},
@@ -73,7 +82,8 @@ func TestRegistry(t *testing.T, open func(t *testing.T) storage.Registry) {
 			tt.test(t, r)
 		})
 	}
-	t.Run("Pinned", func(t *testing.T) { testPinned(t, open) })
+	t.Run("Pinned", func(t *testing.T) { testShut(t, open, pinned) })
+	t.Run("Disabled", func(t *testing.T) { testShut(t, open, disabled) })
 }
 
 // apply applies operations of which each has to succeed.
@@ -234,12 +244,18 @@ func testLastSeen(t *testing.T, r storage.Registry) {
 	step(true, &storage.GetFile{ID: clientID(1), Path: "a"})
 	step(false, &storage.VerifyFile{ID: clientID(1), Path: "a", Incoming: "other"})
 	step(true, &storage.VerifyFile{ID: clientID(1), Path: "a", Incoming: "k1"})
-	step(false, &storage.ForgetFile{ID: clientID(1), Path: "a"})
+	step(false, &storage.ForgetFile{ID: clientID(1), Path: "a", Incoming: "k1"})
 	step(true, &storage.MarkFile{ID: clientID(1), Path: "a", Incoming: "k1", Missing: true})
-	step(true, &storage.ForgetFile{ID: clientID(1), Path: "a"})
+	step(true, &storage.MarkFile{ID: clientID(1), Path: "a", Incoming: "k1"})
+	step(true, &storage.TakeFile{ID: clientID(1), Path: "a", Incoming: "k1", Taken: at(1)})
+	step(false, &storage.TakeFile{ID: clientID(1), Path: "a", Incoming: "k1", Taken: at(1)})
+	step(true, &storage.DeleteFile{ID: clientID(1), Path: "a", Incoming: "k1", Verified: true})
+	step(false, &storage.DeleteFile{ID: clientID(1), Path: "a", Incoming: "k1"})
+	step(true, &storage.ForgetFile{ID: clientID(1), Path: "a", Incoming: "k1"})
 	step(true, &storage.PutFile{File: f})
 	step(true, &storage.DropFile{ID: clientID(1), Path: "a", Incoming: "k1"})
 	step(false, &storage.DropFile{ID: clientID(1), Path: "a", Incoming: "k1"})
+	step(true, &storage.DisableClient{ID: clientID(1)})
 
 	unknown := &storage.Seen{Outcome: storage.Outcome{At: at(99)}, ID: clientID(3)}
 	tryApply(t, r, unknown)
@@ -330,7 +346,7 @@ func testOperationsOfABatchSeeEachOther(t *testing.T, r storage.Registry) {
 		&storage.VerifyFile{ID: clientID(1), Path: "a", Incoming: "k2"},
 		file,
 		&storage.MarkFile{ID: clientID(1), Path: "a", Incoming: "k2", Missing: true},
-		&storage.ForgetFile{ID: clientID(1), Path: "a"},
+		&storage.ForgetFile{ID: clientID(1), Path: "a", Incoming: "k2"},
 	)
 	wantErr(t, early, storage.ErrNoClient)
 	if get.Err != nil || !bytes.Equal(get.Client.AESKey, key(2, 32)) {

@@ -122,16 +122,21 @@ func testDropAndForget(t *testing.T, r storage.Registry) {
 	if !drop.Marked {
 		t.Error("DropFile does not say that it marked the verified file")
 	}
-	forget := &storage.ForgetFile{ID: clientID(1), Path: "a"}
+	forget := &storage.ForgetFile{ID: clientID(1), Path: "a", Incoming: older.Incoming}
 	tryApply(t, r, forget)
 	wantErr(t, forget, storage.ErrNoFile) // it is not missing
 	apply(t, r, &storage.PutFile{File: newer}, &storage.MarkFile{ID: clientID(1), Path: "a", Incoming: older.Incoming, Missing: true})
 	v.Missing = true
 	wantFiles(t, r, 1, "a", &v, &newer)
+	another := &storage.ForgetFile{ID: clientID(1), Path: "a", Incoming: newer.Incoming}
+	tryApply(t, r, another)
+	wantErr(t, another, storage.ErrNoFile)
+	wantFiles(t, r, 1, "a", &v, &newer)
 	apply(t, r, forget)
+	newer.Lapsed = true // the mark of the one that went
 	wantFiles(t, r, 1, "a", nil, &newer)
 
-	again := &storage.ForgetFile{ID: clientID(1), Path: "a"}
+	again := &storage.ForgetFile{ID: clientID(1), Path: "a", Incoming: older.Incoming}
 	other := &storage.DropFile{ID: clientID(2), Path: "a", Incoming: "k2"}
 	mark := &storage.MarkFile{ID: clientID(1), Path: "a", Incoming: older.Incoming}
 	tryApply(t, r, again, other, mark)

@@ -95,9 +95,9 @@ func testPinClient(t *testing.T, r storage.Registry) {
 	wantPin(t, r, 1, 1)
 }
 
-// pinned are the operations that a pin stands against, for client 1 with the
-// unverified file a of key k1.
-func pinned() map[string]func(o storage.Outcome) storage.Operation {
+// asked are the operations that a client asks for, for client 1 with the unverified file
+// a of key k1.
+func asked() map[string]func(o storage.Outcome) storage.Operation {
 	id := clientID(1)
 	return map[string]func(o storage.Outcome) storage.Operation{
 		"GetClient": func(o storage.Outcome) storage.Operation { return &storage.GetClient{Outcome: o, ID: id} },
@@ -136,33 +136,61 @@ func pinned() map[string]func(o storage.Outcome) storage.Operation {
 	}
 }
 
-// testPinned runs the tests of those, each on a registry of its own.
-func testPinned(t *testing.T, open func(t *testing.T) storage.Registry) {
-	for name, make := range pinned() {
+// shut is a way to keep a client out, for client 1.
+type shut struct {
+	by   storage.Operation
+	undo storage.Operation
+	want error
+	no   map[string]storage.Outcome // what is refused with want
+	yes  map[string]storage.Outcome // what is done
+}
+
+func pinned() shut {
+	return shut{
+		by: pin(serverOwn(), 1, 1), undo: pin(serverOwn(), 1, 0), want: storage.ErrPinned,
+		no:  map[string]storage.Outcome{"another key": over(2), "no key": over(0)},
+		yes: map[string]storage.Outcome{"the key": over(1), "the server": serverOwn()},
+	}
+}
+
+func disabled() shut {
+	disable := func(d bool) storage.Operation {
+		return &storage.DisableClient{Outcome: serverOwn(), ID: clientID(1), Disabled: d}
+	}
+	return shut{
+		by: disable(true), undo: disable(false), want: storage.ErrDisabled,
+		no:  map[string]storage.Outcome{"a key": over(2), "no key": over(0)},
+		yes: map[string]storage.Outcome{"the server": serverOwn()},
+	}
+}
+
+// testShut runs the tests of all operations, each on a registry of its own.
+func testShut(t *testing.T, open func(t *testing.T) storage.Registry, how func() shut) {
+	for name, make := range asked() {
 		t.Run(name, func(t *testing.T) {
 			r := open(t)
 			defer r.Close()
-			testPinnedOperation(t, r, make)
+			testShutOperation(t, r, make, how())
 		})
 	}
 }
 
-// An operation for a pinned client is refused over a connection without the key, and
-// changes nothing, LastSeen included. With the key, without a pin, and for the server
-// it is done.
-func testPinnedOperation(t *testing.T, r storage.Registry, make func(o storage.Outcome) storage.Operation) {
+// An operation for a client that is kept out is refused, and changes nothing, LastSeen
+// included. What may act, the server, and everybody once the client is let in again are
+// served.
+func testShutOperation(t *testing.T, r storage.Registry, make func(o storage.Outcome) storage.Operation, s shut) {
 	apply(t, r, addClient(1, "anna"),
 		&storage.SetKeys{ID: clientID(1), Name: "anna", PublicKey: key(1, codec.PublicKeySize), AESKey: key(7, 32)},
-		&storage.PutFile{File: upload(1, "a", "k1", 1)}, pin(over(1), 1, 1))
+		&storage.PutFile{File: upload(1, "a", "k1", 1)}, s.by)
 	state := func() string {
 		return fmt.Sprintf("%+v\n%+v", clients(t, r), files(t, r))
 	}
 	before := state()
-	for what, b := range map[string]byte{"another key": 2, "no key": 0} {
-		op := make(over(b))
+	for what, o := range s.no {
+		op := make(o)
 		tryApply(t, r, op)
-		if err := op.Result().Err; err != storage.ErrPinned {
-			t.Errorf("with %s: %v, want ErrPinned", what, err)
+		if err := op.Result().Err; err != s.want {
+			t.Errorf("with %s: %v, want %v", what, err, s.want)
 		}
 		if got := state(); got != before {
 			t.Errorf("with %s it changed something:\n%s\nwas\n%s", what, got, before)
@@ -186,21 +214,21 @@ func testPinnedOperation(t *testing.T, r storage.Registry, make func(o storage.O
 			}
 		}
 	}
-	// Nor in a batch in which the pin comes first.
-	apply(t, r, pin(serverOwn(), 1, 0))
+	// Nor in a batch in which the client is shut out first.
+	apply(t, r, s.undo)
 	free, refused := make(over(0)), make(over(0))
 	tryApply(t, r, free)
 	wantErr(t, free, nil)
 
-	for what, o := range map[string]storage.Outcome{"the key": over(1), "the server": serverOwn()} {
+	for what, o := range s.yes {
 		t.Run(what, func(t *testing.T) {
 			batch := []storage.Operation{
 				&storage.SetKeys{Outcome: serverOwn(), ID: clientID(1), Name: "anna", PublicKey: key(1, codec.PublicKeySize), AESKey: key(7, 32), Replace: true},
-				&storage.PutFile{Outcome: serverOwn(), File: upload(1, "a", "k1", 1)}, pin(serverOwn(), 1, 1),
+				&storage.PutFile{Outcome: serverOwn(), File: upload(1, "a", "k1", 1)}, s.by,
 				refused, make(o),
 			}
 			tryApply(t, r, batch...)
-			wantErr(t, refused, storage.ErrPinned)
+			wantErr(t, refused, s.want)
 			wantErr(t, batch[4], nil)
 		})
 	}
