@@ -17,7 +17,7 @@ var (
 	// ErrServer: the server answered 1607.
 	ErrServer = errors.New("the server answered with a general error (1607)")
 	// ErrNameTaken: the server answered a registration with 1601.
-	ErrNameTaken = errors.New("the server refused the name (1601): it is taken")
+	ErrNameTaken = errors.New("the server refused the name (1601): it is taken, or none that its operator admits")
 	// ErrRejected: the server answered a reconnect with 1606.
 	ErrRejected = errors.New("the server does not know this client (1606)")
 	// ErrReply: the server sent something that has no place here. A [*ReplyError]

@@ -46,7 +46,7 @@ func (s *Server) recover(ctx context.Context) (missing int, err error) {
 func (s *Server) auditOptions(now time.Time) audit.Options {
 	return audit.Options{
 		UnverifiedTTL: s.o.Storage.UnverifiedTTL, Now: now,
-		Dropped: s.service.Dropped, Finished: s.service.Finished,
+		Dropped: s.service.Dropped, Finished: s.service.Finished, Forgotten: s.service.Forgotten,
 		Log: func(f audit.Finding) {
 			s.o.Log.Warn("storage", zap.String("finding", string(f.Event)), zap.String("client", f.File.ID.String()),
 				zap.String("path", f.File.Path), zap.String("incoming", f.File.Incoming), zap.Error(f.Err))

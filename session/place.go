@@ -235,6 +235,16 @@ func (svc *Service) Dropped(f *storage.File, marked bool) { svc.maintained(f, !m
 // the file.
 func (svc *Service) Finished(f *storage.File) { svc.maintained(f, false) }
 
+// Forgotten tells the service that maintenance has forgotten the verified file f, which
+// was marked as Lapsed, and that no row has the mark now. The caller is inside of
+// Exclusive for the file.
+func (svc *Service) Forgotten(f *storage.File) {
+	ps := &svc.places
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.lapse(ps.at(pathKey{f.ID, f.Path}))
+}
+
 // maintained notes that f is not an unverified file any more, and with lapses that
 // there is no row to mark.
 func (svc *Service) maintained(f *storage.File, lapses bool) {

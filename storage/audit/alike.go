@@ -38,6 +38,9 @@ func checkAlike(ctx context.Context, reg storage.Registry, files storage.Files) 
 			client = f.ID
 			clear(paths)
 		}
+		if !f.Taken.IsZero() && f.Missing {
+			return nil // its place is free
+		}
 		key := folds(f.Path)
 		switch first, ok := paths[key]; {
 		case !ok:

@@ -12,7 +12,8 @@ import (
 // reg and files are the server's, to has been made of a snapshot of reg, and
 // toFiles is empty. It copies each verified file and compares it with what to
 // says. Where the server has replaced a file since, to gets the record of the
-// version that was copied. What to says of unverified files is dropped.
+// version that was copied. What to says of unverified files is dropped, and of such that
+// were deleted. Files that were taken stay on record.
 //
 // wrong is called with each file that is not as it was uploaded, and with an error
 // as [Verify] has it: it is marked as missing in to. copied is called with the
@@ -60,27 +61,33 @@ const (
 	tryAfter = 50 * time.Millisecond // doubled from try to try
 )
 
-// take copies f, which the snapshot has, or the version that has replaced it.
+// take copies f, which the snapshot has, or the version that has replaced it, unless
+// that was taken or deleted.
 func (b *backup) take(ctx context.Context, f storage.File) error {
 	snapshot := f
 	for try := 0; ; try++ {
-		fault, err := b.copyFile(ctx, &f)
-		if err != nil {
-			return err
-		}
-		if fault == nil {
-			b.took(f, snapshot)
-			return nil
+		var fault, err error
+		if f.Stays() {
+			if fault, err = b.copyFile(ctx, &f); err != nil {
+				return err
+			}
+			if fault == nil {
+				b.took(f, snapshot)
+				return nil
+			}
 		}
 		get, err := getFile(ctx, b.reg, &f)
 		switch {
 		case err != nil:
 			return err
-		case get.Verified == nil: // forgotten meanwhile
+		case get.Verified == nil && f.Stays(): // forgotten meanwhile
 			b.forget(snapshot)
 			return nil
-		case *get.Verified != f: // replaced meanwhile
+		case get.Verified != nil && *get.Verified != f: // replaced or taken meanwhile
 			f, try = *get.Verified, 0
+		case !f.Stays():
+			b.left(f, snapshot)
+			return nil
 		case try == tries || get.Unverified == nil:
 			b.wrong(f, fault)
 			b.mark(snapshot, true)
@@ -115,13 +122,34 @@ func (b *backup) copyFile(ctx context.Context, f *storage.File) (fault, err erro
 func (b *backup) took(f, snapshot storage.File) {
 	switch {
 	case f.Incoming != snapshot.Incoming:
-		put := f
-		put.Verified = false
-		b.ops = append(b.ops, &storage.PutFile{Outcome: own, File: put},
-			&storage.VerifyFile{Outcome: own, ID: f.ID, Path: f.Path, Incoming: f.Incoming})
+		b.replace(f)
 	case snapshot.Missing: // it was found all the same
 		b.mark(f, false)
 	}
+}
+
+// replace records the verified file f in the place of the one that the snapshot has.
+func (b *backup) replace(f storage.File) {
+	b.ops = append(b.ops, &storage.PutFile{Outcome: own, File: f},
+		&storage.VerifyFile{Outcome: own, ID: f.ID, Path: f.Path, Incoming: f.Incoming})
+}
+
+// left records that f was taken or deleted, which may have come after the snapshot. One
+// that was deleted is forgotten. One that was taken is on record without content, as at
+// the server: a 1029 for it is answered as there.
+func (b *backup) left(f, snapshot storage.File) {
+	if f.Deleted {
+		b.forget(snapshot)
+		return
+	}
+	if f.Incoming != snapshot.Incoming {
+		b.replace(f)
+	}
+	if f.Incoming != snapshot.Incoming || snapshot.Taken.IsZero() {
+		b.mark(f, false) // the snapshot may say that it was missing once
+		b.ops = append(b.ops, &storage.TakeFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming, Taken: f.Taken})
+	}
+	b.mark(f, true)
 }
 
 func (b *backup) mark(f storage.File, missing bool) {

@@ -10,7 +10,7 @@ import (
 // ForgetMissing forgets the verified files that are marked as missing, and those
 // whose content is not in its place now, and calls each with every one of them;
 // with dryRun it changes nothing. It may run beside a server: a version that is
-// verified meanwhile stays.
+// verified meanwhile stays. Files that were taken or deleted are passed over.
 //
 // A file that is marked and in its place again is forgotten, too: it is a stray
 // from then on. The error is one of the registry or of the files, or wraps
@@ -43,11 +43,14 @@ func ForgetMissing(ctx context.Context, reg storage.Registry, files storage.File
 	return listing
 }
 
-// isMissing reports whether f is verified, and marked as missing or not in its
+// isMissing reports whether f is verified, stays, and is marked as missing or not in its
 // place.
 func isMissing(ctx context.Context, files storage.Files, f *storage.File) (bool, error) {
-	if !f.Verified || f.Missing {
-		return f.Verified, nil
+	if !f.Verified || !f.Stays() {
+		return false, nil
+	}
+	if f.Missing {
+		return true, nil
 	}
 	_, err := files.Size(ctx, f.Stored())
 	if errors.Is(err, storage.ErrNotStored) {
@@ -59,9 +62,14 @@ func isMissing(ctx context.Context, files storage.Files, f *storage.File) (bool,
 	return false, err
 }
 
-// forget forgets f, unless another version is there now. The mark goes to this
-// version only, and only what is marked is forgotten.
+// forget forgets f, unless another version is there now, or it was taken meanwhile, after
+// which its content is gone, too. The mark goes to this version only, and only what is
+// marked is forgotten.
 func forget(ctx context.Context, reg storage.Registry, f *storage.File) (forgotten bool, err error) {
+	get, err := getFile(ctx, reg, f)
+	if err != nil || get.Verified == nil || !get.Verified.Stays() {
+		return false, err
+	}
 	mark := &storage.MarkFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming, Missing: true}
 	drop := &storage.ForgetFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}
 	batch := []storage.Operation{mark, drop}

@@ -172,7 +172,16 @@ func (w *world) snapshot() storage.Registry {
 	_ = w.reg.Files(w.t.Context(), func(f storage.File) error {
 		copied.apply(&storage.PutFile{File: f})
 		if f.Verified {
-			copied.apply(&storage.VerifyFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming, Missing: f.Missing})
+			copied.apply(&storage.VerifyFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming})
+		}
+		if !f.Taken.IsZero() {
+			copied.apply(&storage.TakeFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming, Taken: f.Taken})
+		}
+		if f.Deleted {
+			copied.apply(&storage.DeleteFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming, Verified: f.Verified})
+		}
+		if f.Verified {
+			copied.apply(&storage.MarkFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming, Missing: f.Missing})
 		}
 		return nil
 	})

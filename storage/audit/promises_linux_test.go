@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -95,11 +96,18 @@ func (m *machine) bury(to string, db *power.Database, disk *power.Folder) {
 
 func (m *machine) Expire(t *testing.T, svc *session.Service, now time.Time) {
 	_, err := audit.Expire(t.Context(), m.reg, m.store, audit.Options{
-		UnverifiedTTL: time.Minute, Now: now, Exclusive: svc.Exclusive, Dropped: svc.Dropped, Finished: svc.Finished,
+		UnverifiedTTL: time.Minute, Now: now, Exclusive: svc.Exclusive, Dropped: svc.Dropped, Finished: svc.Finished, Forgotten: svc.Forgotten,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func (m *machine) Clear(t *testing.T, svc *session.Service) error {
+	_, err := audit.Clear(t.Context(), m.reg, m.store, audit.Options{
+		Exclusive: svc.Exclusive, Dropped: svc.Dropped, Finished: svc.Finished, Forgotten: svc.Forgotten,
+	})
+	return err
 }
 
 func (m *machine) FailSyncs(fail bool) { m.failing = fail }
@@ -110,9 +118,22 @@ func (m *machine) Remove(t *testing.T, id codec.ClientID, path string) {
 	}
 }
 
+// promiseSeed is the seed of the rounds. Another one can be had by SEALIFT_SEED.
+func promiseSeed(t *testing.T) uint64 {
+	text := os.Getenv("SEALIFT_SEED")
+	if text == "" {
+		return storagetest.Seed
+	}
+	seed, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seed
+}
+
 // What a 1029 is answered is true, whatever a server's life ends with.
 func TestPromises(t *testing.T) {
-	storagetest.Promises(t, 50, true, func(t *testing.T) storagetest.Machine { return newMachine(t) })
+	storagetest.Promises(t, promiseSeed(t), 50, true, func(t *testing.T) storagetest.Machine { return newMachine(t) })
 }
 
 type mortal struct{ *machine }
@@ -123,5 +144,5 @@ func (m mortal) Start(t *testing.T, step func()) (storage.Registry, storage.File
 }
 
 func TestPromisesInMemory(t *testing.T) {
-	storagetest.Promises(t, 50, false, func(t *testing.T) storagetest.Machine { return mortal{newMachine(t)} })
+	storagetest.Promises(t, promiseSeed(t), 50, false, func(t *testing.T) storagetest.Machine { return mortal{newMachine(t)} })
 }

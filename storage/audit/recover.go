@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"sealift/codec"
 	"sealift/storage"
@@ -27,6 +28,9 @@ var own = storage.Outcome{By: storage.Server}
 // 1029; of the verified ones it only looks at the size, unless they are marked
 // as missing.
 //
+// What leaves, see [Clear], is removed once it is settled whose content is in each
+// place.
+//
 // A verified row whose file is gone is marked as missing. The mark goes when the
 // file is there again with its size and checksum, and was made durable anew. A
 // file in a client's folder without a row is left alone: the server puts none
@@ -41,14 +45,14 @@ func Recover(ctx context.Context, reg storage.Registry, files Files, o Options) 
 	if err := checkAlike(ctx, reg, files); err != nil {
 		return r.report, err
 	}
-	waiting, odd, err := r.survey(ctx)
+	found, err := r.survey(ctx)
 	if err != nil {
 		return r.report, err
 	}
-	named := make(map[string]struct{}, len(waiting)) // incoming files that a row names, or named
-	for i := range waiting {
-		named[waiting[i].Incoming] = struct{}{}
-		r.settle(ctx, &waiting[i])
+	named := make(map[string]struct{}, len(found.waiting)) // incoming files that a row names, or named
+	for i := range found.waiting {
+		named[found.waiting[i].Incoming] = struct{}{}
+		r.settle(ctx, &found.waiting[i])
 		if err := r.flushIfFull(ctx); err != nil {
 			return r.report, err
 		}
@@ -56,13 +60,17 @@ func Recover(ctx context.Context, reg storage.Registry, files Files, o Options) 
 	if err := r.flush(ctx); err != nil {
 		return r.report, err
 	}
-	for i := range odd {
-		named[odd[i].Incoming] = struct{}{}
-		if err := r.settleVerified(ctx, &odd[i]); err != nil {
+	for i := range found.odd {
+		named[found.odd[i].Incoming] = struct{}{}
+		if err := r.settleVerified(ctx, &found.odd[i]); err != nil {
 			return r.report, err
 		}
 	}
 	if err := r.flush(ctx); err != nil {
+		return r.report, err
+	}
+	r.o.Waiting = nil // it was called with each
+	if err := r.clearAll(ctx, found.leaving); err != nil {
 		return r.report, err
 	}
 	if r.report[BadRows] == 0 {
@@ -76,14 +84,20 @@ func Recover(ctx context.Context, reg storage.Registry, files Files, o Options) 
 	return r.report, r.dropKeyless(ctx)
 }
 
+// takenFor is how long the row of a file that was taken stays: its 1604 may be lost, and
+// a client that was cut off over night asks again. After that its 1029 gets 1607, and the
+// client sends the file once more.
+const takenFor = 24 * time.Hour
+
 // Expire drops the files that have waited too long for their 1029, and the
-// clients that have waited too long with their 1026. It may run beside a server,
-// with Options.Exclusive. Rows that cannot be understood are passed over.
+// clients that have waited too long with their 1026. It forgets the files that were
+// taken a day ago. It may run beside a server, with Options.Exclusive. Rows that cannot
+// be understood are passed over.
 func Expire(ctx context.Context, reg storage.Registry, files Files, o Options) (Report, error) {
 	r := newRecovery(reg, files, o)
 	var old []storage.File
 	err := reg.Files(ctx, func(f storage.File) error {
-		if !f.Verified && o.expired(&f) {
+		if !f.Verified && o.expired(&f) || f.Verified && o.handed(&f) {
 			old = append(old, f)
 		}
 		return nil
@@ -91,28 +105,29 @@ func Expire(ctx context.Context, reg storage.Registry, files Files, o Options) (
 	if err != nil && !errors.Is(err, storage.ErrBadRows) {
 		return r.report, err
 	}
-	exclusive := o.Exclusive
-	if exclusive == nil {
-		exclusive = func(_ codec.ClientID, _ string, do func()) { do() }
-	}
 	for i := range old {
-		f := &old[i]
-		exclusive(f.ID, f.Path, func() {
-			var get *storage.GetFile
-			get, err = getFile(ctx, reg, f)
-			if err == nil && get.Unverified != nil && *get.Unverified == *f { // not verified meanwhile
-				r.settle(ctx, f)
-				err = r.flush(ctx)
-			}
-		})
-		if err != nil {
+		if err := o.exclusively(&old[i], func() error { return r.expire(ctx, &old[i]) }); err != nil {
 			return r.report, err
 		}
 	}
 	return r.report, r.dropKeyless(ctx)
 }
 
-// recovery is one Recover or Expire.
+// expire does with one file what Expire does.
+func (r *recovery) expire(ctx context.Context, f *storage.File) error {
+	if f.Verified {
+		r.forget(f, Finding{Handed, *f, nil})
+		return r.flush(ctx)
+	}
+	get, err := getFile(ctx, r.reg, f)
+	if err != nil || get.Unverified == nil || get.Unverified.Incoming != f.Incoming { // verified meanwhile
+		return err
+	}
+	r.settle(ctx, get.Unverified)
+	return r.flush(ctx)
+}
+
+// recovery is one Recover, Expire or Clear.
 type recovery struct {
 	*checker
 	o      Options
@@ -136,13 +151,24 @@ func (r *recovery) found(f Finding) {
 	}
 }
 
-// survey returns the unverified files, and the verified ones that are not there
-// in their size, or are marked as missing.
-func (r *recovery) survey(ctx context.Context) (waiting, odd []storage.File, err error) {
-	verified, missing := 0, 0
+// survey is what a look at all rows and places finds.
+type survey struct {
+	waiting []storage.File // unverified
+	odd     []storage.File // verified, and not there in their size, or marked as missing
+	leaving []storage.File // verified, and their content is to be removed
+}
+
+func (r *recovery) survey(ctx context.Context) (s survey, err error) {
+	verified, missing := 0, 0 // of those that stay
 	err = r.reg.Files(ctx, func(f storage.File) error {
-		if !f.Verified {
-			waiting = append(waiting, f)
+		switch {
+		case !f.Verified:
+			s.waiting = append(s.waiting, f)
+			return nil
+		case f.Leaves():
+			s.leaving = append(s.leaving, f)
+			return nil
+		case !f.Stays():
 			return nil
 		}
 		verified++
@@ -151,20 +177,20 @@ func (r *recovery) survey(ctx context.Context) (waiting, odd []storage.File, err
 			missing++
 		}
 		if err != nil || size != f.Size || f.Missing {
-			odd = append(odd, f)
+			s.odd = append(s.odd, f)
 		}
 		return ctx.Err()
 	})
 	if err != nil && !errors.Is(err, storage.ErrBadRows) {
-		return nil, nil, err
+		return s, err
 	}
 	if missing == verified && missing >= massLoss {
-		return nil, nil, &FilesGoneError{Recorded: verified}
+		return s, &FilesGoneError{Recorded: verified}
 	}
 	if err != nil {
 		r.found(Finding{Event: BadRows, Err: err})
 	}
-	return waiting, odd, nil
+	return s, nil
 }
 
 // settle decides about an unverified file.
@@ -172,6 +198,10 @@ func (r *recovery) settle(ctx context.Context, f *storage.File) {
 	_, err := r.files.Size(ctx, f.Uploaded())
 	if errors.Is(err, storage.ErrNotStored) {
 		r.settleMoved(ctx, f)
+		return
+	}
+	if f.Deleted {
+		r.drop(f, Finding{Deleted, *f, nil})
 		return
 	}
 	expired := r.o.expired(f)
@@ -218,7 +248,7 @@ func (r *recovery) settleMoved(ctx context.Context, f *storage.File) {
 // unverified ones were settled: its row may be a new one now.
 func (r *recovery) settleVerified(ctx context.Context, f *storage.File) error {
 	get, err := getFile(ctx, r.reg, f)
-	if err != nil || get.Verified == nil {
+	if err != nil || get.Verified == nil || !get.Verified.Stays() {
 		return err
 	}
 	f = get.Verified
@@ -328,6 +358,10 @@ func (r *recovery) drop(f *storage.File, about Finding) {
 	r.do(&storage.DropFile{Outcome: own, ID: f.ID, Path: f.Path, Incoming: f.Incoming}, about)
 }
 
+func (r *recovery) forget(f *storage.File, about Finding) {
+	r.do(&storage.ForgetFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming}, about)
+}
+
 func (r *recovery) do(op storage.Operation, about Finding) {
 	r.batch = append(r.batch, op)
 	r.about = append(r.about, about)
@@ -358,6 +392,10 @@ func (r *recovery) flush(ctx context.Context) error {
 		case *storage.VerifyFile:
 			if r.o.Finished != nil {
 				r.o.Finished(&r.about[i].File)
+			}
+		case *storage.ForgetFile:
+			if op.Lapsed && r.o.Forgotten != nil {
+				r.o.Forgotten(&r.about[i].File)
 			}
 		case *storage.DropFile:
 			if r.o.Dropped != nil {

@@ -15,7 +15,8 @@ import (
 // TakeStrays records as verified what lies in the clients' folders unknown to the
 // registry: files without a record, and files whose record is about another
 // size, or marked as missing. Each is read, summed and written anew, and gets its
-// path as its name. It calls each with every one, with nil or with the reason for
+// path as its name. What is in the place of a file that was taken or deleted is passed
+// over. It calls each with every one, with nil or with the reason for
 // which it was left alone; with dryRun it changes nothing. No server may run
 // meanwhile.
 //
@@ -88,7 +89,13 @@ func findStrays(ctx context.Context, reg storage.Registry, files Files) ([]stora
 }
 
 func isStray(ctx context.Context, files storage.Files, get *storage.GetFile) (bool, error) {
-	if get.Verified == nil || get.Verified.Missing {
+	if get.Verified == nil {
+		return true, nil
+	}
+	if !get.Verified.Stays() {
+		return false, nil // it is to be removed, or may be what was removed
+	}
+	if get.Verified.Missing {
 		return true, nil
 	}
 	size, err := files.Size(ctx, get.Verified.Stored())

@@ -21,7 +21,7 @@
 //
 // A verified row stays whatever became of its file. It is marked as missing while
 // that is not in its place, or may not survive a power cut there. Only a person
-// can have it forgotten.
+// can have it forgotten. What was taken or deleted has steps of its own, see [Clear].
 package audit
 
 import (
@@ -65,7 +65,7 @@ func (e *FilesGoneError) Error() string {
 	return fmt.Sprintf("none of the %d recorded files was found", e.Recorded)
 }
 
-// Event says what Recover and Expire found, and what they did about it.
+// Event says what Recover, Expire and Clear found, and what they did about it.
 type Event string
 
 // The events. The comments say which fields of Finding.File are set.
@@ -78,6 +78,9 @@ const (
 	Damaged  Event = "the stored file is not what was recorded"                     // all
 	Orphan   Event = "removed: an incoming file that no record knows"               // Incoming
 	Stray    Event = "left alone: a file in a client's folder that no record knows" // ID, Path
+	Taken    Event = "removed: the content of a file that was taken"                // all
+	Deleted  Event = "removed: a file that somebody deleted"                        // all
+	Handed   Event = "forgotten: a file that was taken a day ago"                   // all
 	Keyless  Event = "forgotten: a client that has not sent a public key in time"   // ID
 	BadRows  Event = "left alone: records that cannot be understood"                // none
 	Failed   Event = "left as it was, because it cannot be read or changed"         // all
@@ -90,10 +93,10 @@ type Finding struct {
 	Err   error // why; nil where the event says it all
 }
 
-// Report counts the findings of a Recover or an Expire.
+// Report counts the findings of a Recover, an Expire or a Clear.
 type Report map[Event]int
 
-// Options of Recover and Expire.
+// Options of Recover, Expire and Clear.
 type Options struct {
 	// UnverifiedTTL is how long a file waits for its 1029, and a client without a
 	// file for its 1026. Zero is for ever.
@@ -106,6 +109,10 @@ type Options struct {
 	// record went and before its content goes, with what DropFile said about
 	// Marked. Inside of Exclusive. It may be nil.
 	Dropped func(f *storage.File, marked bool)
+	// Forgotten is called with each verified file that was forgotten with the mark that
+	// a version of it had lapsed, see storage.ForgetFile. Inside of Exclusive. It may be
+	// nil.
+	Forgotten func(f *storage.File)
 	// Finished is called with each unverified file that was found in its place,
 	// after it was recorded as verified. Inside of Exclusive. It may be nil.
 	Finished func(f *storage.File)
@@ -113,13 +120,28 @@ type Options struct {
 	// be nil.
 	Waiting func(f *storage.File)
 	// Exclusive runs do while nobody else verifies or drops the file of client id
-	// at path. Expire needs it beside a running server; nil is for when there is
-	// none.
+	// at path. Expire and Clear need it beside a running server; nil is for when there
+	// is none.
 	Exclusive func(id codec.ClientID, path string, do func())
+}
+
+// exclusively is Exclusive, if there is one.
+func (o *Options) exclusively(f *storage.File, do func() error) (err error) {
+	if o.Exclusive == nil {
+		return do()
+	}
+	o.Exclusive(f.ID, f.Path, func() { err = do() })
+	return err
 }
 
 func (o *Options) expired(f *storage.File) bool {
 	return o.UnverifiedTTL > 0 && !f.Received.IsZero() && o.Now.Sub(f.Received) > o.UnverifiedTTL
+}
+
+// handed reports whether the verified file f was taken so long ago that its row may go.
+// The content went before.
+func (o *Options) handed(f *storage.File) bool {
+	return !f.Taken.IsZero() && f.Missing && o.Now.Sub(f.Taken) > takenFor
 }
 
 // copySize is how much content is read at a time, in bytes.
@@ -242,14 +264,14 @@ func sizeText(size, want int64) string {
 // depends on how many those are, not on how many or how large the files are.
 //
 // A file that is marked as missing is wrong also where it is in its place again:
-// recovery has not taken it back yet.
+// recovery has not taken it back yet. Files that were taken or deleted are passed over.
 //
 // The error is one of the registry, or ctx's.
 func Verify(ctx context.Context, reg storage.Registry, files storage.Files, progress func(storage.File, error)) error {
 	c := newChecker(files)
 	var wrong []storage.File
 	err := reg.Files(ctx, func(f storage.File) error {
-		if !f.Verified {
+		if !f.Verified || !f.Stays() {
 			return nil
 		}
 		if c.checkStored(ctx, &f) != nil {
@@ -288,8 +310,8 @@ func (c *checker) checkAgain(ctx context.Context, reg storage.Registry, f *stora
 		switch {
 		case err != nil:
 			return err
-		case get.Verified == nil:
-			return nil // forgotten meanwhile
+		case get.Verified == nil || !get.Verified.Stays():
+			return nil // forgotten, taken or deleted meanwhile
 		case *get.Verified == *f:
 			progress(*f, fault)
 			return nil

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -29,6 +31,9 @@ type Machine interface {
 	Cut(t *testing.T, rnd *rand.Rand)
 	// Expire drops the unverified files that were received before t.
 	Expire(t *testing.T, svc *session.Service, before time.Time)
+	// Clear removes what was taken or deleted, as a server does. The error is that of a
+	// sync that failed.
+	Clear(t *testing.T, svc *session.Service) error
 	// FailSyncs makes some of the syncs fail until it is called with false.
 	FailSyncs(bool)
 	// Remove takes the stored file of client id at path away, as a person might.
@@ -37,8 +42,9 @@ type Machine interface {
 
 // Promises holds a server's storage against the table of answers to a 1029: for
 // random uploads, verdicts and connections, with a kill, a power cut, or syncs
-// that fail at any step. rounds are independent of each other. Where mortal is
-// false, the machine's lives do not end.
+// that fail at any step, while an operator takes and deletes files and disables the
+// client. rounds are independent of each other, and seed makes others of them. Where
+// mortal is false, the machine's lives do not end.
 //
 // The table, for a client and path with at most one verified version V, at most
 // one waiting version W, and the mark L, "a version that had its 1603 went
@@ -46,23 +52,49 @@ type Machine interface {
 //
 //	the connection's 1603 was about    and                          answer
 //	W                                                               commit W: 1604
-//	V                                  V is there                   1604
+//	V                                  V is there, or was taken     1604
 //	neither                                                         1607
 //	it sent none                       L                            1607
 //	it sent none                       W waits                      commit W: 1604
-//	it sent none                       no W, V is there             1604
+//	it sent none                       no W, V is there or taken    1604
 //	it sent none                       otherwise                    1607
-func Promises(t *testing.T, rounds int, mortal bool, machine func(t *testing.T) Machine) {
+//
+// A V that somebody deleted is not there. A W that somebody deleted gets 1607; if the
+// session does not know that yet, its 1604 is as true as any, and W stays. A disabled
+// client gets 1607 to everything.
+//
+// A version that was verified stays until it is replaced, taken or deleted; it is taken
+// once; and nothing of it is left in the store after that.
+func Promises(t *testing.T, seed uint64, rounds int, mortal bool, machine func(t *testing.T) Machine) {
+	counts := make(map[string]int)
 	for round := range rounds {
 		m := &promiseModel{
-			t: t, machine: machine(t), mortal: mortal, rnd: rand.New(rand.NewPCG(7, uint64(round))), round: round,
-			places: make(map[string]*placeModel), sent: make(map[uint32]*version), now: at(0),
+			t: t, machine: machine(t), mortal: mortal, rnd: rand.New(rand.NewPCG(seed, uint64(round))), round: round,
+			places: make(map[string]*placeModel), sent: make(map[uint32]*version), now: at(0), counts: counts,
 		}
 		m.run()
 		if t.Failed() {
 			return
 		}
 	}
+	for _, what := range slices.Sorted(maps.Keys(counts)) {
+		t.Logf("%6d times: %s", counts[what], what)
+	}
+	for _, what := range promiseStates {
+		if counts[what] == 0 && seed == Seed && rounds >= 50 {
+			t.Errorf("never: %s", what)
+		}
+	}
+}
+
+// Seed is one with which all that the test is about occurs in 50 rounds.
+const Seed = 7
+
+// promiseStates are what must occur with it, or the test shows nothing.
+var promiseStates = []string{
+	"taken", "taken version: 1604", "taken version with its content there: 1604", "cleared taken version", "forgotten taken version",
+	"taken version replaced", "deleted version: 1607", "cleared deleted version", "deleted version replaced", "deleted waiting version: 1607", "deleted waiting version: 1604",
+	"cleared deleted waiting version", "disabled: 1607", "disabled: 1607 to a 1029 for what waits",
 }
 
 // version is one content that a client sent.
@@ -75,9 +107,18 @@ type version struct {
 type placeModel struct {
 	verified *version
 	there    bool // verified's content can be relied on
+	taken    bool // verified was handed out; there says that its content was not removed yet
+	deleted  bool // verified is to be removed
 	waiting  *version
+	doomed   bool // waiting is to be removed
 	lapsed   bool
 }
+
+// forget is for a verified version that goes.
+func (p *placeModel) forget() { p.verified, p.there, p.taken, p.deleted = nil, false, false, false }
+
+// drop is for a waiting version that goes.
+func (p *placeModel) drop() { p.waiting, p.doomed, p.lapsed = nil, false, true }
 
 type promiseModel struct {
 	t       *testing.T
@@ -95,6 +136,9 @@ type promiseModel struct {
 	conns  []*promiseConn
 	log    []string
 	logged *observer.ObservedLogs // of the life
+
+	disabled bool
+	counts   map[string]int // of what has occurred
 
 	fuse int // steps until the life ends; negative: it does not
 }
@@ -137,7 +181,7 @@ func (m *promiseModel) run() {
 	for _, path := range promisePaths {
 		m.places[path] = &placeModel{}
 	}
-	for range 60 {
+	for range 80 {
 		m.now = m.now.Add(time.Second)
 		path := promisePaths[m.rnd.IntN(len(promisePaths))]
 		c := m.someConn()
@@ -150,19 +194,22 @@ func (m *promiseModel) run() {
 			failing = true
 			m.machine.FailSyncs(true)
 		}
-		act := m.rnd.IntN(10)
+		act := m.someAct()
 		survived := m.survives(func() { m.do(act, c, path, failing) })
 		m.machine.FailSyncs(false)
 		m.fuse = -1
 		if !survived || m.mortal && m.rnd.IntN(8) == 0 {
 			m.die(path, act)
 		} else if failing {
-			if act >= actConfirm && act <= actConfirm3 && !c.gone {
+			if act == actConfirm && !c.gone {
 				// A commit that the registry did not record is settled by whatever
 				// comes next for the path.
 				got := c.ask(c.verdict(codec.CodeCRCOK, path))
 				m.note("connection %d asks again: %s", c.n, got)
 			}
+			// A batch that failed may come back with the next life, until another one has
+			// taken its room in the log of the database.
+			m.apply(&storage.Seen{Outcome: storage.Outcome{At: m.now, By: storage.Server}, ID: id})
 			m.resync(path, act, false)
 		}
 		m.check()
@@ -177,7 +224,8 @@ func (p *placeModel) String() string {
 		}
 		return fmt.Sprintf("%08x", v.sum)
 	}
-	return fmt.Sprintf("verified %s (there: %v), waiting %s, lapsed: %v", sum(p.verified), p.there, sum(p.waiting), p.lapsed)
+	return fmt.Sprintf("verified %s (there: %v, taken: %v, deleted: %v), waiting %s (deleted: %v), lapsed: %v",
+		sum(p.verified), p.there, p.taken, p.deleted, sum(p.waiting), p.doomed, p.lapsed)
 }
 
 // survives runs f, and reports whether the life lasted.
@@ -189,108 +237,6 @@ func (m *promiseModel) survives(f func()) (lasted bool) {
 	}()
 	f()
 	return true
-}
-
-const (
-	actUpload = iota
-	actUpload2
-	actConfirm
-	actConfirm2
-	actConfirm3
-	actAgain
-	actAbort
-	actClose
-	actExpire
-	actRemove
-)
-
-func (m *promiseModel) do(act int, c *promiseConn, path string, failing bool) {
-	p := m.places[path]
-	switch act {
-	case actUpload, actUpload2:
-		v := m.newVersion()
-		m.note("connection %d uploads %s, version %08x", c.n, path, v.sum)
-		reply := c.ask(c.upload(path, v))
-		if want := fmt.Sprintf("1603 %08x", v.sum); reply != want && !failing {
-			m.fatalf("upload: got %q, want %q", reply, want)
-		} else if reply != want {
-			c.receipts[path] = new(version) // of a file that never was
-			return
-		}
-		if p.waiting != nil {
-			p.lapsed = true
-		}
-		p.waiting = v
-		c.receipts[path] = v
-	case actConfirm, actConfirm2, actConfirm3:
-		want := m.answer(p, c.receipts[path])
-		m.note("connection %d confirms %s: %s", c.n, path, want)
-		got := c.ask(c.verdict(codec.CodeCRCOK, path))
-		if got != want {
-			m.note("got %s", got)
-		}
-		if got != want && !(failing && got == "1607") {
-			m.fatalf("1029: got %q, want %q", got, want)
-		}
-		commits := p.waiting != nil && (c.receipts[path] == p.waiting || c.receipts[path] == nil)
-		if got == "1604" && commits {
-			p.verified, p.there, p.waiting, p.lapsed = p.waiting, true, nil, false
-		}
-	case actAgain, actAbort:
-		code, want := codec.CodeCRCBad, ""
-		if act == actAbort {
-			code, want = codec.CodeAbort, "1604"
-		}
-		m.note("connection %d sends %d for %s", c.n, code, path)
-		if got := c.ask(c.verdict(code, path)); got != want && !failing {
-			m.fatalf("%d: got %q, want %q", code, got, want)
-		} else if got == "1607" {
-			return
-		}
-		if p.waiting != nil && (c.receipts[path] == p.waiting || c.receipts[path] == nil) {
-			p.waiting, p.lapsed = nil, true
-		}
-	case actClose:
-		m.note("connection %d closes", c.n)
-		c.close()
-	case actExpire:
-		if failing {
-			return
-		}
-		m.note("all that waits expires")
-		m.machine.Expire(m.t, m.svc, m.now.Add(time.Hour))
-		for _, p := range m.places {
-			if p.waiting != nil {
-				p.waiting, p.lapsed = nil, true
-			}
-		}
-	case actRemove:
-		if p.verified != nil && p.there && m.rnd.IntN(3) == 0 {
-			m.note("%s is removed by hand", path)
-			m.machine.Remove(m.t, clientID(1), path)
-			p.there = false
-		}
-	}
-}
-
-// answer is the table.
-func (m *promiseModel) answer(p *placeModel, receipt *version) string {
-	yes := false
-	switch {
-	case receipt != nil && receipt == p.waiting:
-		yes = true
-	case receipt != nil && receipt == p.verified:
-		yes = p.there
-	case receipt != nil, p.lapsed:
-	case p.waiting != nil:
-		yes = true
-	case p.verified != nil:
-		yes = p.there
-	}
-	if yes {
-		return "1604"
-	}
-	return "1607"
 }
 
 // die ends the life, by a kill or a power cut, in the operation act on path, and
@@ -317,66 +263,16 @@ func (m *promiseModel) die(path string, act int) {
 	m.resync(path, act, cut)
 }
 
-// resync takes what the registry has for what there is, after an operation act on
-// path that may have come to any point. It checks that this can be.
-func (m *promiseModel) resync(path string, act int, cut bool) {
-	for at, p := range m.places {
-		get := &storage.GetFile{ID: clientID(1), Path: at}
-		if err := m.reg.Apply(context.Background(), []storage.Operation{get}); err != nil {
-			m.fatalf("registry: %v", err)
-		}
-		was := *p
-		touched := at == path
-		p.verified, p.there = m.match(get.Verified, was.verified, was.waiting), get.Verified != nil && !get.Verified.Missing
-		switch {
-		case p.verified == nil && was.verified != nil:
-			m.fatalf("%s: the verified version %08x is forgotten", at, was.verified.sum)
-		case p.verified == was.verified:
-			p.there = p.there && p.verified != nil && m.intact(at, p.verified)
-			if was.there && !p.there {
-				m.fatalf("%s: the verified version %08x is missing", at, was.verified.sum)
-			}
-		case !touched || act < actConfirm || act > actConfirm3:
-			m.fatalf("%s: version %08x is verified, and no 1029 was sent", at, p.verified.sum)
-		}
-		p.waiting = nil
-		if u := get.Unverified; u != nil {
-			if p.waiting = m.match(u, was.waiting, m.sent[u.Cksum]); p.waiting == nil {
-				m.fatalf("%s: an unknown version waits", at)
-			}
-			if p.waiting != was.waiting && (!touched || act > actUpload2) {
-				m.fatalf("%s: version %08x waits, and was not sent", at, p.waiting.sum)
-			}
-		}
-		went := was.waiting != nil && p.waiting != was.waiting && p.verified != was.waiting
-		if went && !touched && !cut && act != actExpire {
-			m.fatalf("%s: the waiting version %08x is gone", at, was.waiting.sum)
-		}
-		p.lapsed = get.Lapsed()
-		if must := went || was.lapsed && p.verified == was.verified; must && !p.lapsed {
-			if p.verified != nil || p.waiting != nil {
-				m.fatalf("%s: nothing tells that a version has lapsed: %s became %s", at, &was, p)
-			}
-			p.lapsed = len(m.conns) > 0 // within a life
-		}
-	}
-}
-
-// match returns which of some versions a row is about, nil if none.
-func (m *promiseModel) match(f *storage.File, of ...*version) *version {
-	for _, v := range of {
-		if f != nil && v != nil && f.Cksum == v.sum {
-			return v
-		}
-	}
-	return nil
-}
-
 // check compares the stored files with what clients were told.
 func (m *promiseModel) check() {
 	for path, p := range m.places {
-		if p.there && !m.intact(path, p.verified) {
+		switch {
+		case p.there && !p.taken && !m.intact(path, p.verified):
 			m.fatalf("%s: the verified content is not there", path)
+		case p.taken && !p.there && m.intact(path, p.verified):
+			m.fatalf("%s: what was taken and removed is there again", path)
+		case p.verified == nil && p.waiting == nil:
+			m.wantGone(path)
 		}
 	}
 }
@@ -396,6 +292,13 @@ func (m *promiseModel) start() {
 	core, logged := observer.New(zap.WarnLevel)
 	m.logged = logged
 	m.svc = session.NewService(session.Config{Files: m.files, Log: zap.New(core)})
+	err := m.reg.Leaving(context.Background(), func(f storage.File) error {
+		m.fatalf("after the start %+v is still to be removed", f)
+		return nil
+	})
+	if err != nil {
+		m.fatalf("registry: %v", err)
+	}
 }
 
 func (m *promiseModel) apply(ops ...storage.Operation) {
@@ -418,119 +321,3 @@ func (m *promiseModel) newVersion() *version {
 	m.sent[v.sum] = v
 	return v
 }
-
-// someConn returns an open connection, or opens one.
-func (m *promiseModel) someConn() *promiseConn {
-	open := m.conns[:0]
-	for _, c := range m.conns {
-		if !c.gone {
-			open = append(open, c)
-		}
-	}
-	m.conns = open
-	if n := len(m.conns); n == 0 || n < 4 && m.rnd.IntN(4) == 0 {
-		c := &promiseConn{m: m, n: m.rnd.IntN(1000), receipts: make(map[string]*version)}
-		c.s = session.New(m.svc, c, "")
-		m.conns = append(m.conns, c)
-		return c
-	}
-	return m.conns[m.rnd.IntN(len(m.conns))]
-}
-
-// promiseConn is a connection, and the host of its session: what the session asks
-// for is done one thing after the other.
-type promiseConn struct {
-	m        *promiseModel
-	n        int
-	s        *session.Session
-	todo     []func()
-	replies  string
-	receipts map[string]*version
-	gone     bool
-}
-
-func (c *promiseConn) upload(path string, v *version) []byte {
-	body := make([]byte, aescbc.CiphertextSize(int64(len(v.content))))
-	aescbc.NewEncrypter(&promiseKey).Final(body, v.content)
-	m := codec.SendFile{
-		ContentSize: uint32(len(body)), OrigSize: uint32(len(v.content)), Packet: 1, Total: 1, FileName: []byte(path),
-	}
-	return append(m.Append(nil, clientID(1), uint32(len(body))), body...)
-}
-
-func (c *promiseConn) verdict(code codec.Code, path string) []byte {
-	return codec.Verdict{Code: code, FileName: []byte(path)}.Append(nil, clientID(1))
-}
-
-// ask sends a message and returns the reply.
-func (c *promiseConn) ask(p []byte) string {
-	c.replies = ""
-	for {
-		p = p[c.s.Feed(p):]
-		if len(c.todo) == 0 {
-			break
-		}
-		next := c.todo[0]
-		c.todo = c.todo[1:]
-		next()
-	}
-	if len(p) > 0 {
-		c.m.fatalf("%d bytes are not taken", len(p))
-	}
-	return c.replies
-}
-
-func (c *promiseConn) close() {
-	c.gone = true
-	c.s.Closed()
-	for len(c.todo) > 0 {
-		next := c.todo[0]
-		c.todo = c.todo[1:]
-		next()
-	}
-}
-
-func (c *promiseConn) Send(reply []byte) {
-	var d codec.ResponseDecoder
-	r, _, ok, err := d.Next(reply)
-	if err != nil || !ok {
-		c.m.fatalf("reply %x: %v", reply, err)
-	}
-	c.replies += fmt.Sprint(uint16(r.Header.Code))
-	if f, err := codec.ParseFileReceived(r.Payload); r.Header.Code == codec.CodeFileReceived && err == nil {
-		c.replies += fmt.Sprintf(" %08x", f.Cksum)
-	}
-}
-
-func (c *promiseConn) Do(_ session.Lane, work func(ctx context.Context), done func()) {
-	c.todo = append(c.todo, func() {
-		if work != nil {
-			c.m.step()
-			work(context.Background())
-		}
-		if done != nil {
-			done()
-		}
-	})
-}
-
-func (c *promiseConn) Apply(op storage.Operation, done func(err error)) {
-	c.todo = append(c.todo, func() {
-		c.m.step()
-		err := c.m.reg.Apply(context.Background(), []storage.Operation{op})
-		c.m.step()
-		if err == nil {
-			err = op.Result().Err
-		}
-		if done != nil {
-			done(err)
-		}
-	})
-}
-
-func (c *promiseConn) Buffer(size int) []byte { return make([]byte, size) }
-func (c *promiseConn) Release([]byte)         {}
-func (c *promiseConn) Hold(int) bool          { return true }
-func (c *promiseConn) Unhold(int)             {}
-func (c *promiseConn) Hangup(string)          { c.gone = true }
-func (c *promiseConn) Now() time.Time         { return c.m.now }

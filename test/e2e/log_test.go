@@ -10,8 +10,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"sealift/codec"
 )
 
 // pipe is a pipe whose ends are closed when the test ends.
@@ -28,13 +26,12 @@ func pipe(t *testing.T) (r, w *os.File) {
 	return r, w
 }
 
-// chatter has the server log n lines.
+// chatter has the server log n lines: those about refusals are limited, and those about
+// files that are given up are not.
 func (p *peer) chatter(n int) {
 	p.t.Helper()
-	unknown := codec.RequestHeader{Version: codec.Version, Code: 1111}.Append(nil)
 	for range n {
-		p.send(unknown)
-		p.expect(codec.CodeError)
+		p.settle()
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -43,6 +44,10 @@ type entry struct {
 	before []byte // the file that was there: at Path, of a Remove, or at To, of a Rename
 	was    bool   // there was one
 	lost   bool   // a sync of the folder has failed since
+
+	// Of a Rename: the folder that it took something from was synced since, so the old
+	// name is gone for good, or such a sync has failed.
+	left, leftLost bool
 }
 
 // name is what changed in its folder, which has to be synced for the change to be
@@ -55,6 +60,12 @@ func (e *entry) name() string {
 }
 
 func (e *entry) folder() string { return path.Dir(e.name()) }
+
+// takesFrom reports whether e moves something out of a folder. In another one it comes
+// to be by a sync of that.
+func (e *entry) takesFrom(folder string) bool {
+	return e.Op == files.Rename && path.Dir(e.Path) == folder
+}
 
 // WatchFolder watches a store in dir that is opened with Faults.
 func WatchFolder(dir string) *Folder { return &Folder{dir: dir, content: make(map[string]state)} }
@@ -78,6 +89,7 @@ func (f *Folder) before(s files.Step) error {
 		if f.fails() {
 			for _, e := range f.entries {
 				e.lost = e.lost || e.folder() == s.Path
+				e.leftLost = e.leftLost || e.takesFrom(s.Path)
 			}
 			return ErrSync
 		}
@@ -155,13 +167,20 @@ func (f *Folder) flush(folder string) {
 	for _, e := range f.entries {
 		newest[e.name()] = e.lost
 	}
+	removed := make(map[string]bool) // folders that are gone for good, with all that was in them
 	kept := f.entries[:0]
 	for _, e := range f.entries {
+		e.left = e.left || e.takesFrom(folder) && !e.leftLost
 		if e.folder() != folder || newest[e.name()] {
 			kept = append(kept, e)
+		} else if e.Op == files.Remove && !e.was {
+			removed[e.Path] = true
 		}
 	}
-	f.entries = kept
+	f.entries = slices.DeleteFunc(kept, func(e *entry) bool { return removed[e.folder()] })
+	for _, e := range f.entries {
+		e.left = e.left || removed[path.Dir(e.Path)]
+	}
 }
 
 // Kill copies the folder to the empty folder to, as it is after the process was
@@ -244,8 +263,10 @@ func (e *entry) undo(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := put(at, b); err != nil {
-		return err
+	if !e.left {
+		if err := put(at, b); err != nil {
+			return err
+		}
 	}
 	if !e.was {
 		return os.Remove(to)
