@@ -15,6 +15,7 @@ const (
 	module      = "sealift"
 	gnet        = "github.com/panjf2000/gnet/v2"
 	sqlite      = "modernc.org/sqlite"
+	prometheus  = "github.com/prometheus/client_golang"
 	testpeer    = module + "/internal/testpeer"
 	notStandard = "all but the standard library"
 )
@@ -28,17 +29,19 @@ var layers = []struct {
 	{"codec", []string{notStandard}},
 	{"crypto", []string{"codec", "transfer", "session", "eventloop", "server", "client", "storage", "cmd", "test", gnet}},
 	// No connection, no replies.
-	{"transfer", append(stores, "session", "eventloop", "server", "client", "cmd", "internal", "test", gnet, sqlite)},
+	{"transfer", append(stores, "session", "eventloop", "admin", "server", "client", "cmd", "internal", "test", gnet, sqlite)},
 	// No sockets, no SQL, no files.
-	{"session", append(stores, "eventloop", "server", "client", "cmd", "internal", "test", gnet, sqlite)},
-	{"storage", []string{"eventloop", "server", "client", "cmd", "internal", "test", gnet}},
+	{"session", append(stores, "eventloop", "admin", "server", "client", "cmd", "internal", "test", gnet, sqlite)},
+	{"storage", []string{"eventloop", "admin", "server", "client", "cmd", "internal", "test", gnet}},
 	{"storage/audit", []string{"session", "transfer"}},
 	{"storage/files", []string{"session", "transfer"}},
 	{"storage/memory", []string{"session", "transfer"}},
 	{"storage/sqlite", []string{"session", "transfer"}},
-	{"eventloop", append(stores, "server", "client", "cmd", "internal", "test", sqlite)},
+	{"eventloop", append(stores, "admin", "server", "client", "cmd", "internal", "test", sqlite)},
+	// It has functions and numbers of the server, and knows none of its parts.
+	{"admin", []string{"codec", "crypto", "transfer", "session", "eventloop", "storage", "server", "client", "cmd", "internal", "test", gnet, sqlite}},
 	{"server", []string{"client", "cmd", "test"}},
-	{"client", []string{"transfer", "session", "eventloop", "server", "storage", "cmd", "test", gnet}},
+	{"client", []string{"transfer", "session", "eventloop", "admin", "server", "storage", "cmd", "test", gnet}},
 	{"internal", []string{"cmd", "test"}},
 	// A peer that tests the product with none of its parts but messages and ciphers.
 	{"internal/testpeer", []string{"session", "eventloop", "client", "storage", "cmd", "internal", "test", gnet, sqlite}},
@@ -54,6 +57,7 @@ var doors = map[string][]string{
 	"cmd/sealiftd": {"server", "internal", "cmd/internal/demo"},
 	"cmd/sealift":  {"client", "internal"},
 	"eventloop":    {"session"},
+	"admin":        {},
 }
 
 // alone says for packages, not those below them, all that they may depend on
@@ -64,8 +68,9 @@ var alone = map[string][]string{
 
 // direct says what only these folders may import themselves. Tests are not asked.
 var direct = map[string][]string{
-	gnet:     {"eventloop"},
-	testpeer: {"test"},
+	gnet:       {"eventloop"},
+	prometheus: {"admin"},
+	testpeer:   {"test"},
 }
 
 // apart are modules of their own, which the product does without.

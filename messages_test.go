@@ -86,8 +86,12 @@ func loggedMessages(t *testing.T) map[string]string {
 func messagesIn(n ast.Node) []ast.Expr {
 	switch n := n.(type) {
 	case *ast.CallExpr:
-		if f, ok := n.Fun.(*ast.SelectorExpr); ok && len(n.Args) > 0 && (f.Sel.Name == "Warn" || f.Sel.Name == "Error") {
+		f, ok := n.Fun.(*ast.SelectorExpr)
+		switch {
+		case ok && len(n.Args) > 0 && (f.Sel.Name == "Warn" || f.Sel.Name == "Error"):
 			return n.Args[:1]
+		case ok && len(n.Args) > 1 && f.Sel.Name == "Log":
+			return n.Args[1:2]
 		}
 	case *ast.CompositeLit:
 		if f, ok := n.Type.(*ast.SelectorExpr); !ok || f.Sel.Name != "Entry" {

@@ -20,7 +20,7 @@ var units = []string{"bytes", "seconds", "mb_per_second"}
 // numbers are the keys of numbers that have no unit: they count things, or name them.
 var numbers = []string{
 	"allowed", "asked", "attempts", "cksum", "code", "connection", "connections", "count", "left_out", "limit", "limit_per_address",
-	"of", "packet", "packets", "pinned", "port", "retry", "times",
+	"number", "of", "packet", "packets", "pinned", "port", "retry", "times",
 }
 
 // measures are words that speak of a size or a duration, and so are no key by themselves.

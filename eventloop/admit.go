@@ -26,6 +26,8 @@ type census struct {
 	searched time.Time                         // when slow was made
 	refused  int                               // connections, since told
 	told     time.Time                         // when the log had the last line about them
+
+	admitted, turnedAway uint64 // connections that were served, and refused, so far
 }
 
 func newCensus() *census {
@@ -53,11 +55,12 @@ func (n *census) enter(c *conn, now time.Time) (ok bool, victim *conn) {
 	defer n.mu.Unlock()
 	if n.served >= n.max || !n.mayHold(c.ip) {
 		if victim = n.makeRoom(c.ip, now); victim == nil {
-			n.refused++
+			n.refuse()
 			return false, nil
 		}
 	}
 	n.served++
+	n.admitted++
 	if n.from[c.ip] == nil {
 		n.from[c.ip] = make(map[*conn]struct{})
 	}
@@ -105,8 +108,14 @@ func (n *census) count() int {
 
 func (n *census) countRefused() {
 	n.mu.Lock()
-	n.refused++
+	n.refuse()
 	n.mu.Unlock()
+}
+
+// refuse counts a connection that is refused. Holds mu.
+func (n *census) refuse() {
+	n.refused++
+	n.turnedAway++
 }
 
 const (

@@ -27,10 +27,14 @@ func newBudget(limit int64, slots int) *budget {
 	set := int64(slots) * session.MaxBuffer
 	return &budget{
 		free: limit - set, slots: set,
-		early: limit / 4 * 3 / 4, rests: limit / 4 / 4,
+		early: earlyOf(limit), rests: restsOf(limit),
 		cache: cache{limit: limit},
 	}
 }
+
+// earlyOf and restsOf are what comes on top of a budget of limit bytes.
+func earlyOf(limit int64) int64 { return limit / 4 * 3 / 4 }
+func restsOf(limit int64) int64 { return limit / 4 / 4 }
 
 // class is the class of buffers that hold size bytes, and their size.
 func class(size int) (index, rounded int) {

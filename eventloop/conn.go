@@ -101,6 +101,7 @@ func (c *conn) enter(p phase, reason string) bool {
 	if p <= c.phase {
 		return false
 	}
+	c.lp.srv.phases.move(c.phase, p)
 	c.phase, c.since = p, c.lp.srv.now()
 	if c.reason == "" {
 		c.reason = reason

@@ -63,6 +63,7 @@ type lane struct {
 	now     func() time.Duration // real time since some moment
 	mu      sync.Mutex
 	running int            // pieces of work; if that is less than size, none waits
+	waiting int            // pieces of work
 	lines   map[turn]*line // of clients that have work, or had
 	limit   int            // of lines, before those that are settled go
 	active  int            // lines that have work
@@ -132,6 +133,7 @@ func (l *lane) wait(ln *line, work func()) {
 		ln.work, ln.done = ln.work[:n], 0
 	}
 	ln.work = append(ln.work, work)
+	l.waiting++
 	if len(ln.work)-ln.done == 1 {
 		ln.since = l.clock
 		l.queue(ln)
@@ -247,6 +249,7 @@ func (l *lane) take() piece {
 	work := ln.work[ln.done]
 	ln.work[ln.done] = nil
 	ln.done++
+	l.waiting--
 	p := l.begin(ln, work, ln.since)
 	switch {
 	case ln.done < len(ln.work):

@@ -36,11 +36,14 @@ type Server struct {
 	submit   func(session.Operation, func(error)) // to the queue in front of the registry
 	ticks    atomic.Int64                         // so far
 
+	phases      phases // of connections
 	handshakes  *handshakes
-	sealed      atomic.Int64 // bytes that protected connections take, about
-	maxSealed   atomic.Int64 // above that idle ones are closed, and no handshake begins
-	unprotected tally        // plain connections refused
-	unshaken    tally        // handshakes that failed
+	sealed      atomic.Int64  // bytes that protected connections take, about
+	maxSealed   atomic.Int64  // above that idle ones are closed, and no handshake begins
+	unprotected tally         // plain connections refused
+	unshaken    tally         // handshakes that failed
+	shaken      atomic.Uint64 // handshakes that went well
+	protected   atomic.Int64  // connections over TLS, after that
 
 	ctx      context.Context // of work; ends when the server gives up waiting for it
 	giveUp   context.CancelFunc

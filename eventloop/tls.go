@@ -217,6 +217,8 @@ func (c *conn) shaken(conn *tls.Conn, ch session.Channel, err error) {
 		return
 	}
 	t.step, t.conn = protected, conn
+	srv.shaken.Add(1)
+	srv.protected.Add(1)
 	if !ch.Client.IsZero() {
 		t.key = ch.Client.String()[:short]
 	}
@@ -285,6 +287,9 @@ func (c *conn) abandonHandshake() {
 func (c *conn) unprotect() {
 	if c.tls != nil {
 		c.abandonHandshake()
+		if c.tls.step == protected {
+			c.lp.srv.protected.Add(-1)
+		}
 		c.tls.step, c.tls.conn = abandoned, nil
 		c.resize(0)
 	}
@@ -294,13 +299,21 @@ func (c *conn) unprotect() {
 type tally struct {
 	mu    sync.Mutex
 	count int       // since told
+	all   uint64    // so far
 	told  time.Time // when the log had the last line
+}
+
+func (t *tally) total() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.all
 }
 
 // report writes a line about the last of the events, unless there was one just now.
 func (t *tally) report(log *zap.Logger, message string, fields ...zap.Field) {
 	t.mu.Lock()
 	t.count++
+	t.all++
 	count, now := t.count, time.Now()
 	tell := now.Sub(t.told) >= time.Second
 	if tell {

@@ -37,10 +37,11 @@ type handshakes struct {
 	// client: a core is left to the others.
 	computing chan struct{}
 
-	mu    sync.Mutex
-	free  int // places
-	from  map[netip.Addr]*party
-	turns list.List // of *party: those that have clients in line, and may have another place
+	mu      sync.Mutex
+	free    int // places
+	waiting int // connections in line
+	from    map[netip.Addr]*party
+	turns   list.List // of *party: those that have clients in line, and may have another place
 }
 
 // party is the clients of one source that have a place, or wait for one.
@@ -73,6 +74,7 @@ func (h *handshakes) join(c *conn) {
 		h.from[c.ip] = p
 	}
 	c.tls.seat.line = p.line.PushFront(c)
+	h.waiting++
 	h.serve(p)
 }
 
@@ -83,6 +85,7 @@ func (h *handshakes) leave(c *conn) {
 	if e := c.tls.seat.line; e != nil {
 		p := h.from[c.ip]
 		p.line.Remove(e)
+		h.waiting--
 		c.tls.seat.line = nil
 		h.serve(p)
 		h.forget(c.ip)
@@ -116,6 +119,7 @@ func (h *handshakes) serve(p *party) {
 		next.turn = nil
 		c := next.line.Remove(next.line.Front()).(*conn)
 		c.tls.seat = seat{place: true}
+		h.waiting--
 		next.places++
 		h.free--
 		if next.line.Len() > 0 && next.places < maxOfSource {

@@ -94,8 +94,9 @@ func sessionLimits(o *Sessions) session.Limits {
 //
 // It may be called from any goroutine, from Open to Close.
 func (s *Server) Reread() (said bool) {
-	if s.tls != nil {
-		said = s.tls.look(true)
+	said = s.watched.rereadToken(s.o.Log)
+	if s.tls != nil && s.tls.look(true) {
+		said = true
 	}
 	return said
 }

@@ -52,7 +52,7 @@ func DeleteFiles(ctx context.Context, dir string, o DeleteOptions) error {
 		if err != nil {
 			return err
 		}
-		d := &deletion{DeleteOptions: o, reg: reg, left: make(map[version]File)}
+		d := &deletion{DeleteOptions: o, reg: reg, left: make(map[uploadVersion]File)}
 		for _, f := range marked {
 			d.left[versionOf(&f)] = f
 			d.total += f.Size
@@ -100,26 +100,26 @@ func markDeleted(ctx context.Context, reg storage.Registry, found []File) (marke
 	return marked, nil
 }
 
-// version tells the versions of all files apart.
-type version struct {
+// uploadVersion tells the versions of all files apart.
+type uploadVersion struct {
 	storage.Place
 	key string
 }
 
-func versionOf(f *File) version { return version{f.Place(), f.Incoming} }
+func versionOf(f *File) uploadVersion { return uploadVersion{f.Place(), f.Incoming} }
 
 // deletion is one DeleteFiles.
 type deletion struct {
 	DeleteOptions
 	reg  storage.Registry
-	left map[version]File
+	left map[uploadVersion]File
 
 	done, total int64 // bytes
 }
 
 // look tells Each of the files that are not to be removed any more, and returns how many are.
 func (d *deletion) look(ctx context.Context) (int, error) {
-	leaving := make(map[version]bool)
+	leaving := make(map[uploadVersion]bool)
 	err := d.reg.Leaving(ctx, func(f File) error {
 		if f.Deleted {
 			leaving[versionOf(&f)] = true

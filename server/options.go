@@ -32,6 +32,7 @@ type Options struct {
 	Sessions Sessions
 	Storage  Storage
 	Machine  Machine
+	Admin    Admin
 	Testing  Testing
 }
 
@@ -167,6 +168,9 @@ func (o *Options) complete() error {
 		return fmt.Errorf("--registry %q: want sqlite or memory", o.Storage.Registry)
 	}
 	if err := o.TLS.complete(); err != nil {
+		return err
+	}
+	if err := o.Admin.complete(o.TLS.Mode); err != nil {
 		return err
 	}
 	if o.Machine.Workers == 0 {

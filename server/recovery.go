@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"sealift/session"
 	"sealift/storage"
@@ -48,10 +49,20 @@ func (s *Server) auditOptions(now time.Time) audit.Options {
 		UnverifiedTTL: time.Duration(s.ttl.Load()), Now: now,
 		Dropped: s.service.Dropped, Finished: s.service.Finished, Forgotten: s.service.Forgotten,
 		Log: func(f audit.Finding) {
-			s.o.Log.Warn("storage", zap.String("finding", string(f.Event)), zap.String("client", f.File.ID.String()),
+			s.o.Log.Log(levelOf(f.Event), "storage", zap.String("finding", string(f.Event)), zap.String("client", f.File.ID.String()),
 				zap.String("path", f.File.Path), zap.String("incoming", f.File.Incoming), zap.Error(f.Err))
 		},
 	}
+}
+
+// levelOf is the level of the log for what was found: what somebody asked for is no
+// warning.
+func levelOf(e audit.Event) zapcore.Level {
+	switch e {
+	case audit.Taken, audit.Deleted, audit.Handed:
+		return zapcore.InfoLevel
+	}
+	return zapcore.WarnLevel
 }
 
 // expireEvery is how often files that stay unverified are looked for.

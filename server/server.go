@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sealift/admin"
 	"sealift/eventloop"
 	"sealift/internal/infofile"
 	"sealift/session"
@@ -40,6 +41,7 @@ type Server struct {
 	share    eventloop.Descriptors
 	ttl      atomic.Int64  // Storage.UnverifiedTTL
 	clearDue chan struct{} // see lookForLeaving
+	watched  *watched      // nil: there is no admin address
 	missing  int           // stored files that were not found
 	ran      bool          // loops has been run, and is closed
 
@@ -113,10 +115,13 @@ func (s *Server) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if s.watched, err = newWatched(o); err != nil {
+		return err
+	}
 	if err = s.shareDescriptors(); err != nil {
 		return err
 	}
-	if s.store, err = openStore(ctx, o, s.share.Files); err != nil {
+	if s.store, err = s.openStore(ctx); err != nil {
 		return err
 	}
 	if s.registry, err = openRegistry(ctx, o, s.store); err != nil {
@@ -133,6 +138,9 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if s.loops, err = s.newLoops(faults); err != nil {
 		return err
 	}
+	if err = s.openAdmin(); err != nil {
+		return err
+	}
 	if err = s.warnOfPinned(ctx); err != nil {
 		return err
 	}
@@ -145,12 +153,12 @@ func (s *Server) open(ctx context.Context) (err error) {
 const storeWait = 3 * time.Second
 
 // openStore opens the files.
-func openStore(ctx context.Context, o *Options, maxOpen int) (*files.Store, error) {
-	began := time.Now()
+func (s *Server) openStore(ctx context.Context) (*files.Store, error) {
+	o, began := &s.o, time.Now()
 	for {
 		store, err := files.Open(o.Dir, files.Options{
-			Fsync: o.Storage.Fsync, MaxOpen: maxOpen, MinFree: o.Storage.MinFree,
-			FileMode: o.Storage.FileMode, DirMode: o.Storage.DirMode,
+			Fsync: o.Storage.Fsync, MaxOpen: s.share.Files, MinFree: o.Storage.MinFree,
+			FileMode: o.Storage.FileMode, DirMode: o.Storage.DirMode, Synced: s.watched.synced(),
 			Folding: o.Testing.Folding, Faults: o.Testing.DiskFaults,
 		})
 		if !errors.Is(err, files.ErrLocked) || time.Since(began) > storeWait {
@@ -165,7 +173,11 @@ func openStore(ctx context.Context, o *Options, maxOpen int) (*files.Store, erro
 // shareDescriptors divides the limit of open files.
 func (s *Server) shareDescriptors() (err error) {
 	wanted := cmp.Or(s.o.Network.MaxConnections, eventloop.DefaultMaxConnections)
-	s.share, err = eventloop.ShareDescriptors(eventloop.OpenFileLimit(), wanted, s.o.Machine.Loops, s.o.Machine.Workers)
+	limit := eventloop.OpenFileLimit()
+	if limit != 0 && s.watched != nil {
+		limit -= min(limit-1, admin.Descriptors)
+	}
+	s.share, err = eventloop.ShareDescriptors(limit, wanted, s.o.Machine.Loops, s.o.Machine.Workers)
 	return err
 }
 
@@ -177,6 +189,10 @@ func (s *Server) newService(faults *session.Faults) *session.Service {
 	if wrap := s.o.Testing.WrapFiles; wrap != nil {
 		cfg.Files = wrap(s.store)
 	}
+	if s.watched != nil {
+		cfg.Received = s.watched.metrics.Received
+	}
+	cfg.Registry, cfg.Files = s.watched.observe(cfg.Registry, cfg.Files)
 	return session.NewService(cfg)
 }
 
@@ -241,6 +257,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.tls != nil {
 		others.Go(func() { s.tls.follow(beside) })
 	}
+	others.Go(func() { s.watched.follow(beside, s.loops.Ready()) })
 	err := s.loops.Run(ctx)
 	stop()
 	others.Wait()
@@ -250,7 +267,7 @@ func (s *Server) Run(ctx context.Context) error {
 // Close releases the directory and the port. Run must not be under way. It does
 // nothing when it is called again.
 func (s *Server) Close() error {
-	var errs []error
+	errs := []error{s.watched.close()}
 	switch {
 	case s.ran:
 	case s.loops != nil:
@@ -258,7 +275,7 @@ func (s *Server) Close() error {
 	case s.o.Network.Listener != nil:
 		errs = append(errs, s.o.Network.Listener.Close())
 	}
-	s.ran = true
+	s.ran, s.watched = true, nil
 	if s.registry != nil {
 		errs = append(errs, s.registry.Close())
 		s.registry = nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -129,6 +130,9 @@ func showSettings(w io.Writer, fs *pflag.FlagSet) error {
 func exact(v pflag.Value) string {
 	if b, ok := v.(*byteSize); ok {
 		return b.exact()
+	}
+	if list, ok := v.(pflag.SliceValue); ok {
+		return strings.Join(list.GetSlice(), ",")
 	}
 	return v.String()
 }

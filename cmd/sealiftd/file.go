@@ -78,7 +78,7 @@ type outcomeRow struct {
 	Client string `json:"client"`
 	From   string `json:"from"` // below the server's directory
 	To     string `json:"to,omitempty"`
-	Size   int64  `json:"size"` // bytes
+	Size   int64  `json:"size_bytes"`
 	OK     bool   `json:"ok"`
 	Error  string `json:"error,omitempty"`
 }

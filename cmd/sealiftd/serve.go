@@ -145,7 +145,7 @@ func serveCommand() (*cobra.Command, *serveFlags) {
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	n, p, c, s, m := &o.Network, &o.TLS, &o.Sessions, &o.Storage, &o.Machine
+	n, p, c, s, m, a := &o.Network, &o.TLS, &o.Sessions, &o.Storage, &o.Machine, &o.Admin
 	f.String(configFlag, "", "YAML file with lines of NAME: VALUE for flags that neither the command line nor the environment sets")
 	f.StringVar(&o.Dir, "dir", ".", "directory that holds port.info, defensive.db, files/ and tls/")
 	f.Var(&fileMode{&s.FileMode, 0o600}, "file-mode", "permissions of stored files, in octal, whatever the umask is; those that are there stay as they are")
@@ -176,6 +176,9 @@ func serveCommand() (*cobra.Command, *serveFlags) {
 	f.IntVar(&m.Workers, "workers", m.Workers, "goroutines that decrypt and write (default: 4 for each core)")
 	f.IntVar(&m.Loops, "loops", m.Loops, "event loops (default: 1 for each two cores)")
 	f.StringVar(&c.Faults, "fault", c.Faults, "misbehave on purpose, to test clients: crc=N,error=CODE:N,drop=CODE:N,reject=N,delay=TIME, N times or -1 for ever")
+	f.StringVar(&a.Listen, "admin", "", "address for health, metrics and profiles, host:port, such as 127.0.0.1:9256; port 0 takes a free one, which the log names (default: none)")
+	f.StringVar(&a.TokenFile, "admin-token-file", "", "file with a token, 16 bytes or more, that profiles need; beyond the loopback all that --admin answers needs it, and goes over TLS")
+	f.StringSliceVar(&a.Hosts, "admin-host", nil, "name by which requests may ask for --admin, besides localhost and its address; may be given several times")
 	f.StringVar(&sf.level, levelFlag, "info", "debug, info, warn or error")
 	f.StringVar(&sf.format, "log-format", "auto", "console, json, or auto: console on a terminal")
 	return cmd, sf

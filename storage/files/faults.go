@@ -1,5 +1,7 @@
 package files
 
+import "time"
+
 // Op is a kind of step that a Store takes on the disk.
 type Op string
 
@@ -41,6 +43,10 @@ type Faults struct {
 
 // step takes a step on the disk. do must not be kept.
 func (s *Store) step(op Op, path, to string, do func() error) error {
+	if s.synced != nil && (op == SyncFile || op == SyncFolder) {
+		began := time.Now()
+		defer func() { s.synced(op, time.Since(began)) }()
+	}
 	f := s.faults
 	if f == nil {
 		return do()

@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"sealift/storage"
 )
@@ -80,6 +81,9 @@ type Options struct {
 	FileMode, DirMode fs.FileMode
 	// Folding, if not nil, is what the disk does; else Open finds it out. For tests.
 	Folding *Folding
+	// Synced, if not nil, is called after each sync, a SyncFile or SyncFolder, with the
+	// time that it took, by whichever goroutine has waited for it.
+	Synced func(op Op, took time.Duration)
 	// Faults is for tests; see there.
 	Faults *Faults
 }
@@ -90,7 +94,8 @@ type Options struct {
 // under way.
 type Store struct {
 	fsync    bool
-	faults   *Faults // nil but in tests
+	synced   func(Op, time.Duration) // or nil
+	faults   *Faults                 // nil but in tests
 	lock     *os.File
 	root     *os.Root   // files/; nil in a Store for reading
 	top      *directory // the same
@@ -135,7 +140,7 @@ func Open(dir string, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		fsync: o.Fsync, faults: o.Faults, root: root, kept: kept{files: make(map[string]*keptFile)},
+		fsync: o.Fsync, synced: o.Synced, faults: o.Faults, root: root, kept: kept{files: make(map[string]*keptFile)},
 		fileMode: fileMode, dirMode: dirMode,
 		durable: make(map[string]struct{}), doubtful: make(map[string]struct{}), spoilt: make(map[string]error),
 	}

@@ -38,10 +38,7 @@ func (r *Registry) Apply(ctx context.Context, batch []storage.Operation) error {
 	} else {
 		err = r.write(ctx, c, batch)
 	}
-	// Waiting for a lock in vain leaves a connection as good as it was, and one
-	// whose files were moved must stay open. Anything else that fails is a reason
-	// to begin with a new one.
-	r.give(slot, c, err != nil && !isBusy(err) && !errors.Is(err, ErrMoved) && ctx.Err() == nil)
+	r.release(ctx, slot, c, err)
 	if err != nil {
 		return r.failure("commit", err)
 	}
@@ -52,15 +49,22 @@ func onlyReads(batch []storage.Operation) bool {
 	return !slices.ContainsFunc(batch, func(op storage.Operation) bool { return !storage.Reads(op) })
 }
 
-// write does batch in a transaction on c. After an error there is none open.
+// write does batch in a transaction on c.
 func (r *Registry) write(ctx context.Context, c *conn, batch []storage.Operation) error {
+	return r.transact(ctx, c, func() error {
+		t := &transaction{c: c, seen: make(map[codec.ClientID]time.Time, len(batch))}
+		if err := t.do(batch); err != nil {
+			return err
+		}
+		return t.flushSeen()
+	})
+}
+
+// transact does what writes in a transaction on c. After an error there is none open.
+func (r *Registry) transact(ctx context.Context, c *conn, do func() error) error {
 	_, err := c.execContext(ctx, begin)
 	if err == nil {
-		t := &transaction{c: c, seen: make(map[codec.ClientID]time.Time, len(batch))}
-		err = t.do(batch)
-		if err == nil {
-			err = t.flushSeen()
-		}
+		err = do()
 		if err == nil {
 			err = ctx.Err() // the last chance: a commit is not interrupted
 		}
@@ -78,6 +82,13 @@ func (r *Registry) write(ctx context.Context, c *conn, batch []storage.Operation
 	// transaction never began.
 	_, _ = c.exec(rollback)
 	return err
+}
+
+// release gives c back, after an error or nil. Waiting for a lock in vain leaves a
+// connection as good as it was, and one whose files were moved must stay open. Anything
+// else that fails is a reason to begin with a new one.
+func (r *Registry) release(ctx context.Context, slot chan *conn, c *conn, err error) {
+	r.give(slot, c, err != nil && !isBusy(err) && !errors.Is(err, ErrMoved) && ctx.Err() == nil)
 }
 
 // transaction carries out the operations of one batch.

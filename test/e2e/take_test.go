@@ -20,7 +20,7 @@ type outcomeRow struct {
 	Client string `json:"client"`
 	From   string `json:"from"`
 	To     string `json:"to"`
-	Size   int64  `json:"size"`
+	Size   int64  `json:"size_bytes"`
 	OK     bool   `json:"ok"`
 	Error  string `json:"error"`
 }
