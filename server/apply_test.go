@@ -24,6 +24,9 @@ var other = map[string]struct {
 	"file-mode":                  {func(o *Options) { o.Storage.FileMode = 0o640 }, "0640"},
 	"dir-mode":                   {func(o *Options) { o.Storage.DirMode = 0o750 }, "0750"},
 	"listen":                     {func(o *Options) { o.Network.Listen = ":1" }, ":1"},
+	"admin":                      {func(o *Options) { o.Admin.Listen = "127.0.0.1:1" }, "127.0.0.1:1"},
+	"admin-token-file":           {func(o *Options) { o.Admin.Listen, o.Admin.TokenFile = "127.0.0.1:1", "token" }, "token"},
+	"admin-host":                 {func(o *Options) { o.Admin.Listen, o.Admin.Hosts = "127.0.0.1:1", []string{"a", "b"} }, "a,b"},
 	"tls":                        {func(o *Options) { o.TLS.Mode = tlsAllow }, "allow"},
 	"tls-cert":                   {func(o *Options) { o.TLS.Mode, o.TLS.Cert, o.TLS.Key = tlsAllow, "cert", "key" }, "cert"},
 	"tls-key":                    {func(o *Options) { o.TLS.Mode, o.TLS.Cert, o.TLS.Key = tlsAllow, "cert", "key" }, "key"},
@@ -93,7 +96,7 @@ func TestApplyNamesEachSetting(t *testing.T) {
 func TestEveryOptionIsASetting(t *testing.T) {
 	var o Options
 	reached := map[string]bool{}
-	for _, part := range []string{"Network", "TLS", "Sessions", "Storage", "Machine"} {
+	for _, part := range []string{"Network", "TLS", "Sessions", "Storage", "Machine", "Admin"} {
 		in, _ := reflect.TypeOf(o).FieldByName(part)
 		for i := range in.Type.NumField() {
 			field := in.Type.Field(i)
@@ -111,6 +114,8 @@ func TestEveryOptionIsASetting(t *testing.T) {
 				v.SetInt(77)
 			case reflect.Uint32:
 				v.SetUint(0o777)
+			case reflect.Slice:
+				v.Set(reflect.ValueOf([]string{"x"}))
 			case reflect.Float64:
 				v.SetFloat(7)
 			default:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strconv"
+	"strings"
 	"time"
 
 	"sealift/storage/files"
@@ -50,6 +51,9 @@ var settings = []setting{
 	live("unverified-ttl", func(o *Options) *time.Duration { return &o.Storage.UnverifiedTTL }),
 	fixed("workers", func(o *Options) *int { return &o.Machine.Workers }),
 	fixed("loops", func(o *Options) *int { return &o.Machine.Loops }),
+	fixed("admin", func(o *Options) *string { return &o.Admin.Listen }),
+	fixed("admin-token-file", func(o *Options) *string { return &o.Admin.TokenFile }),
+	fixed("admin-host", func(o *Options) *[]string { return &o.Admin.Hosts }, func(hosts []string) string { return strings.Join(hosts, ",") }),
 	fixed("fault", func(o *Options) *string { return &o.Sessions.Faults }),
 }
 
