@@ -25,6 +25,11 @@ const (
 	actDisable
 )
 
+// steering are the names of what an operator does.
+var steering = map[int]string{
+	actTake: "a file was taken", actDelete: "a file was deleted", actClear: "what leaves was cleared", actDisable: "the client was disabled",
+}
+
 // actWeights say how often each is done.
 var actWeights = [...]int{
 	actUpload: 5, actConfirm: 7, actAgain: 1, actAbort: 1, actClose: 1, actExpire: 1, actRemove: 1,
