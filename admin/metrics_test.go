@@ -32,7 +32,8 @@ func someStats() Stats {
 func gather(t testing.TB) []*dto.MetricFamily {
 	t.Helper()
 	var m *Metrics
-	watch(t, func(_ *watched, o *Options) { m = o.Metrics })
+	w := watch(t, func(_ *watched, o *Options) { m = o.Metrics })
+	w.checks.latest(t.Context())
 	m.Synced(File, time.Millisecond)
 	m.Applied(Write, 3, time.Millisecond)
 	m.Committed(time.Millisecond)
@@ -70,6 +71,8 @@ sealift_connections_limit 6
 sealift_connections_protected 5
 sealift_connections_refused_total 8
 sealift_connections_unprotected_total 9
+sealift_disk_free_bytes 100
+sealift_disk_reserve_bytes 10
 sealift_early_budget_bytes 47
 sealift_early_used_bytes 48
 sealift_failures_total registry 34

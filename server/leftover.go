@@ -60,14 +60,30 @@ func (t *take) finish(ctx context.Context, batch string, at time.Time) error {
 		}
 		if v := get.Verified; v == nil || v.Incoming != f.Incoming || v.Taken.Equal(at) {
 			err = p.publish(f, true)
-		} else if err = t.out.taking.Remove(fmt.Sprint(batch, "/", f.number)); err != nil { // it is in the store
-			err = t.out.fault(err)
+		} else {
+			err = t.giveBack(ctx, v, fmt.Sprint(batch, "/", f.number))
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return p.end()
+}
+
+// giveBack removes what was fetched of f, which is not recorded as taken: it stays in the
+// store.
+func (t *take) giveBack(ctx context.Context, f *storage.File, fetched string) error {
+	// Where a write to the database failed, and said so, it may still be in the log that a
+	// crash has SQLite read, until another transaction takes its place. So there is one, which
+	// changes nothing, before the only other copy goes.
+	same := &storage.MarkFile{ID: f.ID, Path: f.Path, Incoming: f.Incoming, Missing: f.Missing}
+	if err := applyOwn(ctx, t.reg, same); err != nil && !errors.Is(err, storage.ErrNoFile) {
+		return err
+	}
+	if err := t.out.taking.Remove(fetched); err != nil {
+		return t.out.fault(err)
+	}
+	return nil
 }
 
 // listName is the file with the list of a batch, in its folder.
