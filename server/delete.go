@@ -200,9 +200,12 @@ func dropWithoutFiles(ctx context.Context, dir string, reg storage.Registry, c *
 		if !errors.Is(err, storage.ErrHasFiles) {
 			return err
 		}
-		of, err := filesOf(ctx, reg, c.ID)
+		of, bad, err := filesOf(ctx, reg, c.ID)
 		if err != nil {
 			return err
+		}
+		if len(of) == 0 && bad != nil {
+			return notUnderstood(c, bad)
 		}
 		of = slices.DeleteFunc(of, func(f File) bool { return f.Leaves() })
 		if len(of) > 0 {
@@ -235,7 +238,7 @@ func dropWithFiles(ctx context.Context, dir string, reg storage.Registry, c *Cli
 		return 0, err
 	}
 	for {
-		of, err := filesOf(ctx, reg, c.ID)
+		of, bad, err := filesOf(ctx, reg, c.ID)
 		if err != nil {
 			return removed, err
 		}
@@ -251,12 +254,24 @@ func dropWithFiles(ctx context.Context, dir string, reg storage.Registry, c *Cli
 		if err := applyOwn(ctx, reg, &storage.DropClient{ID: c.ID}); !errors.Is(err, storage.ErrHasFiles) {
 			return removed, err
 		}
+		if len(of) == 0 && bad != nil {
+			return removed, notUnderstood(c, bad)
+		}
+	}
+}
+
+// notUnderstood is why a client stays that has files, and none that can be understood.
+func notUnderstood(c *Client, bad error) error {
+	return &Hinted{
+		Err:  fmt.Errorf("%q has files on record that cannot be marked: %w", c.Name, bad),
+		Hint: "Somebody has changed the database by hand. sealiftd files says what it cannot read; put that right, or restore a backup, then run this again.",
 	}
 }
 
 // filesOf returns the files on record of a client, but for those that only wait for their
-// record to be forgotten.
-func filesOf(ctx context.Context, reg storage.Registry, id codec.ClientID) (of []File, err error) {
+// record to be forgotten. bad wraps [storage.ErrBadRows] where there are records, of this
+// client or another, that cannot be understood.
+func filesOf(ctx context.Context, reg storage.Registry, id codec.ClientID) (of []File, bad, err error) {
 	err = reg.Files(ctx, func(f File) error {
 		if f.ID == id && (f.Taken.IsZero() || !f.Missing) {
 			of = append(of, f)
@@ -264,9 +279,9 @@ func filesOf(ctx context.Context, reg storage.Registry, id codec.ClientID) (of [
 		return nil
 	})
 	if errors.Is(err, storage.ErrBadRows) {
-		err = nil
+		bad, err = err, nil
 	}
-	return of, err
+	return of, bad, err
 }
 
 // leavingOf counts the files of a client that are to be removed, and their bytes.

@@ -1,12 +1,18 @@
 package server
 
 import (
+	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"sealift/storage"
 )
 
 // rows are all files on record, each as path, state and content's size.
@@ -198,6 +204,36 @@ func TestSteer(t *testing.T) {
 	for _, who := range []Who{{Name: "Anna"}, {}, {ID: "ff"}, {ID: strings.Repeat("0", 32)}} {
 		if _, err := Disable(t.Context(), d.dir, who); err == nil {
 			t.Errorf("%+v is a client", who)
+		}
+	}
+}
+
+// A client with a record that cannot be understood is not deleted, and is told of: that
+// file may be one that nobody has taken.
+func TestDeleteClientWithABadRow(t *testing.T) {
+	for _, with := range []bool{false, true} {
+		d := newDepot(t)
+		d.store(anna, "a", "one")
+		d.store(anna, "b", "two")
+		if !with {
+			d.deletes(DeleteOptions{Pattern: "b"}, "b")
+		}
+		db, err := sql.Open("sqlite", filepath.Join(d.dir, DatabaseName))
+		if err == nil {
+			_, err = db.Exec("UPDATE files SET Size = -1 WHERE PathName LIKE '%/a'")
+			err = errors.Join(err, db.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		_, err = DeleteClient(ctx, d.dir, Who{Name: "anna"}, DeleteClientOptions{WithFiles: with, Removed: func(int64, int64) {}})
+		cancel()
+		if !errors.Is(err, storage.ErrBadRows) || !strings.Contains(Hint(err), "sealiftd files") {
+			t.Errorf("with files %t: %v with hint %q", with, err, Hint(err))
+		}
+		if _, err := os.Lstat(d.stored(anna, "a")); err != nil {
+			t.Errorf("with files %t: %v", with, err)
 		}
 	}
 }
