@@ -186,10 +186,13 @@ const maxFolders = 16
 // name.
 func (us *uploads) begin(m codec.SendFile, size uint32, f *found) error {
 	s := us.s
+	name := string(m.FileName)
 	if s.draining {
+		if r := us.received[name]; r.plan.Check(r.plan.Read(m), size) != nil { // not a late repetition
+			us.overtake(name)
+		}
 		return errGoingDown
 	}
-	name := string(m.FileName)
 	path, err := storage.CleanPath(name)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"fmt"
 
 	"go.uber.org/zap"
@@ -82,6 +83,9 @@ func (us *uploads) turned(a *attempt, err error, failed bool) {
 		a.came.free(s.host)
 	} else if !a.answered {
 		us.refused.note(s.host, a.refusal)
+		if a.id == s.id && !errors.Is(err, errGoingDown) { // for that see begin
+			us.overtake(a.name)
+		}
 	}
 	if !s.closed && !a.answered {
 		us.told.attempt(a, err, failed)

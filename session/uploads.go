@@ -32,6 +32,17 @@ type receipt struct {
 	incoming string // its Files key
 	plan     codec.Plan
 	settled  bool // it awaits no verdict any more
+	// overtaken: an attempt to send a newer version was refused. A 1029 that comes now may
+	// have been sent ahead of that 1607, and be about the newer version.
+	overtaken bool
+}
+
+// overtake notes that an attempt to send a newer version of name was refused.
+func (us *uploads) overtake(name string) {
+	if r, known := us.received[name]; known {
+		r.overtaken = true
+		us.received[name] = r
+	}
 }
 
 // maxReceived is the most entries of uploads.received. After an entry is dropped,
