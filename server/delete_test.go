@@ -237,3 +237,34 @@ func TestDeleteClientWithABadRow(t *testing.T) {
 		}
 	}
 }
+
+// After the last client is deleted a server starts beside a file that somebody else has put
+// into that client's folder, which nobody touches; but not where its database is gone.
+func TestStartAfterTheLastClient(t *testing.T) {
+	d := newDepot(t)
+	d.store(anna, "a", "one")
+	for _, name := range []string{"anna", "otto"} {
+		if _, err := DeleteClient(t.Context(), d.dir, Who{Name: name}, DeleteClientOptions{WithFiles: true, Removed: func(int64, int64) {}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stray := "files/" + anna.String() + "/stray"
+	write(t, d.dir, stray, "x")
+	for range 2 {
+		s, err := Open(t.Context(), options(d.dir))
+		if err != nil {
+			t.Fatalf("Open: %v", err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(d.dir, stray)); string(b) != "x" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+	remove(t, d.dir, DatabaseName)
+	write(t, d.dir, DatabaseName, "")
+	if s, err := Open(t.Context(), options(d.dir)); !errors.Is(err, ErrNoRecords) {
+		t.Errorf("%v, %v, want ErrNoRecords", s, err)
+	}
+}

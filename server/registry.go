@@ -43,7 +43,11 @@ func openDatabase(ctx context.Context, o *Options, store *files.Store) (storage.
 		return nil, err
 	}
 	empty, err := isEmpty(ctx, reg)
+	emptied := false // the last client was deleted, beside a file that somebody else has put there
 	if err == nil && empty {
+		emptied, err = reg.Emptied(ctx)
+	}
+	if err == nil && empty && !emptied {
 		err = refuseStored(ctx, o.Dir, store)
 	}
 	if err != nil {

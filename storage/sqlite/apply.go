@@ -171,7 +171,7 @@ func (t *transaction) apply(op storage.Operation) error {
 		refused, failed = t.dropClient(op)
 	case *storage.DropKeyless:
 		id = op.ID
-		refused, failed = t.change(storage.ErrNoClient, dropKeyless, op.ID[:], timestamp(op.Before))
+		refused, failed = t.forgetClient(dropKeyless, op.ID[:], timestamp(op.Before))
 	default:
 		refused = fmt.Errorf("unknown operation %T", op)
 	}
@@ -274,7 +274,15 @@ func (t *transaction) dropClient(op *storage.DropClient) (refused, failed error)
 			return nil, err
 		}
 	}
-	return t.change(storage.ErrNoClient, dropClient, op.ID[:])
+	return t.forgetClient(dropClient, op.ID[:])
+}
+
+// forgetClient is change for a statement that deletes a client.
+func (t *transaction) forgetClient(s statement, args ...any) (refused, failed error) {
+	if refused, failed = t.change(storage.ErrNoClient, s, args...); refused == nil && failed == nil {
+		_, failed = t.c.exec(markEmptied)
+	}
+	return refused, failed
 }
 
 func (t *transaction) getClient(op *storage.GetClient) (refused, failed error) {

@@ -48,6 +48,16 @@ func (r *Registry) Added(ctx context.Context, yield func(name string) error) err
 	return each(ctx, r, listAdded, []any{""}, 1, nameOf, yield, func(row []driver.Value) []any { return []any{row[0]} })
 }
 
+// Emptied reports whether a client was forgotten once: a database without clients has lost
+// nothing then.
+func (r *Registry) Emptied(ctx context.Context) (emptied bool, err error) {
+	err = r.list(ctx, isEmptied, nil, 1, func(row []driver.Value) error {
+		emptied = row[0] != int64(0)
+		return nil
+	})
+	return emptied, err
+}
+
 func nameOf(row []driver.Value) (string, error) {
 	name, ok := row[0].(string)
 	if !ok {

@@ -221,6 +221,8 @@ const (
 	dropFiles
 	dropAdded
 	dropClient
+	markEmptied
+	isEmptied
 	listClients
 	listFiles
 	listLeaving
@@ -303,6 +305,12 @@ var statements = [statementCount]string{
 	dropFiles:  "DELETE FROM files WHERE ID = ?1",
 	dropAdded:  "DELETE FROM names WHERE Name = (SELECT Name FROM clients WHERE ID = ?1)",
 	dropClient: "DELETE FROM clients WHERE ID = ?1",
+
+	// A number in the header of the database that SQLite leaves to its user. 0: no client
+	// was ever forgotten.
+	markEmptied: "PRAGMA application_id = 1",
+	isEmptied:   "PRAGMA application_id",
+
 
 	listClients: "SELECT " + clientColumns + " FROM clients WHERE Name > ?1 ORDER BY Name LIMIT ?2",
 	listFiles: "SELECT " + fileColumns + " FROM files WHERE (ID, PathName, 1 - Verified) > (?1, ?2, ?3)" +
