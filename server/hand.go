@@ -53,7 +53,7 @@ func (t *take) makeDurable(b *taking) error {
 		synced = append(synced, f)
 	}
 	b.files = synced
-	if err := writeList(b); err != nil {
+	if err := t.writeList(b); err != nil {
 		return err
 	}
 	return syncRoot(b.part)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -34,7 +35,7 @@ func (t *take) finishOthers(ctx context.Context) error {
 			continue
 		}
 		if !part {
-			err = t.finish(ctx, name, time.UnixMilli(ms))
+			err = t.finish(ctx, name, time.UnixMilli(ms), false)
 		} else if err = t.out.taking.RemoveAll(e.Name()); err != nil { // nothing of it is recorded
 			err = t.out.fault(err)
 		}
@@ -45,10 +46,11 @@ func (t *take) finishOthers(ctx context.Context) error {
 	return nil
 }
 
-// finish brings a batch to its end: what it has recorded as taken goes to its place.
-func (t *take) finish(ctx context.Context, batch string, at time.Time) error {
-	files, err := t.leftOver(batch)
-	if err != nil {
+// finish brings a batch to its end: what it has recorded as taken goes to its place. Unless
+// it is known to be ours, it may be another server's, and then it stays.
+func (t *take) finish(ctx context.Context, batch string, at time.Time, ours bool) error {
+	files, of, err := t.leftOver(batch)
+	if err != nil || !ours && t.isAnothers(of) {
 		return err
 	}
 	p := &publishing{take: t, batch: batch}
@@ -89,8 +91,20 @@ func (t *take) giveBack(ctx context.Context, f *storage.File, fetched string) er
 // listName is the file with the list of a batch, in its folder.
 const listName = "list"
 
+// isAnothers reports whether dir is the directory of another server than t's. One that is
+// not there any more was t's, and was moved, or nobody knows of its files.
+func (t *take) isAnothers(dir string) bool {
+	other, err := os.Stat(filepath.Join(dir, DatabaseName))
+	if err != nil {
+		return false
+	}
+	own, err := os.Stat(filepath.Join(t.dir, DatabaseName))
+	return err == nil && !os.SameFile(own, other)
+}
+
 // listed is a line of that list.
 type listed struct {
+	Dir    string `json:"dir"` // of the server
 	Number int    `json:"number"`
 	Client string `json:"client"`
 	Path   string `json:"path"`
@@ -98,7 +112,11 @@ type listed struct {
 }
 
 // writeList writes the list of a batch, durably but for the folder.
-func writeList(b *taking) error {
+func (t *take) writeList(b *taking) error {
+	dir, err := filepath.Abs(t.dir)
+	if err != nil {
+		return err
+	}
 	w, err := b.part.OpenFile(listName, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -107,35 +125,37 @@ func writeList(b *taking) error {
 	out := json.NewEncoder(&text)
 	for i := range b.files {
 		f := &b.files[i]
-		err = errors.Join(err, out.Encode(listed{f.number, f.ID.String(), f.Path, f.Incoming}))
+		err = errors.Join(err, out.Encode(listed{dir, f.number, f.ID.String(), f.Path, f.Incoming}))
 	}
 	_, e := w.Write(text.Bytes())
 	return errors.Join(err, e, w.Sync(), w.Close())
 }
 
-// leftOver returns the files of a batch that are still in its folder.
-func (t *take) leftOver(batch string) (files []fetched, err error) {
+// leftOver returns the files of a batch that are still in its folder, and the directory of the
+// server whose they are.
+func (t *take) leftOver(batch string) (files []fetched, of string, err error) {
 	in, err := enter(t.out.taking, batch)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, "", nil
 	}
 	if err != nil {
-		return nil, t.out.fault(err)
+		return nil, "", t.out.fault(err)
 	}
 	defer in.Close()
 	text, err := in.ReadFile(listName)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, t.out.taking.Remove(batch) // all but the folder itself was removed
+		return nil, "", t.out.taking.Remove(batch) // all but the folder itself was removed
 	}
 	if err != nil {
-		return nil, t.out.fault(err)
+		return nil, "", t.out.fault(err)
 	}
 	for dec := json.NewDecoder(bytes.NewReader(text)); ; {
 		var l listed
 		err := dec.Decode(&l)
 		if errors.Is(err, io.EOF) {
-			return files, nil
+			return files, of, nil
 		}
+		of = l.Dir
 		f := fetched{File: File{Path: l.Path, Incoming: l.Key, Verified: true}, number: l.Number}
 		if err == nil {
 			f.ID, err = parseID(l.Client)
@@ -144,14 +164,14 @@ func (t *take) leftOver(batch string) (files []fetched, err error) {
 			err = storage.ErrPath
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", t.out.join(takingFolder+"/"+batch+"/"+listName), err)
+			return nil, "", fmt.Errorf("%s: %w", t.out.join(takingFolder+"/"+batch+"/"+listName), err)
 		}
 		info, err := in.Lstat(fmt.Sprint(l.Number))
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue // it was moved
 		case err != nil:
-			return nil, t.out.fault(err)
+			return nil, "", t.out.fault(err)
 		}
 		f.Size = info.Size()
 		files = append(files, f)

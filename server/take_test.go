@@ -444,3 +444,41 @@ func TestSteerLeavesOlderSchema(t *testing.T) {
 		t.Errorf("the database has changed, %v", err)
 	}
 }
+
+// Two servers' files may be taken to one folder. What a Take that was killed has left there
+// is for the server whose it is: another one cannot know what is recorded.
+func TestTakeKilledBesideAnotherServer(t *testing.T) {
+	for s := range steps {
+		t.Run(fmt.Sprint(s), func(t *testing.T) {
+			d, e := newDepot(t), newDepot(t)
+			d.store(anna, "a", "one")
+			k := d.taker(t.TempDir())
+			if !k.killed(s, 1) {
+				t.Fatal("it was not killed")
+			}
+			came := make(map[string]int)
+			other := e.taker(k.To)
+			if err := other.run(); err != nil {
+				t.Fatal(err)
+			}
+			k.carry(came)
+			moved := filepath.Join(t.TempDir(), "moved")
+			if err := os.Rename(d.dir, moved); err != nil {
+				t.Fatal(err)
+			}
+			d.dir = moved
+			for range 2 {
+				if err := k.run(); err != nil {
+					t.Fatal(err)
+				}
+				k.carry(came)
+			}
+			if len(came) != 1 || came["one"] != 1 {
+				t.Errorf("came %v", came)
+			}
+			if left := filesIn(t, k.To); len(left) > 0 {
+				t.Errorf("left is %q", left)
+			}
+		})
+	}
+}

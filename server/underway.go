@@ -119,7 +119,7 @@ func (t *take) settle(ctx context.Context, u *underway) (busy bool, err error) {
 		}
 		defer other.out.close()
 	}
-	if err := other.finish(ctx, batch, time.UnixMilli(ms)); err != nil {
+	if err := other.finish(ctx, batch, time.UnixMilli(ms), true); err != nil {
 		return false, err
 	}
 	return false, u.clear()
