@@ -311,7 +311,6 @@ var statements = [statementCount]string{
 	markEmptied: "PRAGMA application_id = 1",
 	isEmptied:   "PRAGMA application_id",
 
-
 	listClients: "SELECT " + clientColumns + " FROM clients WHERE Name > ?1 ORDER BY Name LIMIT ?2",
 	listFiles: "SELECT " + fileColumns + " FROM files WHERE (ID, PathName, 1 - Verified) > (?1, ?2, ?3)" +
 		" ORDER BY ID, PathName, Verified DESC LIMIT ?4",
