@@ -39,26 +39,52 @@ func (s *Server) lookForLeaving() {
 }
 
 // clearAlone removes the content of files that are taken or deleted, unless a server has the
-// directory, which does so itself. alone reports whether there was none.
+// directory, which does so itself. alone reports whether there was none. A server that is
+// started meanwhile has the directory after a moment, and the rest to remove.
 func clearAlone(ctx context.Context, dir string, reg storage.Registry) (alone bool, err error) {
+	for more := true; more; {
+		if alone, more, err = clearSome(ctx, dir, reg); err == nil && more {
+			err = clearPause(ctx)
+		}
+		if err != nil {
+			return alone, err
+		}
+	}
+	return alone, nil
+}
+
+// For how long clearAlone has the directory at a time, and how long it leaves it to a server
+// that waits at its start, which looks every storeWait/100.
+var (
+	clearTurn  = storeWait / 3
+	clearPause = func(ctx context.Context) error { return pause(ctx, storeWait/20) }
+)
+
+// clearSome is clearAlone for as many files as there is time for. more: there are others.
+func clearSome(ctx context.Context, dir string, reg storage.Registry) (alone, more bool, err error) {
 	store, err := files.Open(dir, files.Options{Fsync: true})
 	if errors.Is(err, files.ErrLocked) {
-		return false, nil
+		return false, false, nil
 	}
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	var failed error
+	began := time.Now()
 	_, err = audit.Clear(ctx, reg, store, audit.Options{
-		Now: time.Now(),
+		Now: began,
+		Enough: func() bool {
+			more = time.Since(began) > clearTurn
+			return more
+		},
 		Log: func(f audit.Finding) {
 			if f.Event == audit.Failed {
 				failed = errors.Join(failed, fmt.Errorf("%s: %w", f.File.PathName(), f.Err))
 			}
 		},
 	})
-	return true, errors.Join(err, failed)
+	return true, more, errors.Join(err, failed)
 }
 
 // departPatience is for how long a command waits without seeing a file go.

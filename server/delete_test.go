@@ -268,3 +268,36 @@ func TestStartAfterTheLastClient(t *testing.T) {
 		t.Errorf("%v, %v, want ErrNoRecords", s, err)
 	}
 }
+
+// A server that is started while a command without one removes many files has the directory
+// before that is over, and removes the rest.
+func TestStartWhileFilesAreRemoved(t *testing.T) {
+	d := newDepot(t)
+	for i := range 5 {
+		d.store(anna, fmt.Sprint(i), "content")
+	}
+	turn, wait := clearTurn, clearPause
+	defer func() { clearTurn, clearPause = turn, wait }()
+	clearTurn = -1
+	var s *Server
+	clearPause = func(context.Context) error {
+		gone := 0
+		for i := range 5 {
+			if _, err := os.Lstat(d.stored(anna, fmt.Sprint(i))); errors.Is(err, os.ErrNotExist) {
+				gone++
+			}
+		}
+		if gone != 1 || s != nil {
+			t.Errorf("%d files are gone", gone)
+		}
+		s = open(t, options(d.dir))
+		return nil
+	}
+	d.deletes(DeleteOptions{Pattern: "*"}, "0", "1", "2", "3", "4")
+	if s == nil {
+		t.Error("there was no moment for a server")
+	}
+	if rows := d.rows(); len(rows) > 0 {
+		t.Errorf("%q", rows)
+	}
+}

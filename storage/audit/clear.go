@@ -55,6 +55,9 @@ func (r *recovery) clearAll(ctx context.Context, leaving []storage.File) error {
 		if err := r.flushIfFull(ctx); err != nil {
 			return err
 		}
+		if r.o.Enough != nil && i < len(leaving)-1 && r.o.Enough() {
+			break
+		}
 	}
 	return r.flush(ctx)
 }
