@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -58,10 +59,25 @@ func openToChange(ctx context.Context, dir string) (*sqlite.Registry, error) {
 	switch {
 	case err == nil:
 		_ = look.Close()
-	case !errors.Is(err, sqlite.ErrOlder): // which the next Open changes
+	case !errors.Is(err, sqlite.ErrOlder):
 		return nil, err
+	case hasServer(dir):
+		return nil, &Hinted{Err: err, Hint: "Nothing was changed: a server of that version is running. Stop it first, and start one of this version."}
+	default: // the next Open brings it up to date
 	}
 	return sqlite.Open(ctx, filepath.Join(dir, DatabaseName), sqlite.Options{Fsync: true, Beside: true, BusyTimeout: besideTimeout})
+}
+
+// hasServer reports whether a server, or a command without one, has dir.
+func hasServer(dir string) bool {
+	if _, err := os.Lstat(filepath.Join(dir, "files")); err != nil {
+		return false
+	}
+	store, err := files.Open(dir, files.Options{})
+	if err == nil {
+		_ = store.Close()
+	}
+	return errors.Is(err, files.ErrLocked)
 }
 
 // besideTimeout is how long a command waits for its turn to write beside a server that

@@ -439,6 +439,21 @@ func TestSteerLeavesOlderSchema(t *testing.T) {
 			t.Errorf("%s: %v (%s)", name, err, Hint(err))
 		}
 	}
+	server, err := files.Open(d.dir, files.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, do := range map[string]func() error{ // without a server they bring it up to date
+		"forget-missing": func() error { return ForgetMissing(t.Context(), d.dir, false, func(File) {}) },
+		"take-strays":    func() error { return TakeStrays(t.Context(), d.dir, false, func(File, error) {}) },
+	} {
+		if err := do(); !errors.Is(err, sqlite.ErrOlder) || !strings.Contains(Hint(err), "Nothing was changed") {
+			t.Errorf("%s beside a server: %v (%s)", name, err, Hint(err))
+		}
+	}
+	if err := server.Close(); err != nil {
+		t.Fatal(err)
+	}
 	after, err := os.ReadFile(filepath.Join(d.dir, DatabaseName))
 	if err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the database has changed, %v", err)
