@@ -43,13 +43,11 @@ func openOutlet(dir, to string) (_ *outlet, err error) {
 	if o.root, err = os.OpenRoot(o.path); err != nil {
 		return nil, err
 	}
-	if _, err = o.root.Lstat(takingFolder); errors.Is(err, fs.ErrNotExist) {
-		if err = o.root.Mkdir(takingFolder, 0o700); err == nil {
-			err = syncRoot(o.root)
-		}
-		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, fmt.Errorf("--to %s cannot take files: %w", to, err)
-		}
+	if err = o.root.Mkdir(takingFolder, 0o700); err == nil || errors.Is(err, fs.ErrExist) {
+		err = syncRoot(o.root) // a command that was killed may have made it a moment ago
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--to %s cannot take files: %w", to, err)
 	}
 	if o.taking, err = enter(o.root, takingFolder); err != nil {
 		return nil, o.named(err)
@@ -166,30 +164,30 @@ func enter(at *os.Root, name string) (*os.Root, error) {
 	return in, nil
 }
 
-// descend opens the folder at a path below at, "." is at itself. With made, it makes the
-// folders that are missing, and calls made with the path of each one above a new one.
-func descend(at *os.Root, folder string, made func(above string)) (*os.Root, error) {
+// descend opens the folder at a path below at, "." is at itself. With above, it makes the
+// folders that are missing, and calls above with the path of each one on the way: also
+// where none was missing, since a command that was killed may have made the next one
+// without a sync.
+func descend(at *os.Root, folder string, above func(folder string)) (*os.Root, error) {
 	in, err := at.OpenRoot(".")
 	if err != nil || folder == "." {
 		return in, err
 	}
-	above := "."
+	whole := "."
 	for name := range strings.SplitSeq(folder, "/") {
-		if made != nil {
-			switch err := in.Mkdir(name, 0o777); {
-			case err == nil:
-				made(above)
-			case !errors.Is(err, fs.ErrExist):
+		if above != nil {
+			if err := in.Mkdir(name, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
 				_ = in.Close()
 				return nil, err
 			}
+			above(whole)
 		}
 		next, err := enter(in, name)
 		_ = in.Close()
 		if err != nil {
 			return nil, err
 		}
-		in, above = next, path.Join(above, name)
+		in, whole = next, path.Join(whole, name)
 	}
 	return in, nil
 }

@@ -497,3 +497,31 @@ func TestTakeKilledBesideAnotherServer(t *testing.T) {
 		})
 	}
 }
+
+// Each folder on the way to a file is made durable, also one that is there: a command that
+// was killed may have made it a moment ago.
+func TestPublishSyncsTheWay(t *testing.T) {
+	d := newDepot(t)
+	out, err := openOutlet(d.dir, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.close()
+	for _, made := range []bool{false, true} {
+		to := map[bool]string{false: "new/sub/f", true: "old/sub/f"}[made]
+		if made {
+			if err := out.root.MkdirAll("old/sub", 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write(t, out.path, takingFolder+"/f", "x")
+		var synced []string
+		if err := out.publish("f", to, func(folder string) { synced = append(synced, folder) }); err != nil {
+			t.Fatal(err)
+		}
+		top := strings.TrimSuffix(to, "/sub/f")
+		if want := []string{".", top, top + "/sub"}; !slices.Equal(synced, want) {
+			t.Errorf("%s: to be synced are %q, want %q", to, synced, want)
+		}
+	}
+}
