@@ -67,6 +67,9 @@ func (t *take) record(ctx context.Context, b *taking) error {
 		return err
 	}
 	defer u.unlock()
+	if !t.out.is(t.out.path) { // where whoever finishes the batch would look for it
+		return t.out.fault(errMoved)
+	}
 	if err := t.stillThere(ctx, b); err != nil {
 		return err
 	}
@@ -111,6 +114,9 @@ func (t *take) record(ctx context.Context, b *taking) error {
 	b.files = taken
 	return u.clear()
 }
+
+// errMoved is an outlet that is not at its path any more.
+var errMoved = errors.New("it was moved, removed or replaced while files were taken to it")
 
 // stillThere takes out of a batch what another command has taken, or a client has replaced,
 // since it was fetched.

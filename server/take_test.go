@@ -525,3 +525,40 @@ func TestPublishSyncsTheWay(t *testing.T) {
 		}
 	}
 }
+
+// Where the folder is moved, replaced or removed before its files are recorded as taken, they
+// stay in the store.
+func TestTakeToAFolderThatGoes(t *testing.T) {
+	for name, goes := range map[string]func(to string) error{
+		"moved":    func(to string) error { return os.Rename(to, to+".moved") },
+		"replaced": func(to string) error { return errors.Join(os.Rename(to, to+".moved"), os.Mkdir(to, 0o700)) },
+		"removed":  os.RemoveAll,
+	} {
+		d := newDepot(t)
+		d.store(anna, "a", "content")
+		to := filepath.Join(t.TempDir(), "to")
+		if err := os.Mkdir(to, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		k := d.taker(to)
+		k.after = func(did step) {
+			if did == stepFetched {
+				if err := goes(to); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := k.run(); err == nil || len(k.told) > 0 {
+			t.Errorf("%s: %v, told of %q", name, err, k.told)
+		}
+		if v := d.row(anna, "a"); v == nil || !v.Stays() {
+			t.Errorf("%s: on record is %+v", name, v)
+		}
+		k.after = nil
+		if err := os.MkdirAll(to, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		k.takes("a")
+		k.wants(map[string]string{anna.String() + "/a": "content"})
+	}
+}
