@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"sealift/storage"
+	"sealift/storage/files"
+	"sealift/storage/sqlite"
 )
 
 // rows are all files on record, each as path, state and content's size.
@@ -300,4 +302,45 @@ func TestStartWhileFilesAreRemoved(t *testing.T) {
 	if rows := d.rows(); len(rows) > 0 {
 		t.Errorf("%q", rows)
 	}
+}
+
+// A start does not wait until all content that is to be removed is: the rest goes while the
+// server serves.
+func TestStartBeforeFilesAreRemoved(t *testing.T) {
+	d := newDepot(t)
+	for i := range 5 {
+		d.store(anna, fmt.Sprint(i), "content")
+		d.open(func(reg *sqlite.Registry, _ *files.Store) {
+			d.apply(reg, &storage.DeleteFile{ID: anna, Path: fmt.Sprint(i), Incoming: d.key(reg, fmt.Sprint(i)), Verified: true})
+		})
+	}
+	turn := recoverTurn
+	defer func() { recoverTurn = turn }()
+	recoverTurn = -1
+	s := open(t, options(d.dir))
+	if rows := d.rows(); len(rows) != 4 {
+		t.Errorf("after the start there is %q on record, want four files", rows)
+	}
+	stop := run(t, s)
+	for len(d.rows()) > 0 {
+		if err := pause(t.Context(), departEvery); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	for i := range 5 {
+		if _, err := os.Lstat(d.stored(anna, fmt.Sprint(i))); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("file %d: %v", i, err)
+		}
+	}
+}
+
+// key returns the key of a verified file of anna's.
+func (d *depot) key(reg storage.Registry, path string) string {
+	d.t.Helper()
+	get, err := getFile(d.t.Context(), reg, &File{ID: anna, Path: path})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return get.Verified.Incoming
 }

@@ -14,10 +14,15 @@ import (
 	"sealift/storage/audit"
 )
 
+// recoverTurn is for how long a start may take because there is content to be removed.
+var recoverTurn = 5 * time.Second
+
 // recover puts the storage in order. missing is how many stored files were
 // not found.
 func (s *Server) recover(ctx context.Context) (missing int, err error) {
-	o := s.auditOptions(time.Now())
+	began := time.Now()
+	o := s.auditOptions(began)
+	o.Enough = func() bool { return time.Since(began) > recoverTurn } // removeLeaving does the rest
 	var waiting []storage.File
 	o.Waiting = func(f *storage.File) { waiting = append(waiting, *f) }
 	report, err := audit.Recover(ctx, s.registry, s.store, o)
@@ -33,6 +38,7 @@ func (s *Server) recover(ctx context.Context) (missing int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("putting the storage in order: %w", err)
 	}
+	s.lookForLeaving()
 	for _, f := range waiting {
 		s.service.Waiting(f.ID, session.Occupies(f.Size))
 	}

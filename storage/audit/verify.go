@@ -123,8 +123,8 @@ type Options struct {
 	// at path. Expire and Clear need it beside a running server; nil is for when there
 	// is none.
 	Exclusive func(id codec.ClientID, path string, do func())
-	// Enough reports whether Clear shall leave the rest of the files for another time. It
-	// is called after each file; nil is for all of them.
+	// Enough reports whether Clear, or Recover where it does the same, shall leave the rest
+	// of the files for another Clear. It is called after each file; nil is for all of them.
 	Enough func() bool
 }
 
