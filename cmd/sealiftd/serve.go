@@ -115,6 +115,9 @@ func serveCommand() (*cobra.Command, *serveFlags) {
 		Short: "Receive files until SIGTERM or SIGINT (the default)",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if err := sf.check(); err != nil {
+				return locate(cmd.Flags(), err)
+			}
 			var level zap.AtomicLevel
 			if o.Log, level, err = newLog(sf.level, sf.format); err != nil {
 				return err
