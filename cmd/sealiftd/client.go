@@ -27,6 +27,20 @@ that is hard to type by its id: --id ID in the place of the name.`,
 	return cmd
 }
 
+// exactly takes n arguments, and otherwise says what the command wants.
+func exactly(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		err := fmt.Errorf("%s: want %s", count(len(args), "argument"), cmd.UseLine())
+		switch {
+		case len(args) == n:
+			return nil
+		case len(args) > n:
+			return &server.Hinted{Err: err, Hint: "Quote a name with spaces, and a pattern: the shell splits the one and replaces the other."}
+		}
+		return err
+	}
+}
+
 // steering is what the commands share that change one client.
 type steering struct{ dir, id string }
 
@@ -37,10 +51,13 @@ func (s *steering) command(use, short, long string, more int, run func(ctx conte
 		Short: short,
 		Long:  long,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if s.id != "" {
-				return cobra.ExactArgs(more)(cmd, args)
+			switch {
+			case s.id == "":
+				return exactly(more+1)(cmd, args)
+			case len(args) > more:
+				return fmt.Errorf("%q and --id %s: want a name or an id, not both", args[0], s.id)
 			}
-			return cobra.ExactArgs(more+1)(cmd, args)
+			return exactly(more)(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			who := server.Who{ID: s.id}
@@ -63,7 +80,7 @@ func addCommand() *cobra.Command {
 		Long: `add lets a client with that user name register at a server with --registration
 closed. The name stays added, so the client may register again when the server has
 forgotten it. "client delete" takes it back.`,
-		Args: cobra.ExactArgs(1),
+		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := server.Add(cmd.Context(), dir, args[0]); err != nil {
 				return err

@@ -44,7 +44,7 @@ func (c *choosing) command(use, short, long string, run func(cmd *cobra.Command,
 		Use:   use,
 		Short: short,
 		Long:  long + "\n\n" + patternHelp,
-		Args:  cobra.ExactArgs(1),
+		Args:  exactly(1),
 		RunE:  func(cmd *cobra.Command, args []string) error { return run(cmd, args[0]) },
 	}
 	cmd.Flags().StringVar(&c.dir, "dir", ".", "the server's directory")
