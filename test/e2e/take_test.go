@@ -98,6 +98,11 @@ func TestFileTake(t *testing.T) {
 	p.Close()
 	run(t, d.dir, sealiftd, "verify").succeeded(t)
 	d.stop()
+	for _, f := range d.files() {
+		if f.Missing {
+			t.Errorf("what was taken is called missing: %+v", f)
+		}
+	}
 
 	d.file("take", "*", "--to", out).succeeded(t)
 	checkFile(t, taken("waiting"), bytes.NewReader(waiting.Content))
