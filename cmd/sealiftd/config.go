@@ -86,9 +86,10 @@ func configCommand(serve *cobra.Command, settings *serveFlags) *cobra.Command {
   listen: ":1256"
   max-file-size: 1GiB
 
-sealiftd serve --config FILE reads it. What the command line sets counts, then the
-environment, then the file. A name that is none is an error. At a SIGHUP a server reads
-the file again, and its log says what changed, and what needs a restart.`,
+sealiftd serve --config FILE reads it. What the command line sets counts, then
+the environment, then the file. A name that is none is an error. At a SIGHUP a
+server reads the file again, and its log says what changed, and what needs a
+restart.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -101,14 +102,14 @@ the file again, and its log says what changed, and what needs a restart.`,
 		c.Flags().AddFlagSet(serve.Flags())
 		cmd.AddCommand(c)
 	}
-	sub("check", "Say whether serve would start with these settings, and the files that they name", func(w io.Writer, fs *pflag.FlagSet) error {
+	sub("check", "Say whether serve would start with these settings", func(w io.Writer, fs *pflag.FlagSet) error {
 		if err := cmp.Or(settings.check(), settings.options.CheckFiles()); err != nil {
 			return locate(fs, err)
 		}
 		_, err := fmt.Fprintln(w, "The settings are good.")
 		return err
 	})
-	sub("show", "Print all settings as serve would have them, as a file for --config", func(w io.Writer, fs *pflag.FlagSet) error {
+	sub("show", "Print all settings of serve, as a file for --config", func(w io.Writer, fs *pflag.FlagSet) error {
 		if err := settings.check(); err != nil {
 			return locate(fs, err)
 		}

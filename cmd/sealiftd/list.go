@@ -190,7 +190,7 @@ type verifyRow struct {
 
 func verifyCommand() *cobra.Command {
 	l := new(listing)
-	cmd := l.command("verify", "Read every stored file again and compare it with the checksum of its upload", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
+	cmd := l.command("verify", "Compare every stored file with the checksum of its upload", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
 		var good, bad int
 		var bytes int64
 		began := time.Now()
