@@ -109,3 +109,44 @@ func messagesIn(n ast.Node) []ast.Expr {
 	}
 	return nil
 }
+
+// The reasons in the runbook are texts of the code, or their beginning.
+func TestReasonsInRunbook(t *testing.T) {
+	text, err := os.ReadFile("docs/OPERATING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var code strings.Builder
+	for _, pattern := range []string{"session/*.go", "storage/*.go"} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			source, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasSuffix(path, "_test.go") {
+				code.Write(source)
+			}
+		}
+	}
+	_, table, _ := strings.Cut(string(text), "| reason | what to do |\n|---|---|\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	reasons := 0
+	for row := range strings.Lines(table) {
+		cell, _, _ := strings.Cut(row, " |")
+		for i, reason := range strings.Split(cell, "`") {
+			if i%2 == 1 {
+				reasons++
+				if begin, more := strings.CutSuffix(reason, "…"); !strings.Contains(code.String(), `"`+begin) || !more && !strings.Contains(code.String(), `"`+reason+`"`) {
+					t.Errorf("the runbook has the reason %q, and the code does not", reason)
+				}
+			}
+		}
+	}
+	if reasons < 5 {
+		t.Errorf("the runbook has %d reasons", reasons)
+	}
+}

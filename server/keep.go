@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -36,11 +35,9 @@ func ForgetMissing(ctx context.Context, dir string, dryRun bool, each func(File)
 // and calls each with every one, and with nil or the reason for which it was left
 // alone; see [audit.TakeStrays]. No server may run.
 func TakeStrays(ctx context.Context, dir string, dryRun bool, each func(File, error)) (err error) {
-	reg, err := openToChange(ctx, dir)
-	if err != nil {
+	if err := checkRecords(ctx, dir); err != nil && !errors.Is(err, sqlite.ErrOlder) {
 		return err
 	}
-	defer func() { err = errors.Join(err, reg.Close()) }()
 	store, err := files.Open(dir, files.Options{Fsync: true})
 	if errors.Is(err, files.ErrLocked) {
 		return &Hinted{Err: err, Hint: "Stop the server first: strays cannot be told from its uploads."}
@@ -49,35 +46,41 @@ func TakeStrays(ctx context.Context, dir string, dryRun bool, each func(File, er
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	// No server has the database open: one of an older schema may be brought up to date.
+	reg, err := openRecords(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, reg.Close()) }()
 	return audit.TakeStrays(ctx, reg, store, time.Now(), dryRun, each)
 }
 
-// openToChange opens the database in dir. It is opened for reading first: that
-// makes no database, and can tell what is wrong where there is none.
+// openToChange opens the database in dir, which a server may have open. One of an older
+// schema is left alone: a server of that version would take no notice of the new one.
 func openToChange(ctx context.Context, dir string) (*sqlite.Registry, error) {
-	look, err := openReadOnly(ctx, dir)
-	switch {
-	case err == nil:
-		_ = look.Close()
-	case !errors.Is(err, sqlite.ErrOlder):
-		return nil, err
-	case hasServer(dir):
-		return nil, &Hinted{Err: err, Hint: "Nothing was changed: a server of that version is running. Stop it first, and start one of this version."}
-	default: // the next Open brings it up to date
+	err := checkRecords(ctx, dir)
+	if errors.Is(err, sqlite.ErrOlder) {
+		return nil, &Hinted{Err: err, Hint: "Nothing was changed. Start the server of this version first."}
 	}
-	return sqlite.Open(ctx, filepath.Join(dir, DatabaseName), sqlite.Options{Fsync: true, Beside: true, BusyTimeout: besideTimeout})
+	if err != nil {
+		return nil, err
+	}
+	return openRecords(ctx, dir)
 }
 
-// hasServer reports whether a server, or a command without one, has dir.
-func hasServer(dir string) bool {
-	if _, err := os.Lstat(filepath.Join(dir, "files")); err != nil {
-		return false
+// checkRecords opens the database in dir for reading: that makes none, and can tell what
+// is wrong where there is none.
+func checkRecords(ctx context.Context, dir string) error {
+	look, err := openReadOnly(ctx, dir)
+	if err != nil {
+		return err
 	}
-	store, err := files.Open(dir, files.Options{})
-	if err == nil {
-		_ = store.Close()
-	}
-	return errors.Is(err, files.ErrLocked)
+	return look.Close()
+}
+
+// openRecords opens the database in dir, and brings one of an older schema up to date.
+func openRecords(ctx context.Context, dir string) (*sqlite.Registry, error) {
+	return sqlite.Open(ctx, filepath.Join(dir, DatabaseName), sqlite.Options{Fsync: true, Beside: true, BusyTimeout: besideTimeout})
 }
 
 // besideTimeout is how long a command waits for its turn to write beside a server that

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sealift/admin"
 	"sealift/codec"
 	"sealift/eventloop"
 	"sealift/session"
@@ -146,6 +147,31 @@ const (
 func (o Options) Check() error {
 	o.Log = zap.NewNop()
 	return o.complete()
+}
+
+// CheckFiles returns what Open would find wrong with Dir, and with the files that o names.
+// It changes nothing.
+func (o Options) CheckFiles() error {
+	o.Log = zap.NewNop()
+	if err := cmp.Or(o.complete(), checkDir(o.Dir), o.TLS.checkAuthorities()); err != nil {
+		return err
+	}
+	if o.Sessions.Faults != "" {
+		if _, err := session.ParseFaults(o.Sessions.Faults); err != nil {
+			return err
+		}
+	}
+	if o.TLS.Mode != tlsOff && o.TLS.Cert != "" {
+		if _, err := (&protection{o: o.TLS, log: o.Log}).load(); err != nil {
+			return fmt.Errorf("--tls-cert %s: %w", o.TLS.Cert, err)
+		}
+	}
+	if o.Admin.TokenFile != "" {
+		if _, err := admin.ReadToken(o.Admin.TokenFile); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // complete checks o and sets what is zero and has a default. It names options by

@@ -8,7 +8,6 @@ import (
 
 	"sealift/codec"
 	"sealift/storage"
-	"sealift/storage/sqlite"
 )
 
 // ErrNoClient is a name or an id that no client on record has.
@@ -75,17 +74,8 @@ func setDisabled(ctx context.Context, dir string, who Who, disabled bool) (c Cli
 }
 
 // steer opens the database in dir and has do change what a server goes by, which may be
-// running. A database of an older schema is left alone: a server of that version may
-// have it open, and would take no notice.
+// running.
 func steer(ctx context.Context, dir string, do func(storage.Registry) error) (err error) {
-	look, err := openReadOnly(ctx, dir)
-	if errors.Is(err, sqlite.ErrOlder) {
-		return &Hinted{Err: err, Hint: "Nothing was changed. Start the server of this version first."}
-	}
-	if err != nil {
-		return err
-	}
-	_ = look.Close()
 	reg, err := openToChange(ctx, dir)
 	if err != nil {
 		return err

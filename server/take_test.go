@@ -431,27 +431,24 @@ func TestSteerLeavesOlderSchema(t *testing.T) {
 			_, err := DeleteClient(t.Context(), d.dir, Who{Name: "anna"}, DeleteClientOptions{WithFiles: true, Removed: func(int64, int64) {}})
 			return err
 		},
-		"pin":   func() error { _, err := Unpin(t.Context(), d.dir, Who{Name: "anna"}); return err },
-		"take":  func() error { return d.taker(t.TempDir()).run() },
-		"files": func() error { return DeleteFiles(t.Context(), d.dir, DeleteOptions{Pattern: "**"}) },
+		"pin":            func() error { _, err := Unpin(t.Context(), d.dir, Who{Name: "anna"}); return err },
+		"take":           func() error { return d.taker(t.TempDir()).run() },
+		"files":          func() error { return DeleteFiles(t.Context(), d.dir, DeleteOptions{Pattern: "**"}) },
+		"forget-missing": func() error { return ForgetMissing(t.Context(), d.dir, false, func(File) {}) },
 	} {
 		if err := do(); !errors.Is(err, sqlite.ErrOlder) || !strings.Contains(Hint(err), "Nothing was changed") {
 			t.Errorf("%s: %v (%s)", name, err, Hint(err))
 		}
 	}
-	server, err := files.Open(d.dir, files.Options{})
+	running, err := files.Open(d.dir, files.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, do := range map[string]func() error{ // without a server they bring it up to date
-		"forget-missing": func() error { return ForgetMissing(t.Context(), d.dir, false, func(File) {}) },
-		"take-strays":    func() error { return TakeStrays(t.Context(), d.dir, false, func(File, error) {}) },
-	} {
-		if err := do(); !errors.Is(err, sqlite.ErrOlder) || !strings.Contains(Hint(err), "Nothing was changed") {
-			t.Errorf("%s beside a server: %v (%s)", name, err, Hint(err))
-		}
+	// take-strays needs the server stopped, and then may bring the database up to date.
+	if err := TakeStrays(t.Context(), d.dir, false, func(File, error) {}); !errors.Is(err, files.ErrLocked) {
+		t.Errorf("take-strays beside a server: %v", err)
 	}
-	if err := server.Close(); err != nil {
+	if err := running.Close(); err != nil {
 		t.Fatal(err)
 	}
 	after, err := os.ReadFile(filepath.Join(d.dir, DatabaseName))

@@ -18,13 +18,27 @@ func clientCommand() *cobra.Command {
 		Use:   "client",
 		Short: "Add, disable, delete or pin clients, or list them",
 		Long: `These commands work beside a running server, which does what they say within a
-second, and without one. A client is named by its user name, byte by byte, or where
-that is hard to type by its id: --id ID in the place of the name.`,
+second, and without one. A client is named by its user name, byte by byte, or
+where that is hard to type by its id: --id ID in the place of the name.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(listClients("list"), addCommand(), disableCommand(), enableCommand(), deleteClientCommand(), pinCommand(), unpinCommand())
 	return cmd
+}
+
+// exactly takes n arguments, and otherwise says what the command wants.
+func exactly(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		err := fmt.Errorf("%s: want %s", count(len(args), "argument"), cmd.UseLine())
+		switch {
+		case len(args) == n:
+			return nil
+		case len(args) > n:
+			return &server.Hinted{Err: err, Hint: "Quote a name with spaces, and a pattern: the shell splits the one and replaces the other."}
+		}
+		return err
+	}
 }
 
 // steering is what the commands share that change one client.
@@ -37,10 +51,13 @@ func (s *steering) command(use, short, long string, more int, run func(ctx conte
 		Short: short,
 		Long:  long,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if s.id != "" {
-				return cobra.ExactArgs(more)(cmd, args)
+			switch {
+			case s.id == "":
+				return exactly(more+1)(cmd, args)
+			case len(args) > more:
+				return fmt.Errorf("%q and --id %s: want a name or an id, not both", args[0], s.id)
 			}
-			return cobra.ExactArgs(more+1)(cmd, args)
+			return exactly(more)(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			who := server.Who{ID: s.id}
@@ -61,9 +78,9 @@ func addCommand() *cobra.Command {
 		Use:   "add NAME",
 		Short: "Let a client register where registration is closed",
 		Long: `add lets a client with that user name register at a server with --registration
-closed. The name stays added, so the client may register again when the server has
-forgotten it. "client delete" takes it back.`,
-		Args: cobra.ExactArgs(1),
+closed. The name stays added, so the client may register again when the server
+has forgotten it. "client delete" takes it back.`,
+		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := server.Add(cmd.Context(), dir, args[0]); err != nil {
 				return err
@@ -79,8 +96,8 @@ forgotten it. "client delete" takes it back.`,
 func disableCommand() *cobra.Command {
 	s := new(steering)
 	return s.command("disable NAME", "Refuse everything to a client",
-		`disable has the server answer everything that the client sends with 1607, and ends
-its open connections within a second. Its name, its id and its files stay.`, 0,
+		`disable has the server answer everything that the client sends with 1607, and
+ends its open connections within a second. Its name, its id and its files stay.`, 0,
 		func(ctx context.Context, w io.Writer, who server.Who, _ []string) error {
 			c, err := server.Disable(ctx, s.dir, who)
 			if err != nil {
@@ -109,14 +126,15 @@ func deleteClientCommand() *cobra.Command {
 	s := new(steering)
 	var withFiles bool
 	cmd := s.command("delete NAME", "Forget a client, and free its name",
-		`delete removes a client from the records, and ends its open connections within a
-second. When it comes back it gets 1606, and registers anew where registration is
-open; to keep it out, disable it instead. A client that has lost its 1600 or its key
-gets its name back so. A name that was added and has not registered is taken back.
+		`delete removes a client from the records, and ends its open connections within
+a second. When it comes back it gets 1606, and registers anew where
+registration is open; to keep it out, disable it instead. A client that has
+lost its 1600 or its key gets its name back so. A name that was added and has
+not registered is taken back.
 
-A client with files is left as it is, unless --with-files has them deleted first. Then
-the client is disabled, and delete waits until the server has removed the files. It may
-be stopped and run again at any time.`, 0,
+A client with files is left as it is, unless --with-files has them deleted
+first. Then the client is disabled, and delete waits until the server has
+removed the files. It may be stopped and run again at any time.`, 0,
 		func(ctx context.Context, w io.Writer, who server.Who, _ []string) error {
 			screen := bars.New(os.Stderr)
 			defer screen.Stop()
@@ -146,9 +164,9 @@ func pinCommand() *cobra.Command {
 	s := new(steering)
 	return s.command("pin NAME FINGERPRINT", "Serve a client over one TLS key only",
 		`pin has the server serve the client with that user name over TLS with that key
-only, whatever the client was pinned to before. FINGERPRINT is that of the client's
-key, SHA256: and 43 characters. It works beside a running server, which ends the
-client's other connections within a second or two.`, 1,
+only, whatever the client was pinned to before. FINGERPRINT is that of the
+client's key, SHA256: and 43 characters. It works beside a running server,
+which ends the client's other connections within a second or two.`, 1,
 		func(ctx context.Context, w io.Writer, who server.Who, args []string) error {
 			c, err := server.Pin(ctx, s.dir, who, args[0])
 			if err != nil {
@@ -162,9 +180,9 @@ client's other connections within a second or two.`, 1,
 func unpinCommand() *cobra.Command {
 	s := new(steering)
 	return s.command("unpin NAME", "Serve a client over any connection again",
-		`unpin releases the client with that user name, for example because its TLS key is
-lost: it is served over any connection again, until it is pinned the next time. It
-works beside a running server.`, 0,
+		`unpin releases the client with that user name, for example because its TLS key
+is lost: it is served over any connection again, until it is pinned the next
+time. It works beside a running server.`, 0,
 		func(ctx context.Context, w io.Writer, who server.Who, _ []string) error {
 			c, err := server.Unpin(ctx, s.dir, who)
 			if err != nil {

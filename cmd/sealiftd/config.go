@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -61,6 +63,19 @@ func configFile(fs *pflag.FlagSet) string {
 	return f.Value.String()
 }
 
+var flagInText = regexp.MustCompile(`--([a-z-]+)`)
+
+// locate puts the line or the variable that has set the flag that err is about in front of
+// it.
+func locate(fs *pflag.FlagSet, err error) error {
+	for _, m := range flagInText.FindAllStringSubmatch(err.Error(), -1) {
+		if f := fs.Lookup(m[1]); f != nil && f.Annotations[from] != nil && f.Annotations[from][0] != commandLine {
+			return fmt.Errorf("%s: %w", f.Annotations[from][0], err)
+		}
+	}
+	return err
+}
+
 func configCommand(serve *cobra.Command, settings *serveFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
@@ -71,9 +86,10 @@ func configCommand(serve *cobra.Command, settings *serveFlags) *cobra.Command {
   listen: ":1256"
   max-file-size: 1GiB
 
-sealiftd serve --config FILE reads it. What the command line sets counts, then the
-environment, then the file. A name that is none is an error. At a SIGHUP a server reads
-the file again, and its log says what changed, and what needs a restart.`,
+sealiftd serve --config FILE reads it. What the command line sets counts, then
+the environment, then the file. A name that is none is an error. At a SIGHUP a
+server reads the file again, and its log says what changed, and what needs a
+restart.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -86,16 +102,16 @@ the file again, and its log says what changed, and what needs a restart.`,
 		c.Flags().AddFlagSet(serve.Flags())
 		cmd.AddCommand(c)
 	}
-	sub("check", "Say whether serve would take these settings", func(w io.Writer, _ *pflag.FlagSet) error {
-		if err := settings.check(); err != nil {
-			return err
+	sub("check", "Say whether serve would start with these settings", func(w io.Writer, fs *pflag.FlagSet) error {
+		if err := cmp.Or(settings.check(), settings.options.CheckFiles()); err != nil {
+			return locate(fs, err)
 		}
 		_, err := fmt.Fprintln(w, "The settings are good.")
 		return err
 	})
-	sub("show", "Print all settings as serve would have them, as a file for --config", func(w io.Writer, fs *pflag.FlagSet) error {
+	sub("show", "Print all settings of serve, as a file for --config", func(w io.Writer, fs *pflag.FlagSet) error {
 		if err := settings.check(); err != nil {
-			return err
+			return locate(fs, err)
 		}
 		return showSettings(w, fs)
 	})

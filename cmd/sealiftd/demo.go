@@ -12,10 +12,11 @@ func demoCommand() *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Show all of it at work: a server, a client, two uploads, what is stored",
+		Short: "Show it at work: a server, a client, uploads, what is stored",
 		Long: `demo starts a server on a free port, registers a client, uploads a file (this
-program), reconnects over TLS, uploads another, stops the server, and reads what
-is stored. Everything happens in one directory, which is left for you to look at.`,
+program), reconnects over TLS, uploads another, stops the server, and reads
+what is stored. Everything happens in one directory, which is left for you to
+look at.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if dir == "" {

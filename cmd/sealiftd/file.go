@@ -15,10 +15,10 @@ import (
 )
 
 // patternHelp explains PATTERN.
-const patternHelp = `PATTERN is compared with a file's whole path below its client's folder: * is any
-part of a name, ? one character, ** any folders. '**' is all files, '*.csv' those
-in no folder, '**/*.csv' those in any, 'docs/**' all in docs. Everything else stands
-for itself. Quote it, or the shell replaces it.`
+const patternHelp = `PATTERN is compared with a file's whole path below its client's folder: * is
+any part of a name, ? one character, ** any folders. '**' is all files, '*.csv'
+those in no folder, '**/*.csv' those in any, 'docs/**' all in docs. Everything
+else stands for itself. Quote it, or the shell replaces it.`
 
 // fileCommand is what there is to do about files, and the list of all.
 func fileCommand() *cobra.Command {
@@ -44,7 +44,7 @@ func (c *choosing) command(use, short, long string, run func(cmd *cobra.Command,
 		Use:   use,
 		Short: short,
 		Long:  long + "\n\n" + patternHelp,
-		Args:  cobra.ExactArgs(1),
+		Args:  exactly(1),
 		RunE:  func(cmd *cobra.Command, args []string) error { return run(cmd, args[0]) },
 	}
 	cmd.Flags().StringVar(&c.dir, "dir", ".", "the server's directory")
@@ -87,16 +87,18 @@ func takeCommand() *cobra.Command {
 	c := new(choosing)
 	var to string
 	cmd := c.command("take PATTERN --to DIR", "Take verified files away",
-		`take moves verified files to DIR/CLIENT-ID/PATH. Each appears there once, whole, and on
-the disk, and belongs to whoever watches DIR, who may carry it away at once. A client
-whose 1604 was lost and that asks again within a day still gets it.
+		`take moves verified files to DIR/CLIENT-ID/PATH. Each appears there once,
+whole, and on the disk, and belongs to whoever watches DIR, who may carry it
+away at once. A client whose 1604 was lost and that asks again within a day
+still gets it.
 
-take works beside a running server and without one. It may be stopped or killed at any
-time: the next run into the same DIR finishes what it has begun, first of all. On one
-file system nothing is copied. DIR/.taking is where files are in between: leave it
-alone. Only files that are verified are taken. One that is missing or damaged is left and
-printed, and so is one whose place in DIR is not free, since an earlier file of that name
-has not been carried away; then the status is 1.`,
+take works beside a running server and without one. It may be stopped or killed
+at any time: the next run into the same DIR finishes what it has begun, first
+of all. On one file system nothing is copied. DIR/.taking is where files are in
+between: leave it alone. Only files that are verified are taken. One that is
+missing or damaged is left and printed, and so is one whose place in DIR is not
+free, since an earlier file of that name has not been carried away; then the
+status is 1.`,
 		func(cmd *cobra.Command, pattern string) error {
 			screen := bars.New(os.Stderr)
 			defer screen.Stop()
@@ -144,11 +146,11 @@ func deleteFilesCommand() *cobra.Command {
 	c := new(choosing)
 	var unverified bool
 	cmd := c.command("delete PATTERN", "Delete files",
-		`delete removes verified files and their records. A 1029 for such a file gets 1607,
-and the client may send it again. With --unverified it removes the files that await
-their client's verdict, and not the verified ones. It works beside a running server,
-which removes the files, and waits until that is done. It may be stopped and run
-again.`,
+		`delete removes verified files and their records. A 1029 for such a file gets
+1607, and the client may send it again. With --unverified it removes the files
+that await their client's verdict, and not the verified ones. It works beside a
+running server, which removes the files, and waits until that is done. It may
+be stopped and run again.`,
 		func(cmd *cobra.Command, pattern string) error {
 			screen := bars.New(os.Stderr)
 			defer screen.Stop()

@@ -12,7 +12,7 @@ func fingerprintCommand() *cobra.Command {
 	var dir, cert string
 	cmd := &cobra.Command{
 		Use:   "fingerprint",
-		Short: "Print the fingerprint of a server's TLS key, by which clients know it",
+		Short: "Print the fingerprint by which clients know a server",
 		Long: `fingerprint prints the fingerprint of the key in the server's directory, or of
 the one in the certificate that the server is given. It works beside a running
 server. Clients show it at their first contact, and take it on their command

@@ -21,10 +21,10 @@ func healthCommand() *cobra.Command {
 		Use:   "health",
 		Short: "Say whether a server answers",
 		Long: `health connects to a server and ends the connection without a request. A server
-that is well ends it, too. The status is 0 if it did, and also if it answers that it
-has no room for another connection; 1 if not. A server that still reads what a crash
-has left does not answer. Nothing is registered or stored. It works with plain
-servers and with those that require TLS.`,
+that is well ends it, too. The status is 0 if it did, and also if it answers
+that it has no room for another connection; 1 if not. A server that still reads
+what a crash has left does not answer. Nothing is registered or stored. It
+works with plain servers and with those that require TLS.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if addrFile != "" {

@@ -132,7 +132,7 @@ type fileRow struct {
 	FileName string    `json:"file_name"`
 	Path     string    `json:"path"` // below the server's directory
 	Verified bool      `json:"verified"`
-	Missing  bool      `json:"missing"`
+	Missing  bool      `json:"missing"` // it is not in its place, and was not taken from there
 	Size     int64     `json:"size_bytes"`
 	Cksum    uint32    `json:"cksum"` // as the command of that name prints it
 	Received time.Time `json:"received"`
@@ -173,7 +173,7 @@ func listFiles(use string) *cobra.Command {
 func rowOf(f server.File) fileRow {
 	row := fileRow{
 		Client: f.ID.String(), FileName: f.FileName, Path: f.PathName(),
-		Verified: f.Verified, Missing: f.Missing, Size: f.Size, Cksum: f.Cksum, Received: f.Received,
+		Verified: f.Verified, Missing: f.Missing && f.Taken.IsZero(), Size: f.Size, Cksum: f.Cksum, Received: f.Received,
 		Deleted: f.Deleted,
 	}
 	if !f.Taken.IsZero() {
@@ -190,7 +190,7 @@ type verifyRow struct {
 
 func verifyCommand() *cobra.Command {
 	l := new(listing)
-	cmd := l.command("verify", "Read every stored file again and compare it with the checksum of its upload", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
+	cmd := l.command("verify", "Compare every stored file with the checksum of its upload", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
 		var good, bad int
 		var bytes int64
 		began := time.Now()

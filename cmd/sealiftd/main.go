@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -55,8 +56,8 @@ func root() *cobra.Command {
 		Long: `sealiftd receives files over the v3 secure file transfer protocol.
 
 Without a subcommand it serves, see "sealiftd serve --help". Each flag can also
-be set by an environment variable: --max-file-size by SEALIFT_MAX_FILE_SIZE. Those
-of serve can stand in a file as well, see "sealiftd config --help".`,
+be set by an environment variable: --max-file-size by SEALIFT_MAX_FILE_SIZE.
+Those of serve can stand in a file as well, see "sealiftd config --help".`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -65,6 +66,8 @@ of serve can stand in a file as well, see "sealiftd config --help".`,
 		},
 		RunE: serve.RunE,
 	}
+	// The words about a flag are wrapped.
+	cmd.SetUsageTemplate(strings.ReplaceAll(cmd.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
 	cmd.Flags().SortFlags = false
 	cmd.Flags().AddFlagSet(serve.Flags())
 	cmd.AddCommand(serve, configCommand(serve, settings), demoCommand(), clientCommand(), listClients("clients"), fileCommand(), listFiles("files"), verifyCommand(),

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"os"
 	"os/signal"
-	"regexp"
 	"slices"
 	"syscall"
 
@@ -143,16 +142,4 @@ func (r *reloader) read() (*serveFlags, *pflag.FlagSet, error) {
 		return nil, nil, locate(fs, err)
 	}
 	return next, fs, nil
-}
-
-var flagInText = regexp.MustCompile(`--([a-z-]+)`)
-
-// locate puts what has set the flag that err is about in front of it.
-func locate(fs *pflag.FlagSet, err error) error {
-	for _, m := range flagInText.FindAllStringSubmatch(err.Error(), -1) {
-		if f := fs.Lookup(m[1]); f != nil && f.Annotations[from] != nil {
-			return fmt.Errorf("%s: %w", f.Annotations[from][0], err)
-		}
-	}
-	return err
 }

@@ -44,7 +44,7 @@ func TestConfigFile(t *testing.T) {
 	if again.status != 0 || values(again.stdout) != values(r.stdout) {
 		t.Errorf("what is shown gives other settings: %s\n%s\nand before\n%s", again.stderr, again.stdout, r.stdout)
 	}
-	if r := runEnv(t, dir, env, sealiftd, "config", "check"); r.status != 0 || r.stdout != "The settings are good.\n" {
+	if r := runEnv(t, dir, env, sealiftd, "config", "check", "--dir", dir); r.status != 0 || r.stdout != "The settings are good.\n" {
 		t.Errorf("check: %d, %s%s", r.status, r.stdout, r.stderr)
 	}
 }
@@ -66,8 +66,8 @@ func TestWrongConfigFile(t *testing.T) {
 		"dir: .\nmax-file-sise: 1GiB\n": `:2: there is no setting "max-file-sise"`,
 		"max-file-size: much\n":         `:1: max-file-size "much": "much" is no size in bytes, such as 64MiB`,
 		"config: other\n":               `:1: there is no setting "config"`,
-		"registry: oracle\n":            `--registry "oracle": want sqlite or memory`,
-		"log-level: loud\n":             `--log-level: unrecognized level: "loud"`,
+		"registry: oracle\n":            `:1: --registry "oracle": want sqlite or memory`,
+		"dir: .\nlog-level: loud\n":     `:2: --log-level: unrecognized level: "loud"`,
 	} {
 		path := writeConfig(t, dir, text)
 		if strings.HasPrefix(want, ":") {
@@ -82,6 +82,31 @@ func TestWrongConfigFile(t *testing.T) {
 	}
 	if r := run(t, dir, sealiftd, "--config", "absent.yaml"); r.status != 1 || r.stderr != "Fatal error: open absent.yaml: no such file or directory\n" {
 		t.Errorf("absent: %d, %s", r.status, r.stderr)
+	}
+}
+
+// What is wrong with the directory and the files that settings name is found by check, which
+// makes none of them.
+func TestConfigCheckReadsFiles(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "short"), []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"dir: nowhere\n": ":1: --dir nowhere does not exist\nHint: ",
+		"dir: .\ntls-cert: absent.pem\ntls-key: absent.key\n":                                ":2: --tls-cert absent.pem: ",
+		"dir: .\ntls: require\ntls-clients: ca\ntls-client-ca: ca.pem\n":                     ":4: --tls-client-ca ca.pem: ",
+		"dir: .\nadmin: 127.0.0.1:9256\nadmin-token-file: absent\n":                          ":3: --admin-token-file absent: ",
+		"dir: .\nadmin: 127.0.0.1:9256\nadmin-token-file: short\nadmin-host: sealift.test\n": ":3: --admin-token-file short: ",
+	} {
+		path := writeConfig(t, dir, text)
+		if r := run(t, dir, sealiftd, "config", "check", "--config", path); r.status != 1 || !strings.HasPrefix(r.stderr, "Fatal error: "+path+want) {
+			t.Errorf("%q: %d, %s", text, r.status, r.stderr)
+		}
+	}
+	run(t, dir, sealiftd, "config", "check", "--dir", ".").succeeded(t)
+	if _, err := os.Stat(filepath.Join(dir, "tls")); err == nil {
+		t.Error("check has made tls/")
 	}
 }
 
@@ -113,5 +138,5 @@ func TestInstalledConfigFile(t *testing.T) {
 			t.Errorf("set is %s", line)
 		}
 	}
-	run(t, dir, sealiftd, "config", "check", "--config", writeConfig(t, dir, all)).succeeded(t)
+	run(t, dir, sealiftd, "config", "check", "--dir", dir, "--config", writeConfig(t, dir, all)).succeeded(t)
 }

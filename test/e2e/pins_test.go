@@ -48,7 +48,7 @@ func TestClientPin(t *testing.T) {
 	pin("pin", "nobody", fingerprint).failed(t, `no such client: "nobody"`).hinted(t, "sealiftd clients")
 	pin("pin", "ada lovelace", fingerprint).failed(t, "no such client")
 	pin("pin", "Ada Lovelace", strings.ToLower(fingerprint)).failed(t, "want SHA256: and 43 characters of base64")
-	pin("pin", "Ada Lovelace").failed(t, "accepts 2 arg(s)")
+	pin("pin", "Ada Lovelace").failed(t, "1 argument: want sealiftd client pin NAME FINGERPRINT")
 	pin("unpin", "nobody").failed(t, "no such client")
 	pinned("")
 

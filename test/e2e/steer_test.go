@@ -57,7 +57,7 @@ func TestClientDisable(t *testing.T) {
 	d.client("disable", "nobody").failed(t, `no such client: "nobody"`).hinted(t, "sealiftd clients")
 	d.client("disable", "ada lovelace").failed(t, "no such client")
 	d.client("disable", "--id", "abc").failed(t, "want 32 hex digits")
-	d.client("disable").failed(t, "accepts 1 arg(s)")
+	d.client("disable").failed(t, "0 arguments: want sealiftd client disable NAME")
 	if got := d.state("Ada Lovelace"); got != "enabled" {
 		t.Errorf("state %q", got)
 	}

@@ -54,6 +54,8 @@ func TestFileTake(t *testing.T) {
 		return fmt.Sprintf("files/%s/%s -> %s\n", p.ID, path, taken(path))
 	}
 	d.file("take", "**").failed(t, "--to is not set")
+	d.file("take", "--to", out).failed(t, "0 arguments: want sealiftd file take PATTERN --to DIR")
+	d.file("take", "a", "b", "--to", out).failed(t, "2 arguments: want sealiftd file take PATTERN --to DIR").hinted(t, "Quote")
 	d.file("take", "**", "--to", filepath.Join(out, "none")).failed(t, "does not exist").hinted(t, "mkdir")
 	d.file("take", "**", "--to", out, "--client", "nobody").failed(t, "no such client").hinted(t, "sealiftd clients")
 	if got := d.file("take", "none", "--to", out).succeeded(t).stdout; got != "0 files taken (0 B)\n" {
@@ -96,6 +98,11 @@ func TestFileTake(t *testing.T) {
 	p.Close()
 	run(t, d.dir, sealiftd, "verify").succeeded(t)
 	d.stop()
+	for _, f := range d.files() {
+		if f.Missing {
+			t.Errorf("what was taken is called missing: %+v", f)
+		}
+	}
 
 	d.file("take", "*", "--to", out).succeeded(t)
 	checkFile(t, taken("waiting"), bytes.NewReader(waiting.Content))
