@@ -257,7 +257,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.tls != nil {
 		others.Go(func() { s.tls.follow(beside) })
 	}
-	others.Go(func() { s.watched.follow(beside, s.loops.Ready()) })
+	s.watched.begin(beside)
 	err := s.loops.Run(ctx)
 	stop()
 	others.Wait()
