@@ -267,6 +267,7 @@ func (w *watched) dial(text string) (net.Conn, *bufio.Reader) {
 
 // A large body is refused before any of it has come, and the connection ends.
 func TestLargeBody(t *testing.T) {
+	t.Parallel()
 	w := watch(t, nil)
 	for _, head := range []string{"Content-Length: 10000000", "Transfer-Encoding: chunked"} {
 		_, in := w.dial("POST /metrics HTTP/1.1\r\nHost: localhost\r\n" + head + "\r\n\r\n")
@@ -286,6 +287,7 @@ func TestLargeBody(t *testing.T) {
 
 // A header that is too large, or that does not come to its end, ends the connection.
 func TestHeaders(t *testing.T) {
+	t.Parallel()
 	w := watch(t, nil)
 	_, in := w.dial("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + strings.Repeat("x", 2*maxHeader) + "\r\n\r\n")
 	if line, _ := in.ReadString('\n'); !strings.Contains(line, " 431 ") {
@@ -386,6 +388,8 @@ func (w *watched) reasons() string {
 // A server is ready while it serves, and nothing is wrong. The stage counts at once, what
 // is looked at after a short time.
 func TestReadyz(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
 	w := watch(t, nil)
 	for stage, want := range map[Stage]string{Recovering: "503 recovering", Draining: "503 draining", Serving: "ready\n"} {
 		w.stage.Store(stage)
@@ -402,13 +406,15 @@ func TestReadyz(t *testing.T) {
 			t.Fatalf("%q", got)
 		}
 	}
-	if n := w.asked.Load(); n != 2 {
-		t.Errorf("it was looked %d times, want twice: each look counts for a second", n)
+	// Each look counts for a second. On a machine that is slow there are more than two.
+	if n, most := w.asked.Load(), 1+int64(time.Since(began)/checkEvery); n < 2 || n > most {
+		t.Errorf("it was looked %d times, want 2 to %d", n, most)
 	}
 }
 
 // A disk that hangs keeps nobody waiting for long, and one look at it is under way.
 func TestDiskThatHangs(t *testing.T) {
+	t.Parallel()
 	w := watch(t, func(w *watched, _ *Options) { w.hold = make(chan struct{}) })
 	for range 3 {
 		if got := w.reasons(); got != "503 no_answer" {

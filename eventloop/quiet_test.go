@@ -28,13 +28,15 @@ func (past) Now() time.Time                                 { return time.Now().
 // TestLeftOutIsTold: refusals that were left out of the log are told by the tick, and at
 // the end of the server those of the last seconds.
 func TestLeftOutIsTold(t *testing.T) {
-	ticked := make(chan struct{})
+	// While held is not told, no tick begins: each is at its end.
+	ticked, held := make(chan struct{}), make(chan struct{})
 	r := start(t, func(o *Options, _ *session.Config) {
 		o.tick = 10 * time.Millisecond
 		o.Alive = func() {
 			select {
 			case ticked <- struct{}{}:
-			default:
+				<-held
+			case <-held:
 			}
 		}
 	})
@@ -47,11 +49,13 @@ func TestLeftOutIsTold(t *testing.T) {
 	offence := codec.Register{Name: []byte("alice")}.Append(nil)
 	offence[16] = 4 // the version
 	s := session.New(r.opts.Service, past{}, "192.0.2.1:1")
+	<-ticked // or the tick would tell of those that have come so far
 	for range 25 {
 		s.Feed(offence)
 	}
-	<-ticked
-	<-ticked // one that began afterwards has come to its end
+	held <- struct{}{}
+	<-ticked // the next one has come to its end
+	close(held)
 	if n := left(); n != 5 {
 		t.Errorf("by the tick: %d refusals, want 5", n)
 	}

@@ -41,8 +41,8 @@ type watched struct {
 	token    *admin.Token // nil: none
 	metrics  *admin.Metrics
 	registry *observedRegistry
-	stage    atomic.Value // an admin.Stage
-	beat     atomic.Int64 // when all loops last answered, in Unix nanoseconds; 0: they do not run
+	run      atomic.Pointer[context.Context] // of Run: ended, the server drains; nil: it has not begun
+	beat     atomic.Int64                    // when all loops last answered, in Unix nanoseconds; 0: they do not run
 }
 
 // newWatched returns nil if o asks for no address.
@@ -51,7 +51,6 @@ func newWatched(o *Options) (*watched, error) {
 		return nil, nil
 	}
 	w := &watched{metrics: admin.NewMetrics(admin.BuildInfo(version.Number()))}
-	w.stage.Store(admin.Recovering)
 	if o.Admin.TokenFile != "" {
 		var err error
 		if w.token, err = admin.ReadToken(o.Admin.TokenFile); err != nil {
@@ -81,7 +80,7 @@ func (s *Server) openAdmin() error {
 		Metrics: w.metrics, Log: s.o.Log.Named("admin"),
 		Source: admin.Source{
 			Alive: w.alive,
-			Stage: func() admin.Stage { return w.stage.Load().(admin.Stage) },
+			Stage: func() admin.Stage { return w.stage(loops.Ready()) },
 			Check: func() admin.Condition { return condition(store, w.registry) },
 			Stats: func() admin.Stats { return statsOf(loops.Stats(), service.Counts()) },
 		},
@@ -101,19 +100,26 @@ func (w *watched) alive() time.Time {
 	return time.Time{}
 }
 
-// follow keeps the stage, from when the loops are ready until ctx ends.
-func (w *watched) follow(ctx context.Context, ready <-chan struct{}) {
+// begin notes that Run begins, with a context that ends when the server drains.
+func (w *watched) begin(run context.Context) {
 	if w == nil {
 		return
 	}
+	w.beat.CompareAndSwap(0, time.Now().UnixNano())
+	w.run.Store(&run)
+}
+
+// stage is what the server does. ready is closed once it accepts connections.
+func (w *watched) stage(ready <-chan struct{}) admin.Stage {
+	if run := w.run.Load(); run != nil && (*run).Err() != nil {
+		return admin.Draining
+	}
 	select {
 	case <-ready:
-		w.beat.CompareAndSwap(0, time.Now().UnixNano())
-		w.stage.Store(admin.Serving)
-		<-ctx.Done()
-	case <-ctx.Done():
+		return admin.Serving
+	default:
+		return admin.Recovering
 	}
-	w.stage.Store(admin.Draining)
 }
 
 func (w *watched) close() error {

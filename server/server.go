@@ -1,7 +1,8 @@
 // Package server puts a server together from its parts: storage, sessions and
-// event loops. The commands, the tests and the benchmarks start the same one. The
-// commands that look at a server's directory, or put it in order, are here as well,
-// so that they need to know nothing of the parts.
+// event loops. The commands, the tests and the benchmarks start the same one. What the
+// other commands do in a server's directory is here as well, so that they need to know
+// nothing of the parts: they list and verify, back up, steer clients (steer.go,
+// delete.go), and take files away (take.go and the files that it names).
 package server
 
 import (
@@ -257,7 +258,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.tls != nil {
 		others.Go(func() { s.tls.follow(beside) })
 	}
-	others.Go(func() { s.watched.follow(beside, s.loops.Ready()) })
+	s.watched.begin(beside)
 	err := s.loops.Run(ctx)
 	stop()
 	others.Wait()

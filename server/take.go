@@ -71,7 +71,9 @@ type Taken struct {
 //	.taking/<ms>/<number>        it may be. <ms> is the File.Taken of the batch
 //	.taking/<ms>/list            which files they are
 //
-// See also underway.
+// The parts: outlet.go is the folder To, fetch.go brings a file into the batch, hand.go
+// records a batch and moves it to its places, leftover.go finishes what a killed Take has
+// left, and underway.go keeps two Takes from recording at once.
 func Take(ctx context.Context, dir string, o TakeOptions) error {
 	if o.DryRun {
 		return o.dryRun(ctx, dir)

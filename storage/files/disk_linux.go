@@ -105,7 +105,8 @@ func diskSpace(f *os.File) (free, total int64, err error) {
 	for {
 		err := unix.Fstatfs(int(f.Fd()), &st)
 		if err != unix.EINTR {
-			return blocks(uint64(max(0, st.Bavail)), st.Frsize), blocks(st.Blocks, st.Frsize), err
+			size := int64(st.Frsize) // 32 bits on some machines
+			return blocks(uint64(max(0, st.Bavail)), size), blocks(st.Blocks, size), err
 		}
 	}
 }

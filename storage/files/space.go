@@ -73,6 +73,13 @@ func (sp *space) done(n int64) {
 	sp.pending -= n
 }
 
+// kept is how many bytes stay free.
+func (sp *space) kept() int64 {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	return sp.reserve
+}
+
 // Keep has so many bytes stay free on the file system from now on, see Options.MinFree.
 func (s *Store) Keep(minFree int64) {
 	s.space.mu.Lock()

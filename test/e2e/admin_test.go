@@ -102,6 +102,11 @@ func TestAdminCrawler(t *testing.T) {
 	header := func(name, value string) func(*http.Request) {
 		return func(r *http.Request) { shows(adminToken)(r); r.Header.Set(name, value) }
 	}
+	t.Cleanup(func() { // when all below have ended
+		if got := d.ask("/healthz"); got.status != 200 {
+			t.Errorf("%d: %s", got.status, got.body)
+		}
+	})
 	for path, secret := range adminPaths {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
@@ -152,9 +157,6 @@ func TestAdminCrawler(t *testing.T) {
 			t.Errorf("%s", got)
 		}
 	})
-	if got := d.ask("/healthz"); got.status != 200 {
-		t.Errorf("%d: %s", got.status, got.body)
-	}
 }
 
 // postLarge posts 10 MB. Go's client does not wait for an answer to what it cannot write.
