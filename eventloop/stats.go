@@ -61,7 +61,7 @@ func (s *Server) Stats() Stats {
 	st := Stats{
 		Sniffing: s.phases[sniffing].Load(), Shaking: s.phases[shaking].Load(), Open: s.phases[open].Load(),
 		Ending: s.phases[ending].Load(), Lingering: s.phases[lingering].Load(),
-		Protected: s.protected.Load(), Limit: s.census.max,
+		Protected: s.protected.Load(), Limit: s.limits.Load().MaxConnections,
 		Unprotected: s.unprotected.total(), Handshakes: s.handshakes.stats(),
 		Compute: s.lanes[session.Compute].stats(), Storage: s.lanes[session.Storage].stats(), Bulk: s.bulk.stats(),
 		Memory: s.budget.stats(),
