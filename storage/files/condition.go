@@ -20,7 +20,7 @@ func (s *Store) Condition() (Condition, error) {
 	free, total, err := s.askSpace()
 	c := Condition{Free: free, Known: total > 0, Moved: s.atHome()}
 	if s.space != nil {
-		c.Reserve = s.space.reserve
+		c.Reserve = s.space.kept()
 	}
 	return c, err
 }
