@@ -30,9 +30,15 @@ func (r *running) eventually(what string, so func(Stats) bool) Stats {
 func TestStatsWhileLimitsChange(t *testing.T) {
 	s := start(t, func(o *Options, _ *session.Config) { o.MaxConnections = 1 })
 	var changing sync.WaitGroup
-	changing.Go(func() { s.Limit(Limits{MaxConnections: 2}) })
-	if n := s.Stats().Limit; n != 1 && n != 2 {
-		t.Errorf("the limit is %d", n)
+	changing.Go(func() {
+		for range 1000 {
+			s.Limit(Limits{MaxConnections: 2})
+		}
+	})
+	for range 1000 {
+		if n := s.Stats().Limit; n != 1 && n != 2 {
+			t.Fatalf("the limit is %d", n)
+		}
 	}
 	changing.Wait()
 	if n := s.Stats().Limit; n != 2 {
