@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -192,6 +193,11 @@ func TestRequests(t *testing.T) {
 		{"GET", "/debug/pprof/heap", bearer(""), 401},
 		{"GET", "/debug/pprof/heap", with("Authorization", secret), 401},
 		{"GET", "/debug/pprof/heap?token=" + secret, nil, 401},
+		{"GET", "/debug/pprof/profile?seconds=3600", nil, 401},
+		{"GET", "/debug/pprof/profile?seconds=3600", bearer(secret), 400},
+		{"GET", "/debug/pprof/trace?seconds=60.1", bearer(secret), 400},
+		{"GET", "/debug/pprof/trace?seconds=1e999", bearer(secret), 400},
+		{"GET", "/debug/pprof/heap?seconds=61", bearer(secret), 400},
 
 		{"GET", "/healthz", host("localhost"), 200},
 		{"GET", "/healthz", host("LOCALHOST.:" + port), 200},
@@ -295,7 +301,12 @@ func TestHeaders(t *testing.T) {
 	if rest, err := io.ReadAll(in); err != nil && !errors.Is(err, net.ErrClosed) {
 		t.Errorf("a header that does not end: %q, %v", rest, err)
 	}
-	for _, text := range []string{"GET /healthz HTTP/1.1\r\n\r\n", "GET /healthz HTTP/1.0\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost:\r\n\r\n"} {
+	for _, text := range []string{
+		"OPTIONS * HTTP/1.1\r\nHost: evil.example\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+		"GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
+		"GET /healthz HTTP/1.1\r\n\r\n", "GET /healthz HTTP/1.0\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost:\r\n\r\n",
+	} {
 		_, in = w.dial(text)
 		if line, _ := in.ReadString('\n'); !strings.Contains(line, " 400 ") && !strings.Contains(line, " 403 ") {
 			t.Errorf("%q: %q", text, line)
@@ -303,31 +314,48 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
-// As many connections as there may be leave no room for another, until one ends.
+// As many connections as there may be, with requests that are being answered, leave no room
+// for another, until one of them has its answer.
 func TestFewConnections(t *testing.T) {
-	w := watch(t, nil)
-	var all []net.Conn
-	for range maxConnections {
-		c, in := w.dial("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-		if line, _ := in.ReadString('\n'); !strings.Contains(line, " 200 ") {
-			t.Fatalf("connection %d: %q", len(all), line)
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	w := watch(t, func(w *watched, o *Options) {
+		o.Source.Stage = func() Stage {
+			begun <- struct{}{}
+			<-goOn
+			return Serving
 		}
-		all = append(all, c)
+	})
+	const request = "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	for range maxConnections {
+		w.dial(request)
+		<-begun
 	}
-	_, in := w.dial("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-	answered := make(chan string)
-	go func() {
-		line, _ := in.ReadString('\n')
-		answered <- line
-	}()
+	w.dial(request)
 	select {
-	case line := <-answered:
-		t.Fatalf("one connection too many is answered: %q", line)
+	case <-begun:
+		t.Fatal("one connection too many is answered")
 	case <-time.After(100 * time.Millisecond): // nothing can be waited for
 	}
-	all[0].Close()
-	if line := <-answered; !strings.Contains(line, " 200 ") {
-		t.Errorf("when there is room: %q", line)
+	goOn <- struct{}{}
+	<-begun
+	close(goOn)
+}
+
+// Connections without a request, or with half of one, keep nobody out.
+func TestIdleConnections(t *testing.T) {
+	w := watch(t, nil)
+	const request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	kinds := []string{"", "GET /healthz HTTP/1.1\r\nHost: loc", request}
+	_, first := w.dial(request)
+	for i := range 3 * maxConnections {
+		w.dial(kinds[i%len(kinds)])
+	}
+	_, in := w.dial(request)
+	if line, _ := in.ReadString('\n'); !strings.Contains(line, " 200 ") {
+		t.Errorf("among idle connections: %q", line)
+	}
+	if _, err := io.Copy(io.Discard, first); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the oldest one: %v", err)
 	}
 }
 
