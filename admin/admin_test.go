@@ -377,6 +377,19 @@ func TestPanic(t *testing.T) {
 	}
 }
 
+// A panic of what counts is an error of the scrape, and ends nothing.
+func TestPanicOfNumbers(t *testing.T) {
+	w := watch(t, func(_ *watched, o *Options) {
+		o.Source.Stats = func() Stats { panic("of a test") }
+	})
+	if status, body := w.get("/metrics"); status != 500 {
+		t.Errorf("%d: %s", status, body)
+	}
+	if status, _ := w.get("/healthz"); status != 200 {
+		t.Errorf("%d", status)
+	}
+}
+
 // Loops that do not answer are no health, once they run.
 func TestHealthz(t *testing.T) {
 	w := watch(t, nil)
