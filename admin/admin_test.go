@@ -15,7 +15,6 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -341,21 +340,46 @@ func TestFewConnections(t *testing.T) {
 	close(goOn)
 }
 
-// Connections without a request, or with half of one, keep nobody out.
+// A connection that has no request, or half of one, makes room for the next; the oldest
+// goes first, and none whose request is being answered.
 func TestIdleConnections(t *testing.T) {
-	w := watch(t, nil)
-	const request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-	kinds := []string{"", "GET /healthz HTTP/1.1\r\nHost: loc", request}
-	_, first := w.dial(request)
-	for i := range 3 * maxConnections {
-		w.dial(kinds[i%len(kinds)])
+	in, err := listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	_, in := w.dial(request)
-	if line, _ := in.ReadString('\n'); !strings.Contains(line, " 200 ") {
-		t.Errorf("among idle connections: %q", line)
+	l := limit(in, 2)
+	defer l.Close()
+	defer time.AfterFunc(time.Minute, func() { l.Close() }).Stop() // what waits in vain fails
+	enter := func() (*connection, net.Conn) {
+		t.Helper()
+		out, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { out.Close() })
+		_ = out.SetDeadline(time.Now().Add(time.Minute))
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatalf("it waits for a place: %v", err)
+		}
+		return c.(*connection), out
 	}
-	if _, err := io.Copy(io.Discard, first); err != nil && !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("the oldest one: %v", err)
+	gone := func(name string, c net.Conn) {
+		t.Helper()
+		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("%s is there: %v", name, err)
+		}
+	}
+	a, _ := enter()
+	a.answering(true)
+	_, b := enter()
+	_, c := enter()
+	gone("the second", b)
+	a.answering(false)
+	d, _ := enter()
+	gone("the third", c) // without a request for longer than the first
+	if a.gone || d.gone {
+		t.Error("another one has to go")
 	}
 }
 
