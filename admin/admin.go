@@ -31,8 +31,8 @@ type Options struct {
 }
 
 const (
-	// maxConnections is how many connections there may be at once. The next ones wait in
-	// the kernel's queue.
+	// maxConnections is how many connections there may be at once. For the next one that
+	// is closed which has been without a request for longest.
 	maxConnections = 16
 	// Descriptors is how many open files the address needs: connections, the listener,
 	// and what a scrape opens.
@@ -43,9 +43,11 @@ const (
 	idleTime    = 30 * time.Second // between two requests
 	answerTime  = 10 * time.Second // until the answer is written
 	refusedTime = time.Second      // for what a client still sends of a body that was refused
-	// profileTime is answerTime for profiles, which may be asked to last.
+	// profileTime is answerTime for profiles, on top of the time that they are asked to last.
 	profileTime = 90 * time.Second
-	maxHeader   = 16 << 10 // bytes
+	// longestProfile is how long that may be.
+	longestProfile = time.Minute
+	maxHeader      = 16 << 10 // bytes
 )
 
 // Server answers at an address.
@@ -80,10 +82,10 @@ func Open(o Options) (*Server, error) {
 		routes: routes(&health{source: o.Source, checks: s.checks}, o.Metrics.handler(o.Source, s.checks, o.Log)),
 	}
 	s.http = &http.Server{
-		Handler:           g,
+		Handler: g, ConnContext: withConnection,
 		ReadHeaderTimeout: headerTime, ReadTimeout: readTime, IdleTimeout: idleTime, WriteTimeout: profileTime,
-		MaxHeaderBytes: maxHeader,
-		ErrorLog:       zap.NewStdLog(o.Log.WithOptions(zap.IncreaseLevel(zap.FatalLevel))), // what clients do wrong is no news
+		MaxHeaderBytes: maxHeader, DisableGeneralOptionsHandler: true, // or OPTIONS * would pass the guard
+		ErrorLog: zap.NewStdLog(o.Log.WithOptions(zap.IncreaseLevel(zap.FatalLevel))), // what clients do wrong is no news
 	}
 	s.checks.begin()
 	go func() {

@@ -192,6 +192,11 @@ func TestRequests(t *testing.T) {
 		{"GET", "/debug/pprof/heap", bearer(""), 401},
 		{"GET", "/debug/pprof/heap", with("Authorization", secret), 401},
 		{"GET", "/debug/pprof/heap?token=" + secret, nil, 401},
+		{"GET", "/debug/pprof/profile?seconds=3600", nil, 401},
+		{"GET", "/debug/pprof/profile?seconds=3600", bearer(secret), 400},
+		{"GET", "/debug/pprof/trace?seconds=60.1", bearer(secret), 400},
+		{"GET", "/debug/pprof/trace?seconds=1e999", bearer(secret), 400},
+		{"GET", "/debug/pprof/heap?seconds=61", bearer(secret), 400},
 
 		{"GET", "/healthz", host("localhost"), 200},
 		{"GET", "/healthz", host("LOCALHOST.:" + port), 200},
@@ -297,7 +302,12 @@ func TestHeaders(t *testing.T) {
 	if rest, err := io.ReadAll(in); err != nil && !errors.Is(err, net.ErrClosed) {
 		t.Errorf("a header that does not end: %q, %v", rest, err)
 	}
-	for _, text := range []string{"GET /healthz HTTP/1.1\r\n\r\n", "GET /healthz HTTP/1.0\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost:\r\n\r\n"} {
+	for _, text := range []string{
+		"OPTIONS * HTTP/1.1\r\nHost: evil.example\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+		"GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
+		"GET /healthz HTTP/1.1\r\n\r\n", "GET /healthz HTTP/1.0\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost:\r\n\r\n",
+	} {
 		_, in = w.dial(text)
 		if line, _ := in.ReadString('\n'); !strings.Contains(line, " 400 ") && !strings.Contains(line, " 403 ") {
 			t.Errorf("%q: %q", text, line)
@@ -305,31 +315,73 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
-// As many connections as there may be leave no room for another, until one ends.
+// As many connections as there may be, with requests that are being answered, leave no room
+// for another, until one of them has its answer.
 func TestFewConnections(t *testing.T) {
-	w := watch(t, nil)
-	var all []net.Conn
-	for range maxConnections {
-		c, in := w.dial("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-		if line, _ := in.ReadString('\n'); !strings.Contains(line, " 200 ") {
-			t.Fatalf("connection %d: %q", len(all), line)
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	w := watch(t, func(w *watched, o *Options) {
+		o.Source.Stage = func() Stage {
+			begun <- struct{}{}
+			<-goOn
+			return Serving
 		}
-		all = append(all, c)
+	})
+	const request = "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	for range maxConnections {
+		w.dial(request)
+		<-begun
 	}
-	_, in := w.dial("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-	answered := make(chan string)
-	go func() {
-		line, _ := in.ReadString('\n')
-		answered <- line
-	}()
+	w.dial(request)
 	select {
-	case line := <-answered:
-		t.Fatalf("one connection too many is answered: %q", line)
+	case <-begun:
+		t.Fatal("one connection too many is answered")
 	case <-time.After(100 * time.Millisecond): // nothing can be waited for
 	}
-	all[0].Close()
-	if line := <-answered; !strings.Contains(line, " 200 ") {
-		t.Errorf("when there is room: %q", line)
+	goOn <- struct{}{}
+	<-begun
+	close(goOn)
+}
+
+// A connection that has no request, or half of one, makes room for the next; the oldest
+// goes first, and none whose request is being answered.
+func TestIdleConnections(t *testing.T) {
+	in, err := listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := limit(in, 2)
+	defer l.Close()
+	defer time.AfterFunc(time.Minute, func() { l.Close() }).Stop() // what waits in vain fails
+	enter := func() (*connection, net.Conn) {
+		t.Helper()
+		out, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { out.Close() })
+		_ = out.SetDeadline(time.Now().Add(time.Minute))
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatalf("it waits for a place: %v", err)
+		}
+		return c.(*connection), out
+	}
+	gone := func(name string, c net.Conn) {
+		t.Helper()
+		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("%s is there: %v", name, err)
+		}
+	}
+	a, _ := enter()
+	a.answering(true)
+	_, b := enter()
+	_, c := enter()
+	gone("the second", b)
+	a.answering(false)
+	d, _ := enter()
+	gone("the third", c) // without a request for longer than the first
+	if a.gone || d.gone {
+		t.Error("another one has to go")
 	}
 }
 
@@ -348,6 +400,19 @@ func TestPanic(t *testing.T) {
 	}
 	if w.logs.FilterMessage("panic").Len() != 2 {
 		t.Errorf("%v", w.logs.All())
+	}
+}
+
+// A panic of what counts is an error of the scrape, and ends nothing.
+func TestPanicOfNumbers(t *testing.T) {
+	w := watch(t, func(_ *watched, o *Options) {
+		o.Source.Stats = func() Stats { panic("of a test") }
+	})
+	if status, body := w.get("/metrics"); status != 500 {
+		t.Errorf("%d: %s", status, body)
+	}
+	if status, _ := w.get("/healthz"); status != 200 {
+		t.Errorf("%d", status)
 	}
 }
 

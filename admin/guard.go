@@ -1,12 +1,15 @@
 package admin
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
 	"net/url"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -76,6 +79,9 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, why, status)
 		return
 	}
+	c := connectionOf(r)
+	c.answering(true)
+	defer c.answering(false)
 	at, _ := g.find(r.URL.Path)
 	if at.time == 0 {
 		at.time = answerTime
@@ -105,8 +111,17 @@ func (g *guard) judge(w http.ResponseWriter, r *http.Request) (status int, why s
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
 		return http.StatusMethodNotAllowed, "want GET or HEAD"
+	case at.secret && !lasts(r.FormValue("seconds")):
+		return http.StatusBadRequest, fmt.Sprintf("a profile lasts %v at most", longestProfile)
 	}
 	return 0, ""
+}
+
+// lasts reports whether a profile may last so many seconds. What is no number is left to
+// the profile.
+func lasts(seconds string) bool {
+	n, err := strconv.ParseFloat(seconds, 64)
+	return errors.Is(err, strconv.ErrSyntax) || n <= longestProfile.Seconds()
 }
 
 // find returns what is at a path.

@@ -3,6 +3,7 @@ package admin
 import (
 	"net/http"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -59,8 +60,26 @@ func NewMetrics(build map[string]string) *Metrics {
 		m.batchSize.WithLabelValues(kind)
 	}
 	m.registry.MustRegister(m.fsync, m.batch, m.batchSize, m.commit, m.upload, info,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		collectors.NewGoCollector(), ownProcess{collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})})
 	return m
+}
+
+// ownProcess is a collector of numbers of the process without those of the network,
+// which the kernel has of the whole machine only.
+type ownProcess struct{ prometheus.Collector }
+
+// Collect implements [prometheus.Collector].
+func (c ownProcess) Collect(ch chan<- prometheus.Metric) {
+	all := make(chan prometheus.Metric)
+	go func() {
+		defer close(all)
+		c.Collector.Collect(all)
+	}()
+	for m := range all {
+		if !strings.Contains(m.Desc().String(), `"process_network_`) {
+			ch <- m
+		}
+	}
 }
 
 // What is synced, and what a batch does.

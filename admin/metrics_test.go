@@ -58,6 +58,9 @@ func TestMetrics(t *testing.T) {
 			for _, l := range m.Label {
 				label = " " + l.GetValue()
 			}
+			if strings.HasPrefix(f.GetName(), "process_network_") {
+				t.Errorf("%s is of the whole machine", f.GetName())
+			}
 			if strings.HasPrefix(f.GetName(), "sealift_") && v != 0 && f.GetName() != "sealift_build_info" {
 				lines = append(lines, fmt.Sprintf("%s%s %v", f.GetName(), label, v))
 			}

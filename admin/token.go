@@ -45,21 +45,21 @@ func (t *Token) Reload() (changed bool, err error) {
 }
 
 func readToken(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() {
+		return "", fmt.Errorf("want a regular file") // to open a pipe would wait for who writes to it
+	}
+	if mode := info.Mode().Perm(); mode&0o007 != 0 && runtime.GOOS != "windows" {
+		return "", fmt.Errorf("everybody may use the file, its mode is %04o: want 0600, or 0640", mode)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("want a regular file")
-	}
-	if mode := info.Mode().Perm(); mode&0o007 != 0 && runtime.GOOS != "windows" {
-		return "", fmt.Errorf("everybody may use the file, its mode is %04o: want 0600, or 0640", mode)
-	}
 	text, err := io.ReadAll(io.LimitReader(f, maxToken+1))
 	if err != nil {
 		return "", err

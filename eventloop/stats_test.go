@@ -3,6 +3,7 @@ package eventloop
 import (
 	"bytes"
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +23,26 @@ func (r *running) eventually(what string, so func(Stats) bool) Stats {
 		if time.Now().After(end) {
 			r.t.Fatalf("in vain: %s: %+v", what, st)
 		}
+	}
+}
+
+// Limits may change while somebody takes the numbers.
+func TestStatsWhileLimitsChange(t *testing.T) {
+	s := start(t, func(o *Options, _ *session.Config) { o.MaxConnections = 1 })
+	var changing sync.WaitGroup
+	changing.Go(func() {
+		for range 1000 {
+			s.Limit(Limits{MaxConnections: 2})
+		}
+	})
+	for range 1000 {
+		if n := s.Stats().Limit; n != 1 && n != 2 {
+			t.Fatalf("the limit is %d", n)
+		}
+	}
+	changing.Wait()
+	if n := s.Stats().Limit; n != 2 {
+		t.Errorf("the limit is %d", n)
 	}
 }
 

@@ -18,7 +18,7 @@ type Counts struct {
 	Begun         uint64 // transfers
 	ContentBytes  uint64 // of content as it came, encrypted, that transfers took
 	Received      uint64 // files: 1603
-	Verified      uint64 // files: a 1029 that committed one
+	Verified      uint64 // files that a 1029 committed, also where the record of it came later
 	VerifiedBytes uint64 // of these files, decrypted
 	Again         uint64 // 1604 once more for a file that was verified
 	Mismatches    uint64 // 1030
@@ -68,7 +68,7 @@ func (svc *Service) Counts() (c Counts) {
 	return c
 }
 
-// verifiedFile counts a file that a 1029 has committed.
+// verifiedFile counts a file that a 1029 has committed, when that is on record.
 func (n *counters) verifiedFile(f *storage.File) {
 	n.verified.Add(1)
 	n.verifiedBytes.Add(uint64(f.Size))

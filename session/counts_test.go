@@ -73,6 +73,19 @@ func TestCounts(t *testing.T) {
 		c.ContentBytes += 16
 		c.Failed[session.StepRegistry]++
 	})
+	step("a file", c.ask(p.packets(single, "j", content, 0)...), received("j", content), func(c *session.Counts) {
+		c.Begun++
+		c.ContentBytes += 40_016
+		c.Received++
+	})
+	w.reg.faults.failOn = "Apply *storage.VerifyFile"
+	step("the registry fails to record it", c.ask(p.ok("j")), "1607", func(c *session.Counts) { c.Failed[session.StepRegistry]++ })
+	step("1029 when it is recorded", c.ask(p.ok("j")), "1604", func(c *session.Counts) { c.Verified++; c.VerifiedBytes += 40_000; c.Again++ })
+	step("1030 of nothing", c.ask(p.verdict(codec.CodeCRCBad, "nothing")), "", nothing)
+	step("1030 of what is verified", c.ask(p.verdict(codec.CodeCRCBad, "j")), "", nothing)
+	step("1031 of nothing", c.ask(p.verdict(codec.CodeAbort, "nothing")), "1604", nothing)
+	step("a transfer", c.ask(packets[0]), "", func(c *session.Counts) { c.Begun++; c.ContentBytes += 10_000 })
+	step("1031 in the middle of it", c.ask(p.verdict(codec.CodeAbort, "f")), "1604", func(c *session.Counts) { c.GivenUp++ })
 	w.reg.faults.failOn = "Apply *storage.GetFile"
 	step("the registry fails a 1029", c.ask(p.ok("nothing")), "1607", func(c *session.Counts) { c.Failed[session.StepRegistry]++ })
 	w.files.faults.failOn = "Create"
@@ -88,7 +101,7 @@ func TestCounts(t *testing.T) {
 		c.Failed[session.StepDiskFull]++
 	})
 	w.files.faults.fail = nil
-	if !slices.Equal(took, []time.Duration{3 * time.Second, 0, 0, 0, 0}) {
+	if !slices.Equal(took, []time.Duration{3 * time.Second, 0, 0, 0, 0, 0}) {
 		t.Errorf("the transfers took %v", took)
 	}
 	w.hangUp()

@@ -222,7 +222,11 @@ func (svc *Service) Dropped(f *storage.File, marked bool) { svc.maintained(f, !m
 // Finished tells the service that maintenance has recorded f as verified: it was in
 // its place since a commit that went unrecorded. The caller is inside of Exclusive for
 // the file.
-func (svc *Service) Finished(f *storage.File) { svc.maintained(f, false) }
+func (svc *Service) Finished(f *storage.File) {
+	if svc.maintained(f, false) {
+		svc.counts.verifiedFile(f)
+	}
+}
 
 // Forgotten tells the service that maintenance has forgotten the verified file f, which
 // was marked as Lapsed, and that no row has the mark now. The caller is inside of
@@ -235,8 +239,8 @@ func (svc *Service) Forgotten(f *storage.File) {
 }
 
 // maintained notes that f is not an unverified file any more, and with lapses that
-// there is no row to mark.
-func (svc *Service) maintained(f *storage.File, lapses bool) {
+// there is no row to mark. It reports whether a session's commit was unsettled.
+func (svc *Service) maintained(f *storage.File, lapses bool) (unsettled bool) {
 	svc.settled(f)
 	ps := &svc.places
 	ps.mu.Lock()
@@ -246,11 +250,13 @@ func (svc *Service) maintained(f *storage.File, lapses bool) {
 		p.waits = nil
 		ps.waits--
 	}
+	unsettled = p.unsettled != nil
 	p.unsettled = nil // it was about f: nothing is recorded in the place before that is settled
 	if lapses {
 		ps.lapse(p)
 	}
 	p.tidy()
+	return unsettled
 }
 
 // settle has the registry record what is in the place, if a commit went
@@ -312,6 +318,9 @@ func (p *place) record(co *coroutine, c commitment, o storage.Outcome) error {
 	}
 	p.setUnsettled(nil)
 	co.s.svc.settled(c.file)
+	if !op.Missing {
+		co.s.svc.counts.verifiedFile(c.file)
+	}
 	return nil
 }
 

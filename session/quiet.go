@@ -46,10 +46,12 @@ type lineCount struct {
 func (q *quiet) admit(now time.Time, l lineKind, refusals int) (leftOut int, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	e := q.entry(now, l)
+	e, own := q.entry(now, l)
 	if now.Sub(e.began) >= linesTime {
-		leftOut = e.leftOut
-		*e = lineCount{began: now}
+		e.began, e.logged = now, 0
+		if own { // else it is about others as well: Tick tells it
+			leftOut, e.leftOut = e.leftOut, 0
+		}
 	}
 	if e.logged >= maxLines {
 		e.leftOut += refusals
@@ -59,29 +61,27 @@ func (q *quiet) admit(now time.Time, l lineKind, refusals int) (leftOut int, ok 
 	return leftOut, true
 }
 
-// entry returns that of l, or of all that have none if there are too many.
-func (q *quiet) entry(now time.Time, l lineKind) *lineCount {
-	e := q.all[l]
+// entry returns that of l, or of all that have none if there are too many. own is
+// whether it is of l alone.
+func (q *quiet) entry(now time.Time, l lineKind) (e *lineCount, own bool) {
+	e, own = q.all[l], l.addr.IsValid()
 	if e == nil && len(q.all) >= maxQuiet {
-		l.addr = netip.Addr{}
+		l.addr, own = netip.Addr{}, false
 		e = q.all[l]
 	}
 	if e != nil {
-		return e
+		return e, own
 	}
 	if q.all == nil {
 		q.all = make(map[lineKind]*lineCount)
 	}
 	e = &lineCount{began: now}
 	q.all[l] = e
-	return e
+	return e, own
 }
 
-// tell logs how many refusals were left out, if any.
+// tell logs how many refusals were left out.
 func (e *lineCount) tell(log *zap.Logger, l lineKind) {
-	if e.leftOut == 0 {
-		return
-	}
 	address := "others"
 	if l.addr.IsValid() {
 		address = l.addr.String()
@@ -92,27 +92,33 @@ func (e *lineCount) tell(log *zap.Logger, l lineKind) {
 // Tick logs what was left out of the log since more than linesTime. The host calls it about twice a
 // second, on any goroutine.
 func (svc *Service) Tick(now time.Time) {
-	q := &svc.quiet
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for l, e := range q.all {
-		if now.Sub(e.began) >= linesTime {
-			e.tell(svc.Log, l)
-			delete(q.all, l)
-		}
-	}
+	svc.quiet.end(svc.Log, func(e *lineCount) bool { return now.Sub(e.began) >= linesTime })
 }
 
 // End logs what was left out of the log since the last Tick. The host calls it when all
 // sessions have ended.
 func (svc *Service) End() {
-	q := &svc.quiet
+	svc.quiet.end(svc.Log, func(*lineCount) bool { return true })
+}
+
+// end forgets the entries that are over, and tells what they left out. Sessions that are
+// refused something do not wait for those lines.
+func (q *quiet) end(log *zap.Logger, over func(*lineCount) bool) {
+	ended := make(map[lineKind]*lineCount)
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	for l, e := range q.all {
-		e.tell(svc.Log, l)
+		if !over(e) {
+			continue
+		}
+		delete(q.all, l)
+		if e.leftOut > 0 {
+			ended[l] = e
+		}
 	}
-	q.all = nil
+	q.mu.Unlock()
+	for l, e := range ended {
+		e.tell(log, l)
+	}
 }
 
 // logs reports whether the log may have a line of that level about so many refusals of

@@ -109,6 +109,35 @@ func TestLinesAreLimited(t *testing.T) {
 	w.hangUp()
 }
 
+// TestOthersAreNotAnAddress: what was left out of addresses that share what they may log is
+// not told with a line about one of them.
+func TestOthersAreNotAnAddress(t *testing.T) {
+	w := newWorld(t, session.Config{})
+	logs := w.loggedFrom(zap.InfoLevel)
+	p := w.known("alice")
+	offend := func(n, times int) {
+		c := w.dialFrom(fmt.Sprintf("10.%d.%d.%d:9", n>>16, n>>8&255, n&255))
+		for range times {
+			c.ask(p.publicKey(make([]byte, codec.PublicKeySize)))
+		}
+		c.close()
+	}
+	for n := range session.MaxQuiet {
+		offend(n, 1)
+	}
+	offend(session.MaxQuiet, 25)
+	w.now = w.now.Add(10 * time.Second)
+	logs.TakeAll()
+	offend(session.MaxQuiet+1, 1)
+	if got := logs.FilterMessage("request refused").All(); len(got) != 1 || got[0].ContextMap()["left_out"] != nil {
+		t.Errorf("of another address: %v", got)
+	}
+	w.svc.Tick(w.now.Add(10 * time.Second))
+	if told := logs.FilterMessage("refusals left out").FilterField(zap.Int("left_out", 5)); told.Len() != 1 || told.All()[0].ContextMap()["address"] != "others" {
+		t.Errorf("by the tick: %v", logs.FilterMessage("refusals left out").All())
+	}
+}
+
 // TestNoRefusalIsLost: whoever is refused how often, from however many addresses, the
 // log accounts for each of them, and memory is bounded.
 func TestNoRefusalIsLost(t *testing.T) {

@@ -24,16 +24,15 @@ type Session struct {
 	dec       codec.RequestDecoder
 	state     state
 	id        codec.ClientID // bound unless state is fresh
+	settled   bool           // bound, and not about to be: for Service.bound
 	name      string         // of the client
 	key       aesKey
 	resumedAs *codec.ClientID // for which leaveResumption is due
 
 	uploads  uploads        // its transfers
 	rejected codec.ClientID // of the last 1606 on this connection
-	// In Service.bound: the connections of the same client, and whether this one is bound
-	// to it, or about to be. Under its lock.
+	// In Service.bound: the connections of the same client. Under its lock, as settled.
 	before, next *Session
-	settled      bool
 	// ousted is why the session may not go on for its client, nil: it may. It is about to
 	// be told. Any goroutine sets it.
 	ousted atomic.Pointer[error]

@@ -25,6 +25,7 @@ func (s *Session) verdict(code codec.Code, payload []byte) bool {
 		s.refuse(request(code), err)
 		return true
 	}
+	ended := false
 	switch u := s.uploads.all[name]; {
 	case u == nil:
 	case u.transfer.AllIn(): // its 1603 comes first
@@ -34,6 +35,7 @@ func (s *Session) verdict(code codec.Code, payload []byte) bool {
 		return true
 	default:
 		u.drop()
+		ended = true
 	}
 	r, known := s.uploads.received[name]
 	switch {
@@ -45,7 +47,7 @@ func (s *Session) verdict(code codec.Code, payload []byte) bool {
 		s.refuse(request(code), &offence{ReasonVerdict, "the transfer was refused: " + name})
 		return true
 	}
-	v := &judgement{s: s, code: code, name: name, path: pathKey{s.id, path}, receipt: r}
+	v := &judgement{s: s, code: code, name: name, path: pathKey{s.id, path}, receipt: r, ended: ended}
 	s.serve(func(co *coroutine) { v.answer(v.judge(co)) })
 	return true
 }
@@ -57,6 +59,7 @@ type judgement struct {
 	name    string
 	path    pathKey
 	receipt receipt // what this connection's 1603 was about, zero if it sent none
+	ended   bool    // a 1030 or 1031 has ended a transfer, or removed a file
 }
 
 // ruling is why a verdict gets 1607. nil is a success.
@@ -194,7 +197,6 @@ func (v *judgement) commit(co *coroutine, p *place, f *storage.File) *ruling {
 		if err != nil {
 			return registryRuling(err)
 		}
-		s.svc.counts.verifiedFile(f)
 		v.logVerified(f)
 		return nil
 	case errors.Is(err, storage.ErrPlaceNotDurable):
@@ -220,6 +222,7 @@ func (v *judgement) remove(co *coroutine, p *place, f *storage.File) *ruling {
 	if err := p.drop(co, f, v.s.outcome()); err != nil {
 		return registryRuling(err)
 	}
+	v.ended = true
 	return nil
 }
 
@@ -243,18 +246,27 @@ func (v *judgement) answer(r *ruling) {
 // again.
 func (v *judgement) accept() {
 	s := v.s
-	switch v.code {
-	case codec.CodeCRCBad:
-		s.svc.counts.mismatches.Add(1)
-	case codec.CodeAbort:
-		s.svc.counts.givenUp.Add(1)
-	}
 	if v.code != codec.CodeCRCOK {
-		s.log().Warn("checksum mismatch", s.fields(zap.String("file", v.name), zap.Bool("given_up", v.code == codec.CodeAbort))...)
+		v.noteMismatch()
 	}
 	if v.code != codec.CodeCRCBad {
 		s.send(codec.IDReply{Code: codec.CodeAck, ID: v.path.id}.Append(nil))
 	}
+}
+
+// noteMismatch counts and logs a 1030 or 1031. One that is about nothing, which a client
+// may send as often as it likes, is for those who look for it.
+func (v *judgement) noteMismatch() {
+	s, level, givenUp := v.s, zap.DebugLevel, v.code == codec.CodeAbort
+	if v.ended {
+		level = zap.WarnLevel
+		if givenUp {
+			s.svc.counts.givenUp.Add(1)
+		} else {
+			s.svc.counts.mismatches.Add(1)
+		}
+	}
+	s.log().Log(level, "checksum mismatch", s.fields(zap.String("file", v.name), zap.Bool("given_up", givenUp))...)
 }
 
 // settle notes that this connection's 1603 waits for nothing any more. What it

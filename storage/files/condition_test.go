@@ -4,10 +4,25 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 )
+
+// The reserve may change while somebody looks.
+func TestConditionWhileTheReserveChanges(t *testing.T) {
+	s := open(t, t.TempDir(), Options{MinFree: 1})
+	var changing sync.WaitGroup
+	changing.Go(func() { s.Keep(2) })
+	if c, err := s.Condition(); err != nil || c.Reserve != 1 && c.Reserve != 2 {
+		t.Errorf("%+v, %v", c, err)
+	}
+	changing.Wait()
+	if c, err := s.Condition(); err != nil || c.Reserve != 2 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
 
 // A look at the store says how much room there is, and whether it is in its place.
 func TestCondition(t *testing.T) {
