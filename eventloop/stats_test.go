@@ -100,24 +100,6 @@ func TestStats(t *testing.T) {
 	}
 }
 
-// Numbers may be asked for while the limits change.
-func TestStatsBesideLimit(t *testing.T) {
-	srv, _ := bare(t, func(o *Options) { o.MaxConnections = 1 })
-	defer srv.Close()
-	changed := make(chan struct{})
-	go func() {
-		defer close(changed)
-		srv.Limit(Limits{MaxConnections: 2})
-	}()
-	if got := srv.Stats().Limit; got != 1 && got != 2 {
-		t.Errorf("the limit is %d", got)
-	}
-	<-changed
-	if got := srv.Stats().Limit; got != 2 {
-		t.Errorf("afterwards the limit is %d", got)
-	}
-}
-
 // Work that waits is counted for as long as it does.
 func TestStatsOfALane(t *testing.T) {
 	l := newLane(1)

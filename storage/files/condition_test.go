@@ -52,23 +52,6 @@ func TestCondition(t *testing.T) {
 	}
 }
 
-// A look may come while another reserve is set.
-func TestConditionBesideKeep(t *testing.T) {
-	s := open(t, t.TempDir(), Options{MinFree: 1})
-	kept := make(chan struct{})
-	go func() {
-		defer close(kept)
-		s.Keep(2)
-	}()
-	if c, err := s.Condition(); err != nil || c.Reserve != 1 && c.Reserve != 2 {
-		t.Errorf("%+v, %v", c, err)
-	}
-	<-kept
-	if c, err := s.Condition(); err != nil || c.Reserve != 2 {
-		t.Errorf("afterwards: %+v, %v", c, err)
-	}
-}
-
 // Each sync of content and of folders is told, with its time.
 func TestSynced(t *testing.T) {
 	var content, folders atomic.Int64

@@ -87,13 +87,6 @@ func (s *Store) Keep(minFree int64) {
 	s.space.reserve, s.space.asked = minFree, false
 }
 
-// kept is how many bytes stay free.
-func (sp *space) kept() int64 {
-	sp.mu.Lock()
-	defer sp.mu.Unlock()
-	return sp.reserve
-}
-
 // askSpace asks the file system.
 func (s *Store) askSpace() (free, total int64, err error) {
 	err = s.step(Space, folder, "", func() error {
