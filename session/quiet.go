@@ -1,6 +1,7 @@
 package session
 
 import (
+	"fmt"
 	"net/netip"
 	"sync"
 	"time"
@@ -10,16 +11,16 @@ import (
 )
 
 const (
-	// maxLines is how many lines about refusals the log gets of one address for one
-	// reason in linesTime. What is left out is counted.
+	// maxLines is how many lines about refusals and failures the log gets of one address
+	// for one reason, or step, in linesTime. What is left out is counted.
 	maxLines  = 20
 	linesTime = 10 * time.Second
 	// maxQuiet bounds what a quiet remembers: some 500 KB.
 	maxQuiet = 4 << 10
 )
 
-// quiet limits the lines about refusals for each [Source] and reason, so that nobody
-// fills the log. A count that is not told with the next line gets a line of its own from
+// quiet limits the lines about refusals and failures for each [Source] and reason, or
+// step, so that nobody fills the log. A count that is not told with the next line gets a line of its own from
 // [Service.Tick], which forgets the entries whose time is over. While the map is full, new
 // addresses share one entry for each reason.
 type quiet struct {
@@ -29,8 +30,8 @@ type quiet struct {
 
 // lineKind is which lines count together.
 type lineKind struct {
-	addr   netip.Addr // zero: all that have no entry of their own
-	reason Reason
+	addr   netip.Addr   // zero: all that have no entry of their own
+	reason fmt.Stringer // a Reason or a Step
 	level  zapcore.Level
 }
 
@@ -38,7 +39,7 @@ type lineKind struct {
 type lineCount struct {
 	began   time.Time
 	logged  int
-	leftOut int // refusals
+	leftOut int // refusals or failures
 }
 
 // admit reports whether a line about so many refusals may be logged now. If so, leftOut
@@ -123,7 +124,7 @@ func (q *quiet) end(log *zap.Logger, over func(*lineCount) bool) {
 
 // logs reports whether the log may have a line of that level about so many refusals of
 // the client. left tells, in that line, what was left out before it.
-func (s *Session) logs(level zapcore.Level, reason Reason, refusals int) (left zap.Field, ok bool) {
+func (s *Session) logs(level zapcore.Level, reason fmt.Stringer, refusals int) (left zap.Field, ok bool) {
 	if !s.log().Core().Enabled(level) {
 		return zap.Skip(), false
 	}

@@ -12,6 +12,7 @@ import (
 
 	"sealift/codec"
 	"sealift/session"
+	"sealift/storage"
 )
 
 // toldOf is for how many refusals the lines of a log account.
@@ -29,6 +30,49 @@ func toldOf(logs *observer.ObservedLogs) (n int64) {
 		}
 	}
 	return n
+}
+
+// TestLinesOfFailuresAreLimited: a disk that is full is no way to fill the log, whatever
+// names the files have.
+func TestLinesOfFailuresAreLimited(t *testing.T) {
+	const limit = 20
+	w := newWorld(t, session.Config{})
+	logs := w.loggedFrom(zap.InfoLevel)
+	p := w.known("alice")
+	c := w.dialFrom("192.0.2.1:1")
+	if got := c.ask(p.verdict(codec.CodeAbort, "nothing")); got != "1604" { // it resumes
+		t.Fatal(got)
+	}
+	name := 0
+	for message, fail := range map[string]func() string{
+		"transfer failed": func() string {
+			name++
+			w.files.faults.failOn, w.files.faults.fail = "Create", func() error { return storage.ErrFull }
+			return c.ask(p.packets(single, fmt.Sprint("file ", name), []byte("content"), 0)...)
+		},
+		"request failed": func() string {
+			w.reg.faults.failOn = "Apply *storage.GetFile"
+			return c.ask(p.ok("nothing"))
+		},
+	} {
+		for range limit + 5 {
+			if got := fail(); got != "1607" {
+				t.Fatalf("%s: %s", message, got)
+			}
+		}
+		if n := logs.FilterMessage(message).Len(); n != limit {
+			t.Fatalf("%s: %d lines, want %d: %v", message, n, limit, logs.All()[max(0, logs.Len()-3):])
+		}
+		w.now = w.now.Add(10 * time.Second)
+		fail()
+		all := logs.FilterMessage(message).All()
+		if last := all[len(all)-1]; last.ContextMap()["left_out"] != int64(5) || last.Level != zap.ErrorLevel {
+			t.Errorf("%s, 10 s later: %v", message, last)
+		}
+	}
+	w.files.faults.fail = nil
+	c.close()
+	w.hangUp()
 }
 
 // TestLinesAreLimited: of one address and reason the log gets 20 lines in 10 s. What is

@@ -68,7 +68,9 @@ func (s *Session) fail(about subject, step Step, err error) {
 		return
 	}
 	s.svc.counts.fail(step)
-	s.log().Error("request failed", s.fieldsOf(about.id, zap.Uint16("code", uint16(about.code)), zap.Stringer("step", step), zap.Error(err))...)
+	if left, ok := s.logs(zap.ErrorLevel, step, 1); ok {
+		s.log().Error("request failed", s.fieldsOf(about.id, zap.Uint16("code", uint16(about.code)), zap.Stringer("step", step), zap.Error(err), left)...)
+	}
 	s.send(ErrorReply())
 }
 

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"fmt"
+
 	"go.uber.org/zap"
 
 	"sealift/codec"
@@ -91,14 +93,26 @@ func (ts *tellings) tell(t *told) {
 		refusals++
 	}
 	if t.failed {
-		s.svc.counts.fail(stepOf(t.err))
-		s.log().Error("transfer failed", t.fields(s, zap.Error(t.err))...)
+		step := stepOf(t.err)
+		s.svc.counts.fail(step)
+		if left, ok := s.logs(zap.ErrorLevel, step, refusals); ok {
+			s.log().Error("transfer failed", t.fields(s, zap.Error(t.err), left)...)
+		}
 	} else if left, ok := s.logs(zap.WarnLevel, s.svc.counts.refuse(t.err), refusals); ok {
 		s.log().Warn("transfer refused", t.fields(s, zap.String("reason", t.err.Error()), left)...)
 	}
 	s.send(ErrorReply())
 	t.times++
 	t.at, t.owed, t.passed = s.offered, false, 0
+}
+
+// kind is what the log counts the lines by.
+func (t *told) kind() fmt.Stringer {
+	if t.failed {
+		return stepOf(t.err)
+	}
+	reason, _ := reasonOf(t.err)
+	return reason
 }
 
 // fields are what a line about a transfer says.
@@ -141,8 +155,7 @@ func (ts *tellings) owes() bool {
 // forget forgets t, and logs how many attempts got no 1607 and no line of their own.
 func (ts *tellings) forget(t *told) {
 	if s := ts.s; t.passed > 0 {
-		reason, _ := reasonOf(t.err)
-		if left, ok := s.logs(zap.WarnLevel, reason, t.passed); ok {
+		if left, ok := s.logs(zap.WarnLevel, t.kind(), t.passed); ok {
 			s.log().Warn("transfer refused repeatedly", s.fields(zap.String("file", t.name),
 				zap.Int("times", t.passed), zap.String("reason", t.err.Error()), left)...)
 		}
