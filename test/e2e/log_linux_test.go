@@ -14,7 +14,7 @@ func TestLogOnAFullDisk(t *testing.T) {
 	}
 	defer full.Close()
 	dir := t.TempDir()
-	d := launchTo(t, full, dir, nil, "serve", "--dir", dir, "--listen", "127.0.0.1:0")
+	d := launchTo(t, full, dir, nil, "serve", "--dir", dir, "--listen", "127.0.0.1:0", "--log-level", "debug")
 	d.ready()
 	goesOnWithoutLog(d)
 	d.stop()

@@ -26,8 +26,8 @@ func pipe(t *testing.T) (r, w *os.File) {
 	return r, w
 }
 
-// chatter has the server log n lines: those about refusals are limited, and those about
-// files that are given up are not.
+// chatter has a server with the log level debug log n lines: those about refusals are
+// limited, and those about verdicts on nothing are not.
 func (p *peer) chatter(n int) {
 	p.t.Helper()
 	for range n {
@@ -50,7 +50,7 @@ func TestLogThatNobodyReads(t *testing.T) {
 	t.Parallel()
 	r, w := pipe(t)
 	dir := t.TempDir()
-	d := launchTo(t, w, dir, nil, "serve", "--dir", dir, "--listen", "127.0.0.1:0")
+	d := launchTo(t, w, dir, nil, "serve", "--dir", dir, "--listen", "127.0.0.1:0", "--log-level", "debug")
 	d.ready()
 	goesOnWithoutLog(d)
 	p := login(t, d, "more")
@@ -79,7 +79,7 @@ func TestStopWhileNobodyReadsTheLog(t *testing.T) {
 	t.Parallel()
 	_, w := pipe(t)
 	dir := t.TempDir()
-	d := launchTo(t, w, dir, nil, "serve", "--dir", dir, "--listen", "127.0.0.1:0")
+	d := launchTo(t, w, dir, nil, "serve", "--dir", dir, "--listen", "127.0.0.1:0", "--log-level", "debug")
 	d.ready()
 	goesOnWithoutLog(d)
 	d.stop()
@@ -90,7 +90,7 @@ func TestLogWhoseReaderIsGone(t *testing.T) {
 	t.Parallel()
 	r, w := pipe(t)
 	dir := t.TempDir()
-	d := launchTo(t, w, dir, nil, "serve", "--dir", dir, "--listen", "127.0.0.1:0")
+	d := launchTo(t, w, dir, nil, "serve", "--dir", dir, "--listen", "127.0.0.1:0", "--log-level", "debug")
 	d.ready()
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
