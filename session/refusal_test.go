@@ -213,6 +213,32 @@ func TestSentAhead(t *testing.T) {
 	w.hangUp()
 }
 
+// TestOnePacketTooMany: some clients send one packet more than a file has. It gets 1607, and
+// the verdict that follows is about the file all the same, which had its 1603.
+func TestOnePacketTooMany(t *testing.T) {
+	for what, extra := range map[string]func(packet []byte){
+		"from 1":  func(b []byte) { b[23+8]++ },  // Packet Number
+		"swapped": func(b []byte) { b[23+10]++ }, // the same of a client that swaps it with Total Packets
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t, session.Config{})
+			p, c := w.known("alice"), w.dial()
+			packets := p.packets(padded, "empty", nil, 1024)
+			if len(packets) != 1 {
+				t.Fatalf("%d packets", len(packets))
+			}
+			more := slices.Clone(packets[0])
+			extra(more)
+			got := c.ask(packets[0], more, p.ok("empty"))
+			if !strings.HasPrefix(got, "1603") || !strings.HasSuffix(got, ", 1604") {
+				t.Errorf("got %q", got)
+			}
+			w.verified(p, "empty", nil)
+			w.hangUp()
+		})
+	}
+}
+
 // TestSentAheadOfRefusal: a 1029 that was sent ahead of the 1607 of a file's next version
 // is not about the version before, which this connection has had a 1603 for. Whether that
 // had its 1604 is all one. While the server goes down, only a file of another shape is told

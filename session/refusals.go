@@ -1,7 +1,6 @@
 package session
 
 import (
-	"errors"
 	"fmt"
 
 	"go.uber.org/zap"
@@ -85,13 +84,25 @@ func (us *uploads) turned(a *attempt, err error, failed bool) {
 		a.came.free(s.host)
 	} else if !a.answered {
 		us.refused.note(s.host, a.refusal)
-		if a.id == s.id && !errors.Is(err, errGoingDown) { // for that see begin
+		if a.id == s.id && overtakes(err) {
 			us.overtake(a.name)
 		}
 	}
 	if !s.closed && !a.answered {
 		us.told.attempt(a, err, failed)
 	}
+}
+
+// overtakes reports whether an attempt that ended by err was one to send a newer version.
+// A packet that makes no sense is none: some clients send one more than a file has.
+func overtakes(err error) bool {
+	switch reason, _ := reasonOf(err); reason {
+	case ReasonPacket, ReasonContent, ReasonProtocol:
+		return false
+	case ReasonDraining: // begin has decided
+		return false
+	}
+	return true
 }
 
 // end ends a transfer with a 1607. number is that of the packet at fault.
