@@ -146,6 +146,36 @@ func (w *world) onRecord(p *peer) onRecord {
 	return r
 }
 
+// nothingGranted checks what a connection that was shut out while it was served has done
+// since: it ended, nothing on record changed since before but that a commit under way was
+// recorded, and each of its 1604s is about a file that was verified.
+func (w *world) nothingGranted(p *peer, c *conn, before onRecord, what string) {
+	w.t.Helper()
+	if c.hangup == "" && c.s.State() != "fresh" {
+		w.t.Errorf("%s: the connection goes on", what)
+	}
+	after, granted := w.onRecord(p), 0
+	if after.keys != before.keys {
+		w.t.Errorf("%s: the keys on record changed", what)
+	}
+	for key, verified := range after.files {
+		if was, ok := before.files[key]; !ok || was && !verified {
+			w.t.Errorf("%s: another file is on record", what)
+		}
+	}
+	for _, verified := range before.files {
+		if verified {
+			granted++
+		}
+	}
+	if n := strings.Count(strings.Join(c.replies, " "), "1604"); n > granted {
+		w.t.Errorf("%s: %d 1604, and %d files were verified", what, n, granted)
+	}
+	if n := w.svc.Unrecorded(); n != 0 {
+		w.t.Errorf("%s: %d commits are not recorded", what, n)
+	}
+}
+
 // TestPinBehindAnyStep: another process pins a client at any step of what a plain
 // connection does under its id, and the server notices at any step after that. From the
 // pin on nothing is changed on record for the plain connection, but that a commit that
@@ -178,29 +208,7 @@ func TestPinBehindAnyStep(t *testing.T) {
 				w.recheck()
 				w.run()
 				what := fmt.Sprintf("pinned at step %d, noticed %d later, direct %v", at, later, direct)
-				if c.hangup == "" && c.s.State() != "fresh" {
-					t.Errorf("%s: the connection goes on", what)
-				}
-				after, granted := w.onRecord(p), 0
-				if after.keys != before.keys {
-					t.Errorf("%s: the keys on record changed", what)
-				}
-				for key, verified := range after.files {
-					if was, ok := before.files[key]; !ok || was && !verified {
-						t.Errorf("%s: another file is on record", what)
-					}
-				}
-				for _, verified := range before.files {
-					if verified {
-						granted++
-					}
-				}
-				if n := strings.Count(strings.Join(c.replies, " "), "1604"); n > granted {
-					t.Errorf("%s: %d 1604, and %d files were verified", what, n, granted)
-				}
-				if n := w.svc.Unrecorded(); n != 0 {
-					t.Errorf("%s: %d commits are not recorded", what, n)
-				}
+				w.nothingGranted(p, c, before, what)
 				w.hangUp()
 				w.counted()
 				if t.Failed() {

@@ -294,29 +294,7 @@ func TestSteeringBehindAnyStep(t *testing.T) {
 				w.recheck()
 				w.run()
 				at := fmt.Sprintf("%s at step %d, noticed %d later", what, at, later)
-				if c.hangup == "" && c.s.State() != "fresh" {
-					t.Errorf("%s: the connection goes on", at)
-				}
-				after, granted := w.onRecord(p), 0
-				if after.keys != before.keys {
-					t.Errorf("%s: the keys on record changed", at)
-				}
-				for key, verified := range after.files {
-					if was, ok := before.files[key]; !ok || was && !verified {
-						t.Errorf("%s: another file is on record", at)
-					}
-				}
-				for _, verified := range before.files {
-					if verified {
-						granted++
-					}
-				}
-				if n := strings.Count(strings.Join(c.replies, " "), "1604"); n > granted {
-					t.Errorf("%s: %d 1604, and %d files were verified", at, n, granted)
-				}
-				if n := w.svc.Unrecorded(); n != 0 {
-					t.Errorf("%s: %d commits are not recorded", at, n)
-				}
+				w.nothingGranted(p, c, before, at)
 				w.hangUp()
 				w.counted()
 				if t.Failed() {
