@@ -83,6 +83,37 @@ type outcomeRow struct {
 	Error  string `json:"error,omitempty"`
 }
 
+// tally counts what became of files, for the last line.
+type tally struct {
+	done, left int
+	bytes      int64
+}
+
+// row counts a file, and says what became of it.
+func (t *tally) row(f server.File, to string, err error) outcomeRow {
+	r := outcomeRow{Client: f.ID.String(), From: f.PathName(), To: to, Size: f.Size, OK: err == nil}
+	if err == nil {
+		t.done++
+		t.bytes += f.Size
+	} else {
+		t.left++
+		r.Error = err.Error()
+	}
+	return r
+}
+
+// end prints how many files were done, unless there was none because of err, and returns
+// err, or that files were left. what is what was to be done.
+func (t *tally) end(w io.Writer, c *choosing, done, left string, err error) error {
+	if !c.json && (err == nil || t.done+t.left > 0) {
+		fmt.Fprintf(w, "%s %s (%s)\n", count(t.done, "file"), would(c.dryRun, done), humanize.Bytes(uint64(t.bytes)))
+	}
+	if err == nil && t.left > 0 {
+		err = fmt.Errorf("%s %s", count(t.left, "file"), left)
+	}
+	return err
+}
+
 func takeCommand() *cobra.Command {
 	c := new(choosing)
 	var to string
@@ -103,20 +134,13 @@ status is 1.`,
 			screen := bars.New(os.Stderr)
 			defer screen.Stop()
 			bar := screen.Add("taking files", true)
-			taken, left, size := 0, 0, int64(0)
+			var all tally
 			err := server.Take(cmd.Context(), c.dir, server.TakeOptions{
 				Pattern: pattern, Clients: c.clients(), To: to, DryRun: c.dryRun,
 				Read: bar.Set,
 				Each: func(t server.Taken) {
 					out := lines(screen, cmd.OutOrStdout())
-					row := outcomeRow{Client: t.ID.String(), From: t.PathName(), To: t.To, Size: t.Size, OK: t.Err == nil}
-					if t.Err == nil {
-						taken++
-						size += t.Size
-					} else {
-						left++
-						row.Error = t.Err.Error()
-					}
+					row := all.row(t.File, t.To, t.Err)
 					switch {
 					case c.json:
 						_ = json.NewEncoder(out).Encode(row)
@@ -130,13 +154,7 @@ status is 1.`,
 				},
 			})
 			screen.Stop()
-			if !c.json && (err == nil || taken+left > 0) {
-				fmt.Fprintf(cmd.OutOrStdout(), "%s %s (%s)\n", count(taken, "file"), would(c.dryRun, "taken"), humanize.Bytes(uint64(size)))
-			}
-			if err == nil && left > 0 {
-				err = fmt.Errorf("%s left", count(left, "file"))
-			}
-			return err
+			return all.end(cmd.OutOrStdout(), c, "taken", "left", err)
 		})
 	cmd.Flags().StringVar(&to, "to", "", "the folder, `DIR`, to take files to, on any file system")
 	return cmd
@@ -155,20 +173,13 @@ be stopped and run again.`,
 			screen := bars.New(os.Stderr)
 			defer screen.Stop()
 			bar := screen.Add("deleting files", false)
-			deleted, left, size := 0, 0, int64(0)
+			var all tally
 			err := server.DeleteFiles(cmd.Context(), c.dir, server.DeleteOptions{
 				Pattern: pattern, Clients: c.clients(), Unverified: unverified, DryRun: c.dryRun,
 				Removed: bar.Set,
 				Each: func(f server.File, err error) {
 					out := lines(screen, cmd.OutOrStdout())
-					row := outcomeRow{Client: f.ID.String(), From: f.PathName(), Size: f.Size, OK: err == nil}
-					if err == nil {
-						deleted++
-						size += f.Size
-					} else {
-						left++
-						row.Error = err.Error()
-					}
+					row := all.row(f, "", err)
 					switch {
 					case c.json:
 						_ = json.NewEncoder(out).Encode(row)
@@ -180,13 +191,7 @@ be stopped and run again.`,
 				},
 			})
 			screen.Stop()
-			if !c.json && (err == nil || deleted+left > 0) {
-				fmt.Fprintf(cmd.OutOrStdout(), "%s %s (%s)\n", count(deleted, "file"), would(c.dryRun, "deleted"), humanize.Bytes(uint64(size)))
-			}
-			if err == nil && left > 0 {
-				err = fmt.Errorf("%s not deleted", count(left, "file"))
-			}
-			return err
+			return all.end(cmd.OutOrStdout(), c, "deleted", "not deleted", err)
 		})
 	cmd.Flags().BoolVar(&unverified, "unverified", false, "delete the files that await a verdict, and not the verified ones")
 	return cmd
