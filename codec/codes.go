@@ -8,7 +8,7 @@ import (
 // Version is the only protocol version there is. It stands in every header.
 const Version = 3
 
-// Code says what a message is: 1025 to 1031 are requests, 1600 to 1607 replies.
+// Code says what a message is: 1025 to 1032 are requests, 1600 to 1608 replies.
 type Code uint16
 
 // The requests, client to server (PROTOCOL.md section 4).
@@ -20,6 +20,7 @@ const (
 	CodeCRCOK     Code = 1029 // the checksums agree
 	CodeCRCBad    Code = 1030 // they do not: the file comes again
 	CodeAbort     Code = 1031 // they did not for the fourth time: given up
+	CodeContinue  Code = 1032 // how much of a file is there (PROTOCOL.md section 15)
 )
 
 // The replies, server to client (PROTOCOL.md section 5).
@@ -32,6 +33,7 @@ const (
 	CodeReconnected       Code = 1605
 	CodeReconnectRejected Code = 1606
 	CodeError             Code = 1607
+	CodeContinued         Code = 1608 // so much of the file is there (PROTOCOL.md section 15)
 )
 
 var codeNames = map[Code]string{
@@ -42,6 +44,7 @@ var codeNames = map[Code]string{
 	CodeCRCOK:             "checksum verified",
 	CodeCRCBad:            "checksum mismatch",
 	CodeAbort:             "abort",
+	CodeContinue:          "continue",
 	CodeRegistered:        "registered",
 	CodeRegisterFailed:    "registration failed",
 	CodeAESKey:            "AES key",
@@ -50,6 +53,7 @@ var codeNames = map[Code]string{
 	CodeReconnected:       "reconnected",
 	CodeReconnectRejected: "reconnect rejected",
 	CodeError:             "server error",
+	CodeContinued:         "continued",
 }
 
 // String gives the number and, for a known code, its name: "1028 send file".
@@ -108,6 +112,8 @@ func RequestPayloadSize(c Code) (size uint32, ok bool) {
 		return NameSize + PublicKeySize, true
 	case CodeSendFile:
 		return SendFileFieldsSize, true
+	case CodeContinue:
+		return NameSize + 8, true
 	}
 	return 0, false
 }
@@ -124,6 +130,8 @@ func ResponsePayloadSize(c Code) (size uint32, ok bool) {
 		return IDSize + WrappedKeySize, true
 	case CodeFileReceived:
 		return IDSize + 4 + NameSize + 4, true
+	case CodeContinued:
+		return IDSize + NameSize + 8 + 4, true
 	}
 	return 0, false
 }

@@ -198,6 +198,8 @@ func (d *RequestDecoder) header(h RequestHeader) error {
 		return d.refuse(h, ErrVersion, fmt.Sprintf("it is %d", h.Version))
 	case !known:
 		return d.unknown(h)
+	case h.Code == CodeContinue && h.PayloadSize != want:
+		return d.refuse(h, ErrCode, "") // somebody else's extension: such are passed over
 	case h.PayloadSize < want, h.PayloadSize > want && h.Code != CodeSendFile:
 		d.err = &Error{Code: h.Code, Err: ErrSize, Detail: fmt.Sprintf("%d declared, %d wanted", h.PayloadSize, want)}
 		d.stage = broken

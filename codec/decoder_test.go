@@ -140,7 +140,8 @@ func TestUnknownCodeAndWrongVersion(t *testing.T) {
 		cause  error
 	}{
 		{responseHeader(3, 1599, 0), codec.ErrCode},
-		{responseHeader(3, 1608, 0), codec.ErrCode},
+		{responseHeader(3, 1609, 0), codec.ErrCode},
+		{responseHeader(3, 1608, 0), codec.ErrSize},
 		{responseHeader(3, 1025, 255), codec.ErrCode},
 		{responseHeader(2, 1601, 0), codec.ErrVersion},
 		{[]byte("HTTP/1."), codec.ErrVersion},

@@ -118,6 +118,27 @@ func (m Verdict) Append(b []byte, id ClientID) []byte {
 	return appendName(appendRequest(b, id, m.Code, NameSize), m.FileName)
 }
 
+// Continue is the payload of 1032: the client asks how much of a file the server has.
+type Continue struct {
+	FileName  []byte
+	TotalSize uint64 // bytes of the whole file before encryption
+}
+
+// ParseContinue reads the payload of a 1032. FileName aliases payload.
+func ParseContinue(payload []byte) (Continue, error) {
+	if err := checkSize(payload, NameSize+8, CodeContinue); err != nil {
+		return Continue{}, err
+	}
+	name, err := parseName(payload[:NameSize], CodeContinue)
+	return Continue{FileName: name, TotalSize: le.Uint64(payload[NameSize:])}, err
+}
+
+// Append writes header and payload to the end of b.
+func (m Continue) Append(b []byte, id ClientID) []byte {
+	b = appendName(appendRequest(b, id, CodeContinue, NameSize+8), m.FileName)
+	return le.AppendUint64(b, m.TotalSize)
+}
+
 func parseNamePayload(payload []byte, code Code) ([]byte, error) {
 	if err := checkSize(payload, NameSize, code); err != nil {
 		return nil, err

@@ -85,3 +85,32 @@ func (m FileReceived) Append(b []byte) []byte {
 	b = appendName(b, m.FileName)
 	return le.AppendUint32(b, m.Cksum)
 }
+
+// Continued is the payload of 1608: how much of a file the server has.
+type Continued struct {
+	ID       ClientID
+	FileName []byte // as the client sent it
+	Offset   uint64 // bytes of the file, decrypted, from its beginning
+	Cksum    uint32 // POSIX cksum of these
+}
+
+// ParseContinued reads the payload of a 1608. FileName aliases payload.
+func ParseContinued(payload []byte) (Continued, error) {
+	if err := checkSize(payload, IDSize+NameSize+8+4, CodeContinued); err != nil {
+		return Continued{}, err
+	}
+	name, err := parseName(payload[IDSize:IDSize+NameSize], CodeContinued)
+	if err != nil {
+		return Continued{}, err
+	}
+	rest := payload[IDSize+NameSize:]
+	return Continued{ID: ClientID(payload[:IDSize]), FileName: name, Offset: le.Uint64(rest), Cksum: le.Uint32(rest[8:])}, nil
+}
+
+// Append writes header and payload to the end of b.
+func (m Continued) Append(b []byte) []byte {
+	b = append(appendResponse(b, CodeContinued), m.ID[:]...)
+	b = appendName(b, m.FileName)
+	b = le.AppendUint64(b, m.Offset)
+	return le.AppendUint32(b, m.Cksum)
+}

@@ -244,6 +244,16 @@ func (c *contents) Open(_ context.Context, ref storage.Ref) (io.ReadCloser, erro
 	return io.NopCloser(bytes.NewReader(in.b.Bytes())), nil
 }
 
+func (c *contents) Reopen(context.Context, storage.Uploaded, storage.Announced, int64) (storage.Incoming, error) {
+	return nil, storage.ErrNotStored
+}
+
+func (c *contents) Flush(context.Context, storage.Uploaded) error { return c.faults.call("Flush") }
+
+func (c *contents) OpenFrom(context.Context, storage.Ref, int64) (io.ReadCloser, error) {
+	return nil, storage.ErrNotStored
+}
+
 func (c *contents) Scratch(context.Context) (storage.Scratch, error) {
 	if err := c.faults.call("Scratch"); err != nil {
 		return nil, err

@@ -75,6 +75,11 @@ type Config struct {
 	// Received, unless it is nil, is called for each 1603 with the time since the first
 	// packet of the transfer, on the goroutines of the sessions.
 	Received func(took time.Duration)
+	// Boot names the boot of the machine, see storage.Partial; "" if it is not known.
+	Boot string
+	// Kept, unless it is nil, is called when a transfer was cut off and what came of it was
+	// kept as a partial file, on the goroutines of the sessions.
+	Kept func()
 	// Faults, if there are any, are for testing clients.
 	Faults *Faults
 }

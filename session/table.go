@@ -39,11 +39,11 @@ const (
 //
 // A fresh connection takes more than 1025 and 1027 because a client whose
 // connection dropped sends its last message again, on a new one.
-var transitions = [states][7]action{
-	//     1025      1026      1027    1028     1029     1030    1031
-	fresh: {register, exchange, rejoin, recall, recall, recall, recall},
-	named: {refuse, exchange, rejoin, refuse, refuse, refuse, refuse},
-	ready: {refuse, exchange, rejoin, receive, confirm, again, abort},
+var transitions = [states][8]action{
+	//     1025      1026      1027    1028     1029     1030    1031    1032
+	fresh: {register, exchange, rejoin, recall, recall, recall, recall, refuse},
+	named: {refuse, exchange, rejoin, refuse, refuse, refuse, refuse, refuse},
+	ready: {refuse, exchange, rejoin, receive, confirm, again, abort, refuse},
 }
 
 // next is the action for a request in state s.

@@ -36,6 +36,16 @@ type Files interface {
 	//   - After any other error Commit may be called again.
 	Commit(ctx context.Context, f *File) error
 
+	// Reopen goes on with an incoming file that was closed, after its first length bytes: the
+	// others go. size is as for Create, of the whole. Nobody else may have the file open.
+	// Errors as from Create, and ErrNotStored if there is no such file, or a shorter one.
+	Reopen(ctx context.Context, up Uploaded, size Announced, length int64) (Incoming, error)
+
+	// Flush makes the content of an incoming file durable, as far as it was written when
+	// Flush was called. It may run beside a Write. After an error nothing is known to be.
+	// ErrNotStored if there is no such file.
+	Flush(ctx context.Context, up Uploaded) error
+
 	// Discard removes an incoming file. It is no error if there is none.
 	Discard(ctx context.Context, f Uploaded) error
 
@@ -49,6 +59,9 @@ type Files interface {
 
 	// Open opens content for reading. ErrNotStored if there is none.
 	Open(ctx context.Context, ref Ref) (io.ReadCloser, error)
+
+	// OpenFrom is Open from that byte on, at most the size of the content.
+	OpenFrom(ctx context.Context, ref Ref, offset int64) (io.ReadCloser, error)
 
 	// Has reports whether client id has anything stored.
 	Has(ctx context.Context, id codec.ClientID) (bool, error)
@@ -80,7 +93,7 @@ type Incoming interface {
 	// Write appends p, and returns an error unless all of it was taken. It does
 	// not keep p. Nothing of p was taken if it returns the error of ctx.
 	Write(ctx context.Context, p []byte) (int, error)
-	// Close ends the writing. The content stays, to be committed or discarded.
+	// Close ends the writing. The content stays, to be committed, reopened or discarded.
 	// Whatever it returns, and also if ctx has ended, the Incoming holds nothing
 	// any more.
 	Close(ctx context.Context) error

@@ -21,6 +21,8 @@ var (
 	ErrDisabled  = errors.New("the client is disabled")
 	ErrNotAdded  = errors.New("the name was not added, and registration is closed")
 	ErrHasFiles  = errors.New("the client has files on record")
+	// ErrSuperseded: a partial file belongs to a later 1032 than the one asked for.
+	ErrSuperseded = errors.New("another connection goes on with the file")
 )
 
 // ErrBadRows is what [Registry.Clients] and [Registry.Files] return, wrapped, when
@@ -84,6 +86,34 @@ func (f *File) Leaves() bool { return f.Deleted || !f.Taken.IsZero() && !f.Missi
 // Stays reports whether f is, or shall be, in the store: it was neither taken nor
 // deleted.
 func (f *File) Stays() bool { return !f.Deleted && f.Taken.IsZero() }
+
+// Partial is what the registry knows of a file of which a part is there, from its
+// beginning on: a row of the table partials. A client has at most one under a path. Its
+// content is the incoming file of that key.
+type Partial struct {
+	ID       codec.ClientID
+	FileName string // as the client sent it
+	Path     string // as in File
+	Incoming string // Files key
+	Total    int64  // bytes of the whole file
+	// Length is how many bytes are certain to be there, also after a power cut; State is
+	// that of their checksum (cksum.Hash). More may be there: what a server wrote before it
+	// was killed. It counts only during the same Boot of the machine, once it is read.
+	Length int64
+	State  uint32
+	Boot   string // names the boot of the machine; "" if that is not known
+	// Generation is raised by each 1032 for the file. Who has an older one has lost it.
+	Generation int64
+	Changed    time.Time // when content or a 1032 came for it last
+	// Deleted is set where somebody wants it to be gone, see [File].
+	Deleted bool
+}
+
+// Place returns where the file is meant to be.
+func (p *Partial) Place() Place { return Place{p.ID, p.Path} }
+
+// Uploaded names the content.
+func (p *Partial) Uploaded() Uploaded { return Uploaded{p.Place(), p.Incoming} }
 
 // PathName is where the file is stored once it is verified, below the server's
 // directory: the column of that name in the protocol documents.
@@ -210,7 +240,7 @@ type (
 		Disabled bool
 	}
 
-	// DropClient forgets a client that has no files on record but such as are Taken and
+	// DropClient forgets a client that has no files on record, partial ones too, but such as are Taken and
 	// Missing, which it forgets too, and takes back AddName of its name. It is the
 	// server's own. At stays zero. Err: ErrNoClient, ErrHasFiles.
 	DropClient struct {
@@ -263,21 +293,67 @@ type (
 	}
 
 	// PutFile records an unverified file in the place of one that has the same
-	// client and path, and marks it as Lapsed if there was one. Err: ErrNoClient.
+	// client and path, and marks it as Lapsed if there was one. It forgets the partial file
+	// under client and path. Err: ErrNoClient; ErrSuperseded, if Generation is not 0, and the
+	// partial file with the key Incoming has another, or a file with that key is on record.
 	PutFile struct {
 		Outcome
-		File     File  // Incoming set; Verified, Missing, Taken and Deleted do not count
-		Replaced *File // result: the file whose place it took, or nil
+		File       File     // Incoming set; Verified, Missing, Taken and Deleted do not count
+		Generation int64    // of the partial file that became whole; 0: none was on record
+		Replaced   *File    // result: the file whose place it took, or nil
+		Partial    *Partial // result: the partial file that was forgotten, or nil; its content is left where its key is another than Incoming
 	}
 
-	// GetFile reads what there is under a client and path. Err: ErrNoFile if
-	// there is neither.
-	GetFile struct {
+	// PutPartial records how far a file has come. Where the partial file under client and
+	// path has the same key, its Generation must be the same. One of another key it replaces.
+	// Deleted stays as it is on record. Err: ErrNoClient; ErrSuperseded, also where a file with
+	// that key is on record.
+	PutPartial struct {
+		Outcome
+		Partial  Partial
+		Replaced *Partial // result: the one of another key whose place it took, or nil
+	}
+
+	// ContinueFile raises the Generation of the partial file under client and path, if Incoming is
+	// its key and it is not Deleted. Err: ErrNoFile.
+	ContinueFile struct {
+		Outcome
+		ID       codec.ClientID
+		Path     string
+		Incoming string
+		Changed  time.Time
+		Partial  Partial // result, zero after an error
+	}
+
+	// DropPartial forgets the partial file under client and path, if Incoming is its key, and
+	// Generation, unless it is 0, its generation. Its content is left. Err: ErrNoFile.
+	DropPartial struct {
 		Outcome
 		ID         codec.ClientID
 		Path       string
-		Unverified *File // result, nil if there is none
-		Verified   *File // result, nil if there is none
+		Incoming   string
+		Generation int64
+	}
+
+	// DeletePartial sets Deleted of the partial file under client and path, if Incoming is its
+	// key. It is the server's own. Err: ErrNoFile.
+	DeletePartial struct {
+		Outcome
+		ID       codec.ClientID
+		Path     string
+		Incoming string
+	}
+
+	// GetFile reads what there is under a client and path. Err: ErrNoFile if
+	// there is nothing of what was asked for.
+	GetFile struct {
+		Outcome
+		ID          codec.ClientID
+		Path        string
+		WithPartial bool     // a partial file is asked for, too
+		Unverified  *File    // result, nil if there is none
+		Verified    *File    // result, nil if there is none
+		Partial     *Partial // result, nil if there is none or it is not asked for
 	}
 
 	// FindAlike looks for a file of a client under another path than Path of which

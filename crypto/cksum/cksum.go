@@ -36,6 +36,12 @@ var _ hash.Hash32 = (*Hash)(nil)
 // New returns a Hash over no data yet.
 func New() *Hash { return new(Hash) }
 
+// Resume returns a Hash over length bytes, whose State was state.
+func Resume(state uint32, length uint64) Hash { return Hash{state, length} }
+
+// State returns what Resume needs, besides the number of bytes written so far.
+func (h *Hash) State() uint32 { return h.crc }
+
 // Write adds p. It takes all of p, does not keep it, and never fails.
 func (h *Hash) Write(p []byte) (int, error) {
 	h.crc = update(h.crc, p)

@@ -32,6 +32,9 @@ import (
 // the same.
 const ALPN = "sealift/3"
 
+// ALPNContinue names the protocol with 1032 and 1608 (PROTOCOL.md 15).
+const ALPNContinue = "sealift/3c"
+
 // Fingerprint names a public key: the SHA-256 of its SubjectPublicKeyInfo (RFC 5280,
 // 4.1) in DER. The zero value is no key.
 type Fingerprint [sha256.Size]byte

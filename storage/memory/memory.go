@@ -31,6 +31,7 @@ type Registry struct {
 	names   map[string]codec.ClientID
 	added   map[string]struct{}
 	files   map[place]*entry
+	parts   map[place]*storage.Partial
 }
 
 var _ storage.Registry = (*Registry)(nil)
@@ -50,6 +51,7 @@ func New() *Registry {
 		names:   make(map[string]codec.ClientID),
 		added:   make(map[string]struct{}),
 		files:   make(map[place]*entry),
+		parts:   make(map[place]*storage.Partial),
 	}
 }
 
@@ -58,7 +60,7 @@ func (r *Registry) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
-	r.clients, r.names, r.added, r.files = nil, nil, nil, nil
+	r.clients, r.names, r.added, r.files, r.parts = nil, nil, nil, nil, nil
 	return nil
 }
 
@@ -112,6 +114,14 @@ func (r *Registry) apply(op storage.Operation) (codec.ClientID, error) {
 		return op.ID, r.getFile(op)
 	case *storage.FindAlike:
 		return op.ID, r.findAlike(op)
+	case *storage.PutPartial:
+		return op.Partial.ID, r.putPartial(op)
+	case *storage.ContinueFile:
+		return op.ID, r.continueFile(op)
+	case *storage.DropPartial:
+		return op.ID, r.dropPartial(op)
+	case *storage.DeletePartial:
+		return op.ID, r.deletePartial(op)
 	case *storage.VerifyFile:
 		return op.ID, r.verifyFile(op)
 	case *storage.DropFile:
@@ -244,6 +254,9 @@ func (r *Registry) putFile(op *storage.PutFile) error {
 	if _, err := r.client(f.ID, op.By); err != nil {
 		return err
 	}
+	if err := r.takePartial(op); err != nil {
+		return err
+	}
 	e := r.files[place{f.ID, f.Path}]
 	if e == nil {
 		e = new(entry)
@@ -257,15 +270,19 @@ func (r *Registry) putFile(op *storage.PutFile) error {
 }
 
 func (r *Registry) getFile(op *storage.GetFile) error {
-	op.Verified, op.Unverified = nil, nil
+	op.Verified, op.Unverified, op.Partial = nil, nil, nil
 	if err := r.mayActFor(op.ID, op.By); err != nil {
 		return err
 	}
-	e := r.files[place{op.ID, op.Path}]
-	if e == nil {
+	at := place{op.ID, op.Path}
+	if op.WithPartial {
+		op.Partial = copyPartial(r.parts[at])
+	}
+	if e := r.files[at]; e != nil {
+		op.Verified, op.Unverified = copyFile(e.verified), copyFile(e.unverified)
+	} else if op.Partial == nil {
 		return storage.ErrNoFile
 	}
-	op.Verified, op.Unverified = copyFile(e.verified), copyFile(e.unverified)
 	return nil
 }
 
@@ -390,6 +407,11 @@ func (r *Registry) dropClient(op *storage.DropClient) error {
 	}
 	for at, e := range r.files {
 		if at.id == op.ID && e.hasPlace() {
+			return storage.ErrHasFiles
+		}
+	}
+	for at := range r.parts {
+		if at.id == op.ID {
 			return storage.ErrHasFiles
 		}
 	}

@@ -1,0 +1,95 @@
+package memory
+
+import "sealift/storage"
+
+func (r *Registry) putPartial(op *storage.PutPartial) error {
+	op.Replaced = nil
+	p := op.Partial
+	if _, err := r.client(p.ID, op.By); err != nil {
+		return err
+	}
+	at := place{p.ID, p.Path}
+	if r.files[at].has(p.Incoming) {
+		return storage.ErrSuperseded
+	}
+	switch old := r.parts[at]; {
+	case old == nil:
+	case old.Incoming != p.Incoming:
+		op.Replaced = old
+	case old.Generation != p.Generation:
+		return storage.ErrSuperseded
+	default:
+		p.Deleted = old.Deleted
+	}
+	r.parts[at] = &p
+	return nil
+}
+
+func (r *Registry) continueFile(op *storage.ContinueFile) error {
+	op.Partial = storage.Partial{}
+	if err := r.mayActFor(op.ID, op.By); err != nil {
+		return err
+	}
+	p := r.parts[place{op.ID, op.Path}]
+	if p == nil || p.Incoming != op.Incoming || p.Deleted {
+		return storage.ErrNoFile
+	}
+	p.Generation++
+	p.Changed = op.Changed
+	op.Partial = *p
+	return nil
+}
+
+func (r *Registry) dropPartial(op *storage.DropPartial) error {
+	if err := r.mayActFor(op.ID, op.By); err != nil {
+		return err
+	}
+	at := place{op.ID, op.Path}
+	p := r.parts[at]
+	if p == nil || p.Incoming != op.Incoming || op.Generation != 0 && p.Generation != op.Generation {
+		return storage.ErrNoFile
+	}
+	delete(r.parts, at)
+	return nil
+}
+
+func (r *Registry) deletePartial(op *storage.DeletePartial) error {
+	p := r.parts[place{op.ID, op.Path}]
+	if p == nil || p.Incoming != op.Incoming {
+		return storage.ErrNoFile
+	}
+	p.Deleted = true
+	return nil
+}
+
+// takePartial forgets the partial file that became the whole file of op, or that it
+// replaces.
+func (r *Registry) takePartial(op *storage.PutFile) error {
+	op.Partial = nil
+	at := place{op.File.ID, op.File.Path}
+	p := r.parts[at]
+	own := p != nil && p.Incoming == op.File.Incoming
+	if op.Generation != 0 && (own && p.Generation != op.Generation || r.files[at].has(op.File.Incoming)) {
+		return storage.ErrSuperseded
+	}
+	op.Partial = p
+	delete(r.parts, at)
+	return nil
+}
+
+// has reports whether a file with that key is at the place.
+func (e *entry) has(incoming string) bool {
+	if e == nil {
+		return false
+	}
+	return e.verified != nil && e.verified.Incoming == incoming || e.unverified != nil && e.unverified.Incoming == incoming
+}
+
+// copyPartial copies p, unless it is nil.
+func copyPartial(p *storage.Partial) *storage.Partial {
+	if p == nil {
+		return nil
+	}
+	c := *p
+	return &c
+}
