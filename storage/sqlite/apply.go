@@ -51,13 +51,17 @@ func onlyReads(batch []storage.Operation) bool {
 
 // write does batch in a transaction on c.
 func (r *Registry) write(ctx context.Context, c *conn, batch []storage.Operation) error {
-	return r.transact(ctx, c, func() error {
-		t := &transaction{c: c, seen: make(map[codec.ClientID]time.Time, len(batch))}
+	t := &transaction{c: c, seen: make(map[codec.ClientID]time.Time, len(batch)), tells: r.tells, now: r.now}
+	err := r.transact(ctx, c, func() error {
 		if err := t.do(batch); err != nil {
 			return err
 		}
 		return t.flushSeen()
 	})
+	if err == nil && t.recorded {
+		r.tellRecorded()
+	}
+	return err
 }
 
 // transact does what writes in a transaction on c. After an error there is none open.
@@ -98,6 +102,10 @@ type transaction struct {
 	// end: connections often come with several operations at once. Nil in a
 	// batch that only reads.
 	seen map[codec.ClientID]time.Time
+	// tells: there may be targets of events.
+	tells    bool
+	recorded bool // an event was
+	now      func() time.Time
 }
 
 func (t *transaction) do(batch []storage.Operation) error {
@@ -113,6 +121,13 @@ func (t *transaction) do(batch []storage.Operation) error {
 func (t *transaction) apply(op storage.Operation) error {
 	var refused, failed error
 	var id codec.ClientID
+	var was *storage.File      // as it was before op, where an event
+	var client *storage.Client // needs that
+	if t.tells {
+		if was, client, failed = t.subject(op); failed != nil {
+			return failed
+		}
+	}
 	switch op := op.(type) {
 	case *storage.AddClient:
 		id = op.ID
@@ -172,11 +187,25 @@ func (t *transaction) apply(op storage.Operation) error {
 	case *storage.DropKeyless:
 		id = op.ID
 		refused, failed = t.forgetClient(dropKeyless, op.ID[:], timestamp(op.Before))
+	case *storage.RaiseEvent:
+		id = op.Event.Client
+		refused, failed = t.mayAct(id, op.By)
+	case *storage.EventTold:
+		refused, failed = t.eventTold(op)
+	case *storage.PostponeEvent:
+		refused, failed = t.change(storage.ErrNoEvent, postponeEvent, op.Seq, due(op.Due), op.Failure)
+	case *storage.RetryEvents:
+		failed = t.retryEvents(op)
+	case *storage.DropEvents:
+		failed = t.dropEvents(op)
 	default:
 		refused = fmt.Errorf("unknown operation %T", op)
 	}
 	if errors.Is(failed, errRow) {
 		refused, failed = failed, nil
+	}
+	if t.tells && refused == nil && failed == nil {
+		failed = t.record(op, was, client)
 	}
 	if failed != nil {
 		return failed

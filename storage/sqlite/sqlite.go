@@ -74,6 +74,12 @@ type Registry struct {
 	writer chan *conn // no connection at all in a read-only registry
 	reader chan *conn
 
+	// tells: events are recorded, for whoever is in the table of targets. It belongs to
+	// whoever has the writing connection.
+	tells    bool
+	beside   bool // Options.Beside: another process may change the targets
+	recorded chan struct{}
+
 	closing sync.Once
 	closed  chan struct{}
 }
@@ -123,6 +129,12 @@ func Open(ctx context.Context, path string, o Options) (*Registry, error) {
 	if err := r.whenFree(ctx, func() error { return fold(ctx) }); err != nil {
 		return nil, errors.Join(r.failure("open", err), c.close())
 	}
+	targets, err := c.eventTargets(ctx)
+	if err != nil {
+		return nil, errors.Join(r.failure("open", err), c.close())
+	}
+	r.beside = o.Beside
+	r.tells = r.beside || len(targets) > 0
 	r.writer = newSlot(c)
 	return r, nil
 }
@@ -192,8 +204,9 @@ func newRegistry(path, mode string, busyTimeout time.Duration) (*Registry, error
 			// 400,000 clients neither: the kernel has the pages. Half as many cost 4 %.
 			"PRAGMA cache_size = -1000",
 		},
-		reader: newSlot(nil),
-		closed: make(chan struct{}),
+		reader:   newSlot(nil),
+		closed:   make(chan struct{}),
+		recorded: make(chan struct{}, 1),
 	}, nil
 }
 
