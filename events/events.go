@@ -66,7 +66,8 @@ type Teller struct {
 	tellers []*teller
 
 	mu       sync.Mutex
-	backlogs []storage.Backlog // as they were last looked at
+	backlogs []storage.Backlog // as they were last looked at; only tidy changes them
+	looked   bool
 	dropped  map[string]Dropped
 }
 

@@ -32,7 +32,12 @@ func (t *Teller) tidy(ctx context.Context) {
 	}
 }
 
+// tidyOnce does it once. Without targets nothing is recorded, and once nothing waits there is
+// nothing more to do.
 func (t *Teller) tidyOnce(ctx context.Context, now time.Time) error {
+	if len(t.tellers) == 0 && t.looked && len(t.backlogs) == 0 {
+		return nil
+	}
 	all, err := t.o.Registry.Backlogs(ctx)
 	if err != nil {
 		return err
@@ -67,7 +72,7 @@ func (t *Teller) tidyOnce(ctx context.Context, now time.Time) error {
 		t.Wake()
 	}
 	t.mu.Lock()
-	t.backlogs = all
+	t.backlogs, t.looked = all, true
 	t.mu.Unlock()
 	return nil
 }

@@ -50,6 +50,14 @@ var other = map[string]struct {
 	"unverified-ttl":             {func(o *Options) { o.Storage.UnverifiedTTL = time.Hour }, "1h0m0s"},
 	"workers":                    {func(o *Options) { o.Machine.Workers = 3 }, "3"},
 	"loops":                      {func(o *Options) { o.Machine.Loops = 2 }, "2"},
+	"on-event":                   {func(o *Options) { o.Events.Command = "x 'y z'" }, "x 'y z'"},
+	"event-url":                  {func(o *Options) { o.Events.URL = "http://x" }, "http://x"},
+	"event-secret-file":          {func(o *Options) { o.Events.URL, o.Events.SecretFile = "http://x", "secret" }, "secret"},
+	"event-ttl":                  {func(o *Options) { o.Events.TTL = 5 * time.Hour }, "5h0m0s"},
+	"event-max":                  {func(o *Options) { o.Events.Max = 8 }, "8"},
+	"event-retry":                {func(o *Options) { o.Events.Retry = 6 * time.Second }, "6s"},
+	"event-timeout":              {func(o *Options) { o.Events.Timeout = 7 * time.Second }, "7s"},
+	"event-parallel":             {func(o *Options) { o.Events.Parallel = 9 }, "9"},
 	"fault":                      {func(o *Options) { o.Sessions.Faults = "crc=1" }, "crc=1"},
 }
 
@@ -96,7 +104,7 @@ func TestApplyNamesEachSetting(t *testing.T) {
 func TestEveryOptionIsASetting(t *testing.T) {
 	var o Options
 	reached := map[string]bool{}
-	for _, part := range []string{"Network", "TLS", "Sessions", "Storage", "Machine", "Admin"} {
+	for _, part := range []string{"Network", "TLS", "Sessions", "Storage", "Machine", "Admin", "Events"} {
 		in, _ := reflect.TypeOf(o).FieldByName(part)
 		for i := range in.Type.NumField() {
 			field := in.Type.Field(i)
@@ -177,7 +185,7 @@ func TestApplyOfManyConnections(t *testing.T) {
 func TestLiveSettingsReachAPart(t *testing.T) {
 	s := open(t, options(t.TempDir()))
 	parts := func(o *Options) any {
-		return [...]any{loopLimits(&o.Network, s.connections(&o.Network)), sessionLimits(&o.Sessions), o.Storage.MinFree, o.Storage.UnverifiedTTL}
+		return [...]any{loopLimits(&o.Network, s.connections(&o.Network)), sessionLimits(&o.Sessions), o.Storage.MinFree, o.Storage.UnverifiedTTL, o.Events.limits()}
 	}
 	for flag, live := range Settings() {
 		before, after := s.o, s.o

@@ -128,9 +128,20 @@ func TestOptionsWithoutSense(t *testing.T) {
 		"--tls-clients ca without --tls-client-ca":        func(o *Options) { o.TLS = TLS{Mode: "require", Clients: "ca"} },
 		"--tls-client-ca with --tls-clients pin: want ca": func(o *Options) { o.TLS = TLS{Mode: "allow", ClientCA: "f"} },
 		"--tls-clients ca with --tls allow: want require": func(o *Options) { o.TLS = TLS{Mode: "allow", Clients: "ca", ClientCA: "f"} },
-		`fault "crc": `:  func(o *Options) { o.Sessions.Faults = "crc" },
-		"Log is not set": func(o *Options) { o.Log = nil },
-		"does not exist": func(o *Options) { o.Dir = filepath.Join(o.Dir, "none") },
+		"--event-ttl -1s: want 0 or more":                 func(o *Options) { o.Events.TTL = -time.Second },
+		"--event-max -1: want 0 or more":                  func(o *Options) { o.Events.Max = -1 },
+		"--event-retry -1s: want 0 or more":               func(o *Options) { o.Events.Retry = -time.Second },
+		"--event-retry 2h0m0s: want 1h0m0s or less":       func(o *Options) { o.Events.Retry = 2 * time.Hour },
+		"--event-timeout -1s: want 0 or more":             func(o *Options) { o.Events.Timeout = -time.Second },
+		"--event-parallel 257: want 256 or less":          func(o *Options) { o.Events.Parallel = 257 },
+		"--event-url: want http":                          func(o *Options) { o.Events.URL = "ftp://x" },
+		"--event-secret-file without --event-url":         func(o *Options) { o.Events.SecretFile = "x" },
+		"--event-secret-file: open":                       func(o *Options) { o.Events.URL, o.Events.SecretFile = "http://x", "/none" },
+		"--on-event: a quote is not closed":               func(o *Options) { o.Events.Command = "x 'y" },
+		"--on-event: exec: \"/none/x\"":                   func(o *Options) { o.Events.Command = "/none/x y" },
+		`fault "crc": `:                                   func(o *Options) { o.Sessions.Faults = "crc" },
+		"Log is not set":                                  func(o *Options) { o.Log = nil },
+		"does not exist":                                  func(o *Options) { o.Dir = filepath.Join(o.Dir, "none") },
 	} {
 		t.Run(want, func(t *testing.T) {
 			dir := t.TempDir()

@@ -82,6 +82,14 @@ func TestMigration(t *testing.T) {
 			t.Errorf("schema %d: pinned to %x", version, client.Client.TLSKey)
 		}
 		steered(t, r, version, old)
+		if err := r.SetTargets(t.Context(), []string{"x"}); err != nil {
+			t.Errorf("schema %d: %v", version, err)
+		}
+		apply(t, r, add(9, "carl"))
+		if next, err := r.NextEvents(t.Context(), "x", 9); err != nil || len(next) != 1 || next[0].ClientName != "carl" {
+			t.Errorf("schema %d: next to be told %+v, %v", version, next, err)
+		}
+		apply(t, r, &storage.DropClient{ID: add(9, "").ID})
 		if err := r.Close(); err != nil {
 			t.Fatal(err)
 		}

@@ -178,6 +178,9 @@ func TestEventsOfKilledServers(t *testing.T) {
 		}()
 		r.await(rnd.IntN(40), &ended)
 		d.kill()
+		for _, p := range sending { // which would look for the server for some seconds
+			_ = p.cmd.Process.Kill() // or it has ended
+		}
 		all.Wait()
 		for i, res := range results {
 			for _, m := range storedLine.FindAllStringSubmatch(res.stdout, -1) {
