@@ -133,8 +133,15 @@ var storedLine = regexp.MustCompile(`(?m)^stored (\S+):`)
 func TestEventsOfKilledServers(t *testing.T) {
 	t.Parallel()
 	rnd := rand.New(rand.NewPCG(1, 2))
+	row := 0 // of refusals: the wait after them is doubled each time
 	r := newReceiver(t, func(*event) int {
-		return []int{200, 500, 204, 0}[rnd.IntN(4)]
+		status := []int{200, 500, 204, 0}[rnd.IntN(4)]
+		if row++; status/100 == 2 {
+			row = 0
+		} else if row > 5 {
+			row, status = 0, 200
+		}
+		return status
 	})
 	args := []string{"--event-url", r.url, "--event-retry", "5ms"}
 	d := serve(t, args...)
@@ -164,10 +171,9 @@ func TestEventsOfKilledServers(t *testing.T) {
 			sending = append(sending, start(t, dir, nil, sealift, slices.Concat([]string{"send", "--server", d.addr, "--retry-for", "0s"}, names)...))
 		}
 		ended := false
-		results := make([]result, senders)
 		var all sync.WaitGroup
-		for i, p := range sending {
-			all.Go(func() { results[i] = p.wait() })
+		for _, p := range sending {
+			all.Go(func() { _ = p.cmd.Wait() }) // it may be killed
 		}
 		go func() {
 			all.Wait()
@@ -182,8 +188,8 @@ func TestEventsOfKilledServers(t *testing.T) {
 			_ = p.cmd.Process.Kill() // or it has ended
 		}
 		all.Wait()
-		for i, res := range results {
-			for _, m := range storedLine.FindAllStringSubmatch(res.stdout, -1) {
+		for i, p := range sending {
+			for _, m := range storedLine.FindAllStringSubmatch(p.stdout.String(), -1) {
 				confirmed[fmt.Sprint("client ", i, "/", m[1])] = true
 			}
 		}
