@@ -131,7 +131,7 @@ func TestMetricsLint(t *testing.T) {
 // and steps.
 func TestMetricsPage(t *testing.T) {
 	page := string(get(t, "../../docs/METRICS.md"))
-	d := serve(t, adminFlags(t, "127.0.0.1")...)
+	d := serve(t, append(adminFlags(t, "127.0.0.1"), "--on-event", "true")...)
 	exposed, described := map[string]string{}, map[string]string{}
 	values := map[string][]string{} // of a label
 	eventually(t, "the disk was looked at", func() bool { return d.metrics()["sealift_disk_free_bytes"] != nil })

@@ -186,6 +186,11 @@ func TestReloadedSettings(t *testing.T) {
 		}},
 		// Looked for every ten minutes: its effect is tested in package server.
 		"unverified-ttl": {"24h0m0s", "1h0m0s", func(_ *configured, _ *peer, reload func()) { reload() }},
+		// So are the effects of these, and in package events.
+		"event-ttl":     {"72h0m0s", "1h0m0s", func(_ *configured, _ *peer, reload func()) { reload() }},
+		"event-max":     {"100000", "7", func(_ *configured, _ *peer, reload func()) { reload() }},
+		"event-retry":   {"1s", "1m0s", func(_ *configured, _ *peer, reload func()) { reload() }},
+		"event-timeout": {"30s", "10s", func(_ *configured, _ *peer, reload func()) { reload() }},
 	}
 	live := []string{"log-level"}
 	for flag, may := range server.Settings() {
