@@ -21,6 +21,7 @@ import (
 
 	"sealift/admin"
 	"sealift/eventloop"
+	"sealift/events"
 	"sealift/internal/infofile"
 	"sealift/session"
 	"sealift/storage"
@@ -43,8 +44,10 @@ type Server struct {
 	ttl      atomic.Int64  // Storage.UnverifiedTTL
 	clearDue chan struct{} // see lookForLeaving
 	watched  *watched      // nil: there is no admin address
-	missing  int           // stored files that were not found
-	ran      bool          // loops has been run, and is closed
+	events   *events.Teller
+	webhook  *events.Webhook // nil: there is none
+	missing  int             // stored files that were not found
+	ran      bool            // loops has been run, and is closed
 
 	applying sync.Mutex
 	asked    Options // as they were asked for: by Open, and for what is live by Apply
@@ -119,6 +122,10 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if s.watched, err = newWatched(o); err != nil {
 		return err
 	}
+	var targets []events.Target
+	if targets, s.webhook, err = o.targets(); err != nil {
+		return err
+	}
 	if err = s.shareDescriptors(); err != nil {
 		return err
 	}
@@ -137,6 +144,9 @@ func (s *Server) open(ctx context.Context) (err error) {
 		}
 	}
 	if s.loops, err = s.newLoops(faults); err != nil {
+		return err
+	}
+	if err = s.openEvents(ctx, targets); err != nil {
 		return err
 	}
 	if err = s.openAdmin(); err != nil {
@@ -250,6 +260,7 @@ func (s *Server) Run(ctx context.Context) error {
 			var watching sync.WaitGroup
 			watching.Go(func() { s.watch(beside) })
 			watching.Go(func() { s.removeLeaving(beside) })
+			watching.Go(func() { s.events.Run(beside) })
 			s.maintain(beside)
 			watching.Wait()
 		case <-beside.Done():
@@ -277,6 +288,9 @@ func (s *Server) Close() error {
 		errs = append(errs, s.o.Network.Listener.Close())
 	}
 	s.ran, s.watched = true, nil
+	if s.webhook != nil {
+		s.webhook.Close()
+	}
 	if s.registry != nil {
 		errs = append(errs, s.registry.Close())
 		s.registry = nil

@@ -58,7 +58,7 @@ func (v *judgement) goesBack(f *storage.File) bool {
 // goBack makes of f, which waits for its verdict, the partial file that it was at the 1608.
 func (v *judgement) goBack(co *coroutine, p *place, f *storage.File) *ruling {
 	s, c := v.s, v.s.uploads.continued(v.name)
-	if err := p.forget(co, f, s.outcome()); err != nil {
+	if err := p.forget(co, f, s.outcome(), storage.WhyMismatch); err != nil {
 		return registryRuling(err)
 	}
 	v.ended = true

@@ -160,6 +160,8 @@ type Registry interface {
 	// yield returns an error, which it then returns.
 	Added(ctx context.Context, yield func(name string) error) error
 
+	Events
+
 	// Close releases the store. What Apply did is durable already.
 	Close() error
 }
@@ -391,6 +393,7 @@ type (
 		ID       codec.ClientID
 		Path     string
 		Incoming string
+		Why      Why  // for its event
 		Marked   bool // result: there is a verified one
 	}
 

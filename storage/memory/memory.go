@@ -32,6 +32,7 @@ type Registry struct {
 	added   map[string]struct{}
 	files   map[place]*entry
 	parts   map[place]*storage.Partial
+	events
 }
 
 var _ storage.Registry = (*Registry)(nil)
@@ -52,6 +53,7 @@ func New() *Registry {
 		added:   make(map[string]struct{}),
 		files:   make(map[place]*entry),
 		parts:   make(map[place]*storage.Partial),
+		events:  newEvents(),
 	}
 }
 
@@ -61,6 +63,7 @@ func (r *Registry) Close() error {
 	defer r.mu.Unlock()
 	r.closed = true
 	r.clients, r.names, r.added, r.files, r.parts = nil, nil, nil, nil, nil
+	r.waiting = nil
 	return nil
 }
 
@@ -85,9 +88,17 @@ func (r *Registry) Apply(ctx context.Context, batch []storage.Operation) error {
 	defer r.mu.Unlock()
 	for _, op := range batch {
 		out := op.Result()
+		var was *storage.File
+		var client *storage.Client
+		if len(r.targets) > 0 {
+			was, client = r.subject(op)
+		}
 		var id codec.ClientID
 		if id, out.Err = r.apply(op); out.Err == nil && !out.At.IsZero() {
 			r.clients[id].LastSeen = out.At
+		}
+		if len(r.targets) > 0 && out.Err == nil {
+			r.record(op, was, client)
 		}
 	}
 	return nil
@@ -144,6 +155,18 @@ func (r *Registry) apply(op storage.Operation) (codec.ClientID, error) {
 		return op.ID, r.dropClient(op)
 	case *storage.DropKeyless:
 		return op.ID, r.dropKeyless(op)
+	case *storage.RaiseEvent:
+		return op.Event.Client, r.raiseEvent(op)
+	case *storage.EventTold:
+		return codec.ClientID{}, r.eventTold(op)
+	case *storage.PostponeEvent:
+		return codec.ClientID{}, r.postponeEvent(op)
+	case *storage.RetryEvents:
+		r.retryEvents(op)
+		return codec.ClientID{}, nil
+	case *storage.DropEvents:
+		r.dropEvents(op)
+		return codec.ClientID{}, nil
 	}
 	return codec.ClientID{}, fmt.Errorf("unknown operation %T", op)
 }
