@@ -57,6 +57,7 @@ func (s *Server) take(o *Options) {
 	s.store.Keep(o.Storage.MinFree)
 	s.ttl.Store(int64(o.Storage.UnverifiedTTL))
 	s.events.Limit(o.Events.limits())
+	s.partials.limit(&o.Storage)
 }
 
 // connections is how many connections n asks for, as far as there are descriptors.
