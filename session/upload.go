@@ -168,16 +168,23 @@ func (u *upload) store(co *coroutine) {
 	switch {
 	case err == nil:
 		u.stored = true
-		co.discardReplaced(u.others(op.Partial))
-		if op.Replaced != nil {
-			s.svc.settled(op.Replaced)
-			co.discard(op.Replaced.Uploaded())
-		}
+		co.tookPlace(op)
 		if !u.dropped { // else the connection is gone; the file awaits its verdict on another one
 			u.answer(&op.File)
 		}
 	case !u.dropped:
 		u.end(u.transfer.Plan().Last(), err)
+	}
+}
+
+// tookPlace removes the content of what the file of op has replaced.
+func (co *coroutine) tookPlace(op *storage.PutFile) {
+	if op.Replaced != nil {
+		co.s.svc.settled(op.Replaced)
+		co.discard(op.Replaced.Uploaded())
+	}
+	if op.Partial != nil && op.Partial.Incoming != op.File.Incoming {
+		co.discardReplaced(op.Partial)
 	}
 }
 
@@ -274,8 +281,11 @@ func (u *upload) dropAs(fate fate) {
 		u.queue = nil
 	}
 	u.returnEmpty()
-	if p := u.progress; fate == fateUndo && !u.stored {
-		p.continued.stage = undoing
+	if p := u.progress; p != nil && p.continued != nil && p.continued.stage == sending {
+		p.continued.stage = given
+		if fate == fateUndo {
+			p.continued.stage = undoing
+		}
 	}
 	if !u.working {
 		u.cleanup()
