@@ -255,8 +255,12 @@ func (w *world) wake(r *rand.Rand, all []*uploader) bool {
 }
 
 // tidy checks that nothing is left over when all has come to its end.
-func (w *world) tidy() {
+func (w *world) tidy() { w.tidyBut(false) }
+
+// tidyBut is tidy where something may be left over that goes at the next start.
+func (w *world) tidyBut(left bool) {
 	w.t.Helper()
+	w.leaves = left
 	w.choose, w.stingy, w.hold = first, nil, nil
 	w.portion = func(n int) int { return n }
 	w.run()
@@ -264,3 +268,39 @@ func (w *world) tidy() {
 	w.counted()
 }
 
+// TestContinuedInSpiteOfFaults: the same where the stores fail or panic at one call, and the client is
+// disabled, or deleted by another process, in between. What a 1608 and a 1603 speak of stays true.
+func TestContinuedInSpiteOfFaults(t *testing.T) {
+	schedules := uint64(2000)
+	if testing.Short() {
+		schedules = 400
+	}
+	hit := 0
+	for seed := range schedules {
+		r := rand.New(rand.NewPCG(seed, 33))
+		w := newCutWorld(t)
+		w.shuffle(r)
+		p := w.known("alice")
+		contents := [][]byte{random(1, 9000), random(2, 9000)}
+		var all []*uploader
+		for range 1 + r.IntN(3) {
+			own := *p
+			all = append(all, &uploader{w: w, r: r, peer: &own, name: "f", content: contents[r.IntN(2)], others: contents})
+		}
+		w.reg.faults.failAt = 1 + r.IntN(80)
+		if r.IntN(3) == 0 {
+			w.reg.faults.fail = func() error { panic(errInjected) }
+		}
+		w.upload(r, all, nil)
+		if w.reg.faults.hit != "" {
+			hit++
+		}
+		w.tidyBut(w.reg.faults.hit == "Discard")
+		if t.Failed() {
+			t.Fatalf("seed %d, and %q failed", seed, w.reg.faults.hit)
+		}
+	}
+	if hit < int(schedules)/2 {
+		t.Errorf("a call failed in %d schedules", hit)
+	}
+}

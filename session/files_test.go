@@ -126,7 +126,6 @@ func (c *contents) Create(context.Context, storage.Place, storage.Announced) (st
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.last++
-	println("create", c.last)
 	c.open++
 	in := &incoming{c: c, key: fmt.Sprint("key", c.last)}
 	c.incoming[in.key] = in

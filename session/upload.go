@@ -124,6 +124,7 @@ func (u *upload) goOn(complete bool, err error) {
 	if u.dropped || err == nil && !complete && u.guarded == nil {
 		if err != nil && u.fate == fateKeep {
 			u.fate = u.fateBy(err)
+			u.releaseQueue()
 		}
 		if !u.dropped && u.checkpointDue() {
 			u.checkpoint()
@@ -274,11 +275,7 @@ func (u *upload) dropAs(fate fate) {
 	u.uncount()
 	u.push()
 	if fate != fateKeep { // else conclude writes what is in them
-		for _, p := range u.queue {
-			s.uploads.held -= len(p.Buf())
-			s.host.Release(p.Buf())
-		}
-		u.queue = nil
+		u.releaseQueue()
 	}
 	u.returnEmpty()
 	if p := u.progress; p != nil && p.continued != nil && p.continued.stage == sending {
@@ -290,6 +287,15 @@ func (u *upload) dropAs(fate fate) {
 	if !u.working {
 		u.cleanup()
 	}
+}
+
+// releaseQueue gives back the buffers that no worker has had.
+func (u *upload) releaseQueue() {
+	for _, p := range u.queue {
+		u.s.uploads.held -= len(p.Buf())
+		u.s.host.Release(p.Buf())
+	}
+	u.queue = nil
 }
 
 // cleanup removes what an upload left that has come to its end: all but a file that
