@@ -32,6 +32,7 @@ type Registry struct {
 	added   map[string]struct{}
 	files   map[place]*entry
 	parts   map[place]*storage.Partial
+	used    map[codec.ClientID]*storage.Usage // of clients for whom a quota stands
 }
 
 var _ storage.Registry = (*Registry)(nil)
@@ -52,6 +53,7 @@ func New() *Registry {
 		added:   make(map[string]struct{}),
 		files:   make(map[place]*entry),
 		parts:   make(map[place]*storage.Partial),
+		used:    make(map[codec.ClientID]*storage.Usage),
 	}
 }
 
@@ -60,7 +62,7 @@ func (r *Registry) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
-	r.clients, r.names, r.added, r.files, r.parts = nil, nil, nil, nil, nil
+	r.clients, r.names, r.added, r.files, r.parts, r.used = nil, nil, nil, nil, nil, nil
 	return nil
 }
 
@@ -109,7 +111,10 @@ func (r *Registry) apply(op storage.Operation) (codec.ClientID, error) {
 	case *storage.Seen:
 		return op.ID, r.seen(op)
 	case *storage.PutFile:
-		return op.File.ID, r.putFile(op)
+		if err := r.admit(op); err != nil {
+			return op.File.ID, err
+		}
+		return op.File.ID, r.count(place{op.File.ID, op.File.Path}, func() error { return r.putFile(op) })
 	case *storage.GetFile:
 		return op.ID, r.getFile(op)
 	case *storage.FindAlike:
@@ -123,13 +128,13 @@ func (r *Registry) apply(op storage.Operation) (codec.ClientID, error) {
 	case *storage.DeletePartial:
 		return op.ID, r.deletePartial(op)
 	case *storage.VerifyFile:
-		return op.ID, r.verifyFile(op)
+		return op.ID, r.count(place{op.ID, op.Path}, func() error { return r.verifyFile(op) })
 	case *storage.DropFile:
-		return op.ID, r.dropFile(op)
+		return op.ID, r.count(place{op.ID, op.Path}, func() error { return r.dropFile(op) })
 	case *storage.MarkFile:
-		return op.ID, r.markFile(op)
+		return op.ID, r.count(place{op.ID, op.Path}, func() error { return r.markFile(op) })
 	case *storage.ForgetFile:
-		return op.ID, r.forgetFile(op)
+		return op.ID, r.count(place{op.ID, op.Path}, func() error { return r.forgetFile(op) })
 	case *storage.TakeFile:
 		return op.ID, r.takeFile(op)
 	case *storage.DeleteFile:
@@ -144,6 +149,14 @@ func (r *Registry) apply(op storage.Operation) (codec.ClientID, error) {
 		return op.ID, r.dropClient(op)
 	case *storage.DropKeyless:
 		return op.ID, r.dropKeyless(op)
+	case *storage.SetQuota:
+		return op.ID, r.setQuota(op)
+	case *storage.SetKeepFor:
+		return op.ID, r.change(op.ID, func(c *storage.Client) { c.KeepFor = op.KeepFor })
+	case *storage.SetExpires:
+		return op.ID, r.change(op.ID, func(c *storage.Client) { c.Expires = op.Expires })
+	case *storage.GetUsage:
+		return op.ID, r.getUsage(op)
 	}
 	return codec.ClientID{}, fmt.Errorf("unknown operation %T", op)
 }
@@ -419,6 +432,7 @@ func (r *Registry) dropClient(op *storage.DropClient) error {
 	delete(r.added, c.Name)
 	delete(r.names, c.Name)
 	delete(r.clients, op.ID)
+	delete(r.used, op.ID)
 	return nil
 }
 
@@ -429,6 +443,7 @@ func (r *Registry) dropKeyless(op *storage.DropKeyless) error {
 	}
 	delete(r.names, c.Name)
 	delete(r.clients, op.ID)
+	delete(r.used, op.ID)
 	return nil
 }
 

@@ -143,16 +143,18 @@ func (t *transaction) apply(op storage.Operation) error {
 		refused, failed = t.findAlike(op)
 	case *storage.VerifyFile:
 		id = op.ID
-		refused, failed = t.changeFor(op.ID, op.By, storage.ErrNoFile, verifyFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing, actor(op.By))
+		refused, failed = t.verifyFile(op)
 	case *storage.DropFile:
 		id = op.ID
-		refused, failed = t.dropFile(op)
+		refused, failed = t.count(op.ID, op.Path, func() (refused, failed error) { return t.dropFile(op) })
 	case *storage.MarkFile:
 		id = op.ID
-		refused, failed = t.change(storage.ErrNoFile, markMissing, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing)
+		refused, failed = t.count(op.ID, op.Path, func() (refused, failed error) {
+			return t.change(storage.ErrNoFile, markMissing, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing)
+		})
 	case *storage.ForgetFile:
 		id = op.ID
-		refused, failed = t.forgetFile(op)
+		refused, failed = t.count(op.ID, op.Path, func() (refused, failed error) { return t.forgetFile(op) })
 	case *storage.TakeFile:
 		id = op.ID
 		refused, failed = t.change(storage.ErrNoFile, takeFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming, timestamp(op.Taken))
@@ -172,6 +174,18 @@ func (t *transaction) apply(op storage.Operation) error {
 	case *storage.DropKeyless:
 		id = op.ID
 		refused, failed = t.forgetClient(dropKeyless, op.ID[:], timestamp(op.Before))
+	case *storage.SetQuota:
+		id = op.ID
+		refused, failed = t.setQuota(op)
+	case *storage.SetKeepFor:
+		id = op.ID
+		refused, failed = t.change(storage.ErrNoClient, updateKeepFor, op.ID[:], keepSeconds(op.KeepFor))
+	case *storage.SetExpires:
+		id = op.ID
+		refused, failed = t.change(storage.ErrNoClient, updateExpires, op.ID[:], timestamp(op.Expires))
+	case *storage.GetUsage:
+		id = op.ID
+		refused, failed = t.getUsage(op)
 	default:
 		refused = fmt.Errorf("unknown operation %T", op)
 	}
@@ -328,10 +342,22 @@ func (t *transaction) putFile(op *storage.PutFile) (refused, failed error) {
 	args := []any{
 		f.ID[:], f.FileName, path, f.Size, int64(f.Cksum), f.Incoming, timestamp(f.Received), f.Lapsed, actor(op.By),
 	}
-	// Most often no version waits, and no question needs to be asked.
-	if n, err := t.c.exec(addFile, args...); n > 0 || err != nil {
-		return nil, err
+	if !op.Quota.Bounds() {
+		// Most often no version waits, and no question needs to be asked.
+		if n, err := t.c.exec(addFile, args...); n > 0 || err != nil {
+			return nil, err
+		}
 	}
+	if refused, failed = t.admit(op); refused != nil || failed != nil {
+		return refused, failed
+	}
+	return t.count(f.ID, f.Path, func() (refused, failed error) { return t.replaceFile(op, args) })
+}
+
+// replaceFile is putFile where a version may wait. args are those of the statement.
+func (t *transaction) replaceFile(op *storage.PutFile, args []any) (refused, failed error) {
+	f := &op.File
+	path := pathName(f.ID, f.Path)
 	err := t.c.rows(background, selectUnverified, []any{f.ID[:], path}, fileColumnCount, func(row []driver.Value) error {
 		was, err := fileOf(row)
 		op.Replaced = &was
