@@ -215,11 +215,17 @@ func (us *uploads) begin(m codec.SendFile, size uint32, f *found) error {
 	if f.err != nil {
 		return f.err
 	}
+	leaveClaim, err := f.claim(s, path, plan.OrigSize)
+	if err != nil {
+		return err
+	}
+	u := &upload{name: name, path: path, leave: f.leave, leaveClaim: leaveClaim}
 	if !us.makeRoom() {
+		u.unclaim()
 		return errTooMany
 	}
 	delete(us.received, name)
 	us.refused.forget(s.host, s.id, name)
-	us.enter(&upload{name: name, path: path, leave: f.leave}, plan, firstKnown)
+	us.enter(u, plan, firstKnown)
 	return nil
 }

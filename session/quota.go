@@ -1,0 +1,110 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"sealift/codec"
+	"sealift/storage"
+)
+
+// What a client may have in the store the registry decides, in the step that records a
+// file, see storage.PutFile. Here a file that would be refused there is refused at its
+// first packet, as far as its size is known then: by what the client has, and what its
+// transfers under way on all connections will add.
+
+// claims are what transfers under way will add to what their clients have. The zero value
+// is ready. Where no quota stands it is not touched.
+type claims struct {
+	mu  sync.Mutex
+	all map[codec.ClientID]map[string]*claim // by path
+}
+
+// claim is that of all transfers to one place: one of them will be stored there.
+type claim struct {
+	adds      storage.Usage // the most of them
+	transfers int
+}
+
+// enter claims room for a file of size bytes. usage is about its place. The caller calls
+// leave once.
+func (cs *claims) enter(k pathKey, size int64, usage *storage.GetUsage, all storage.Quota) (leave func(), err error) {
+	quota := usage.Own.Or(all)
+	adds := usage.Here.With(size).Sub(usage.Here)
+	if !quota.Bounds() || adds == (storage.Usage{}) {
+		return nil, nil
+	}
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	used := usage.Used
+	for path, c := range cs.all[k.id] {
+		if path != k.path {
+			used = used.Add(c.adds)
+		}
+	}
+	if err := quota.Refuses(used, adds); err != nil {
+		return nil, err
+	}
+	if cs.all == nil {
+		cs.all = make(map[codec.ClientID]map[string]*claim)
+	}
+	of := cs.all[k.id]
+	if of == nil {
+		of = make(map[string]*claim)
+		cs.all[k.id] = of
+	}
+	c := of[k.path]
+	if c == nil {
+		c = new(claim)
+		of[k.path] = c
+	}
+	c.transfers++
+	c.adds = storage.Usage{Bytes: max(c.adds.Bytes, adds.Bytes), Files: max(c.adds.Files, adds.Files)}
+	return func() { cs.leave(k) }, nil
+}
+
+func (cs *claims) leave(k pathKey) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	of := cs.all[k.id]
+	if c := of[k.path]; c.transfers > 1 {
+		c.transfers--
+		return
+	}
+	if delete(of, k.path); len(of) == 0 {
+		delete(cs.all, k.id)
+	}
+}
+
+// asksUsage reports whether a quota stands for the client, or may.
+func (s *Session) asksUsage() bool { return s.svc.limits.Load().Quota.Bounds() || s.ownQuota.Load() }
+
+// learnUsage reads what the client has, before the transfer of f begins. Whether the
+// client may act at all, the record of the file finds out, as where no quota stands.
+func (f *found) learnUsage(co *coroutine, path string) {
+	op := &storage.GetUsage{Outcome: own, ID: co.s.id, Path: path}
+	switch err := co.apply(op); {
+	case err == nil:
+		f.usage = op
+		co.s.ownQuota.Store(op.Own != storage.Quota{})
+	case !errors.Is(err, storage.ErrNoClient):
+		f.err = &stepError{StepRegistry, fmt.Errorf("registry: %w", err)}
+	}
+}
+
+// claim claims room for a file of size bytes; less than 0: its size is not known.
+func (f *found) claim(s *Session, path string, size int64) (leave func(), err error) {
+	if f.usage == nil {
+		return nil, nil
+	}
+	return s.svc.claims.enter(pathKey{s.id, path}, max(size, 0), f.usage, s.svc.limits.Load().Quota)
+}
+
+// unclaim gives up what u has claimed: from now on the registry counts it, or nobody.
+func (u *upload) unclaim() {
+	if u.leaveClaim != nil {
+		u.leaveClaim()
+		u.leaveClaim = nil
+	}
+}
