@@ -41,6 +41,7 @@ type Server struct {
 	loops    *eventloop.Server
 	share    eventloop.Descriptors
 	ttl      atomic.Int64  // Storage.UnverifiedTTL
+	keepFor  atomic.Int64  // Storage.KeepFor
 	clearDue chan struct{} // see lookForLeaving
 	watched  *watched      // nil: there is no admin address
 	missing  int           // stored files that were not found
@@ -85,6 +86,7 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 	}
 	s.o = o
 	s.ttl.Store(int64(o.Storage.UnverifiedTTL))
+	s.keepFor.Store(int64(o.Storage.KeepFor))
 	s.clearDue = make(chan struct{}, 1)
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
