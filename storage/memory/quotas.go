@@ -49,6 +49,7 @@ func (r *Registry) actual(id codec.ClientID) (u storage.Usage) {
 
 // admit returns ErrQuota if the file of op would take its client beyond the quota.
 func (r *Registry) admit(op *storage.PutFile) error {
+	op.Replaced, op.Partial = nil, nil
 	id := op.File.ID
 	c, err := r.client(id, op.By)
 	if err != nil || op.By.IsServer() {

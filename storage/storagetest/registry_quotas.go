@@ -84,6 +84,17 @@ func testQuota(t *testing.T, r storage.Registry) {
 	wantUsage(t, r, 1, storage.Usage{Bytes: 50, Files: 3})
 	apply(t, r, &storage.DropFile{Outcome: byClient, ID: b.ID, Path: b.Path, Incoming: b.Incoming})
 	wantUsage(t, r, 1, storage.Usage{Bytes: 10, Files: 2})
+	part := &storage.PutPartial{Outcome: byClient, Partial: storage.Partial{
+		ID: clientID(1), FileName: "p", Path: "p", Incoming: "k10", Total: 100, Length: 99, Changed: at(2), Generation: 1,
+	}}
+	apply(t, r, part)
+	wantUsage(t, r, 1, storage.Usage{Bytes: 10, Files: 2}) // which a partial file adds nothing to
+	refused(upload(1, "p", "k10", 100))
+	get := &storage.GetFile{Outcome: serverOwn(), ID: clientID(1), Path: "p", WithPartial: true}
+	apply(t, r, get)
+	if get.Partial == nil {
+		t.Error("the partial file went, and the whole one was refused")
+	}
 	other := upload(2, "a", "k1", 1<<40)
 	apply(t, r, offer(other, storage.Quota{}), confirm(other))
 	wantUncounted(t, r, 2)
