@@ -58,6 +58,7 @@ func (s *Server) take(o *Options) {
 	s.store.Keep(o.Storage.MinFree)
 	s.ttl.Store(int64(o.Storage.UnverifiedTTL))
 	s.keepFor.Store(int64(o.Storage.KeepFor))
+	s.events.Limit(o.Events.limits())
 }
 
 // connections is how many connections n asks for, as far as there are descriptors.
@@ -98,6 +99,9 @@ func sessionLimits(o *Sessions) session.Limits {
 // It may be called from any goroutine, from Open to Close.
 func (s *Server) Reread() (said bool) {
 	said = s.watched.rereadToken(s.o.Log)
+	if s.rereadSecrets() {
+		said = true
+	}
 	if s.tls != nil && s.tls.look(true) {
 		said = true
 	}

@@ -34,6 +34,7 @@ type Options struct {
 	Storage  Storage
 	Machine  Machine
 	Admin    Admin
+	Events   Events
 	Testing  Testing
 }
 
@@ -128,6 +129,9 @@ func Defaults() Options {
 			MinFree: files.DefaultMinFree, UnverifiedTTL: 24 * time.Hour,
 		},
 		Machine: Machine{MemoryBudget: eventloop.DefaultMemoryBudget},
+		Events: Events{
+			TTL: defaultEventTTL, Max: defaultEventMax, Retry: defaultEventRetry, Timeout: defaultEventTimeout, Parallel: defaultEventParallel,
+		},
 	}
 }
 
@@ -177,7 +181,7 @@ func (o Options) CheckFiles() error {
 			return err
 		}
 	}
-	return nil
+	return o.Events.checkFiles()
 }
 
 // complete checks o and sets what is zero and has a default. It names options by
@@ -203,6 +207,9 @@ func (o *Options) complete() error {
 		return err
 	}
 	if err := o.Admin.complete(o.TLS.Mode); err != nil {
+		return err
+	}
+	if err := o.Events.complete(); err != nil {
 		return err
 	}
 	if o.Machine.Workers == 0 {

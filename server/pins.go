@@ -70,6 +70,7 @@ func (s *Server) watch(ctx context.Context) {
 		changed, err := shared.Changed(ctx)
 		if due = due || changed; due && err == nil {
 			s.lookForLeaving()
+			s.events.Wake()
 			if err = s.service.Recheck(ctx); err == nil {
 				due = false
 			}

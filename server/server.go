@@ -21,6 +21,7 @@ import (
 
 	"sealift/admin"
 	"sealift/eventloop"
+	"sealift/events"
 	"sealift/internal/infofile"
 	"sealift/session"
 	"sealift/storage"
@@ -44,8 +45,10 @@ type Server struct {
 	keepFor  atomic.Int64  // Storage.KeepFor
 	clearDue chan struct{} // see lookForLeaving
 	watched  *watched      // nil: there is no admin address
-	missing  int           // stored files that were not found
-	ran      bool          // loops has been run, and is closed
+	events   *events.Teller
+	webhook  *events.Webhook // nil: there is none
+	missing  int             // stored files that were not found
+	ran      bool            // loops has been run, and is closed
 
 	applying sync.Mutex
 	asked    Options // as they were asked for: by Open, and for what is live by Apply
@@ -121,6 +124,10 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if s.watched, err = newWatched(o); err != nil {
 		return err
 	}
+	var targets []events.Target
+	if targets, s.webhook, err = o.targets(); err != nil {
+		return err
+	}
 	if err = s.shareDescriptors(); err != nil {
 		return err
 	}
@@ -139,6 +146,9 @@ func (s *Server) open(ctx context.Context) (err error) {
 		}
 	}
 	if s.loops, err = s.newLoops(faults); err != nil {
+		return err
+	}
+	if err = s.openEvents(ctx, targets); err != nil {
 		return err
 	}
 	if err = s.openAdmin(); err != nil {
@@ -252,6 +262,7 @@ func (s *Server) Run(ctx context.Context) error {
 			var watching sync.WaitGroup
 			watching.Go(func() { s.watch(beside) })
 			watching.Go(func() { s.removeLeaving(beside) })
+			watching.Go(func() { s.events.Run(beside) })
 			s.maintain(beside)
 			watching.Wait()
 		case <-beside.Done():
@@ -279,6 +290,9 @@ func (s *Server) Close() error {
 		errs = append(errs, s.o.Network.Listener.Close())
 	}
 	s.ran, s.watched = true, nil
+	if s.webhook != nil {
+		s.webhook.Close()
+	}
 	if s.registry != nil {
 		errs = append(errs, s.registry.Close())
 		s.registry = nil

@@ -58,6 +58,14 @@ var settings = []setting{
 	fixed("admin", func(o *Options) *string { return &o.Admin.Listen }),
 	fixed("admin-token-file", func(o *Options) *string { return &o.Admin.TokenFile }),
 	fixed("admin-host", func(o *Options) *[]string { return &o.Admin.Hosts }, func(hosts []string) string { return strings.Join(hosts, ",") }),
+	fixed("on-event", func(o *Options) *string { return &o.Events.Command }),
+	fixed("event-url", func(o *Options) *string { return &o.Events.URL }),
+	fixed("event-secret-file", func(o *Options) *string { return &o.Events.SecretFile }),
+	live("event-ttl", func(o *Options) *time.Duration { return &o.Events.TTL }),
+	live("event-max", func(o *Options) *int { return &o.Events.Max }),
+	live("event-retry", func(o *Options) *time.Duration { return &o.Events.Retry }),
+	live("event-timeout", func(o *Options) *time.Duration { return &o.Events.Timeout }),
+	fixed("event-parallel", func(o *Options) *int { return &o.Events.Parallel }),
 	fixed("fault", func(o *Options) *string { return &o.Sessions.Faults }),
 }
 

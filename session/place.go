@@ -332,9 +332,9 @@ func (p *place) setUnsettled(c *commitment) {
 
 // drop has the registry forget the unverified file f, and then removes its content.
 // The mark that a version has lapsed is recorded before the content goes.
-func (p *place) drop(co *coroutine, f *storage.File, o storage.Outcome) error {
+func (p *place) drop(co *coroutine, f *storage.File, o storage.Outcome, why storage.Why) error {
 	s := co.s
-	op := &storage.DropFile{Outcome: o, ID: f.ID, Path: f.Path, Incoming: f.Incoming}
+	op := &storage.DropFile{Outcome: o, ID: f.ID, Path: f.Path, Incoming: f.Incoming, Why: why}
 	err := co.apply(op)
 	if err != nil && !errors.Is(err, storage.ErrNoFile) {
 		return err

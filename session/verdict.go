@@ -205,7 +205,7 @@ func (v *judgement) commit(co *coroutine, p *place, f *storage.File) *ruling {
 	case errors.Is(err, storage.ErrObstructed): // by another file of the client's; f still waits
 		return &ruling{err: err, open: true}
 	case errors.Is(err, storage.ErrNotStored) || errors.Is(err, storage.ErrNotDurable):
-		_ = p.drop(co, f, own) // or else the next 1029 finds the same
+		_ = p.drop(co, f, own, storage.WhySpoilt) // or else the next 1029 finds the same
 		return lost(err)
 	case errors.Is(err, errUnfinished):
 		p.setUnsettled(&commitment{f, err})
@@ -219,7 +219,11 @@ func (v *judgement) logVerified(f *storage.File) {
 
 // remove ends a file that the client does not want.
 func (v *judgement) remove(co *coroutine, p *place, f *storage.File) *ruling {
-	if err := p.drop(co, f, v.s.outcome()); err != nil {
+	why := storage.WhyMismatch
+	if v.code == codec.CodeAbort {
+		why = storage.WhyGivenUp
+	}
+	if err := p.drop(co, f, v.s.outcome(), why); err != nil {
 		return registryRuling(err)
 	}
 	v.ended = true

@@ -167,6 +167,8 @@ type Registry interface {
 	// yield returns an error, which it then returns.
 	Added(ctx context.Context, yield func(name string) error) error
 
+	Events
+
 	// Close releases the store. What Apply did is durable already.
 	Close() error
 }
@@ -399,6 +401,7 @@ type (
 		ID       codec.ClientID
 		Path     string
 		Incoming string
+		Why      Why  // for its event
 		Marked   bool // result: there is a verified one
 	}
 

@@ -148,7 +148,7 @@ func serveCommand() (*cobra.Command, *serveFlags) {
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	n, p, c, s, m, a := &o.Network, &o.TLS, &o.Sessions, &o.Storage, &o.Machine, &o.Admin
+	n, p, c, s, m, a, e := &o.Network, &o.TLS, &o.Sessions, &o.Storage, &o.Machine, &o.Admin, &o.Events
 	f.String(configFlag, "", "YAML file with lines of NAME: VALUE for flags that neither the command line nor the environment sets")
 	f.StringVar(&o.Dir, "dir", ".", "directory that holds port.info, defensive.db, files/ and tls/")
 	f.Var(&fileMode{&s.FileMode, 0o600}, "file-mode", "permissions of stored files, in octal, whatever the umask is; those that are there stay as they are")
@@ -186,6 +186,14 @@ func serveCommand() (*cobra.Command, *serveFlags) {
 	f.StringVar(&a.Listen, "admin", "", "address for health, metrics and profiles, host:port, such as 127.0.0.1:9256; port 0 takes a free one, which the log names (default: none)")
 	f.StringVar(&a.TokenFile, "admin-token-file", "", "file with a token, 16 bytes or more, that profiles need; beyond the loopback all that --admin answers needs it, and goes over TLS")
 	f.StringSliceVar(&a.Hosts, "admin-host", nil, "name by which requests may ask for --admin, besides localhost and its address; may be given several times")
+	f.StringVar(&e.Command, "on-event", "", "program, with arguments, that is run for each event, with JSON on standard input and SEALIFT_EVENT_… in the environment; words and quotes as in a shell, but no shell (default: none)")
+	f.StringVar(&e.URL, "event-url", "", "URL that each event is sent to, as a CloudEvent (default: none)")
+	f.StringVar(&e.SecretFile, "event-secret-file", "", "file with the secrets that sign what is sent to --event-url, in base64, one a line")
+	f.DurationVar(&e.TTL, "event-ttl", e.TTL, "time after which an event is dropped that was not accepted; 0 is never")
+	f.IntVar(&e.Max, "event-max", e.Max, "events that may wait for the program or the URL; beyond that the oldest are dropped; 0 is any number")
+	f.DurationVar(&e.Retry, "event-retry", e.Retry, "time after which an event that was not accepted is told again; doubled each time, up to 1h")
+	f.DurationVar(&e.Timeout, "event-timeout", e.Timeout, "time for the program to end, or for the answer of the URL")
+	f.IntVar(&e.Parallel, "event-parallel", e.Parallel, "programs, or requests, at once; events of one client always go one after the other")
 	f.StringVar(&sf.level, levelFlag, "info", "debug, info, warn or error")
 	f.StringVar(&sf.format, "log-format", "auto", "console, json, or auto: console on a terminal")
 	return cmd, sf

@@ -33,6 +33,7 @@ type Registry struct {
 	files   map[place]*entry
 	parts   map[place]*storage.Partial
 	used    map[codec.ClientID]*storage.Usage // of clients for whom a quota stands
+	events
 }
 
 var _ storage.Registry = (*Registry)(nil)
@@ -54,6 +55,7 @@ func New() *Registry {
 		files:   make(map[place]*entry),
 		parts:   make(map[place]*storage.Partial),
 		used:    make(map[codec.ClientID]*storage.Usage),
+		events:  newEvents(),
 	}
 }
 
@@ -63,6 +65,7 @@ func (r *Registry) Close() error {
 	defer r.mu.Unlock()
 	r.closed = true
 	r.clients, r.names, r.added, r.files, r.parts, r.used = nil, nil, nil, nil, nil, nil
+	r.waiting = nil
 	return nil
 }
 
@@ -87,9 +90,17 @@ func (r *Registry) Apply(ctx context.Context, batch []storage.Operation) error {
 	defer r.mu.Unlock()
 	for _, op := range batch {
 		out := op.Result()
+		var was *storage.File
+		var client *storage.Client
+		if len(r.targets) > 0 {
+			was, client = r.subject(op)
+		}
 		var id codec.ClientID
 		if id, out.Err = r.apply(op); out.Err == nil && !out.At.IsZero() {
 			r.clients[id].LastSeen = out.At
+		}
+		if len(r.targets) > 0 && out.Err == nil {
+			r.record(op, was, client)
 		}
 	}
 	return nil
@@ -157,6 +168,18 @@ func (r *Registry) apply(op storage.Operation) (codec.ClientID, error) {
 		return op.ID, r.change(op.ID, func(c *storage.Client) { c.Expires = op.Expires })
 	case *storage.GetUsage:
 		return op.ID, r.getUsage(op)
+	case *storage.RaiseEvent:
+		return op.Event.Client, r.raiseEvent(op)
+	case *storage.EventTold:
+		return codec.ClientID{}, r.eventTold(op)
+	case *storage.PostponeEvent:
+		return codec.ClientID{}, r.postponeEvent(op)
+	case *storage.RetryEvents:
+		r.retryEvents(op)
+		return codec.ClientID{}, nil
+	case *storage.DropEvents:
+		r.dropEvents(op)
+		return codec.ClientID{}, nil
 	}
 	return codec.ClientID{}, fmt.Errorf("unknown operation %T", op)
 }

@@ -51,7 +51,9 @@ func onlyReads(batch []storage.Operation) bool {
 
 // write does batch in a transaction on c.
 func (r *Registry) write(ctx context.Context, c *conn, batch []storage.Operation) error {
-	t := &transaction{c: c, seen: make(map[codec.ClientID]time.Time, len(batch)), partials: r.partials}
+	t := &transaction{
+		c: c, seen: make(map[codec.ClientID]time.Time, len(batch)), partials: r.partials, tells: r.tells, now: r.now,
+	}
 	r.partials = true // also after a commit that failed: it may have been done
 	err := r.transact(ctx, c, func() error {
 		if err := t.do(batch); err != nil {
@@ -61,6 +63,9 @@ func (r *Registry) write(ctx context.Context, c *conn, batch []storage.Operation
 	})
 	if err == nil {
 		r.partials = t.partials || r.beside
+	}
+	if err == nil && t.recorded {
+		r.tellRecorded()
 	}
 	return err
 }
@@ -105,6 +110,10 @@ type transaction struct {
 	seen map[codec.ClientID]time.Time
 	// partials: there may be partial files on record.
 	partials bool
+	// tells: there may be targets of events.
+	tells    bool
+	recorded bool // an event was
+	now      func() time.Time
 }
 
 func (t *transaction) do(batch []storage.Operation) error {
@@ -120,6 +129,13 @@ func (t *transaction) do(batch []storage.Operation) error {
 func (t *transaction) apply(op storage.Operation) error {
 	var refused, failed error
 	var id codec.ClientID
+	var was *storage.File      // as it was before op, where an event
+	var client *storage.Client // needs that
+	if t.tells {
+		if was, client, failed = t.subject(op); failed != nil {
+			return failed
+		}
+	}
 	switch op := op.(type) {
 	case *storage.AddClient:
 		id = op.ID
@@ -205,11 +221,25 @@ func (t *transaction) apply(op storage.Operation) error {
 	case *storage.GetUsage:
 		id = op.ID
 		refused, failed = t.getUsage(op)
+	case *storage.RaiseEvent:
+		id = op.Event.Client
+		refused, failed = t.mayAct(id, op.By)
+	case *storage.EventTold:
+		refused, failed = t.eventTold(op)
+	case *storage.PostponeEvent:
+		refused, failed = t.change(storage.ErrNoEvent, postponeEvent, op.Seq, due(op.Due), op.Failure)
+	case *storage.RetryEvents:
+		failed = t.retryEvents(op)
+	case *storage.DropEvents:
+		failed = t.dropEvents(op)
 	default:
 		refused = fmt.Errorf("unknown operation %T", op)
 	}
 	if errors.Is(failed, errRow) {
 		refused, failed = failed, nil
+	}
+	if t.tells && refused == nil && failed == nil {
+		failed = t.record(op, was, client)
 	}
 	if failed != nil {
 		return failed

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
+	"slices"
 )
 
 // schemaVersion is what PRAGMA user_version says of a database with this
@@ -16,7 +17,7 @@ const schemaVersion = 5
 // the place it will have. The rows lie in the order in which they came, and only
 // the indexes in that of the random ids: WITHOUT ROWID, a batch of 100 writes a
 // fifth to a half more pages.
-var schema = []string{
+var schema = slices.Concat([]string{
 	`CREATE TABLE clients (
 	ID        BLOB NOT NULL PRIMARY KEY CHECK (length(ID) = 16),
 	Name      TEXT NOT NULL UNIQUE,
@@ -50,8 +51,7 @@ var schema = []string{
 	namesTable,
 	leavingIndex,
 	partialsTable,
-	fmt.Sprintf("PRAGMA user_version = %d", schemaVersion),
-}
+}, eventTables, []string{fmt.Sprintf("PRAGMA user_version = %d", schemaVersion)})
 
 // A step of migrations has these too, so they are never changed either.
 const (
@@ -100,7 +100,7 @@ var migrations = map[int64][]string{
 		leavingIndex,
 		"PRAGMA user_version = 4",
 	},
-	4: {
+	4: slices.Concat([]string{
 		// Quotas and retention: see quotas.go.
 		"ALTER TABLE clients ADD COLUMN QuotaBytes INTEGER NOT NULL DEFAULT 0",
 		"ALTER TABLE clients ADD COLUMN QuotaFiles INTEGER NOT NULL DEFAULT 0",
@@ -109,8 +109,7 @@ var migrations = map[int64][]string{
 		"ALTER TABLE clients ADD COLUMN KeepFor INTEGER NOT NULL DEFAULT 0",
 		"ALTER TABLE clients ADD COLUMN Expires DATETIME",
 		partialsTable,
-		"PRAGMA user_version = 5",
-	},
+	}, eventTables, []string{"PRAGMA user_version = 5"}),
 }
 
 // checkSchema returns an error unless the database has the schema above.
@@ -282,6 +281,19 @@ const (
 	updateQuota
 	updateKeepFor
 	updateExpires
+	insertEvent
+	tellEvent
+	releaseEvent
+	releaseEvents
+	postponeEvent
+	retryEvents
+	dropEvents
+	nextEvents
+	listEvents
+	listBacklogs
+	addEventTarget
+	clearTargets
+	listEventTargets
 	statementCount
 )
 
@@ -323,7 +335,7 @@ func mayActFor(n int) string {
 		" AND (Disabled <> 0 OR TLSKey IS NOT ?%[1]d AND TLSKey IS NOT NULL)))", n)
 }
 
-var statements = [statementCount]string{
+var statements = withEvents([statementCount]string{
 	begin:    "BEGIN IMMEDIATE",
 	commit:   "COMMIT",
 	rollback: "ROLLBACK",
@@ -417,4 +429,12 @@ var statements = [statementCount]string{
 
 	// Another number than before: another connection has committed.
 	dataVersion: "PRAGMA data_version",
+})
+
+// withEvents puts the statements about events to all.
+func withEvents(all [statementCount]string) [statementCount]string {
+	for s, text := range eventStatements {
+		all[s] = text
+	}
+	return all
 }
