@@ -66,6 +66,15 @@ func (q Quota) Refuses(used, more Usage) error {
 	return nil
 }
 
+// ExpiredAt reports whether the client's time is over at t.
+func (c *Client) ExpiredAt(t time.Time) bool { return !c.Expires.IsZero() && !c.Expires.After(t) }
+
+// KeepsFor is how long the client's verified files are kept, where those of all are kept
+// for that; 0: for ever.
+func (c *Client) KeepsFor(all time.Duration) time.Duration {
+	return time.Duration(bound(int64(c.KeepFor), int64(all)))
+}
+
 // QuotaError is an ErrQuota that says how much there is.
 type QuotaError struct {
 	Quota      Quota
@@ -107,6 +116,21 @@ type (
 		Outcome
 		ID      codec.ClientID
 		Expires time.Time // zero: never
+	}
+
+	// FindExpired finds the clients whose Expires is not after Now. At stays zero.
+	FindExpired struct {
+		Outcome
+		Now time.Time
+		IDs []codec.ClientID // result
+	}
+
+	// ExpireClient disables a client whose Expires is not after Now, and clears Expires. It
+	// is the server's own. Err: ErrNoClient, also where the time has not come.
+	ExpireClient struct {
+		Outcome
+		ID  codec.ClientID
+		Now time.Time
 	}
 
 	// GetUsage reads what a client has, and what its place under Path counts as. Err:

@@ -196,12 +196,12 @@ type Operation interface {
 	operation()
 }
 
-// Reads reports whether op changes nothing: a GetClient, GetFile, FindAlike or GetUsage
-// without a time. A batch of such can be answered without a commit, beside one that is
+// Reads reports whether op changes nothing: a GetClient, GetFile, FindAlike, GetUsage or
+// FindExpired without a time. A batch of such can be answered without a commit, beside one that is
 // under way.
 func Reads(op Operation) bool {
 	switch op.(type) {
-	case *GetClient, *GetFile, *FindAlike, *GetUsage:
+	case *GetClient, *GetFile, *FindAlike, *GetUsage, *FindExpired:
 		return op.Result().At.IsZero()
 	}
 	return false
@@ -446,6 +446,7 @@ type (
 		Path     string
 		Incoming string
 		Verified bool
+		Why      Why // for its event, expired; "": none
 	}
 
 	// DropKeyless forgets a client that has no public key, no files, partial ones neither, is not disabled,

@@ -166,6 +166,16 @@ func (r *Registry) apply(op storage.Operation) (codec.ClientID, error) {
 		return op.ID, r.change(op.ID, func(c *storage.Client) { c.KeepFor = op.KeepFor })
 	case *storage.SetExpires:
 		return op.ID, r.change(op.ID, func(c *storage.Client) { c.Expires = op.Expires })
+	case *storage.FindExpired:
+		op.IDs = nil
+		for id, c := range r.clients {
+			if c.ExpiredAt(op.Now) {
+				op.IDs = append(op.IDs, id)
+			}
+		}
+		return codec.ClientID{}, nil
+	case *storage.ExpireClient:
+		return op.ID, r.expireClient(op)
 	case *storage.GetUsage:
 		return op.ID, r.getUsage(op)
 	case *storage.RaiseEvent:

@@ -1,6 +1,8 @@
 package memory
 
 import (
+	"time"
+
 	"sealift/codec"
 	"sealift/storage"
 )
@@ -75,6 +77,15 @@ func (r *Registry) change(id codec.ClientID, do func(*storage.Client)) error {
 		return storage.ErrNoClient
 	}
 	do(c)
+	return nil
+}
+
+func (r *Registry) expireClient(op *storage.ExpireClient) error {
+	c := r.clients[op.ID]
+	if c == nil || !c.ExpiredAt(op.Now) {
+		return storage.ErrNoClient
+	}
+	c.Disabled, c.Expires = true, time.Time{}
 	return nil
 }
 

@@ -218,6 +218,11 @@ func (t *transaction) apply(op storage.Operation) error {
 	case *storage.SetExpires:
 		id = op.ID
 		refused, failed = t.change(storage.ErrNoClient, updateExpires, op.ID[:], timestamp(op.Expires))
+	case *storage.FindExpired:
+		refused, failed = t.findExpired(op)
+	case *storage.ExpireClient:
+		id = op.ID
+		refused, failed = t.change(storage.ErrNoClient, expireClient, op.ID[:], timestamp(op.Now))
 	case *storage.GetUsage:
 		id = op.ID
 		refused, failed = t.getUsage(op)

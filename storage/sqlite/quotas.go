@@ -133,6 +133,16 @@ func (t *transaction) setQuota(op *storage.SetQuota) (refused, failed error) {
 	return refused, failed
 }
 
+func (t *transaction) findExpired(op *storage.FindExpired) (refused, failed error) {
+	op.IDs = nil
+	return nil, t.c.rows(background, selectExpired, []any{timestamp(op.Now)}, 1, func(row []driver.Value) error {
+		if id, _ := row[0].([]byte); len(id) == codec.IDSize {
+			op.IDs = append(op.IDs, codec.ClientID(id))
+		}
+		return nil
+	})
+}
+
 func (t *transaction) getUsage(op *storage.GetUsage) (refused, failed error) {
 	op.Own, op.Counted = storage.Quota{}, false
 	op.Used, op.Here, op.Actual = storage.Usage{}, storage.Usage{}, storage.Usage{}

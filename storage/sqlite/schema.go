@@ -51,6 +51,7 @@ var schema = slices.Concat([]string{
 	namesTable,
 	leavingIndex,
 	partialsTable,
+	expiringIndex,
 }, eventTables, []string{fmt.Sprintf("PRAGMA user_version = %d", schemaVersion)})
 
 // A step of migrations has these too, so they are never changed either.
@@ -78,6 +79,9 @@ const (
 	PRIMARY KEY (ID, PathName)
 )`
 )
+
+// The clients that are to be disabled, an index of these alone.
+const expiringIndex = "CREATE INDEX expiring ON clients (Expires) WHERE Expires IS NOT NULL"
 
 // migrations[v] makes schema v+1 of schema v. Each is run in one transaction, and
 // ends with the new user_version. A step is never changed once it was released:
@@ -108,6 +112,7 @@ var migrations = map[int64][]string{
 		"ALTER TABLE clients ADD COLUMN UsedFiles INTEGER",
 		"ALTER TABLE clients ADD COLUMN KeepFor INTEGER NOT NULL DEFAULT 0",
 		"ALTER TABLE clients ADD COLUMN Expires DATETIME",
+		expiringIndex,
 		partialsTable,
 	}, eventTables, []string{"PRAGMA user_version = 5"}),
 }
@@ -281,6 +286,8 @@ const (
 	updateQuota
 	updateKeepFor
 	updateExpires
+	selectExpired
+	expireClient
 	insertEvent
 	tellEvent
 	releaseEvent
@@ -426,6 +433,8 @@ var statements = withEvents([statementCount]string{
 		" WHERE ID = ?1",
 	updateKeepFor: "UPDATE clients SET KeepFor = ?2 WHERE ID = ?1",
 	updateExpires: "UPDATE clients SET Expires = ?2 WHERE ID = ?1",
+	selectExpired: "SELECT ID FROM clients INDEXED BY expiring WHERE Expires IS NOT NULL AND Expires <= ?1",
+	expireClient:  "UPDATE clients SET Disabled = 1, Expires = NULL WHERE ID = ?1 AND Expires <= ?2",
 
 	// Another number than before: another connection has committed.
 	dataVersion: "PRAGMA data_version",

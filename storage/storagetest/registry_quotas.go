@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"sealift/codec"
 	"sealift/storage"
 )
 
@@ -308,6 +309,32 @@ func testRetention(t *testing.T, r storage.Registry) {
 	apply(t, r, &storage.SetKeepFor{Outcome: serverOwn(), ID: clientID(1)}, &storage.SetExpires{Outcome: serverOwn(), ID: clientID(1)})
 	if a := getClient(t, r, 1); a.KeepFor != 0 || !a.Expires.IsZero() {
 		t.Errorf("the client is %+v", a)
+	}
+	for _, n := range []int{1, 2} {
+		apply(t, r, &storage.SetExpires{Outcome: serverOwn(), ID: clientID(n), Expires: at(10 * n)})
+	}
+	for _, x := range []struct {
+		now  int
+		want []codec.ClientID
+	}{{9, nil}, {10, []codec.ClientID{clientID(1)}}, {30, []codec.ClientID{clientID(1), clientID(2)}}} {
+		find := &storage.FindExpired{Outcome: storage.Outcome{By: storage.Server}, Now: at(x.now)}
+		apply(t, r, find)
+		slices.SortFunc(find.IDs, func(a, b codec.ClientID) int { return int(a[15]) - int(b[15]) })
+		if !slices.Equal(find.IDs, x.want) {
+			t.Errorf("at %d the time of %v is over, want %v", x.now, find.IDs, x.want)
+		}
+	}
+	early := &storage.ExpireClient{Outcome: serverOwn(), ID: clientID(1), Now: at(9)}
+	due := &storage.ExpireClient{Outcome: serverOwn(), ID: clientID(1), Now: at(10)}
+	again := &storage.ExpireClient{Outcome: serverOwn(), ID: clientID(1), Now: at(11)}
+	tryApply(t, r, early, due, again)
+	wantErr(t, early, storage.ErrNoClient)
+	wantErr(t, due, nil)
+	wantErr(t, again, storage.ErrNoClient)
+	get := &storage.GetClient{Outcome: serverOwn(), ID: clientID(1)}
+	apply(t, r, get)
+	if !get.Client.Disabled || !get.Client.Expires.IsZero() {
+		t.Errorf("the client is %+v", get.Client)
 	}
 	none := &storage.SetKeepFor{Outcome: serverOwn(), ID: clientID(3)}
 	never := &storage.SetExpires{Outcome: serverOwn(), ID: clientID(3)}
