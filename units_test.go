@@ -19,7 +19,7 @@ var units = []string{"bytes", "seconds", "mb_per_second"}
 
 // numbers are the keys of numbers that have no unit: they count things, or name them.
 var numbers = []string{
-	"allowed", "asked", "attempts", "cksum", "code", "connection", "connections", "count", "left_out", "limit", "limit_per_address",
+	"actual_files", "allowed", "asked", "attempts", "cksum", "code", "connection", "connections", "count", "kept_files", "left_out", "limit", "limit_per_address",
 	"number", "of", "packet", "packets", "pinned", "port", "retry", "times",
 }
 

@@ -181,7 +181,7 @@ func TestApplyOfManyConnections(t *testing.T) {
 func TestLiveSettingsReachAPart(t *testing.T) {
 	s := open(t, options(t.TempDir()))
 	parts := func(o *Options) any {
-		return [...]any{loopLimits(&o.Network, s.connections(&o.Network)), sessionLimits(&o.Sessions), o.Storage.MinFree, o.Storage.UnverifiedTTL}
+		return [...]any{loopLimits(&o.Network, s.connections(&o.Network)), sessionLimits(&o.Sessions), o.Storage.MinFree, o.Storage.UnverifiedTTL, o.Storage.KeepFor}
 	}
 	for flag, live := range Settings() {
 		before, after := s.o, s.o

@@ -175,10 +175,10 @@ func expireClientCommand() *cobra.Command {
 	var after time.Duration
 	var never, dryRun bool
 	cmd := s.command("expire NAME", "Disable a client at some time",
-		`expire has the server disable the client at that time, as "client disable" does:
-what it sends gets 1607, and its name, its id and its files stay. "client enable"
-serves it again, and "client delete" removes it. A server that does not run then
-does it at its next start.`, 0,
+		`expire has the server disable the client at that time, as "client disable"
+does: what it sends gets 1607, and its name, its id and its files stay. "client
+enable" serves it again, and "client delete" removes it. A server that does not
+run then does it at its next start.`, 0,
 		func(ctx context.Context, w io.Writer, who server.Who, _ []string) error {
 			when, err := expiry(at, after, never)
 			if err != nil {
@@ -235,10 +235,10 @@ func expireFilesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "expire",
 		Short: "Remove files that were kept long enough",
-		Long: `expire removes the verified files that arrived longer ago than --keep-for here, or
-than their client's own time says, see "client keep-for". A server does so by
-itself, by its own --keep-for. --dry-run lists what a server with that --keep-for
-would remove. It works beside a running server and without one.`,
+		Long: `expire removes the verified files that arrived longer ago than --keep-for here,
+or than their client's own time says, see "client keep-for". A server does so by
+itself, by its own --keep-for. --dry-run lists what a server with that
+--keep-for would remove. It works beside a running server and without one.`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var list table

@@ -67,7 +67,8 @@ type Machine interface {
 // 1607, no other does, and the count of what the client has is right at any time.
 //
 // A version that was verified stays until it is replaced, taken or deleted; it is taken
-// once; and nothing of it is left in the store after that.
+// once; and nothing of it is left in the store after that. At any time, the events tell what
+// is on record, see [Replay].
 func Promises(t *testing.T, seed uint64, rounds int, mortal bool, machine func(t *testing.T) Machine) {
 	counts := make(map[string]int)
 	for round := range rounds {
@@ -149,6 +150,9 @@ type promiseModel struct {
 
 	fuse int // steps until the life ends; negative: it does not
 }
+
+// eventTarget is whom events are told.
+const eventTarget = "x"
 
 // ended is the panic with which a life ends.
 type ended struct{}
@@ -273,8 +277,12 @@ func (m *promiseModel) die(path string, act int) {
 	m.resync(path, act, cut)
 }
 
-// check compares the stored files with what clients were told.
+// check compares the stored files with what clients were told, and what is on record with the
+// events.
 func (m *promiseModel) check() {
+	if err := Replay(context.Background(), m.reg, eventTarget); err != nil {
+		m.fatalf("events: %v", err)
+	}
 	for path, p := range m.places {
 		switch {
 		case p.there && !p.taken && !m.intact(path, p.verified):
@@ -300,6 +308,9 @@ func (m *promiseModel) intact(path string, v *version) bool {
 
 func (m *promiseModel) start() {
 	m.reg, m.files = m.machine.Start(m.t, m.step)
+	if err := m.reg.SetTargets(context.Background(), []string{eventTarget}); err != nil {
+		m.fatalf("registry: %v", err)
+	}
 	core, logged := observer.New(zap.WarnLevel)
 	m.logged = logged
 	m.svc = session.NewService(session.Config{Files: m.files, Log: zap.New(core), Limits: session.Limits{Quota: m.quota}})
