@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"sealift/codec"
 	"sealift/storage"
@@ -19,6 +20,8 @@ import (
 type claims struct {
 	mu  sync.Mutex
 	all map[codec.ClientID]map[string]*claim // by path
+	// told is when an event last told that a client had come to its quota.
+	told map[codec.ClientID]time.Time
 }
 
 // claim is that of all transfers to one place: one of them will be stored there.
@@ -43,7 +46,7 @@ func (cs *claims) enter(k pathKey, size int64, usage *storage.GetUsage, all stor
 			used = used.Add(c.adds)
 		}
 	}
-	if err := quota.Refuses(used, adds); err != nil {
+	if err := quota.Refuses(used, usage.Here, size); err != nil {
 		return nil, err
 	}
 	if cs.all == nil {
@@ -75,6 +78,41 @@ func (cs *claims) leave(k pathKey) {
 	if delete(of, k.path); len(of) == 0 {
 		delete(cs.all, k.id)
 	}
+}
+
+const (
+	// quotaTellEvery is how often an event tells that a client has come to its quota: a
+	// client may try all files of a folder, and again.
+	quotaTellEvery = time.Hour
+	// maxQuotaTold bounds the clients of whom that is remembered. Beyond it, an event more
+	// may come.
+	maxQuotaTold = 16 << 10
+)
+
+// tells reports whether an event is to tell that client id has come to its quota.
+func (cs *claims) tells(id codec.ClientID, now time.Time) bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if at, ok := cs.told[id]; ok && now.Sub(at) < quotaTellEvery {
+		return false
+	}
+	if cs.told == nil || len(cs.told) >= maxQuotaTold {
+		cs.told = make(map[codec.ClientID]time.Time)
+	}
+	cs.told[id] = now
+	return true
+}
+
+// tellQuota has an event tell that a file was refused with err, if that is a QuotaError.
+func (s *Session) tellQuota(name string, err error) {
+	q := (*storage.QuotaError)(nil)
+	if s.closed || !errors.As(err, &q) || !s.svc.claims.tells(s.id, s.host.Now()) {
+		return
+	}
+	path, _ := storage.CleanPath(name)
+	s.host.Apply(&storage.RaiseEvent{Outcome: own, Event: storage.Event{
+		Kind: storage.EventQuota, Client: s.id, FileName: name, Path: path, Size: q.Size,
+	}}, nil)
 }
 
 // asksUsage reports whether a quota stands for the client, or may.

@@ -13,6 +13,9 @@ import (
 // transfers under way on other connections of the client count.
 func TestQuotaAtTheFirstPacket(t *testing.T) {
 	w := newWorld(t, session.Config{Limits: session.Limits{Quota: storage.Quota{Bytes: 10_000, Files: 3}}})
+	if err := w.reg.Registry.SetTargets(t.Context(), []string{"test"}); err != nil {
+		t.Fatal(err)
+	}
 	p, c := w.login("alice")
 	big := p.packets(spec, "big", random(1, 6000), 1008)
 	c.ask(big[0])
@@ -35,6 +38,16 @@ func TestQuotaAtTheFirstPacket(t *testing.T) {
 	w.hangUp()
 	if n := w.svc.Counts().Refused[session.ReasonQuota]; n != 2 {
 		t.Errorf("%d refusals, want 2", n)
+	}
+	var told []storage.Event
+	err := w.reg.Registry.ListEvents(t.Context(), func(e storage.Event) error {
+		if e.Kind == storage.EventQuota {
+			told = append(told, e)
+		}
+		return nil
+	})
+	if err != nil || len(told) != 1 || told[0].Client != p.id || told[0].Path != "more" || told[0].Size != 4001 {
+		t.Errorf("%v, told is %+v, want the first refusal", err, told)
 	}
 }
 

@@ -55,13 +55,14 @@ func bound(own, all int64) int64 {
 // Bounds reports whether q, as that of all clients, bounds anything.
 func (q Quota) Bounds() bool { return q.Bytes > 0 || q.Files > 0 }
 
-// Refuses returns a *QuotaError if a client may not have more in addition to used, by q
-// as Or returns it. Where nothing is added, a client may have more than its quota: that
-// was lowered.
-func (q Quota) Refuses(used, more Usage) error {
+// Refuses returns a *QuotaError if a client that has used may not have a file of size bytes
+// in a place that counts as here, by q as Or returns it. Where nothing is added, a client
+// may have more than its quota: that was lowered.
+func (q Quota) Refuses(used, here Usage, size int64) error {
+	more := here.With(size).Sub(here)
 	if q.Bytes > 0 && more.Bytes > 0 && more.Bytes > q.Bytes-used.Bytes ||
 		q.Files > 0 && more.Files > 0 && more.Files > q.Files-used.Files {
-		return &QuotaError{Quota: q, Used: used, More: more}
+		return &QuotaError{Quota: q, Used: used, More: more, Size: size}
 	}
 	return nil
 }
@@ -79,6 +80,7 @@ func (c *Client) KeepsFor(all time.Duration) time.Duration {
 type QuotaError struct {
 	Quota      Quota
 	Used, More Usage
+	Size       int64 // of the file
 }
 
 func (e *QuotaError) Error() string {

@@ -66,8 +66,7 @@ func (r *Registry) admit(op *storage.PutFile) error {
 	if used == nil {
 		used = r.recount(id)
 	}
-	here := r.here(place{id, op.File.Path})
-	return quota.Refuses(*used, here.With(op.File.Size).Sub(here))
+	return quota.Refuses(*used, r.here(place{id, op.File.Path}), op.File.Size)
 }
 
 // change changes a client on the server's behalf.

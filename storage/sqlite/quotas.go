@@ -105,7 +105,7 @@ func (t *transaction) admit(op *storage.PutFile) (refused, failed error) {
 	if err != nil {
 		return nil, err
 	}
-	return quota.Refuses(u.used, here.With(f.Size).Sub(here)), nil
+	return quota.Refuses(u.used, here, f.Size), nil
 }
 
 func (t *transaction) verifyFile(op *storage.VerifyFile) (refused, failed error) {
