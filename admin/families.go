@@ -25,6 +25,16 @@ type Stats struct {
 	}
 
 	Sessions Sessions
+	Events   map[string]Events // by target
+}
+
+// Events are those for one target.
+type Events struct {
+	Waiting       int
+	OldestSeconds float64 // how long ago the oldest of them happened
+	UnderWay      int
+	Told, Failed  uint64
+	Dropped       uint64
 }
 
 // Lane is a pool of workers.
@@ -65,7 +75,7 @@ func gauge(name, help string, value func(s *sample) int64) family {
 }
 
 // by is a family with a label.
-func by[N int | int64 | uint64, M ~map[string]V, V any](kind prometheus.ValueType, name, label, help string, of func(*sample) M, value func(V) N) family {
+func by[N int | int64 | uint64 | float64, M ~map[string]V, V any](kind prometheus.ValueType, name, label, help string, of func(*sample) M, value func(V) N) family {
 	return family{prometheus.NewDesc(name, help, []string{label}, nil), kind, func(s *sample, emit emit) {
 		for l, v := range of(s) {
 			emit(float64(value(v)), l)
@@ -76,6 +86,8 @@ func by[N int | int64 | uint64, M ~map[string]V, V any](kind prometheus.ValueTyp
 func same[N any](n N) N { return n }
 
 func (s *sample) lanes() map[string]Lane { return s.Lanes }
+
+func (s *sample) events() map[string]Events { return s.Events }
 
 // families are all metrics but the histograms, sealift_build_info, and those of the
 // process and of Go.
@@ -120,6 +132,13 @@ var families = []family{
 	gauge("sealift_early_budget_bytes", "Memory for packets that came before their turn.", func(s *sample) int64 { return s.Memory.EarlyBudget }),
 	gauge("sealift_early_used_bytes", "What is taken of it. What finds no room waits in files.", func(s *sample) int64 { return s.Memory.Early }),
 	gauge("sealift_tls_memory_bytes", "Memory that protected connections take, about.", func(s *sample) int64 { return s.Memory.Protected }),
+
+	by(prometheus.GaugeValue, "sealift_events_waiting", "target", "Events on record that the target has not accepted yet.", (*sample).events, func(e Events) int { return e.Waiting }),
+	by(prometheus.GaugeValue, "sealift_events_oldest_seconds", "target", "How long ago the oldest of them happened.", (*sample).events, func(e Events) float64 { return e.OldestSeconds }),
+	by(prometheus.GaugeValue, "sealift_events_under_way", "target", "Attempts to tell an event that are under way.", (*sample).events, func(e Events) int { return e.UnderWay }),
+	by(prometheus.CounterValue, "sealift_events_told_total", "target", "Events that the target accepted.", (*sample).events, func(e Events) uint64 { return e.Told }),
+	by(prometheus.CounterValue, "sealift_events_failed_total", "target", "Attempts to tell an event that failed.", (*sample).events, func(e Events) uint64 { return e.Failed }),
+	by(prometheus.CounterValue, "sealift_events_dropped_total", "target", "Events that were given up: older than --event-ttl, or more than --event-max.", (*sample).events, func(e Events) uint64 { return e.Dropped }),
 
 	gauge("sealift_ready", "1 if /readyz says so, otherwise 0.", func(s *sample) int64 {
 		if s.ready {

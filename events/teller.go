@@ -194,7 +194,7 @@ func (t *teller) settle(end ending) {
 			log.Info("events are accepted again", zap.String("target", name))
 			t.said, t.unsaid = time.Time{}, 0
 		}
-		log.Debug("an event was told", append(fields(name, end.e), zap.Duration("took", end.took))...)
+		log.Debug("an event was told", append(fields(name, end.e), zap.Float64("took_seconds", end.took.Seconds()))...)
 		return
 	}
 	t.failed.Add(1)

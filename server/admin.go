@@ -11,6 +11,7 @@ import (
 
 	"sealift/admin"
 	"sealift/eventloop"
+	"sealift/events"
 	"sealift/internal/version"
 	"sealift/session"
 	"sealift/storage"
@@ -74,7 +75,7 @@ func (s *Server) openAdmin() error {
 	if w == nil {
 		return nil
 	}
-	store, loops, service := s.store, s.loops, s.service // Close clears those of s
+	store, loops, service, teller := s.store, s.loops, s.service, s.events // Close clears some of s
 	o := admin.Options{
 		Addr: s.o.Admin.Listen, Hosts: s.o.Admin.Hosts, Token: w.token, TLS: s.tls.adminConfig(),
 		Metrics: w.metrics, Log: s.o.Log.Named("admin"),
@@ -82,7 +83,7 @@ func (s *Server) openAdmin() error {
 			Alive: w.alive,
 			Stage: func() admin.Stage { return w.stage(loops.Ready()) },
 			Check: func() admin.Condition { return condition(store, w.registry) },
-			Stats: func() admin.Stats { return statsOf(loops.Stats(), service.Counts()) },
+			Stats: func() admin.Stats { return statsOf(loops.Stats(), service.Counts(), teller.Stats()) },
 		},
 	}
 	var err error
@@ -190,7 +191,7 @@ func condition(store *files.Store, registry *observedRegistry) admin.Condition {
 }
 
 // statsOf puts numbers in the words of package admin.
-func statsOf(l eventloop.Stats, n session.Counts) admin.Stats {
+func statsOf(l eventloop.Stats, n session.Counts, told []events.Stats) admin.Stats {
 	lane := func(l eventloop.LaneStats) admin.Lane { return admin.Lane(l) }
 	st := admin.Stats{
 		Connections: map[string]int64{"sniffing": l.Sniffing, "handshake": l.Shaking, "open": l.Open, "ending": l.Ending, "lingering": l.Lingering},
@@ -209,6 +210,14 @@ func statsOf(l eventloop.Stats, n session.Counts) admin.Stats {
 	}
 	for s, times := range n.Failed {
 		st.Sessions.Failures[session.Step(s).String()] = times
+	}
+	st.Events = make(map[string]admin.Events, len(told))
+	for _, e := range told {
+		of := admin.Events{Waiting: e.Waiting, UnderWay: e.UnderWay, Told: e.Told, Failed: e.Failed, Dropped: e.Dropped.Old + e.Dropped.Many}
+		if !e.Oldest.IsZero() {
+			of.OldestSeconds = time.Since(e.Oldest).Seconds()
+		}
+		st.Events[e.Target] = of
 	}
 	h, m := &st.Handshakes, &st.Memory
 	h.Waiting, h.UnderWay, h.Succeeded, h.Failed = l.Handshakes.Waiting, l.Handshakes.UnderWay, l.Handshakes.Succeeded, l.Handshakes.Failed

@@ -17,7 +17,7 @@ import (
 func eventsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "events",
-		Short: "List, retry or drop what waits to be told to --on-event or --event-url",
+		Short: "List, retry or drop events that wait to be told",
 		Long: `These commands work beside a running server, which does what they say within a
 second, and without one. A target is "command" for --on-event, and "url" for
 --event-url.`,
@@ -34,7 +34,7 @@ type eventRow struct {
 	Target   string     `json:"target"`
 	Kind     string     `json:"kind"`
 	Why      string     `json:"why,omitempty"`
-	Time     time.Time  `json:"time"`
+	Happened time.Time  `json:"happened"`
 	Client   string     `json:"client"`
 	Name     string     `json:"client_name"`
 	FileName string     `json:"file_name,omitempty"`
@@ -50,7 +50,7 @@ type eventRow struct {
 
 func eventRowOf(e server.Event) eventRow {
 	row := eventRow{
-		ID: e.ID, Target: e.Target, Kind: string(e.Kind), Why: string(e.Why), Time: e.Happened,
+		ID: e.ID, Target: e.Target, Kind: string(e.Kind), Why: string(e.Why), Happened: e.Happened,
 		Client: e.Client.String(), Name: e.ClientName, FileName: e.FileName, Path: e.Path, Version: e.Version,
 		Size: e.Size, Cksum: e.Cksum, Attempts: e.Attempts, Error: e.Failure, Behind: e.Behind,
 	}
@@ -78,7 +78,7 @@ func listEvents() *cobra.Command {
 		return l.print(w, header, func(line func(any, ...string) error) error {
 			return dir.Events(ctx, func(e server.Event) error {
 				row := eventRowOf(e)
-				return line(row, row.ID, row.Target, row.Time.Local().Format(time.DateTime), row.Kind, orDash(row.Why),
+				return line(row, row.ID, row.Target, row.Happened.Local().Format(time.DateTime), row.Kind, orDash(row.Why),
 					shown(row.Name), orDash(shown(row.Path)), row.waits(), strconv.Itoa(row.Attempts), orDash(shown(row.Error)))
 			})
 		})
