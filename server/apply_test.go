@@ -42,6 +42,10 @@ var other = map[string]struct {
 	"max-uploads-per-connection": {func(o *Options) { o.Sessions.MaxUploads = 5 }, "5"},
 	"max-file-size":              {func(o *Options) { o.Sessions.MaxFileSize = 3 << 20 }, "3MiB"},
 	"max-unverified":             {func(o *Options) { o.Sessions.MaxUnverified = 1025 }, "1025"},
+	"quota-bytes":                {func(o *Options) { o.Sessions.QuotaBytes = 5 << 30 }, "5GiB"},
+	"quota-files":                {func(o *Options) { o.Sessions.QuotaFiles = 9 }, "9"},
+	"limit-rate":                 {func(o *Options) { o.Network.LimitRate = 1 << 20 }, "1MiB"},
+	"keep-for":                   {func(o *Options) { o.Storage.KeepFor = time.Hour }, "1h0m0s"},
 	"min-free":                   {func(o *Options) { o.Storage.MinFree = 1 << 30 }, "1GiB"},
 	"memory-budget":              {func(o *Options) { o.Machine.MemoryBudget = 1 << 40 }, "1TiB"},
 	"handshake-timeout":          {func(o *Options) { o.Network.HandshakeTimeout = 3 * time.Second }, "3s"},
@@ -181,7 +185,7 @@ func TestLiveSettingsReachAPart(t *testing.T) {
 	parts := func(o *Options) any {
 		return [...]any{
 			loopLimits(&o.Network, s.connections(&o.Network)), sessionLimits(&o.Sessions),
-			o.Storage.MinFree, o.Storage.UnverifiedTTL, o.Storage.PartialTTL, o.Storage.PartialBudget,
+			o.Storage.MinFree, o.Storage.UnverifiedTTL, o.Storage.PartialTTL, o.Storage.PartialBudget, o.Storage.KeepFor,
 		}
 	}
 	for flag, live := range Settings() {

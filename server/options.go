@@ -45,6 +45,7 @@ type Network struct {
 	MaxConnections int              // served at once. Default: 20,000, or what the limit of open files allows
 	MaxPerIP       int              // the same for one address, or IPv6 network of 64 bits; see eventloop.Options
 
+	LimitRate        int64         // bytes a second that all connections together may send; 0: no bound
 	HandshakeTimeout time.Duration // default 1 min
 	IdleTimeout      time.Duration // default 5 min
 	DrainTimeout     time.Duration // default 30 s
@@ -67,6 +68,8 @@ type Sessions struct {
 	MaxUploads    int     // under way on one connection. Default 16
 	MaxFileSize   int64   // bytes. Default: what one transfer carries; larger files come in segments
 	MaxUnverified int64   // bytes that one client may have without a verdict. Default: room for four files of MaxFileSize
+	QuotaBytes    int64   // that one client may have stored, unless it has a quota of its own; 0: no bound
+	QuotaFiles    int64   // the same in files
 	// Faults make the server misbehave on purpose, to test clients; see
 	// session.ParseFaults. "" is none.
 	Faults string
@@ -86,6 +89,9 @@ type Storage struct {
 	PartialTTL time.Duration
 	// PartialBudget is how many bytes all partial files may have. Default: a tenth of the disk.
 	PartialBudget int64
+	// KeepFor is how long verified files are kept, unless their client has a time of its
+	// own; 0: for ever.
+	KeepFor time.Duration
 }
 
 // Machine is about what the server takes of the machine.
@@ -261,6 +267,10 @@ func (o *Options) checkNumbers() error {
 		{"max-uploads-per-connection", s.MaxUploads, s.MaxUploads >= 0},
 		{"max-file-size", s.MaxFileSize, s.MaxFileSize >= 0},
 		{"max-unverified", s.MaxUnverified, s.MaxUnverified >= 0},
+		{"quota-bytes", s.QuotaBytes, s.QuotaBytes >= 0},
+		{"quota-files", s.QuotaFiles, s.QuotaFiles >= 0},
+		{"limit-rate", n.LimitRate, n.LimitRate >= 0},
+		{"keep-for", o.Storage.KeepFor, o.Storage.KeepFor >= 0},
 		{"min-free", o.Storage.MinFree, o.Storage.MinFree >= 0},
 		{"unverified-ttl", o.Storage.UnverifiedTTL, o.Storage.UnverifiedTTL >= 0},
 		{"partial-ttl", o.Storage.PartialTTL, o.Storage.PartialTTL >= 0},

@@ -85,13 +85,19 @@ func (s *Server) maintain(ctx context.Context) {
 			s.o.Log.Error("removing empty folders failed", zap.Error(err))
 		}
 	}
-	ticker := time.NewTicker(expireEvery)
+	s.disableExpired(ctx, time.Now())
+	s.retire(ctx, time.Now())
+	ticker, ends := time.NewTicker(expireEvery), time.NewTicker(endsEvery)
 	defer ticker.Stop()
+	defer ends.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case now := <-ends.C:
+			s.disableExpired(ctx, now)
 		case now := <-ticker.C:
+			s.retire(ctx, now)
 			s.lookForLeaving()
 			o := s.auditOptions(now)
 			o.Exclusive = s.service.Exclusive

@@ -42,6 +42,7 @@ type Server struct {
 	loops    *eventloop.Server
 	share    eventloop.Descriptors
 	ttl      atomic.Int64  // Storage.UnverifiedTTL
+	keepFor  atomic.Int64  // Storage.KeepFor
 	clearDue chan struct{} // see lookForLeaving
 	watched  *watched      // nil: there is no admin address
 	events   *events.Teller
@@ -89,6 +90,7 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 	}
 	s.o = o
 	s.ttl.Store(int64(o.Storage.UnverifiedTTL))
+	s.keepFor.Store(int64(o.Storage.KeepFor))
 	s.clearDue = make(chan struct{}, 1)
 	s.partials = newPartials(&o.Storage)
 	if err := s.open(ctx); err != nil {

@@ -337,6 +337,9 @@ func (p *place) put(co *coroutine, op *storage.PutFile) error {
 		if op.File.Lapsed {
 			p.setLapsed(true)
 		}
+		if errors.Is(err, storage.ErrQuota) {
+			co.s.ownQuota.Store(true)
+		}
 		return err
 	}
 	co.s.svc.Waiting(op.File.ID, Occupies(op.File.Size))

@@ -235,7 +235,7 @@ func (q *question) gone(co *coroutine, row *storage.Partial) (*continued, uint32
 // was missing.
 func (q *question) complete(co *coroutine, p *place, row *storage.Partial) (*continued, uint32, Step, error) {
 	s := q.s
-	op := &storage.PutFile{Outcome: s.outcome(), Generation: row.Generation, File: storage.File{
+	op := &storage.PutFile{Outcome: s.outcome(), Generation: row.Generation, Quota: s.svc.limits.Load().Quota, File: storage.File{
 		ID: row.ID, FileName: row.FileName, Path: row.Path, Incoming: row.Incoming,
 		Size: row.Total, Cksum: sum(row.State, row.Length), Received: s.host.Now(),
 	}}

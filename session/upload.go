@@ -20,13 +20,14 @@ type upload struct {
 	name     string // as the client sent it
 	path     string // where it will be stored, see storage.CleanPath
 	// guarded is the AES key, if all that the client showed for it was its id.
-	guarded  *aesKey
-	started  time.Time
-	began    uint64 // where in the stream, see Session.begins
-	serial   uint64 // counts the transfers of the session
-	leave    func() // for leaveAlike; nil if there is nothing to leave
-	counted  int64  // bytes that count for MaxUnverified
-	reported int64  // bytes of content in Service.counts
+	guarded      *aesKey
+	started      time.Time
+	began        uint64 // where in the stream, see Session.begins
+	serial       uint64 // counts the transfers of the session
+	leave        func() // for leaveAlike; nil if there is nothing to leave
+	leaveBooking func() // for unbook; nil if nothing is booked
+	counted      int64  // bytes that count for MaxUnverified
+	reported     int64  // bytes of content in Service.counts
 
 	// tentative is a transfer of a name whose 1603 was sent, before its first
 	// packet has come: its packets may just as well be late repetitions. It takes
@@ -164,7 +165,7 @@ func (u *upload) store(co *coroutine) {
 	op := &storage.PutFile{Outcome: s.outcome(), File: storage.File{
 		ID: s.id, FileName: u.name, Path: u.path, Incoming: in.Key,
 		Size: in.Size, Cksum: in.Cksum, Received: s.host.Now(),
-	}, Generation: u.generation()}
+	}, Generation: u.generation(), Quota: s.svc.limits.Load().Quota}
 	err := u.record(co, op)
 	switch {
 	case err == nil:
@@ -202,6 +203,7 @@ func (u *upload) record(co *coroutine, op *storage.PutFile) error {
 	if err := place.settle(co); err != nil {
 		return &stepError{StepCatchingUp, err}
 	}
+	u.unbook() // before the registry counts it: nothing may count twice
 	if err := place.put(co, op); err != nil {
 		return &stepError{StepRegistry, err}
 	}
@@ -302,6 +304,7 @@ func (u *upload) releaseQueue() {
 // the registry has. No work on it is under way.
 func (u *upload) cleanup() {
 	u.leaveAlike()
+	u.unbook()
 	u.transfer.Forget()
 	switch {
 	case u.stored:

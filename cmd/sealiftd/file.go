@@ -28,7 +28,7 @@ func fileCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(listFiles("list"), takeCommand(), deleteFilesCommand())
+	cmd.AddCommand(listFiles("list"), takeCommand(), deleteFilesCommand(), expireFilesCommand())
 	return cmd
 }
 

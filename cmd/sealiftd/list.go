@@ -247,6 +247,10 @@ func verifyCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		miscounted, err := compareUsage(ctx, w, dir, l.json)
+		if err != nil {
+			return err
+		}
 		if !l.json {
 			fmt.Fprintf(w, "%d of %d files are as they were uploaded (%s in %.1f s)\n",
 				good, good+bad, humanize.IBytes(uint64(bytes)), time.Since(began).Seconds())
@@ -254,7 +258,45 @@ func verifyCommand() *cobra.Command {
 		if bad > 0 {
 			return fmt.Errorf("%d of %d files are not as they were uploaded", bad, good+bad)
 		}
+		if miscounted > 0 {
+			return &server.Hinted{
+				Err:  fmt.Errorf("what %s have is not what is counted for their quota", count(miscounted, "client")),
+				Hint: "To count anew, set the quota again: sealiftd client quota NAME --bytes …",
+			}
+		}
 		return nil
 	})
 	return cmd
+}
+
+// usageRow is what verify says of a client whose count is wrong.
+type usageRow struct {
+	Client      string `json:"client"`
+	Name        string `json:"name"`
+	OK          bool   `json:"ok"`
+	Error       string `json:"error"`
+	KeptBytes   int64  `json:"kept_bytes"`
+	KeptFiles   int64  `json:"kept_files"`
+	ActualBytes int64  `json:"actual_bytes"`
+	ActualFiles int64  `json:"actual_files"`
+}
+
+// compareUsage compares what is counted for quotas with the files, and prints of which
+// clients it differs. It returns how many they are.
+func compareUsage(ctx context.Context, w io.Writer, dir *server.ReadOnly, asJSON bool) (wrong int, err error) {
+	encode := json.NewEncoder(w)
+	_, err = dir.CompareUsage(ctx, func(c server.Client, kept, actual server.Usage) {
+		wrong++
+		row := usageRow{
+			Client: c.ID.String(), Name: c.Name, Error: "what is counted for the quota is not what is there",
+			KeptBytes: kept.Bytes, KeptFiles: kept.Files, ActualBytes: actual.Bytes, ActualFiles: actual.Files,
+		}
+		if asJSON {
+			_ = encode.Encode(row)
+			return
+		}
+		fmt.Fprintf(w, "%s: %d bytes in %s are counted for the quota, and there are %d in %s\n",
+			shown(c.Name), kept.Bytes, count(int(kept.Files), "file"), actual.Bytes, count(int(actual.Files), "file"))
+	})
+	return wrong, err
 }
