@@ -19,8 +19,8 @@ var units = []string{"bytes", "seconds", "mb_per_second"}
 
 // numbers are the keys of numbers that have no unit: they count things, or name them.
 var numbers = []string{
-	"allowed", "asked", "attempt", "attempts", "cksum", "code", "connection", "connections", "count", "left_out", "limit", "limit_per_address",
-	"number", "of", "others", "packet", "packets", "pinned", "port", "retry", "times",
+	"actual_files", "allowed", "asked", "attempt", "attempts", "cksum", "code", "connection", "connections", "count", "kept_files", "left_out",
+	"limit", "limit_per_address", "number", "of", "others", "packet", "packets", "pinned", "port", "retry", "times",
 }
 
 // moments are keys of points in time. That of a CloudEvent is called time.

@@ -24,6 +24,7 @@ import (
 type Server struct {
 	opts     Options // but for Limits, which are in limits
 	limits   atomic.Pointer[Limits]
+	pacer    atomic.Pointer[pacer] // nil: clients send as much as they like
 	listener listener
 	acceptor *acceptor
 	ready    chan struct{}

@@ -76,6 +76,11 @@ func (s *Server) openAdmin() error {
 		return nil
 	}
 	store, loops, service, teller := s.store, s.loops, s.service, s.events // Close clears some of s
+	stats := func() admin.Stats {
+		st := statsOf(loops.Stats(), service.Counts(), teller.Stats())
+		st.Partials.Files, st.Partials.Bytes = s.partials.files.Load(), s.partials.bytes.Load()
+		return st
+	}
 	o := admin.Options{
 		Addr: s.o.Admin.Listen, Hosts: s.o.Admin.Hosts, Token: w.token, TLS: s.tls.adminConfig(),
 		Metrics: w.metrics, Log: s.o.Log.Named("admin"),
@@ -83,7 +88,7 @@ func (s *Server) openAdmin() error {
 			Alive: w.alive,
 			Stage: func() admin.Stage { return w.stage(loops.Ready()) },
 			Check: func() admin.Condition { return condition(store, w.registry) },
-			Stats: func() admin.Stats { return statsOf(loops.Stats(), service.Counts(), teller.Stats()) },
+			Stats: stats,
 		},
 	}
 	var err error
@@ -201,7 +206,7 @@ func statsOf(l eventloop.Stats, n session.Counts, told []events.Stats) admin.Sta
 		Sessions: admin.Sessions{
 			Registered: n.Registered, NotRegistered: n.NotRegistered, Rejoined: n.Rejoined, Rejected: n.Rejected, Resumed: n.Resumed,
 			Begun: n.Begun, ContentBytes: n.ContentBytes, Received: n.Received, Verified: n.Verified, VerifiedBytes: n.VerifiedBytes,
-			Again: n.Again, Mismatches: n.Mismatches, GivenUp: n.GivenUp,
+			Again: n.Again, Mismatches: n.Mismatches, GivenUp: n.GivenUp, Kept: n.Kept, Continued: n.Continued,
 			Refusals: make(map[string]uint64, len(n.Refused)), Failures: make(map[string]uint64, len(n.Failed)),
 		},
 	}

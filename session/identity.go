@@ -124,7 +124,7 @@ func (s *Session) exchange(id codec.ClientID, payload []byte) {
 		}
 		step, err := StepRegistry, co.apply(op)
 		// Some clients take a 1606 as an offer of its id and do not register.
-		if errors.Is(err, storage.ErrNoClient) && s.state == fresh && !id.IsZero() && id == s.rejected {
+		if errors.Is(err, storage.ErrNoClient) && s.state == fresh && s.rejected != nil && !id.IsZero() && id == *s.rejected {
 			step, err = s.adopt(co, op)
 		}
 		if err != nil {
@@ -220,6 +220,7 @@ func (s *Session) rejoin(id codec.ClientID, payload []byte) {
 			s.refuseOrFail(about, StepRegistry, err)
 			return
 		}
+		s.ownQuota.Store(get.Client.Quota != storage.Quota{})
 		s.join(id, name, &w.key)
 		s.svc.counts.rejoined.Add(1)
 		s.log().Info("reconnected", s.fields()...)
@@ -255,7 +256,7 @@ func (s *Session) reject(id codec.ClientID, name string, why error) {
 	}
 	s.uploads.abandon() // or it would go on under the next id of the connection
 	s.leaveResumption()
-	s.state, s.id, s.name, s.rejected = fresh, codec.ClientID{}, "", id
+	s.state, s.id, s.name, s.rejected = fresh, codec.ClientID{}, "", &id
 	s.send(codec.IDReply{Code: codec.CodeReconnectRejected, ID: id}.Append(nil))
 }
 
@@ -309,6 +310,7 @@ func (s *Session) resume(co *coroutine, m *message, c *storage.Client) {
 	}
 	s.state, s.id, s.name = ready, c.ID, c.Name
 	s.key, s.guarded = key, true
+	s.ownQuota.Store(c.Quota != storage.Quota{})
 	s.svc.counts.resumed.Add(1)
 	s.log().Info("resumed", s.fields(zap.Uint16("code", uint16(m.header.Code)))...)
 	s.pending = m

@@ -23,6 +23,7 @@ const (
 	ReasonSize                       // a file larger than MaxFileSize
 	ReasonTransfers                  // more transfers on the connection than MaxUploads
 	ReasonUnverified                 // more without a verdict than MaxUnverified
+	ReasonQuota                      // more than the client's quota in the store
 	ReasonRegisterRate               // more registrations from the address than RegisterRate
 	ReasonClosed                     // registration is closed, and the name was not added
 	ReasonTaken                      // the name or id has a client already
@@ -36,6 +37,7 @@ const (
 	ReasonVerdict                    // no file, or not for certain one, that the verdict is about
 	ReasonMissing                    // the verified file is not in its place any more
 	ReasonDeleted                    // the file is to be deleted
+	ReasonSuperseded                 // another 1032 has taken the partial file
 	ReasonDraining                   // the server is going down
 	ReasonFault                      // a fault that was asked for
 	Reasons                          // how many there are
@@ -44,8 +46,8 @@ const (
 func (r Reason) String() string {
 	return [Reasons]string{
 		"other", "protocol", "state", "name", "path", "packet", "content", "size", "transfers", "unverified",
-		"register_rate", "closed", "taken", "client_id", "other_name", "public_key", "no_key", "pinned", "disabled",
-		"unknown_client", "verdict", "missing", "deleted", "draining", "fault",
+		"quota", "register_rate", "closed", "taken", "client_id", "other_name", "public_key", "no_key", "pinned", "disabled",
+		"unknown_client", "verdict", "missing", "deleted", "superseded", "draining", "fault",
 	}[r]
 }
 
@@ -117,7 +119,9 @@ var sentinels = []struct {
 	{storage.ErrIDTaken, ReasonTaken},
 	{storage.ErrWrongName, ReasonOtherName},
 	{storage.ErrKeyPinned, ReasonPublicKey},
+	{storage.ErrQuota, ReasonQuota},
 	{storage.ErrNoFile, ReasonVerdict},
+	{storage.ErrSuperseded, ReasonSuperseded},
 	{storage.ErrPath, ReasonPath},
 	{storage.ErrObstructed, ReasonPath},
 	{storage.ErrAlike, ReasonPath},

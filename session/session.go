@@ -29,8 +29,8 @@ type Session struct {
 	key       aesKey
 	resumedAs *codec.ClientID // for which leaveResumption is due
 
-	uploads  uploads        // its transfers
-	rejected codec.ClientID // of the last 1606 on this connection
+	uploads  uploads         // its transfers
+	rejected *codec.ClientID // of the last 1606 on this connection, nil: there was none
 	// In Service.bound: the connections of the same client. Under its lock, as settled.
 	before, next *Session
 	// ousted is why the session may not go on for its client, nil: it may. It is about to
@@ -54,11 +54,14 @@ type Session struct {
 	draining bool
 	// forgetting is true while the registry forgets a key: then the session ends.
 	forgetting bool
-	leave      string // why the next Feed hangs up, if it does
-	waiting    bool   // Target found no room
-	lends      bool   // see Lends
-	hungUp     bool
-	closed     bool
+	// ownQuota: the client has a quota of its own. After a 1026 that is known once a file
+	// was refused by it. Service.Recheck sets it on another goroutine.
+	ownQuota atomic.Bool
+	leave    string // why the next Feed hangs up, if it does
+	waiting  bool   // Target found no room
+	lends    bool   // see Lends
+	hungUp   bool
+	closed   bool
 }
 
 // message is a request whose turn has not come.
@@ -190,6 +193,9 @@ func (s *Session) dispatch(h codec.RequestHeader, payload []byte, content uint32
 			s.uploads.forgetFound()
 		}
 		return taken
+	case proceed:
+		s.uploads.judged(h.Code, payload)
+		return s.proceed(payload)
 	case confirm, again, abort:
 		s.uploads.judged(h.Code, payload)
 		return s.verdict(h.Code, payload)
@@ -270,7 +276,7 @@ func (s *Session) Closed() {
 	s.closed, s.hungUp = true, true
 	s.pending = nil
 	s.uploads.forgetFound()
-	s.uploads.abandon()
+	s.uploads.cutOff()
 	s.leaveResumption()
 	if s.state == fresh {
 		return

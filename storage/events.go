@@ -42,6 +42,8 @@ const (
 	WhyMissing    Why = "missing"     // removed: it is not in its place, and the server has not removed it
 	WhyNoVerdict  Why = "no_verdict"  // expired: the file waited too long for its 1029
 	WhyNoKey      Why = "no_key"      // expired: the client waited too long with its 1026
+	WhyKept       Why = "kept"        // expired: the file was kept as long as it should be; removed comes when it is gone
+	WhyTime       Why = "time"        // expired: the client's time is over, and it is disabled
 )
 
 // Event is something that has happened, for one target that is to be told: a row of the
@@ -191,7 +193,11 @@ func SubjectOf(op Operation) (Subject, bool) {
 		return Subject{Place: Place{op.ID, op.Path}, Incoming: op.Incoming, Verified: true}, true
 	case *ForgetFile:
 		return Subject{Place: Place{op.ID, op.Path}, Incoming: op.Incoming, Verified: true}, true
+	case *DeleteFile:
+		return Subject{Place: Place{op.ID, op.Path}, Incoming: op.Incoming, Verified: op.Verified}, op.Why != ""
 	case *DropClient:
+		return Subject{Place: Place{ID: op.ID}, Client: true}, true
+	case *ExpireClient:
 		return Subject{Place: Place{ID: op.ID}, Client: true}, true
 	case *DropKeyless:
 		return Subject{Place: Place{ID: op.ID}, Client: true}, true
@@ -246,6 +252,13 @@ func EventsOf(op Operation, was *File, client *Client) []Event {
 			return nil
 		}
 		return event(EventRemoved, whyGone(was), was)
+	case *DeleteFile:
+		if op.Why == "" {
+			return nil
+		}
+		return event(EventExpired, op.Why, was)
+	case *ExpireClient:
+		return ofClient(EventExpired, WhyTime)
 	case *DropClient:
 		return ofClient(EventRemoved, WhyDeleted)
 	case *DropKeyless:

@@ -32,6 +32,7 @@ type Registry struct {
 	added   map[string]struct{}
 	files   map[place]*entry
 	parts   map[place]*storage.Partial
+	used    map[codec.ClientID]*storage.Usage // of clients for whom a quota stands
 	events
 }
 
@@ -53,6 +54,7 @@ func New() *Registry {
 		added:   make(map[string]struct{}),
 		files:   make(map[place]*entry),
 		parts:   make(map[place]*storage.Partial),
+		used:    make(map[codec.ClientID]*storage.Usage),
 		events:  newEvents(),
 	}
 }
@@ -62,7 +64,7 @@ func (r *Registry) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
-	r.clients, r.names, r.added, r.files, r.parts = nil, nil, nil, nil, nil
+	r.clients, r.names, r.added, r.files, r.parts, r.used = nil, nil, nil, nil, nil, nil
 	r.waiting = nil
 	return nil
 }
@@ -120,7 +122,10 @@ func (r *Registry) apply(op storage.Operation) (codec.ClientID, error) {
 	case *storage.Seen:
 		return op.ID, r.seen(op)
 	case *storage.PutFile:
-		return op.File.ID, r.putFile(op)
+		if err := r.admit(op); err != nil {
+			return op.File.ID, err
+		}
+		return op.File.ID, r.count(place{op.File.ID, op.File.Path}, func() error { return r.putFile(op) })
 	case *storage.GetFile:
 		return op.ID, r.getFile(op)
 	case *storage.FindAlike:
@@ -134,13 +139,13 @@ func (r *Registry) apply(op storage.Operation) (codec.ClientID, error) {
 	case *storage.DeletePartial:
 		return op.ID, r.deletePartial(op)
 	case *storage.VerifyFile:
-		return op.ID, r.verifyFile(op)
+		return op.ID, r.count(place{op.ID, op.Path}, func() error { return r.verifyFile(op) })
 	case *storage.DropFile:
-		return op.ID, r.dropFile(op)
+		return op.ID, r.count(place{op.ID, op.Path}, func() error { return r.dropFile(op) })
 	case *storage.MarkFile:
-		return op.ID, r.markFile(op)
+		return op.ID, r.count(place{op.ID, op.Path}, func() error { return r.markFile(op) })
 	case *storage.ForgetFile:
-		return op.ID, r.forgetFile(op)
+		return op.ID, r.count(place{op.ID, op.Path}, func() error { return r.forgetFile(op) })
 	case *storage.TakeFile:
 		return op.ID, r.takeFile(op)
 	case *storage.DeleteFile:
@@ -155,6 +160,24 @@ func (r *Registry) apply(op storage.Operation) (codec.ClientID, error) {
 		return op.ID, r.dropClient(op)
 	case *storage.DropKeyless:
 		return op.ID, r.dropKeyless(op)
+	case *storage.SetQuota:
+		return op.ID, r.setQuota(op)
+	case *storage.SetKeepFor:
+		return op.ID, r.change(op.ID, func(c *storage.Client) { c.KeepFor = op.KeepFor })
+	case *storage.SetExpires:
+		return op.ID, r.change(op.ID, func(c *storage.Client) { c.Expires = op.Expires })
+	case *storage.FindExpired:
+		op.IDs = nil
+		for id, c := range r.clients {
+			if c.ExpiredAt(op.Now) {
+				op.IDs = append(op.IDs, id)
+			}
+		}
+		return codec.ClientID{}, nil
+	case *storage.ExpireClient:
+		return op.ID, r.expireClient(op)
+	case *storage.GetUsage:
+		return op.ID, r.getUsage(op)
 	case *storage.RaiseEvent:
 		return op.Event.Client, r.raiseEvent(op)
 	case *storage.EventTold:
@@ -273,7 +296,7 @@ func (r *Registry) seen(op *storage.Seen) error {
 
 func (r *Registry) putFile(op *storage.PutFile) error {
 	f := op.File
-	op.Replaced = nil
+	op.Replaced, op.Partial = nil, nil
 	if _, err := r.client(f.ID, op.By); err != nil {
 		return err
 	}
@@ -433,25 +456,25 @@ func (r *Registry) dropClient(op *storage.DropClient) error {
 			return storage.ErrHasFiles
 		}
 	}
-	for at := range r.parts {
-		if at.id == op.ID {
-			return storage.ErrHasFiles
-		}
+	if r.hasPartials(op.ID) {
+		return storage.ErrHasFiles
 	}
 	maps.DeleteFunc(r.files, func(at place, _ *entry) bool { return at.id == op.ID })
 	delete(r.added, c.Name)
 	delete(r.names, c.Name)
 	delete(r.clients, op.ID)
+	delete(r.used, op.ID)
 	return nil
 }
 
 func (r *Registry) dropKeyless(op *storage.DropKeyless) error {
 	c := r.clients[op.ID]
-	if c == nil || c.PublicKey != nil || c.Disabled || !c.LastSeen.Before(op.Before) || r.hasFiles(op.ID) {
+	if c == nil || c.PublicKey != nil || c.Disabled || !c.LastSeen.Before(op.Before) || r.hasFiles(op.ID) || r.hasPartials(op.ID) {
 		return storage.ErrNoClient
 	}
 	delete(r.names, c.Name)
 	delete(r.clients, op.ID)
+	delete(r.used, op.ID)
 	return nil
 }
 
@@ -510,6 +533,22 @@ func (r *Registry) Files(ctx context.Context, yield func(storage.File) error) er
 // Leaving implements storage.Registry. It looks at all files.
 func (r *Registry) Leaving(ctx context.Context, yield func(storage.File) error) error {
 	return r.list(ctx, yield, (*storage.File).Leaves)
+}
+
+// Partials implements storage.Registry. It yields what there was when it began.
+func (r *Registry) Partials(ctx context.Context, yield func(storage.Partial) error) error {
+	if err := r.lock(ctx); err != nil {
+		return err
+	}
+	all := make([]storage.Partial, 0, len(r.parts))
+	for _, p := range r.parts {
+		all = append(all, *p)
+	}
+	r.mu.Unlock()
+	slices.SortFunc(all, func(a, b storage.Partial) int {
+		return cmp.Or(bytes.Compare(a.ID[:], b.ID[:]), strings.Compare(a.Path, b.Path))
+	})
+	return each(ctx, all, yield)
 }
 
 // Added implements storage.Registry. It yields what there was when it began.

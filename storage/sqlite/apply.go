@@ -51,14 +51,21 @@ func onlyReads(batch []storage.Operation) bool {
 
 // write does batch in a transaction on c.
 func (r *Registry) write(ctx context.Context, c *conn, batch []storage.Operation) error {
-	t := &transaction{c: c, seen: make(map[codec.ClientID]time.Time, len(batch)), tells: r.tells, now: r.now}
+	t := &transaction{
+		c: c, seen: make(map[codec.ClientID]time.Time, len(batch)), partials: r.partials, tells: r.tells, now: r.now,
+	}
+	r.partials = true // also after a commit that failed: it may have been done
 	err := r.transact(ctx, c, func() error {
 		if err := t.do(batch); err != nil {
 			return err
 		}
 		return t.flushSeen()
 	})
-	if err == nil && t.recorded {
+	if err != nil {
+		return err
+	}
+	r.partials = t.partials || r.beside
+	if t.recorded {
 		r.tellRecorded()
 	}
 	return err
@@ -102,6 +109,8 @@ type transaction struct {
 	// end: connections often come with several operations at once. Nil in a
 	// batch that only reads.
 	seen map[codec.ClientID]time.Time
+	// partials: there may be partial files on record.
+	partials bool
 	// tells: there may be targets of events.
 	tells    bool
 	recorded bool // an event was
@@ -156,18 +165,32 @@ func (t *transaction) apply(op storage.Operation) error {
 	case *storage.FindAlike:
 		id = op.ID
 		refused, failed = t.findAlike(op)
+	case *storage.PutPartial:
+		id = op.Partial.ID
+		refused, failed = t.putPartial(op)
+	case *storage.ContinueFile:
+		id = op.ID
+		refused, failed = t.continueFile(op)
+	case *storage.DropPartial:
+		id = op.ID
+		refused, failed = t.dropPartial(op)
+	case *storage.DeletePartial:
+		id = op.ID
+		refused, failed = t.change(storage.ErrNoFile, deletePartial, op.ID[:], pathName(op.ID, op.Path), op.Incoming)
 	case *storage.VerifyFile:
 		id = op.ID
-		refused, failed = t.changeFor(op.ID, op.By, storage.ErrNoFile, verifyFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing, actor(op.By))
+		refused, failed = t.verifyFile(op)
 	case *storage.DropFile:
 		id = op.ID
-		refused, failed = t.dropFile(op)
+		refused, failed = t.count(op.ID, op.Path, func() (refused, failed error) { return t.dropFile(op) })
 	case *storage.MarkFile:
 		id = op.ID
-		refused, failed = t.change(storage.ErrNoFile, markMissing, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing)
+		refused, failed = t.count(op.ID, op.Path, func() (refused, failed error) {
+			return t.change(storage.ErrNoFile, markMissing, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing)
+		})
 	case *storage.ForgetFile:
 		id = op.ID
-		refused, failed = t.forgetFile(op)
+		refused, failed = t.count(op.ID, op.Path, func() (refused, failed error) { return t.forgetFile(op) })
 	case *storage.TakeFile:
 		id = op.ID
 		refused, failed = t.change(storage.ErrNoFile, takeFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming, timestamp(op.Taken))
@@ -187,6 +210,23 @@ func (t *transaction) apply(op storage.Operation) error {
 	case *storage.DropKeyless:
 		id = op.ID
 		refused, failed = t.forgetClient(dropKeyless, op.ID[:], timestamp(op.Before))
+	case *storage.SetQuota:
+		id = op.ID
+		refused, failed = t.setQuota(op)
+	case *storage.SetKeepFor:
+		id = op.ID
+		refused, failed = t.change(storage.ErrNoClient, updateKeepFor, op.ID[:], keepSeconds(op.KeepFor))
+	case *storage.SetExpires:
+		id = op.ID
+		refused, failed = t.change(storage.ErrNoClient, updateExpires, op.ID[:], timestamp(op.Expires))
+	case *storage.FindExpired:
+		refused, failed = t.findExpired(op)
+	case *storage.ExpireClient:
+		id = op.ID
+		refused, failed = t.change(storage.ErrNoClient, expireClient, op.ID[:], timestamp(op.Now))
+	case *storage.GetUsage:
+		id = op.ID
+		refused, failed = t.getUsage(op)
 	case *storage.RaiseEvent:
 		id = op.Event.Client
 		refused, failed = t.mayAct(id, op.By)
@@ -295,8 +335,10 @@ func (t *transaction) addName(op *storage.AddName) (refused, failed error) {
 }
 
 func (t *transaction) dropClient(op *storage.DropClient) (refused, failed error) {
-	if has, err := t.exists(hasFiles, op.ID[:]); has || err != nil {
-		return storage.ErrHasFiles, err
+	for _, s := range []statement{hasFiles, clientHasPartials} {
+		if has, err := t.exists(s, op.ID[:]); has || err != nil {
+			return storage.ErrHasFiles, err
+		}
 	}
 	for _, s := range []statement{dropFiles, dropAdded} {
 		if _, err := t.c.exec(s, op.ID[:]); err != nil {
@@ -353,14 +395,31 @@ func (t *transaction) setKeys(op *storage.SetKeys) (refused, failed error) {
 func (t *transaction) putFile(op *storage.PutFile) (refused, failed error) {
 	f := &op.File
 	path := pathName(f.ID, f.Path)
-	op.Replaced = nil
+	op.Replaced, op.Partial = nil, nil
+	if t.partials || op.Generation != 0 {
+		if refused, failed = t.takePartial(op, path); refused != nil || failed != nil {
+			return refused, failed
+		}
+	}
 	args := []any{
 		f.ID[:], f.FileName, path, f.Size, int64(f.Cksum), f.Incoming, timestamp(f.Received), f.Lapsed, actor(op.By),
 	}
-	// Most often no version waits, and no question needs to be asked.
-	if n, err := t.c.exec(addFile, args...); n > 0 || err != nil {
-		return nil, err
+	if !op.Quota.Bounds() {
+		// Most often no version waits, and no question needs to be asked.
+		if n, err := t.c.exec(addFile, args...); n > 0 || err != nil {
+			return nil, err
+		}
 	}
+	if refused, failed = t.admit(op); refused != nil || failed != nil {
+		return refused, failed
+	}
+	return t.count(f.ID, f.Path, func() (refused, failed error) { return t.replaceFile(op, args) })
+}
+
+// replaceFile is putFile where a version may wait. args are those of the statement.
+func (t *transaction) replaceFile(op *storage.PutFile, args []any) (refused, failed error) {
+	f := &op.File
+	path := pathName(f.ID, f.Path)
 	err := t.c.rows(background, selectUnverified, []any{f.ID[:], path}, fileColumnCount, func(row []driver.Value) error {
 		was, err := fileOf(row)
 		op.Replaced = &was
@@ -410,7 +469,7 @@ func (t *transaction) forgetFile(op *storage.ForgetFile) (refused, failed error)
 }
 
 func (t *transaction) getFile(op *storage.GetFile) (refused, failed error) {
-	op.Verified, op.Unverified = nil, nil
+	op.Verified, op.Unverified, op.Partial = nil, nil, nil
 	if refused, failed = t.mayActFor(op.ID, op.By); refused != nil || failed != nil {
 		return refused, failed
 	}
@@ -424,7 +483,10 @@ func (t *transaction) getFile(op *storage.GetFile) (refused, failed error) {
 			}
 			return err
 		})
-	if err == nil && op.Verified == nil && op.Unverified == nil {
+	if err == nil && op.WithPartial {
+		op.Partial, err = t.partial(op.ID, pathName(op.ID, op.Path))
+	}
+	if err == nil && op.Verified == nil && op.Unverified == nil && op.Partial == nil {
 		refused = storage.ErrNoFile
 	}
 	return refused, err

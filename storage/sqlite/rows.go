@@ -43,6 +43,13 @@ func (r *Registry) Leaving(ctx context.Context, yield func(storage.File) error) 
 	return r.files(ctx, listLeaving, yield)
 }
 
+// Partials implements storage.Registry. Partial files that come or go meanwhile may be
+// among those yielded or not.
+func (r *Registry) Partials(ctx context.Context, yield func(storage.Partial) error) error {
+	return each(ctx, r, listPartials, []any{[]byte{}, ""}, partialColumnCount, partialOf, yield,
+		func(row []driver.Value) []any { return []any{row[0], row[2]} })
+}
+
 // Added implements storage.Registry.
 func (r *Registry) Added(ctx context.Context, yield func(name string) error) error {
 	return each(ctx, r, listAdded, []any{""}, 1, nameOf, yield, func(row []driver.Value) []any { return []any{row[0]} })
@@ -144,12 +151,15 @@ func clientOf(row []driver.Value) (storage.Client, error) {
 	lastSeen, okTime := timeOf(row[4])
 	tlsKey, okPin := row[5].([]byte) // a pin that cannot be understood is not none
 	disabled, okDisabled := boolOf(row[6])
-	if !okID || len(id) != codec.IDSize || !okName || !okTime || !okPin && row[5] != nil || !okDisabled {
+	quota, okQuota := quotaOf(row[7], row[8])
+	keepFor, okKeep := row[9].(int64)
+	expires, okExpires := timeOf(row[10])
+	if !okQuota || !okKeep || !okExpires || !okID || len(id) != codec.IDSize || !okName || !okTime || !okPin && row[5] != nil || !okDisabled {
 		return storage.Client{}, fmt.Errorf("%w: clients, ID %x, Name %q", errRow, id, name)
 	}
 	return storage.Client{
 		ID: codec.ClientID(id), Name: name, PublicKey: publicKey, AESKey: aesKey, LastSeen: lastSeen,
-		TLSKey: tlsKey, Disabled: disabled,
+		TLSKey: tlsKey, Disabled: disabled, Quota: quota, KeepFor: keepForOf(keepFor), Expires: expires,
 	}, nil
 }
 

@@ -25,7 +25,13 @@ var schema = slices.Concat([]string{
 	LastSeen  DATETIME,
 	AESKey    BLOB,
 	TLSKey    BLOB CHECK (length(TLSKey) = 32),
-	Disabled  BOOLEAN NOT NULL DEFAULT 0 CHECK (Disabled IN (0, 1))
+	Disabled  BOOLEAN NOT NULL DEFAULT 0 CHECK (Disabled IN (0, 1)),
+	QuotaBytes INTEGER NOT NULL DEFAULT 0,
+	QuotaFiles INTEGER NOT NULL DEFAULT 0,
+	UsedBytes  INTEGER,
+	UsedFiles  INTEGER,
+	KeepFor    INTEGER NOT NULL DEFAULT 0,
+	Expires    DATETIME
 )`,
 	`CREATE TABLE files (
 	ID       BLOB NOT NULL REFERENCES clients (ID),
@@ -44,6 +50,8 @@ var schema = slices.Concat([]string{
 )`,
 	namesTable,
 	leavingIndex,
+	partialsTable,
+	expiringIndex,
 }, eventTables, []string{fmt.Sprintf("PRAGMA user_version = %d", schemaVersion)})
 
 // A step of migrations has these too, so they are never changed either.
@@ -54,7 +62,26 @@ const (
 	// all others writes nothing to it.
 	leavingIndex = "CREATE INDEX leaving ON files (ID, PathName, Verified DESC)" +
 		" WHERE Deleted <> 0 OR Taken IS NOT NULL AND Missing = 0"
+	// The files of which a part is there: see storage.Partial. PathName is as in files. A table
+	// of its own: what is done with whole files reads and writes nothing of it.
+	partialsTable = `CREATE TABLE partials (
+	ID         BLOB NOT NULL REFERENCES clients (ID),
+	FileName   TEXT NOT NULL,
+	PathName   TEXT NOT NULL,
+	Incoming   TEXT NOT NULL,
+	Total      INTEGER NOT NULL,
+	Length     INTEGER NOT NULL,
+	State      INTEGER NOT NULL,
+	Boot       TEXT NOT NULL,
+	Generation INTEGER NOT NULL,
+	Changed    DATETIME,
+	Deleted    BOOLEAN NOT NULL DEFAULT 0 CHECK (Deleted IN (0, 1)),
+	PRIMARY KEY (ID, PathName)
+)`
 )
+
+// The clients that are to be disabled, an index of these alone.
+const expiringIndex = "CREATE INDEX expiring ON clients (Expires) WHERE Expires IS NOT NULL"
 
 // migrations[v] makes schema v+1 of schema v. Each is run in one transaction, and
 // ends with the new user_version. A step is never changed once it was released:
@@ -77,7 +104,17 @@ var migrations = map[int64][]string{
 		leavingIndex,
 		"PRAGMA user_version = 4",
 	},
-	4: slices.Concat(eventTables, []string{"PRAGMA user_version = 5"}),
+	4: slices.Concat([]string{
+		// Quotas and retention: see quotas.go.
+		"ALTER TABLE clients ADD COLUMN QuotaBytes INTEGER NOT NULL DEFAULT 0",
+		"ALTER TABLE clients ADD COLUMN QuotaFiles INTEGER NOT NULL DEFAULT 0",
+		"ALTER TABLE clients ADD COLUMN UsedBytes INTEGER",
+		"ALTER TABLE clients ADD COLUMN UsedFiles INTEGER",
+		"ALTER TABLE clients ADD COLUMN KeepFor INTEGER NOT NULL DEFAULT 0",
+		"ALTER TABLE clients ADD COLUMN Expires DATETIME",
+		expiringIndex,
+		partialsTable,
+	}, eventTables, []string{"PRAGMA user_version = 5"}),
 }
 
 // checkSchema returns an error unless the database has the schema above.
@@ -222,13 +259,35 @@ const (
 	dropFiles
 	dropAdded
 	dropClient
+	selectPartial
+	putPartial
+	continuePartial
+	dropPartial
+	forgetPartial
+	deletePartial
+	hasPartials
+	clientHasPartials
+	hasVersion
 	markEmptied
 	isEmptied
 	listClients
 	listFiles
 	listLeaving
+	listPartials
 	listAdded
 	dataVersion
+	verifyCounted
+	selectUsage
+	selectHere
+	sumUsage
+	recount
+	addUsage
+	uncount
+	updateQuota
+	updateKeepFor
+	updateExpires
+	selectExpired
+	expireClient
 	insertEvent
 	tellEvent
 	releaseEvent
@@ -246,21 +305,28 @@ const (
 )
 
 const (
-	clientColumns     = "ID, Name, PublicKey, AESKey, LastSeen, TLSKey, Disabled"
-	clientColumnCount = 7
+	clientColumns     = "ID, Name, PublicKey, AESKey, LastSeen, TLSKey, Disabled, QuotaBytes, QuotaFiles, KeepFor, Expires"
+	clientColumnCount = 11
 	fileColumns       = "ID, FileName, PathName, Verified, Size, Cksum, Incoming, Received, Missing, Lapsed, Taken, Deleted"
 	fileColumnCount   = 12
+
+	partialColumns     = "ID, FileName, PathName, Incoming, Total, Length, State, Boot, Generation, Changed, Deleted"
+	partialColumnCount = 11
 )
 
 var (
 	newFile = "INTO files (" + fileColumns + ")" +
 		" SELECT ?1, ?2, ?3, 0, ?4, ?5, ?6, ?7, 0, ?8, NULL, 0" +
-		" WHERE EXISTS (SELECT 1 FROM clients WHERE ID = ?1" + mayAct(9) + ")"
+		" WHERE EXISTS (SELECT 1 FROM clients WHERE ID = ?1" + mayAct(9)
 
 	// One file of a client, by path, and by key.
 	ofPath     = " WHERE ID = ?1 AND PathName = ?2"
 	verified   = ofPath + " AND Verified = 1 AND coalesce(Incoming, '') = ?3"
 	unverified = ofPath + " AND Verified = 0 AND Incoming = ?3"
+
+	// What counts of a client's files, see storage.Usage.
+	counts    = " (Verified = 0 OR Missing = 0)"
+	eachPlace = "SELECT max(Size) AS Most FROM files WHERE ID = ?1 AND" + counts + " GROUP BY PathName"
 )
 
 // mayAct is the condition on a row of clients that an actor may act for it: what actor
@@ -299,10 +365,15 @@ var statements = withEvents([statementCount]string{
 	selectFile:       "SELECT " + fileColumns + " FROM files" + ofPath,
 	selectUnverified: "SELECT " + fileColumns + " FROM files" + ofPath + " AND Verified = 0",
 	selectPaths:      "SELECT DISTINCT PathName FROM files WHERE ID = ?1 AND NOT (Taken IS NOT NULL AND Missing = 1)",
-	addFile:          "INSERT " + newFile + " ON CONFLICT DO NOTHING",
-	putFile:          "INSERT OR REPLACE " + newFile,
+	// Where the client is not counted, which most are not, no question needs to be asked.
+	addFile: "INSERT " + newFile + " AND UsedFiles IS NULL) ON CONFLICT DO NOTHING",
+	putFile: "INSERT OR REPLACE " + newFile + ")",
 	// REPLACE takes away the verified row that was.
-	verifyFile:  "UPDATE OR REPLACE files SET Verified = 1, Missing = ?4, Lapsed = 0, Deleted = 0" + unverified + mayActFor(5),
+	verifyCounted: "UPDATE OR REPLACE files SET Verified = 1, Missing = ?4, Lapsed = 0, Deleted = 0" + unverified + mayActFor(5),
+	// The same where the client is not counted.
+	verifyFile: "UPDATE OR REPLACE files SET Verified = 1, Missing = ?4, Lapsed = 0, Deleted = 0" + unverified +
+		" AND NOT EXISTS (SELECT 1 FROM clients WHERE ID = ?1 AND (UsedFiles IS NOT NULL OR" +
+		" ?5 IS NOT 1 AND (Disabled <> 0 OR TLSKey IS NOT ?5 AND TLSKey IS NOT NULL)))",
 	dropFile:    "DELETE FROM files" + unverified + mayActFor(4),
 	markLapsed:  "UPDATE files SET Lapsed = 1" + ofPath + " AND Verified = 1",
 	markMissing: "UPDATE files SET Missing = ?4" + verified,
@@ -314,11 +385,24 @@ var statements = withEvents([statementCount]string{
 	deleteFile:        "UPDATE files SET Deleted = 1" + ofPath + " AND Verified = ?4 AND coalesce(Incoming, '') = ?3",
 
 	dropKeyless: "DELETE FROM clients WHERE ID = ?1 AND PublicKey IS NULL AND Disabled = 0 AND LastSeen < ?2" +
-		" AND NOT EXISTS (SELECT 1 FROM files WHERE files.ID = clients.ID)",
+		" AND NOT EXISTS (SELECT 1 FROM files WHERE files.ID = clients.ID)" +
+		" AND NOT EXISTS (SELECT 1 FROM partials WHERE partials.ID = clients.ID)",
 	hasFiles:   "SELECT 1 FROM files WHERE ID = ?1 AND (Taken IS NULL OR Missing = 0) LIMIT 1",
 	dropFiles:  "DELETE FROM files WHERE ID = ?1",
 	dropAdded:  "DELETE FROM names WHERE Name = (SELECT Name FROM clients WHERE ID = ?1)",
 	dropClient: "DELETE FROM clients WHERE ID = ?1",
+
+	selectPartial: "SELECT " + partialColumns + " FROM partials" + ofPath,
+	putPartial: "INSERT OR REPLACE INTO partials (" + partialColumns + ")" +
+		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+	continuePartial: "UPDATE partials SET Generation = Generation + 1, Changed = ?4" + ofPath +
+		" AND Incoming = ?3 AND Deleted = 0" + mayActFor(5),
+	dropPartial:       "DELETE FROM partials" + ofPath + " AND Incoming = ?3 AND (?4 = 0 OR Generation = ?4)" + mayActFor(5),
+	forgetPartial:     "DELETE FROM partials" + ofPath,
+	deletePartial:     "UPDATE partials SET Deleted = 1" + ofPath + " AND Incoming = ?3",
+	hasPartials:       "SELECT 1 FROM partials LIMIT 1",
+	clientHasPartials: "SELECT 1 FROM partials WHERE ID = ?1 LIMIT 1",
+	hasVersion:        "SELECT 1 FROM files" + ofPath + " AND Incoming = ?3",
 
 	// A number in the header of the database that SQLite leaves to its user. 0: no client
 	// was ever forgotten.
@@ -332,7 +416,25 @@ var statements = withEvents([statementCount]string{
 	listLeaving: "SELECT " + fileColumns + " FROM files INDEXED BY leaving WHERE (ID, PathName, 1 - Verified) > (?1, ?2, ?3)" +
 		" AND (Deleted <> 0 OR Taken IS NOT NULL AND Missing = 0)" +
 		" ORDER BY ID, PathName, Verified DESC LIMIT ?4",
+	listPartials: "SELECT " + partialColumns + " FROM partials WHERE (ID, PathName) > (?1, ?2)" +
+		" ORDER BY ID, PathName LIMIT ?3",
 	listAdded: "SELECT Name FROM names WHERE Name > ?1 ORDER BY Name LIMIT ?2",
+
+	selectUsage: "SELECT QuotaBytes, QuotaFiles, UsedBytes, UsedFiles FROM clients WHERE ID = ?1",
+	selectHere:  "SELECT max(Size) FROM files" + ofPath + " AND" + counts,
+	// One statement: it sees the count and the files at one moment.
+	sumUsage: "SELECT UsedBytes, UsedFiles, Bytes, Files FROM clients," +
+		" (SELECT coalesce(sum(Most), 0) AS Bytes, count(*) AS Files FROM (" + eachPlace + ")) WHERE ID = ?1",
+	recount: "UPDATE clients SET (UsedBytes, UsedFiles) =" +
+		" (SELECT coalesce(sum(Most), 0), count(*) FROM (" + eachPlace + ")) WHERE ID = ?1",
+	addUsage: "UPDATE clients SET UsedBytes = UsedBytes + ?2, UsedFiles = UsedFiles + ?3 WHERE ID = ?1",
+	uncount:  "UPDATE clients SET UsedBytes = NULL, UsedFiles = NULL WHERE ID = ?1",
+	updateQuota: "UPDATE clients SET QuotaBytes = coalesce(?2, QuotaBytes), QuotaFiles = coalesce(?3, QuotaFiles)" +
+		" WHERE ID = ?1",
+	updateKeepFor: "UPDATE clients SET KeepFor = ?2 WHERE ID = ?1",
+	updateExpires: "UPDATE clients SET Expires = ?2 WHERE ID = ?1",
+	selectExpired: "SELECT ID FROM clients INDEXED BY expiring WHERE Expires IS NOT NULL AND Expires <= ?1",
+	expireClient:  "UPDATE clients SET Disabled = 1, Expires = NULL WHERE ID = ?1 AND Expires <= ?2",
 
 	// Another number than before: another connection has committed.
 	dataVersion: "PRAGMA data_version",

@@ -74,10 +74,12 @@ type Registry struct {
 	writer chan *conn // no connection at all in a read-only registry
 	reader chan *conn
 
-	// tells: events are recorded, for whoever is in the table of targets. It belongs to
-	// whoever has the writing connection.
+	// Whoever has the writing connection owns these two. partials: there may be partial files
+	// on record. While there are none, a PutFile asks nothing about them. tells: events are
+	// recorded, for whoever is in the table of targets.
+	partials bool
 	tells    bool
-	beside   bool // Options.Beside: another process may change the targets
+	beside   bool // Options.Beside: another process may add partial files, and change the targets
 	recorded chan struct{}
 
 	closing sync.Once
@@ -129,11 +131,14 @@ func Open(ctx context.Context, path string, o Options) (*Registry, error) {
 	if err := r.whenFree(ctx, func() error { return fold(ctx) }); err != nil {
 		return nil, errors.Join(r.failure("open", err), c.close())
 	}
+	r.beside = o.Beside
+	if err := r.lookForPartials(ctx, c); err != nil {
+		return nil, errors.Join(r.failure("open", err), c.close())
+	}
 	targets, err := c.eventTargets(ctx)
 	if err != nil {
 		return nil, errors.Join(r.failure("open", err), c.close())
 	}
-	r.beside = o.Beside
 	r.tells = r.beside || len(targets) > 0
 	r.writer = newSlot(c)
 	return r, nil

@@ -63,6 +63,9 @@ type Machine interface {
 // session does not know that yet, its 1604 is as true as any, and W stays. A disabled
 // client gets 1607 to everything.
 //
+// In every other round a quota stands: an upload that would take the client beyond it gets
+// 1607, no other does, and the count of what the client has is right at any time.
+//
 // A version that was verified stays until it is replaced, taken or deleted; it is taken
 // once; and nothing of it is left in the store after that. At any time, the events tell what
 // is on record, see [Replay].
@@ -72,6 +75,9 @@ func Promises(t *testing.T, seed uint64, rounds int, mortal bool, machine func(t
 		m := &promiseModel{
 			t: t, machine: machine(t), mortal: mortal, rnd: rand.New(rand.NewPCG(seed, uint64(round))), round: round,
 			places: make(map[string]*placeModel), sent: make(map[uint32]*version), now: at(0), counts: counts,
+		}
+		if round%2 == 1 {
+			m.quota = promiseQuota
 		}
 		m.run()
 		if t.Failed() {
@@ -95,7 +101,7 @@ const Seed = 7
 // power cut leaves is not the same each time, so they are those that come up often.
 var promiseStates = []string{
 	"taken", "taken version: 1604", "forgotten taken version", "deleted version: 1607", "cleared deleted version",
-	"cleared deleted waiting version", "disabled: 1607",
+	"cleared deleted waiting version", "disabled: 1607", "beyond the quota: 1607", "let in by the quota",
 }
 
 // version is one content that a client sent.
@@ -138,6 +144,7 @@ type promiseModel struct {
 	log    []string
 	logged *observer.ObservedLogs // of the life
 
+	quota    storage.Quota // of the round
 	disabled bool
 	counts   map[string]int // of what has occurred
 
@@ -286,6 +293,7 @@ func (m *promiseModel) check() {
 			m.wantGone(path)
 		}
 	}
+	m.checkQuota()
 }
 
 func (m *promiseModel) intact(path string, v *version) bool {
@@ -305,7 +313,7 @@ func (m *promiseModel) start() {
 	}
 	core, logged := observer.New(zap.WarnLevel)
 	m.logged = logged
-	m.svc = session.NewService(session.Config{Files: m.files, Log: zap.New(core)})
+	m.svc = session.NewService(session.Config{Files: m.files, Log: zap.New(core), Limits: session.Limits{Quota: m.quota}})
 	err := m.reg.Leaving(context.Background(), func(f storage.File) error {
 		m.fatalf("after the start %+v is still to be removed", f)
 		return nil

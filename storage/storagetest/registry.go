@@ -70,6 +70,18 @@ func TestRegistry(t *testing.T, open func(t *testing.T) storage.Registry) {
 		{"ForgottenMark", testForgottenMark},
 		{"TakenIsNotAlike", testTakenIsNotAlike},
 		{"Leaving", testLeaving},
+		{"Quota", testQuota},
+		{"QuotaOfAll", testQuotaOfAll},
+		{"QuotaIsNotTold", testQuotaIsNotTold},
+		{"QuotaCounts", testQuotaCounts},
+		{"QuotaFromManySides", testQuotaFromManySides},
+		{"Retention", testRetention},
+		{"PutPartial", testPutPartial},
+		{"ContinueFile", testContinueFile},
+		{"PartialBecomesWhole", testPartialBecomesWhole},
+		{"DropAndDeletePartial", testDropAndDeletePartial},
+		{"PartialsAndClients", testPartialsAndClients},
+		{"PartialsAreOrdered", testPartialsAreOrdered},
 		{"EventsOfOperations", testEventsOfOperations},
 		{"EventIsWhole", testEventIsWhole},
 		{"RefusedRecordsNothing", testRefusedRecordsNothing},
@@ -260,6 +272,14 @@ func testLastSeen(t *testing.T, r storage.Registry) {
 	step(true, &storage.PutFile{File: f})
 	step(true, &storage.DropFile{ID: clientID(1), Path: "a", Incoming: "k1"})
 	step(false, &storage.DropFile{ID: clientID(1), Path: "a", Incoming: "k1"})
+	p := partial(1, "p", "k2", 1)
+	step(true, &storage.PutPartial{Partial: p})
+	step(true, &storage.ContinueFile{ID: p.ID, Path: "p", Incoming: "k2"})
+	step(false, &storage.PutPartial{Partial: p})
+	step(true, &storage.DeletePartial{ID: p.ID, Path: "p", Incoming: "k2"})
+	step(false, &storage.ContinueFile{ID: p.ID, Path: "p", Incoming: "k2"})
+	step(true, &storage.DropPartial{ID: p.ID, Path: "p", Incoming: "k2"})
+	step(false, &storage.DropPartial{ID: p.ID, Path: "p", Incoming: "k2"})
 	step(true, &storage.DisableClient{ID: clientID(1)})
 
 	unknown := &storage.Seen{Outcome: storage.Outcome{At: at(99)}, ID: clientID(3)}
