@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"sync/atomic"
 
 	"sealift/codec"
 	"sealift/transfer"
@@ -25,7 +26,7 @@ const Headroom = transfer.Headroom
 
 // Loan is a session in the hands of a worker, from [Session.Lend] to
 // [Loan.Return]. Until then Take, Expects and [Session.Client] are all that may be
-// called, by the worker.
+// called, by the worker, and [Session.View] and what it names, by the host's goroutine.
 type Loan struct {
 	s        *Session
 	u        *upload       // whose content came last; its working is true
@@ -34,6 +35,7 @@ type Loan struct {
 	finished bool          // the file is whole, and its incoming file closed
 	err      error         // why the transfer ends
 	lost     error         // of the decoder
+	shown    atomic.Uint64 // for Session.View, see show
 }
 
 // Lends tells the session whether its host lends the content of large files from
@@ -227,6 +229,7 @@ func (l *Loan) store(ctx context.Context) (err error) {
 		}
 	}()
 	t := l.u.transfer
+	l.show()
 	if l.part.Len() > 0 {
 		err = t.Write(ctx, &l.part)
 	}

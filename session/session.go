@@ -14,7 +14,7 @@ import (
 // Session is the server's side of one connection. It takes the bytes that the
 // client sent, decides, and answers through its [Host]. All methods are called
 // on the session's goroutine; while it is lent, only its [Loan] and Client are used,
-// by the worker that has it.
+// by the worker that has it, and View.
 type Session struct {
 	svc     *Service
 	host    Host
