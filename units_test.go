@@ -15,12 +15,12 @@ import (
 
 // units are what the key of a number in a log line, or in JSON, ends in. A key may be
 // one alone.
-var units = []string{"bytes", "seconds", "mb_per_second"}
+var units = []string{"bytes", "seconds", "mb_per_second", "bytes_per_second"}
 
 // numbers are the keys of numbers that have no unit: they count things, or name them.
 var numbers = []string{
-	"actual_files", "allowed", "asked", "attempt", "attempts", "cksum", "code", "connection", "connections", "count", "kept_files", "left_out",
-	"limit", "limit_per_address", "number", "of", "others", "packet", "packets", "pinned", "port", "retry", "times",
+	"actual_files", "allowed", "asked", "attempt", "attempts", "cksum", "code", "connection", "connections", "connections_in_all", "connections_limit", "count", "failed", "files", "kept_files", "left_out",
+	"limit", "limit_per_address", "number", "of", "others", "packet", "packets", "pinned", "port", "received", "refused", "registered", "retry", "times", "transfers_in_all", "verified",
 }
 
 // moments are keys of points in time. That of a CloudEvent is called time.

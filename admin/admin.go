@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -25,6 +26,8 @@ type Options struct {
 	// the loopback, where connections are plain.
 	TLS    *tls.Config
 	Source Source
+	// Live is for the page and its API; nil: there is none.
+	Live *Live
 	// Metrics has what the server measures; see NewMetrics.
 	Metrics *Metrics
 	Log     *zap.Logger
@@ -35,8 +38,8 @@ const (
 	// is closed which has been without a request for longest.
 	maxConnections = 16
 	// Descriptors is how many open files the address needs: connections, the listener,
-	// and what a scrape opens.
-	Descriptors = maxConnections + 8
+	// what a scrape opens, and files that are downloaded.
+	Descriptors = maxConnections + 8 + maxDownloads
 
 	headerTime  = 5 * time.Second  // until a request's header is whole
 	readTime    = 10 * time.Second // until all of it is
@@ -55,6 +58,8 @@ type Server struct {
 	addr   *net.TCPAddr
 	http   *http.Server
 	checks *checks
+	guard  *guard
+	api    *api          // nil: there is none
 	served chan struct{} // closed when http has ended
 }
 
@@ -77,12 +82,19 @@ func Open(o Options) (*Server, error) {
 	if beyond {
 		in = tls.NewListener(in, o.TLS)
 	}
-	g := &guard{
+	health := &health{source: o.Source, checks: s.checks}
+	s.guard = &guard{
 		hosts: hostNames(o.Addr, o.Hosts), token: o.Token, always: beyond, log: o.Log,
-		routes: routes(&health{source: o.Source, checks: s.checks}, o.Metrics.handler(o.Source, s.checks, o.Log)),
+		routes: routes(health, o.Metrics.handler(o.Source, s.checks, o.Log)),
+	}
+	if o.Live != nil {
+		s.api = newAPI(newHub(o.Live, health), o.Log)
+		maps.Copy(s.guard.routes, pageRoutes())
+		maps.Copy(s.guard.routes, s.api.routes())
+		go s.api.keep(s.api.quit)
 	}
 	s.http = &http.Server{
-		Handler: g, ConnContext: withConnection,
+		Handler: s.guard, ConnContext: withConnection,
 		ReadHeaderTimeout: headerTime, ReadTimeout: readTime, IdleTimeout: idleTime, WriteTimeout: profileTime,
 		MaxHeaderBytes: maxHeader, DisableGeneralOptionsHandler: true, // or OPTIONS * would pass the guard
 		ErrorLog: zap.NewStdLog(o.Log.WithOptions(zap.IncreaseLevel(zap.FatalLevel))), // what clients do wrong is no news
@@ -111,8 +123,12 @@ func (s *Server) Addr() *net.TCPAddr { return s.addr }
 // Close ends all connections. It does not wait for a disk that hangs: Source.Check may be
 // under way afterwards for that reason, and for no other.
 func (s *Server) Close() error {
+	if s.api != nil {
+		close(s.api.quit)
+	}
 	err := s.http.Close()
 	<-s.served
+	s.guard.wait()
 	s.checks.close()
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -20,11 +21,15 @@ import (
 type route struct {
 	prefix  bool // what begins with the path is the same route
 	secret  bool // it needs the token everywhere
+	open    bool // it needs the token nowhere: it has nothing of the server's, or asks by itself
+	quiet   bool // of the API: a browser is not to ask for the token by itself
+	action  bool // it changes something: with POST, and the token as a bearer's alone, which no browser adds by itself
 	time    time.Duration
 	handler http.HandlerFunc
 }
 
-// routes are all paths that there are. What they have is only read: with GET, or HEAD.
+// routes are all paths that there are without the page and its API. What they have is only
+// read: with GET, or HEAD.
 func routes(h *health, metrics http.Handler) map[string]route {
 	profile := func(f http.HandlerFunc) route { return route{secret: true, time: profileTime, handler: f} }
 	index := profile(pprof.Index)
@@ -48,6 +53,8 @@ type guard struct {
 	always bool // everything needs the token
 	routes map[string]route
 	log    *zap.Logger
+	// answering is held for reading by requests that are answered.
+	answering sync.RWMutex
 }
 
 // ServeHTTP implements [http.Handler].
@@ -79,6 +86,8 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, why, status)
 		return
 	}
+	g.answering.RLock()
+	defer g.answering.RUnlock()
 	c := connectionOf(r)
 	c.answering(true)
 	defer c.answering(false)
@@ -90,6 +99,20 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	at.handler(w, r)
 }
 
+// wait waits for the requests that are answered, but not for longer than closeTime.
+func (g *guard) wait() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		g.answering.Lock()
+		defer g.answering.Unlock()
+	}()
+	select {
+	case <-done:
+	case <-time.After(closeTime):
+	}
+}
+
 // judge says why r is not answered, with which status; 0: it is.
 func (g *guard) judge(w http.ResponseWriter, r *http.Request) (status int, why string) {
 	at, found := g.find(r.URL.Path)
@@ -98,20 +121,28 @@ func (g *guard) judge(w http.ResponseWriter, r *http.Request) (status int, why s
 		return http.StatusForbidden, "this server is not known by that name: see --admin-host"
 	case !sameSite(r):
 		return http.StatusForbidden, "the request comes from another site's page"
-	case r.ContentLength != 0:
-		return http.StatusRequestEntityTooLarge, "no request has a body here"
-	case (g.always || found && at.secret) && !g.token.shown(r):
+	case r.ContentLength != 0 && !at.action || r.ContentLength < 0 || r.ContentLength > maxAction:
+		return http.StatusRequestEntityTooLarge, "no request has a body here, but for actions, which are short"
+	case !at.open && (g.always || at.secret) && !g.token.shown(r, at.action):
 		if g.token == nil {
 			return http.StatusForbidden, "this needs --admin-token-file"
 		}
-		w.Header().Set("WWW-Authenticate", `Basic realm="sealiftd", charset="UTF-8"`)
+		ask := `Basic realm="sealiftd", charset="UTF-8"`
+		if at.quiet {
+			ask = `Bearer realm="sealiftd"`
+		}
+		w.Header().Set("WWW-Authenticate", ask)
 		return http.StatusUnauthorized, "this needs the token, as Authorization: Bearer, or as a password"
 	case !found:
 		return http.StatusNotFound, "there is nothing here"
+	case at.action && r.Method != http.MethodPost:
+		w.Header().Set("Allow", "POST")
+		return http.StatusMethodNotAllowed, "want POST"
+	case at.action:
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
 		return http.StatusMethodNotAllowed, "want GET or HEAD"
-	case at.secret && !lasts(r.FormValue("seconds")):
+	case at.secret && !at.quiet && !lasts(r.FormValue("seconds")):
 		return http.StatusBadRequest, fmt.Sprintf("a profile lasts %v at most", longestProfile)
 	}
 	return 0, ""

@@ -82,14 +82,7 @@ func (h *health) alive(w http.ResponseWriter, _ *http.Request) {
 
 // ready is /readyz: "ready", or a JSON object a line for each reason that there is.
 func (h *health) ready(w http.ResponseWriter, r *http.Request) {
-	var reasons []Reason
-	if stage := h.source.Stage(); stage != Serving {
-		reasons = append(reasons, Reason{Reason: string(stage)})
-	}
-	if !h.beats() {
-		reasons = append(reasons, Reason{Reason: LoopsDoNotAnswer})
-	}
-	reasons = append(reasons, h.checks.latest(r.Context()).Reasons...)
+	reasons := h.reasons(h.checks.latest(r.Context()))
 	if len(reasons) == 0 {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = fmt.Fprintln(w, "ready")
@@ -101,4 +94,16 @@ func (h *health) ready(w http.ResponseWriter, r *http.Request) {
 	for _, reason := range reasons {
 		_ = lines.Encode(reason)
 	}
+}
+
+// reasons are why clients had better not come now, if that is the condition.
+func (h *health) reasons(found Condition) []Reason {
+	reasons := []Reason{}
+	if stage := h.source.Stage(); stage != Serving {
+		reasons = append(reasons, Reason{Reason: string(stage)})
+	}
+	if !h.beats() {
+		reasons = append(reasons, Reason{Reason: LoopsDoNotAnswer})
+	}
+	return append(reasons, found.Reasons...)
 }

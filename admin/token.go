@@ -77,16 +77,16 @@ func readToken(path string) (string, error) {
 }
 
 // shown reports whether r shows the token: as "Authorization: Bearer TOKEN", or as the
-// password of basic authentication, with any user name. It takes as long for a wrong
-// token as for the right one.
-func (t *Token) shown(r *http.Request) bool {
+// password of basic authentication, with any user name, unless only a bearer counts. It
+// takes as long for a wrong token as for the right one.
+func (t *Token) shown(r *http.Request, bearer bool) bool {
 	if t == nil {
 		return false
 	}
 	given, ok := "", false
 	if scheme, rest, found := strings.Cut(r.Header.Get("Authorization"), " "); found && strings.EqualFold(scheme, "Bearer") {
 		given, ok = strings.TrimSpace(rest), true
-	} else {
+	} else if !bearer {
 		_, given, ok = r.BasicAuth()
 	}
 	sum := sha256.Sum256([]byte(given))

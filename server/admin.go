@@ -43,7 +43,10 @@ type watched struct {
 	metrics  *admin.Metrics
 	registry *observedRegistry
 	run      atomic.Pointer[context.Context] // of Run: ended, the server drains; nil: it has not begun
-	beat     atomic.Int64                    // when all loops last answered, in Unix nanoseconds; 0: they do not run
+	started  time.Time
+	tail     *admin.Tail
+	recent   admin.Recent
+	beat     atomic.Int64 // when all loops last answered, in Unix nanoseconds; 0: they do not run
 }
 
 // newWatched returns nil if o asks for no address.
@@ -51,13 +54,14 @@ func newWatched(o *Options) (*watched, error) {
 	if o.Admin.Listen == "" {
 		return nil, nil
 	}
-	w := &watched{metrics: admin.NewMetrics(admin.BuildInfo(version.Number()))}
+	w := &watched{metrics: admin.NewMetrics(admin.BuildInfo(version.Number())), started: time.Now(), tail: admin.NewTail()}
 	if o.Admin.TokenFile != "" {
 		var err error
 		if w.token, err = admin.ReadToken(o.Admin.TokenFile); err != nil {
 			return nil, err
 		}
 	}
+	o.Log = w.tail.Wrap(o.Log)
 	alive := o.Alive
 	o.Alive = func() {
 		w.beat.Store(time.Now().UnixNano())
@@ -90,6 +94,7 @@ func (s *Server) openAdmin() error {
 			Check: func() admin.Condition { return condition(store, w.registry) },
 			Stats: stats,
 		},
+		Live: s.newLive(),
 	}
 	var err error
 	if w.server, err = admin.Open(o); err != nil {

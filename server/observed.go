@@ -84,10 +84,11 @@ func (r *observedRegistry) writable(ctx context.Context) error {
 	return err
 }
 
-// observedFiles measures commits.
+// observedFiles measures commits, and keeps what they were about.
 type observedFiles struct {
 	storage.Files
 	metrics *admin.Metrics
+	recent  *admin.Recent
 }
 
 // Commit implements [storage.Files].
@@ -95,6 +96,11 @@ func (f *observedFiles) Commit(ctx context.Context, file *storage.File) error {
 	began := time.Now()
 	err := f.Files.Commit(ctx, file)
 	f.metrics.Committed(time.Since(began))
+	if err == nil {
+		about := fileOf(file)
+		about.State = "verified"
+		f.recent.Add(about)
+	}
 	return err
 }
 
@@ -118,5 +124,5 @@ func (w *watched) observe(registry storage.Registry, store storage.Files) (stora
 		return registry, store
 	}
 	w.registry = &observedRegistry{Registry: registry, metrics: w.metrics}
-	return w.registry, &observedFiles{store, w.metrics}
+	return w.registry, &observedFiles{store, w.metrics, &w.recent}
 }

@@ -246,6 +246,14 @@ func addressFromFile(dir string, log *zap.Logger) string {
 // Addr is where the server listens, with the port that it found.
 func (s *Server) Addr() *net.TCPAddr { return s.loops.Addr() }
 
+// AdminAddr is where the admin address answers, or nil if there is none.
+func (s *Server) AdminAddr() *net.TCPAddr {
+	if s.watched == nil {
+		return nil
+	}
+	return s.watched.server.Addr()
+}
+
 // Ready is closed when connections are accepted.
 func (s *Server) Ready() <-chan struct{} { return s.loops.Ready() }
 

@@ -65,12 +65,19 @@ func Enable(ctx context.Context, dir string, who Who) (Client, error) {
 
 func setDisabled(ctx context.Context, dir string, who Who, disabled bool) (c Client, err error) {
 	err = steer(ctx, dir, func(reg storage.Registry) (err error) {
-		if c, err = findClient(ctx, reg, who); err != nil {
-			return err
-		}
-		return applyOwn(ctx, reg, &storage.DisableClient{ID: c.ID, Disabled: disabled})
+		c, err = setDisabledIn(ctx, reg, who, disabled)
+		return err
 	})
 	return c, err
+}
+
+// setDisabledIn is setDisabled in a registry that is open.
+func setDisabledIn(ctx context.Context, reg storage.Registry, who Who, disabled bool) (Client, error) {
+	c, err := findClient(ctx, reg, who)
+	if err != nil {
+		return Client{}, err
+	}
+	return c, applyOwn(ctx, reg, &storage.DisableClient{ID: c.ID, Disabled: disabled})
 }
 
 // steer opens the database in dir and has do change what a server goes by, which may be
