@@ -320,3 +320,25 @@ func TestReadinessWhileDraining(t *testing.T) {
 		t.Error("the admin address is open after the end")
 	}
 }
+
+// Beyond the loopback the page's files are there for everybody, and nothing that it shows.
+func TestPageBeyondTheLoopback(t *testing.T) {
+	d := serve(t, append(adminFlags(t, "0.0.0.0"), "--tls", "allow")...)
+	_, port, err := net.SplitHostPort(d.admin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := net.JoinHostPort("127.0.0.1", port)
+	if got := call(t, "GET", "https://"+at+"/", nil); got.status != 200 || strings.Contains(got.body, adminToken) {
+		t.Errorf("%d: %s", got.status, got.body)
+	}
+	for _, path := range []string{"/api/v1/status", "/api/v1/stream", "/nothing"} {
+		if got := call(t, "GET", "https://"+at+path, nil); got.status != 401 {
+			t.Errorf("%s: %d: %s", path, got.status, got.body)
+		}
+	}
+	got := call(t, "GET", "https://"+at+"/api/v1/status", func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+adminToken) })
+	if got.status != 200 || !strings.Contains(got.body, `"stage":"serving"`) {
+		t.Errorf("%d: %s", got.status, got.body)
+	}
+}

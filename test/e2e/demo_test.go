@@ -3,10 +3,15 @@
 package e2e
 
 import (
+	"bufio"
+	"io"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 
 	"sealift/crypto/cksum"
@@ -35,6 +40,7 @@ func TestDemo(t *testing.T) {
 		if got := fingerprint(t, "--dir", server); got != key {
 			t.Errorf("the server's key is %s, and the demonstration says %s", got, key)
 		}
+		match("the page", `(?m)^page +http://127\.0\.0\.1:\d+/ with the token [A-Z2-7]{26}$`, 1)
 		match("success", `(?m)^success `, 1)
 
 		content := map[string][]byte{"note.txt": nil, "sealiftd": get(t, sealiftd)}
@@ -59,5 +65,37 @@ func TestDemo(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(empty); err != nil || len(entries) != 1 {
 		t.Errorf("left in the working directory: %v, %v", entries, err)
+	}
+}
+
+// With --stay the page of the demonstration answers, to its token, until it is told to end.
+func TestDemoStays(t *testing.T) {
+	cmd := exec.Command(sealiftd, "demo", "--stay", "--dir", t.TempDir())
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	page := regexp.MustCompile(`^page +(http://\S+)/ with the token (\S+)$`)
+	var url, token string
+	lines := bufio.NewScanner(out)
+	for lines.Scan() && !strings.HasPrefix(lines.Text(), "page       stays up") {
+		if m := page.FindStringSubmatch(lines.Text()); m != nil {
+			url, token = m[1], m[2]
+		}
+	}
+	got := call(t, "GET", url+"/api/v1/recent", func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) })
+	if got.status != 200 || !strings.Contains(got.body, `"path":"note.txt"`) {
+		t.Errorf("%d: %s", got.status, got.body)
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	rest, _ := io.ReadAll(out)
+	if err := cmd.Wait(); err != nil || !strings.Contains(lines.Text()+string(rest), "success") {
+		t.Errorf("%v: %s", err, rest)
 	}
 }

@@ -2,22 +2,31 @@ package e2e
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"sealift/internal/testpeer"
 )
 
+// BenchmarkPage is BenchmarkScrape with somebody who watches the page besides. It counts
+// frames, and one scrape for each.
+func BenchmarkPage(b *testing.B) { benchmarkWatched(b, true) }
+
 // BenchmarkScrape measures what a scrape each second costs a server with 10,000 silent
 // connections and 500 uploads under way: its processor time, less that of as many
 // seconds without one, and the memory that it takes. One op is a second of each:
 //
 //	go test ./test/e2e -run '^$' -bench Scrape -benchtime 30x
-func BenchmarkScrape(b *testing.B) {
+func BenchmarkScrape(b *testing.B) { benchmarkWatched(b, false) }
+
+func benchmarkWatched(b *testing.B, page bool) {
 	const connections, uploads = 10_500, 500
 	d := serve(b, append(adminFlags(b, "127.0.0.1"), "--fsync", "off", "--register-rate", "0", "--tls", "off", "--idle-timeout", "1h")...)
 	url := "http://" + d.admin()
@@ -53,6 +62,23 @@ func BenchmarkScrape(b *testing.B) {
 		return d.processorTime(b) - from
 	}
 	without := seconds(func() {})
+	if page {
+		r, err := http.NewRequest("GET", url+"/api/v1/stream", nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+adminToken)
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil || resp.StatusCode != 200 {
+			b.Fatal(resp, err)
+		}
+		defer resp.Body.Close()
+		var seen atomic.Int64
+		go func() {
+			_, _ = io.Copy(writerFunc(func(p []byte) { seen.Add(int64(len(p))) }), resp.Body) // until it is closed
+		}()
+		defer func() { b.ReportMetric(float64(seen.Load())/float64(b.N), "B/frame") }()
+	}
 	b.ResetTimer()
 	with := seconds(func() { size = len(call(b, "GET", url+"/metrics", nil).body) })
 	b.ReportMetric(float64((with-without).Microseconds())/1000/float64(b.N), "ms-CPU/scrape")
@@ -62,6 +88,14 @@ func BenchmarkScrape(b *testing.B) {
 	for _, p := range peers {
 		_ = p.Close()
 	}
+}
+
+// writerFunc is a writer that tells what it takes.
+type writerFunc func(p []byte)
+
+func (f writerFunc) Write(p []byte) (int, error) {
+	f(p)
+	return len(p), nil
 }
 
 // processorTime is what all threads of the server have used.

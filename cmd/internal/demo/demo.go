@@ -3,6 +3,7 @@ package demo
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -19,8 +20,9 @@ import (
 
 // Run serves on a free port, registers a client, uploads this program, reconnects over
 // TLS, uploads another file, stops the server, and reads what is stored. It writes to w
-// what happens, and leaves everything in dir.
-func Run(ctx context.Context, w io.Writer, dir string) error {
+// what happens, and leaves everything in dir. With stay the server goes on until ctx ends,
+// for whoever wants to look at its page.
+func Run(ctx context.Context, w io.Writer, dir string, stay bool) error {
 	serverDir, clientDir := filepath.Join(dir, "server"), filepath.Join(dir, "client")
 	for _, d := range []string{serverDir, clientDir} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
@@ -36,15 +38,27 @@ func Run(ctx context.Context, w io.Writer, dir string) error {
 		return err
 	}
 
-	ctx, stop := context.WithCancel(ctx)
+	token := rand.Text()
+	tokenFile := filepath.Join(dir, "token")
+	if err := os.WriteFile(tokenFile, []byte(token+"\n"), 0o600); err != nil {
+		return err
+	}
+
+	asked := ctx
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	addr := make(chan *net.TCPAddr, 1)
+	defer context.AfterFunc(asked, stop)()
+	addr, page := make(chan *net.TCPAddr, 1), make(chan *net.TCPAddr, 1)
 	served := make(chan error, 1)
 	go func() {
 		o := server.Options{Dir: serverDir, Log: zap.NewNop()}
 		o.TLS.Mode = "allow"
 		o.Network.Listen, o.Storage.Fsync = "127.0.0.1:0", true
-		served <- server.Serve(ctx, o, func(_ context.Context, s *server.Server) { addr <- s.Addr() })
+		o.Admin.Listen, o.Admin.TokenFile = "127.0.0.1:0", tokenFile
+		served <- server.Serve(ctx, o, func(_ context.Context, s *server.Server) {
+			page <- s.AdminAddr()
+			addr <- s.Addr()
+		})
 	}()
 	var at string
 	select {
@@ -54,6 +68,7 @@ func Run(ctx context.Context, w io.Writer, dir string) error {
 		return fmt.Errorf("the server did not start: %w", err)
 	}
 	fmt.Fprintf(w, "server     listens on %s, keeps everything in %s\n", at, serverDir)
+	fmt.Fprintf(w, "page       http://%s/ with the token %s\n", <-page, token)
 
 	opts := client.Options{
 		Server: at, Name: fmt.Sprintf("demo %s", time.Now().Format("15:04:05.000")),
@@ -74,6 +89,11 @@ func Run(ctx context.Context, w io.Writer, dir string) error {
 		return err
 	}
 
+	if stay {
+		fmt.Fprintln(w, "page       stays up until Ctrl-C. Send something to it:")
+		fmt.Fprintf(w, "           sealift send --server %s --tls-fingerprint %s --name you FILE\n", at, key)
+		<-asked.Done()
+	}
 	stop()
 	if err := <-served; err != nil {
 		return fmt.Errorf("the server: %w", err)
