@@ -77,7 +77,7 @@ var direct = map[string][]string{
 }
 
 // apart are modules of their own, which the product does without.
-var apart = []string{"bench", "internal/asmgen"}
+var apart = []string{"bench", "internal/asmgen", "test/browser"}
 
 // sessionStd is what package session has no business with, though the standard
 // library has it. What others of its imports need of it is theirs.
