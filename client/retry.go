@@ -104,6 +104,9 @@ func (c *Client) retry(ctx context.Context, code codec.Code, try func(*conn) err
 		if err == nil {
 			return nil
 		}
+		if c.advanced {
+			f, c.advanced = failures{}, false
+		}
 		if ctx.Err() != nil {
 			c.drop()
 			return &Error{Code: code, Attempts: f.attempts + 1, Err: context.Cause(ctx)}

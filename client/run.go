@@ -126,6 +126,7 @@ func (r *run) check(ctx context.Context, o *Options, files []File) bool {
 			return false
 		case err == nil:
 			bytes += size
+			f.size = size
 			r.files = append(r.files, f)
 		case f.found && errors.Is(err, ErrSecret):
 			r.passed++
@@ -166,6 +167,10 @@ func (r *run) connect(ctx context.Context, o Options) error {
 	}
 	if err != nil {
 		return err
+	}
+	if o.SkipStored && !o.Force {
+		r.files = c.skip(ctx, r.files, r.stored)
+		parallel = min(parallel, len(r.files))
 	}
 	if parallel <= 1 {
 		return r.send(ctx, c)
