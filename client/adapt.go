@@ -102,6 +102,9 @@ func (t *transfer) replyTimeout() time.Duration {
 // it gets one.
 func (t *transfer) pauseNow() time.Duration {
 	n := t.failures
+	if has, sure := t.c.peer.continues(); has == ContinueYes && sure {
+		n = 0 // such a server has no need of it
+	}
 	if n == 1 && t.worked && t.form.pause == 0 {
 		n = 0
 	}
