@@ -223,6 +223,8 @@ func (t *transfer) unanswered(ctx context.Context, cn *conn, err error) (*conn, 
 	t.asks++
 	has, sure := t.c.peer.continues()
 	switch {
+	case isLoss(err) && !isSilence(err) && t.asks < 2: // it may be like the loss before
+		return cn, err
 	case has == ContinueUnknown:
 	case isLoss(err) && (sure || t.asks < 2), errors.Is(err, ErrServer) && sure && (t.asks < 2 || t.size > maxTransfer):
 		return cn, err

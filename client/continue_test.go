@@ -240,8 +240,12 @@ func TestServersThatDoNotContinue(t *testing.T) {
 		if _, err := send(c, "f", content); err != nil {
 			t.Fatal(how, err)
 		}
+		asked := "1032"
+		if how == "close" { // that may have been an accident, and is tried again
+			asked = "1032 conn 1027 1032"
+		}
 		// The second cut is not followed by a 1032.
-		went(t, s, before, "1028 conn 1027 1032 conn 1027 1028 conn 1027 1028 1029", content)
+		went(t, s, before, "1028 conn 1027 "+asked+" conn 1027 1028 conn 1027 1028 1029", content)
 		if believes(t, o) != client.ContinueNo {
 			t.Errorf("%s: it is not remembered", how)
 		}

@@ -86,8 +86,23 @@ type source struct {
 	ours   bool // to close
 }
 
-// open opens the file. A FIFO or a device is an error, and not waited for.
+// open opens the file to send it. A FIFO or a device is an error, and not waited for; so
+// is a file that keeps who a client is.
 func (f File) open(o *Options) (*source, error) {
+	s, err := f.openAny()
+	if err == nil && s.path != "" {
+		if err = o.checkSecret(f.Path, s.before); err != nil {
+			s.close()
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// openAny is open also for a file that keeps who a client is.
+func (f File) openAny() (*source, error) {
 	if f.Content != nil {
 		s, err := newSource(f.Content)
 		if err != nil {
@@ -110,9 +125,6 @@ func (f File) open(o *Options) (*source, error) {
 	if err == nil {
 		s.path, s.ours = f.Path, true
 		err = checkRegular(f.Path, s.before) // another may have taken its place
-	}
-	if err == nil {
-		err = o.checkSecret(f.Path, s.before)
 	}
 	if err != nil {
 		file.Close()

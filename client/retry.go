@@ -102,6 +102,7 @@ func (c *Client) retry(ctx context.Context, code codec.Code, try func(*conn) err
 			err = try(c.conn)
 		}
 		if err == nil {
+			c.advanced = false
 			return nil
 		}
 		if c.advanced {

@@ -244,7 +244,7 @@ func (s *skipping) reply(r reply, jobs chan<- toSum) error {
 // sum computes the checksum of a file, and compares it with the server's.
 func (s *skipping) sum(ctx context.Context, j toSum) summed {
 	done := summed{file: j.file, sum: j.sum}
-	src, err := s.files[j.file].open(&s.c.opts)
+	src, err := s.files[j.file].openAny()
 	if err != nil {
 		return done // sending it will say why
 	}
