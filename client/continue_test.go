@@ -216,6 +216,53 @@ func TestAnswersToA1032(t *testing.T) {
 	}
 }
 
+// A server that has answered a 1032 in this run is asked once more after a 1607, and then
+// gets the whole file; one that is too large for that fails as by any 1607.
+func TestA1607ToA1032(t *testing.T) {
+	for _, tc := range []struct {
+		times int
+		most  int64
+		want  string
+	}{
+		{1, 1 << 32, "1032 1032 1028 1029"},
+		{forever, 1 << 32, "1032 1032 conn 1027 1028 1029"},
+		{3, 9 * mib, "1032 1032 1032 1032 1028 1029"},
+		{forever, 9 * mib, "1032 1032 1032 1032"},
+	} {
+		s, o := continuing(t)
+		o.Continue = client.ContinueYes
+		c := login(t, o)
+		if _, err := send(c, "g", pattern(8*mib)); err != nil {
+			t.Fatal(err)
+		}
+		left := tc.times
+		s.Answer = func(m fakeserver.Message, right []byte) []byte {
+			if m.Code == codec.CodeContinue && left > 0 {
+				left--
+				return fakeserver.GeneralError
+			}
+			return right
+		}
+		before := s.Sequence()
+		content := pattern(9*mib + 1)
+		restore := client.Segments(tc.most, 64*mib)
+		_, err := send(c, "f", content)
+		restore()
+		if tc.times == forever && tc.most == 9*mib {
+			if !errors.Is(err, client.ErrServer) || !client.Temporary(err) {
+				t.Errorf("%v", err)
+			}
+			content = nil
+		} else if err != nil {
+			t.Error(err)
+		}
+		went(t, s, before, tc.want, content)
+		if believes(t, o) != client.ContinueYes {
+			t.Error("a 1607 was taken for good")
+		}
+	}
+}
+
 // A server of which nothing is known, and that does not know 1032, gets the whole file
 // after a cut, and is remembered.
 func TestServersThatDoNotContinue(t *testing.T) {
@@ -295,7 +342,7 @@ func TestCutsThatGetFurtherAreNotCounted(t *testing.T) {
 	s, o = continuing(t)
 	o.Retries, s.Continues = 1, false
 	cuts(s, 40, 7)
-	if _, err := send(login(t, o), "f", content); !errors.Is(err, client.ErrConnection) {
+	if _, err := send(login(t, o), "f", content[:4*mib]); !errors.Is(err, client.ErrConnection) {
 		t.Errorf("a server that continues nothing: %v", err)
 	}
 }
@@ -464,6 +511,30 @@ func TestAChangedFileIsNotContinued(t *testing.T) {
 	if !strings.HasPrefix(got, " 1028 conn 1027 1032 1031 1032 1028") {
 		t.Errorf("sequence %q", got)
 	}
+}
+
+// A client that has to register again after a cut has nothing on the server.
+func TestACutThatCostsTheIdentity(t *testing.T) {
+	s, o := continuing(t)
+	cuts(s, 40, 1)
+	forgotten := false
+	s.Answer = func(m fakeserver.Message, right []byte) []byte {
+		if m.Code == codec.CodeReconnect && !forgotten {
+			forgotten = true
+			s.ForgetClients()
+			s.ForgetName(m.Name)
+			return codec.IDReply{Code: codec.CodeReconnectRejected, ID: m.ID}.Append(nil)
+		}
+		return right
+	}
+	c := login(t, o)
+	before := s.Sequence()
+	content := pattern(3 * mib)
+	r, err := send(c, "f", content)
+	if err != nil || r.Attempts != 2 || r.ID != c.Identity().ID {
+		t.Errorf("%+v, %v", r, err)
+	}
+	went(t, s, before, "1028 conn 1027 1025 1026 1032 1028 1029", content)
 }
 
 // tapped writes down what is written to connections.

@@ -171,11 +171,13 @@ func (s *Server) ForgetName(name string) {
 	delete(s.names, name)
 }
 
-// ForgetClients rejects every client that comes back. Their names stay taken.
+// ForgetClients rejects every client that comes back. Their names stay taken; what was
+// kept of their files that were cut goes.
 func (s *Server) ForgetClients() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.clients)
+	clear(s.kept)
 }
 
 // ForgetKeys forgets every client's public key. The clients stay known.
