@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"sealift/client"
 	"sealift/codec"
@@ -269,7 +271,7 @@ func TestServersThatDoNotContinue(t *testing.T) {
 	defer client.Impatient()()
 	for _, how := range []string{"1607", "close", "silence"} {
 		s, o := continuing(t)
-		s.Continues = false
+		s.Continues, o.ReplyTimeout = false, time.Hour
 		cuts(s, 40, 2)
 		s.Answer = func(m fakeserver.Message, right []byte) []byte {
 			switch {
@@ -399,6 +401,48 @@ func TestWrongChecksumsOfARest(t *testing.T) {
 		}
 		went(t, s, before, tc.sequence, content)
 	}
+}
+
+// closing is a log that ends the connection when it says what.
+type closing struct {
+	slog.Handler
+	what string
+	nc   *net.Conn
+}
+
+func (c closing) Handle(_ context.Context, r slog.Record) error {
+	if strings.Contains(r.Message, c.what) {
+		(*c.nc).Close()
+	}
+	return nil
+}
+
+func (c closing) Enabled(context.Context, slog.Level) bool { return true }
+
+// A connection that is lost after a wrong checksum: on the next one the server is asked, and
+// no 1030 takes it back.
+func TestLostAfterAWrongChecksum(t *testing.T) {
+	s, o := continuing(t)
+	o.Continue = client.ContinueYes
+	var nc net.Conn
+	o.DialContext = func(ctx context.Context, network, address string) (_ net.Conn, err error) {
+		nc, err = new(net.Dialer).DialContext(ctx, network, address)
+		return nc, err
+	}
+	o.Logger = slog.New(closing{what: "checksum is wrong", nc: &nc})
+	content := pattern(8 * mib)
+	s.Answer = func(m fakeserver.Message, right []byte) []byte {
+		if m.Code == codec.CodeSendFile && m.N == 1 {
+			s.Keep("f", content[:5*mib], len(content)) // what it finds when it is asked again
+		}
+		return faults{1028: {"crc"}}.answer(m, right)
+	}
+	c := login(t, o)
+	before := s.Sequence()
+	if _, err := send(c, "f", content); err != nil {
+		t.Fatal(err)
+	}
+	went(t, s, before, "1032 1028 conn 1027 1032 1028 1029", content)
 }
 
 // Force sends what the server has already.

@@ -159,6 +159,34 @@ func TestAPartThatSkippingFinds(t *testing.T) {
 	}
 }
 
+// A file that gets another size after it was asked about is asked about again: the server
+// expects as much as the first time.
+func TestAFileThatChangesAfterItWasAskedAbout(t *testing.T) {
+	s, o := continuingTLS(t)
+	_, files := folder(t, 3, 1000)
+	for _, size := range []int{500, 5000} {
+		content := pattern(size)
+		if _, err := client.Run(t.Context(), o, files, &client.Events{Stored: func(f client.File, _ client.Result) {
+			if f.Path == files[0].Path {
+				if err := os.WriteFile(files[2].Path, content, 0o600); err != nil {
+					t.Error(err)
+				}
+			}
+		}}); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := s.Stored(files[2].Name); string(got) != string(content) {
+			t.Errorf("%d bytes are there, want %d", len(got), size)
+		}
+		if err := os.WriteFile(files[2].Path, pattern(2000), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(files[0].Path, pattern(size+1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Files are asked about only where the server can know what is whose.
 func TestWhereNothingIsSkipped(t *testing.T) {
 	for what, change := range map[string]func(*secured, *client.Options){
