@@ -27,21 +27,23 @@ var layers = []struct {
 	never  []string // folders of the module, other modules, or notStandard
 }{
 	{"codec", []string{notStandard}},
-	{"crypto", []string{"codec", "transfer", "session", "eventloop", "server", "client", "storage", "cmd", "test", gnet}},
+	{"crypto", []string{"codec", "transfer", "session", "eventloop", "events", "server", "client", "storage", "cmd", "test", gnet}},
 	// No connection, no replies.
-	{"transfer", append(stores, "session", "eventloop", "admin", "server", "client", "cmd", "internal", "test", gnet, sqlite)},
+	{"transfer", append(stores, "session", "eventloop", "admin", "events", "server", "client", "cmd", "internal", "test", gnet, sqlite)},
 	// No sockets, no SQL, no files.
-	{"session", append(stores, "eventloop", "admin", "server", "client", "cmd", "internal", "test", gnet, sqlite)},
-	{"storage", []string{"eventloop", "admin", "server", "client", "cmd", "internal", "test", gnet}},
+	{"session", append(stores, "eventloop", "admin", "events", "server", "client", "cmd", "internal", "test", gnet, sqlite)},
+	{"storage", []string{"eventloop", "admin", "events", "server", "client", "cmd", "internal", "test", gnet}},
 	{"storage/audit", []string{"session", "transfer"}},
 	{"storage/files", []string{"session", "transfer"}},
 	{"storage/memory", []string{"session", "transfer"}},
 	{"storage/sqlite", []string{"session", "transfer"}},
-	{"eventloop", append(stores, "admin", "server", "client", "cmd", "internal", "test", sqlite)},
+	{"eventloop", append(stores, "admin", "events", "server", "client", "cmd", "internal", "test", sqlite)},
 	// It has functions and numbers of the server, and knows none of its parts.
-	{"admin", []string{"codec", "crypto", "transfer", "session", "eventloop", "storage", "server", "client", "cmd", "internal", "test", gnet, sqlite}},
+	{"admin", []string{"codec", "crypto", "transfer", "session", "eventloop", "events", "storage", "server", "client", "cmd", "internal", "test", gnet, sqlite}},
+	// It knows what is on record, and not who has put it there.
+	{"events", append(stores, "session", "transfer", "eventloop", "admin", "server", "client", "cmd", "internal", "test", gnet, sqlite)},
 	{"server", []string{"client", "cmd", "test"}},
-	{"client", []string{"transfer", "session", "eventloop", "admin", "server", "storage", "cmd", "test", gnet}},
+	{"client", []string{"transfer", "session", "eventloop", "admin", "events", "server", "storage", "cmd", "test", gnet}},
 	{"internal", []string{"cmd", "test"}},
 	// A peer that tests the product with none of its parts but messages and ciphers.
 	{"internal/testpeer", []string{"session", "eventloop", "client", "storage", "cmd", "internal", "test", gnet, sqlite}},
@@ -58,6 +60,7 @@ var doors = map[string][]string{
 	"cmd/sealift":  {"client", "internal"},
 	"eventloop":    {"session"},
 	"admin":        {},
+	"events":       {"storage"},
 }
 
 // alone says for packages, not those below them, all that they may depend on

@@ -51,7 +51,7 @@ func TestLogIsDocumented(t *testing.T) {
 func loggedMessages(t *testing.T) map[string]string {
 	t.Helper()
 	found := make(map[string]string)
-	for _, folder := range []string{"admin", "cmd/sealiftd", "eventloop", "internal/logqueue", "server", "session", "storage", "transfer"} {
+	for _, folder := range []string{"admin", "cmd/sealiftd", "eventloop", "events", "internal/logqueue", "server", "session", "storage", "transfer"} {
 		err := filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "storagetest") {
 				return err

@@ -24,7 +24,19 @@ type Stats struct {
 		Protected          int64
 	}
 
+	Partials struct{ Files, Bytes int64 }
+
 	Sessions Sessions
+	Events   map[string]Events // by target
+}
+
+// Events are those for one target.
+type Events struct {
+	Waiting       int
+	OldestSeconds float64 // how long ago the oldest of them happened
+	UnderWay      int
+	Told, Failed  uint64
+	Dropped       uint64
 }
 
 // Lane is a pool of workers.
@@ -34,7 +46,7 @@ type Lane struct{ Waiting, Busy, Size int }
 type Sessions struct {
 	Registered, NotRegistered, Rejoined, Rejected, Resumed uint64
 	Begun, ContentBytes, Received, Verified, VerifiedBytes uint64
-	Again, Mismatches, GivenUp                             uint64
+	Again, Mismatches, GivenUp, Kept, Continued            uint64
 	Refusals, Failures                                     map[string]uint64 // by reason, and by step
 }
 
@@ -65,7 +77,7 @@ func gauge(name, help string, value func(s *sample) int64) family {
 }
 
 // by is a family with a label.
-func by[N int | int64 | uint64, M ~map[string]V, V any](kind prometheus.ValueType, name, label, help string, of func(*sample) M, value func(V) N) family {
+func by[N int | int64 | uint64 | float64, M ~map[string]V, V any](kind prometheus.ValueType, name, label, help string, of func(*sample) M, value func(V) N) family {
 	return family{prometheus.NewDesc(name, help, []string{label}, nil), kind, func(s *sample, emit emit) {
 		for l, v := range of(s) {
 			emit(float64(value(v)), l)
@@ -76,6 +88,8 @@ func by[N int | int64 | uint64, M ~map[string]V, V any](kind prometheus.ValueTyp
 func same[N any](n N) N { return n }
 
 func (s *sample) lanes() map[string]Lane { return s.Lanes }
+
+func (s *sample) events() map[string]Events { return s.Events }
 
 // families are all metrics but the histograms, sealift_build_info, and those of the
 // process and of Go.
@@ -92,6 +106,10 @@ var families = []family{
 	counter("sealift_uploads_confirmed_again_total", "1604 given again for a file that was verified.", func(s *sample) uint64 { return s.Sessions.Again }),
 	counter("sealift_uploads_mismatched_total", "Files of which the client found another checksum: 1030.", func(s *sample) uint64 { return s.Sessions.Mismatches }),
 	counter("sealift_uploads_given_up_total", "Files that the client gave up: 1031.", func(s *sample) uint64 { return s.Sessions.GivenUp }),
+	counter("sealift_uploads_kept_total", "Transfers that were cut off and kept as partial files.", func(s *sample) uint64 { return s.Sessions.Kept }),
+	counter("sealift_uploads_continued_total", "Transfers that went on where one was cut off: 1608 with an offset.", func(s *sample) uint64 { return s.Sessions.Continued }),
+	gauge("sealift_partial_files", "Partial files that wait for their client to go on.", func(s *sample) int64 { return s.Partials.Files }),
+	gauge("sealift_partial_bytes", "Content of these, as far as it was recorded.", func(s *sample) int64 { return s.Partials.Bytes }),
 	counter("sealift_received_bytes_total", "Content that transfers took, encrypted as it came.", func(s *sample) uint64 { return s.Sessions.ContentBytes }),
 	counter("sealift_verified_bytes_total", "Content of the files that were verified, decrypted.", func(s *sample) uint64 { return s.Sessions.VerifiedBytes }),
 	by(prometheus.CounterValue, "sealift_refusals_total", "reason", "1607 for what a client did.", func(s *sample) map[string]uint64 { return s.Sessions.Refusals }, same[uint64]),
@@ -120,6 +138,13 @@ var families = []family{
 	gauge("sealift_early_budget_bytes", "Memory for packets that came before their turn.", func(s *sample) int64 { return s.Memory.EarlyBudget }),
 	gauge("sealift_early_used_bytes", "What is taken of it. What finds no room waits in files.", func(s *sample) int64 { return s.Memory.Early }),
 	gauge("sealift_tls_memory_bytes", "Memory that protected connections take, about.", func(s *sample) int64 { return s.Memory.Protected }),
+
+	by(prometheus.GaugeValue, "sealift_events_waiting", "target", "Events on record that the target has not accepted yet.", (*sample).events, func(e Events) int { return e.Waiting }),
+	by(prometheus.GaugeValue, "sealift_events_oldest_seconds", "target", "How long ago the oldest of them happened.", (*sample).events, func(e Events) float64 { return e.OldestSeconds }),
+	by(prometheus.GaugeValue, "sealift_events_under_way", "target", "Attempts to tell an event that are under way.", (*sample).events, func(e Events) int { return e.UnderWay }),
+	by(prometheus.CounterValue, "sealift_events_told_total", "target", "Events that the target accepted.", (*sample).events, func(e Events) uint64 { return e.Told }),
+	by(prometheus.CounterValue, "sealift_events_failed_total", "target", "Attempts to tell an event that failed.", (*sample).events, func(e Events) uint64 { return e.Failed }),
+	by(prometheus.CounterValue, "sealift_events_dropped_total", "target", "Events that were given up: older than --event-ttl, or more than --event-max.", (*sample).events, func(e Events) uint64 { return e.Dropped }),
 
 	gauge("sealift_ready", "1 if /readyz says so, otherwise 0.", func(s *sample) int64 {
 		if s.ready {

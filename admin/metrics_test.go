@@ -22,6 +22,7 @@ func someStats() Stats {
 			Refusals: map[string]uint64{"state": 33}, Failures: map[string]uint64{"registry": 34},
 		},
 	}
+	s.Events = map[string]Events{"url": {Waiting: 60, OldestSeconds: 61, UnderWay: 62, Told: 63, Failed: 64, Dropped: 65}}
 	h, m := &s.Handshakes, &s.Memory
 	h.Waiting, h.UnderWay, h.Succeeded, h.Failed = 40, 41, 42, 43
 	m.Budget, m.Used, m.Waiting, m.EarlyBudget, m.Early, m.Protected = 44, 45, 46, 47, 48, 49
@@ -78,6 +79,12 @@ sealift_disk_free_bytes 100
 sealift_disk_reserve_bytes 10
 sealift_early_budget_bytes 47
 sealift_early_used_bytes 48
+sealift_events_dropped_total url 65
+sealift_events_failed_total url 64
+sealift_events_oldest_seconds url 61
+sealift_events_told_total url 63
+sealift_events_under_way url 62
+sealift_events_waiting url 60
 sealift_failures_total registry 34
 sealift_fsync_seconds file 1
 sealift_handshakes 41

@@ -25,8 +25,7 @@ type conn struct {
 	remote string
 	ip     netip.Addr // see source
 
-	phase  phase     // only enter changes it. The loop's, also while lent.
-	since  time.Time // when the phase began. As phase.
+	since  time.Time // when the phase began. As phase, which stands below.
 	reason string    // why the connection ends, "" while it is open. As phase.
 
 	owner atomic.Uint32 // an owner
@@ -37,6 +36,7 @@ type conn struct {
 	out     []byte   // replies that the session made and that are not written yet
 	late    [][]byte // replies held back by Options.ReplyDelay
 	rest    rest
+	phase   phase // only enter changes it. The loop's, also while lent.
 	blocked bool  // the session left bytes
 	held    bool  // rest waits until replies are out
 	watch   watch // what the loop is woken for
@@ -49,6 +49,7 @@ type conn struct {
 	begun    time.Time // when the message under way began, zero without one
 	messages uint64    // that had come when begun was looked at
 
+	pacing  *pacing       // nil: no rate has been kept since it was opened
 	weighed time.Time     // when weigh was called last
 	got     int64         // bytes since rate was measured
 	sending time.Duration // time that the client had for them
@@ -175,8 +176,10 @@ func (c *conn) pump() {
 // resumes the connection accordingly.
 func (c *conn) serve() {
 	c.weigh(c.lp.srv.now()) // before content is lent: a connection is not weighed meanwhile
+	c.pace()                // what a worker has read
 	c.feedAll(c.lp.poll.works())
-	if c.phase == open && c.blocked && c.sess.Flowing() {
+	c.pace()
+	if c.phase == open && c.blocked && !c.paced() && c.sess.Flowing() {
 		if c.lend() {
 			return
 		}
@@ -242,6 +245,7 @@ func (c *conn) close(reason string) {
 func (c *conn) gone() {
 	s := c.lp.srv
 	delete(c.lp.conns, c)
+	c.pacing.end()
 	fields := c.sess.Summary()
 	if c.tls != nil {
 		c.unprotect()

@@ -41,7 +41,7 @@ func (e *events) OnTraffic(gc gnet.Conn) gnet.Action {
 	c.watch = reads // traffic proves it: gnet has re-armed a connection that it has written to
 	c.lp.guard(c, func() {
 		c.pump()
-		for (c.phase == open || c.phase == shaking) && c.blocked && !c.lp.poll.works() {
+		for (c.phase == open || c.phase == shaking) && (c.blocked || c.paced()) && !c.lp.poll.works() {
 			// What the session leaves, gnet would keep without bound. Where nothing
 			// stops the sender, the loop waits until the session can take it.
 			c.lp.waitTasks()

@@ -78,12 +78,14 @@ func (c *conn) readDirectly() bool {
 		return true
 	}
 	full := false
-	for got := 0; got < maxTurn && c.phase == open; {
+	turn := int(c.mayRead(maxTurn))
+	for got := 0; got < turn && c.phase == open; {
 		target := c.sess.Target()
 		if target == nil {
 			full = c.sess.Waiting()
 			break
 		}
+		target = target[:min(len(target), turn-got)]
 		n := readv(c.gc.Fd(), target, c.lp.scratch[:])
 		if n <= 0 { // nothing there, or the end: gnet will see which
 			break

@@ -114,9 +114,10 @@ func (c *conn) receive(ctx context.Context) (again bool) {
 	room := buf[session.Headroom:]
 	n := copy(room, c.rest.p)
 	c.dropRest()
+	turn := c.mayRead(turnSize)
 	for got := 0; ; n = 0 {
 		m := 0
-		if limit := c.expects(len(room)); limit > n {
+		if limit := min(c.expects(len(room)), n+int(turn)-got); limit > n {
 			m, n = c.readSocket(room, n, limit)
 			got += m
 		}
@@ -130,6 +131,8 @@ func (c *conn) receive(ctx context.Context) (again bool) {
 		switch {
 		case !more:
 			c.keepRest(room[took:n])
+			return false
+		case turn < turnSize && got >= int(turn): // it is charged first
 			return false
 		case c.noted.Load() || ctx.Err() != nil, c.tls != nil && c.tls.needsLoop():
 			return false

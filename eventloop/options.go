@@ -73,6 +73,10 @@ type Limits struct {
 	// any number while a quarter of MaxConnections is free, and then a quarter.
 	MaxPerIP int
 
+	// Rate is how many bytes a second all connections together may send, without what TLS
+	// adds. Default: as many as they like.
+	Rate int64
+
 	// HandshakeTimeout is how long a connection may take until the server knows
 	// whose it is, and any message but a 1028 until it is whole. Default 1 min.
 	HandshakeTimeout time.Duration
@@ -109,6 +113,7 @@ func (s *Server) Limit(l Limits) {
 	s.limits.Store(&l)
 	s.maxSealed.Store(max(minSealed, int64(l.MaxConnections)*restingSize))
 	s.census.limit(l.MaxConnections, l.MaxPerIP)
+	s.setRate(l.Rate)
 }
 
 // TLS is how connections are protected, on the same port as plain ones. Its functions

@@ -92,7 +92,7 @@ func (c *conn) wanted() watch {
 		held = 0
 	}
 	switch {
-	case c.phase == open && (c.blocked && !c.held || c.sess.Busy()):
+	case c.phase == open && (c.blocked && !c.held || c.paced() || c.sess.Busy()):
 		return rests
 	case c.phase == shaking && c.tls.wire.hungry().IsZero():
 		return rests

@@ -24,6 +24,7 @@ import (
 type Server struct {
 	opts     Options // but for Limits, which are in limits
 	limits   atomic.Pointer[Limits]
+	pacer    atomic.Pointer[pacer] // nil: clients send as much as they like
 	listener listener
 	acceptor *acceptor
 	ready    chan struct{}
@@ -101,6 +102,10 @@ func (s *Server) Addr() *net.TCPAddr { return s.listener.Addr().(*net.TCPAddr) }
 
 // Ready returns a channel that is closed when the server accepts connections.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Submit puts op into a batch for the registry, with what the sessions want of it. done is
+// called as [session.Service.Queue] says.
+func (s *Server) Submit(op session.Operation, done func(error)) { s.submit(op, done) }
 
 // Close stops listening. It is for a server that is never run.
 func (s *Server) Close() error { return s.listener.Close() }

@@ -82,6 +82,10 @@ func (lp *loop) tick(now time.Time) {
 // waited for are out, and ends it if its time is up.
 func (c *conn) tick(now time.Time) {
 	c.weigh(now)
+	if c.paced() && c.pacing.by != c.lp.srv.pacer.Load() { // another rate, or none
+		c.pacing.end()
+		c.pump()
+	}
 	switch c.phase {
 	case open:
 		c.sess.Tick()
@@ -95,7 +99,7 @@ func (c *conn) tick(now time.Time) {
 		return
 	}
 	c.watchUnread()
-	if c.unread == 0 && (c.blocked || c.sess.Working()) {
+	if c.unread == 0 && c.keptWaiting() {
 		c.read = now // the server's own time does not count
 	}
 	at, reason := c.deadline()
@@ -108,6 +112,10 @@ func (c *conn) tick(now time.Time) {
 		c.close(reason)
 	}
 }
+
+// keptWaiting reports whether the client waits for the server, and not the other way
+// round.
+func (c *conn) keptWaiting() bool { return c.blocked || c.paced() || c.sess.Working() }
 
 // deadline is when the connection ends unless something happens, and what the log
 // says then. It is zero while the client waits for the server. It changes nothing.
@@ -122,7 +130,7 @@ func (c *conn) deadline() (at time.Time, reason string) {
 		return c.shakingEnds()
 	case c.unread > 0:
 		return c.wrote.Add(o.IdleTimeout), "timeout: replies not read"
-	case c.phase == ending, c.blocked, c.sess.Working():
+	case c.phase == ending, c.keptWaiting():
 		return time.Time{}, ""
 	case !c.begun.IsZero():
 		return c.begun.Add(o.HandshakeTimeout), "timeout: message not completed"
@@ -165,12 +173,13 @@ func (c *conn) beginning() time.Time {
 // weigh measures how fast the client is. Time in which the server keeps it
 // waiting does not count.
 func (c *conn) weigh(now time.Time) {
-	if !c.blocked && !c.sess.Working() {
+	if !c.keptWaiting() {
 		c.sending += now.Sub(c.weighed)
 	}
 	c.weighed = now
 	if c.sending >= c.lp.srv.opts.slowTime {
 		c.rate.Store(int64(float64(c.got) / c.sending.Seconds()))
+		c.pacing.measured(c.got)
 		c.got, c.sending = 0, 0
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"sealift/admin"
 	"sealift/eventloop"
+	"sealift/events"
 	"sealift/internal/version"
 	"sealift/session"
 	"sealift/storage"
@@ -74,7 +75,12 @@ func (s *Server) openAdmin() error {
 	if w == nil {
 		return nil
 	}
-	store, loops, service := s.store, s.loops, s.service // Close clears those of s
+	store, loops, service, teller := s.store, s.loops, s.service, s.events // Close clears some of s
+	stats := func() admin.Stats {
+		st := statsOf(loops.Stats(), service.Counts(), teller.Stats())
+		st.Partials.Files, st.Partials.Bytes = s.partials.files.Load(), s.partials.bytes.Load()
+		return st
+	}
 	o := admin.Options{
 		Addr: s.o.Admin.Listen, Hosts: s.o.Admin.Hosts, Token: w.token, TLS: s.tls.adminConfig(),
 		Metrics: w.metrics, Log: s.o.Log.Named("admin"),
@@ -82,7 +88,7 @@ func (s *Server) openAdmin() error {
 			Alive: w.alive,
 			Stage: func() admin.Stage { return w.stage(loops.Ready()) },
 			Check: func() admin.Condition { return condition(store, w.registry) },
-			Stats: func() admin.Stats { return statsOf(loops.Stats(), service.Counts()) },
+			Stats: stats,
 		},
 	}
 	var err error
@@ -190,7 +196,7 @@ func condition(store *files.Store, registry *observedRegistry) admin.Condition {
 }
 
 // statsOf puts numbers in the words of package admin.
-func statsOf(l eventloop.Stats, n session.Counts) admin.Stats {
+func statsOf(l eventloop.Stats, n session.Counts, told []events.Stats) admin.Stats {
 	lane := func(l eventloop.LaneStats) admin.Lane { return admin.Lane(l) }
 	st := admin.Stats{
 		Connections: map[string]int64{"sniffing": l.Sniffing, "handshake": l.Shaking, "open": l.Open, "ending": l.Ending, "lingering": l.Lingering},
@@ -200,7 +206,7 @@ func statsOf(l eventloop.Stats, n session.Counts) admin.Stats {
 		Sessions: admin.Sessions{
 			Registered: n.Registered, NotRegistered: n.NotRegistered, Rejoined: n.Rejoined, Rejected: n.Rejected, Resumed: n.Resumed,
 			Begun: n.Begun, ContentBytes: n.ContentBytes, Received: n.Received, Verified: n.Verified, VerifiedBytes: n.VerifiedBytes,
-			Again: n.Again, Mismatches: n.Mismatches, GivenUp: n.GivenUp,
+			Again: n.Again, Mismatches: n.Mismatches, GivenUp: n.GivenUp, Kept: n.Kept, Continued: n.Continued,
 			Refusals: make(map[string]uint64, len(n.Refused)), Failures: make(map[string]uint64, len(n.Failed)),
 		},
 	}
@@ -209,6 +215,14 @@ func statsOf(l eventloop.Stats, n session.Counts) admin.Stats {
 	}
 	for s, times := range n.Failed {
 		st.Sessions.Failures[session.Step(s).String()] = times
+	}
+	st.Events = make(map[string]admin.Events, len(told))
+	for _, e := range told {
+		of := admin.Events{Waiting: e.Waiting, UnderWay: e.UnderWay, Told: e.Told, Failed: e.Failed, Dropped: e.Dropped.Old + e.Dropped.Many}
+		if !e.Oldest.IsZero() {
+			of.OldestSeconds = time.Since(e.Oldest).Seconds()
+		}
+		st.Events[e.Target] = of
 	}
 	h, m := &st.Handshakes, &st.Memory
 	h.Waiting, h.UnderWay, h.Succeeded, h.Failed = l.Handshakes.Waiting, l.Handshakes.UnderWay, l.Handshakes.Succeeded, l.Handshakes.Failed

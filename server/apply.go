@@ -7,6 +7,7 @@ import (
 
 	"sealift/eventloop"
 	"sealift/session"
+	"sealift/storage"
 )
 
 // Change is a setting that has another value.
@@ -56,6 +57,9 @@ func (s *Server) take(o *Options) {
 	s.service.Limit(sessionLimits(&o.Sessions))
 	s.store.Keep(o.Storage.MinFree)
 	s.ttl.Store(int64(o.Storage.UnverifiedTTL))
+	s.keepFor.Store(int64(o.Storage.KeepFor))
+	s.events.Limit(o.Events.limits())
+	s.partials.limit(&o.Storage)
 }
 
 // connections is how many connections n asks for, as far as there are descriptors.
@@ -72,7 +76,7 @@ func (s *Server) connections(n *Network) int {
 // loopLimits are the limits that the event loops go by.
 func loopLimits(n *Network, connections int) eventloop.Limits {
 	return eventloop.Limits{
-		MaxConnections: connections, MaxPerIP: n.MaxPerIP,
+		MaxConnections: connections, MaxPerIP: n.MaxPerIP, Rate: n.LimitRate,
 		HandshakeTimeout: n.HandshakeTimeout, IdleTimeout: n.IdleTimeout, DrainTimeout: n.DrainTimeout,
 	}
 }
@@ -82,6 +86,7 @@ func sessionLimits(o *Sessions) session.Limits {
 	l := session.Limits{
 		MaxFileSize: o.MaxFileSize, MaxUnverified: o.MaxUnverified, MaxUploads: o.MaxUploads,
 		RegisterRate: o.RegisterRate, Closed: o.Closed,
+		Quota: storage.Quota{Bytes: o.QuotaBytes, Files: o.QuotaFiles},
 	}
 	if o.ReplaceKeys {
 		l.KeyPolicy = session.ReplaceKey
@@ -95,6 +100,9 @@ func sessionLimits(o *Sessions) session.Limits {
 // It may be called from any goroutine, from Open to Close.
 func (s *Server) Reread() (said bool) {
 	said = s.watched.rereadToken(s.o.Log)
+	if s.rereadSecrets() {
+		said = true
+	}
 	if s.tls != nil && s.tls.look(true) {
 		said = true
 	}

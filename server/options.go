@@ -34,6 +34,7 @@ type Options struct {
 	Storage  Storage
 	Machine  Machine
 	Admin    Admin
+	Events   Events
 	Testing  Testing
 }
 
@@ -44,6 +45,7 @@ type Network struct {
 	MaxConnections int              // served at once. Default: 20,000, or what the limit of open files allows
 	MaxPerIP       int              // the same for one address, or IPv6 network of 64 bits; see eventloop.Options
 
+	LimitRate        int64         // bytes a second that all connections together may send; 0: no bound
 	HandshakeTimeout time.Duration // default 1 min
 	IdleTimeout      time.Duration // default 5 min
 	DrainTimeout     time.Duration // default 30 s
@@ -64,8 +66,10 @@ type Sessions struct {
 	Closed        bool    // only clients whose name was added register. Default: anybody may
 	RegisterRate  float64 // clients a second that may register from one address; 0: no bound
 	MaxUploads    int     // under way on one connection. Default 16
-	MaxFileSize   int64   // bytes. Default and most: what the protocol carries
+	MaxFileSize   int64   // bytes. Default: what one transfer carries; larger files come in segments
 	MaxUnverified int64   // bytes that one client may have without a verdict. Default: room for four files of MaxFileSize
+	QuotaBytes    int64   // that one client may have stored, unless it has a quota of its own; 0: no bound
+	QuotaFiles    int64   // the same in files
 	// Faults make the server misbehave on purpose, to test clients; see
 	// session.ParseFaults. "" is none.
 	Faults string
@@ -81,6 +85,13 @@ type Storage struct {
 	FileMode, DirMode fs.FileMode
 	// UnverifiedTTL is how long a file waits for its verdict; 0: for ever.
 	UnverifiedTTL time.Duration
+	// PartialTTL is how long a partial file waits for its client to go on; 0: for ever.
+	PartialTTL time.Duration
+	// PartialBudget is how many bytes all partial files may have. Default: a tenth of the disk.
+	PartialBudget int64
+	// KeepFor is how long verified files are kept, unless their client has a time of its
+	// own; 0: for ever.
+	KeepFor time.Duration
 }
 
 // Machine is about what the server takes of the machine.
@@ -119,9 +130,12 @@ func Defaults() Options {
 		},
 		Storage: Storage{
 			Registry: registrySQLite, Fsync: true,
-			MinFree: files.DefaultMinFree, UnverifiedTTL: 24 * time.Hour,
+			MinFree: files.DefaultMinFree, UnverifiedTTL: 24 * time.Hour, PartialTTL: 24 * time.Hour,
 		},
 		Machine: Machine{MemoryBudget: eventloop.DefaultMemoryBudget},
+		Events: Events{
+			TTL: defaultEventTTL, Max: defaultEventMax, Retry: defaultEventRetry, Timeout: defaultEventTimeout, Parallel: defaultEventParallel,
+		},
 	}
 }
 
@@ -171,7 +185,7 @@ func (o Options) CheckFiles() error {
 			return err
 		}
 	}
-	return nil
+	return o.Events.checkFiles()
 }
 
 // complete checks o and sets what is zero and has a default. It names options by
@@ -197,6 +211,9 @@ func (o *Options) complete() error {
 		return err
 	}
 	if err := o.Admin.complete(o.TLS.Mode); err != nil {
+		return err
+	}
+	if err := o.Events.complete(); err != nil {
 		return err
 	}
 	if o.Machine.Workers == 0 {
@@ -250,8 +267,14 @@ func (o *Options) checkNumbers() error {
 		{"max-uploads-per-connection", s.MaxUploads, s.MaxUploads >= 0},
 		{"max-file-size", s.MaxFileSize, s.MaxFileSize >= 0},
 		{"max-unverified", s.MaxUnverified, s.MaxUnverified >= 0},
+		{"quota-bytes", s.QuotaBytes, s.QuotaBytes >= 0},
+		{"quota-files", s.QuotaFiles, s.QuotaFiles >= 0},
+		{"limit-rate", n.LimitRate, n.LimitRate >= 0},
+		{"keep-for", o.Storage.KeepFor, o.Storage.KeepFor >= 0},
 		{"min-free", o.Storage.MinFree, o.Storage.MinFree >= 0},
 		{"unverified-ttl", o.Storage.UnverifiedTTL, o.Storage.UnverifiedTTL >= 0},
+		{"partial-ttl", o.Storage.PartialTTL, o.Storage.PartialTTL >= 0},
+		{"partial-budget", o.Storage.PartialBudget, o.Storage.PartialBudget >= 0},
 		{"memory-budget", m.MemoryBudget, m.MemoryBudget >= 0},
 		{"workers", m.Workers, m.Workers >= 0},
 		{"loops", m.Loops, m.Loops >= 0},

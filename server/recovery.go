@@ -54,18 +54,20 @@ func (s *Server) auditOptions(now time.Time) audit.Options {
 	return audit.Options{
 		UnverifiedTTL: time.Duration(s.ttl.Load()), Now: now,
 		Dropped: s.service.Dropped, Finished: s.service.Finished, Forgotten: s.service.Forgotten,
-		Log: func(f audit.Finding) {
-			s.o.Log.Log(levelOf(f.Event), "storage", zap.String("finding", string(f.Event)), zap.String("client", f.File.ID.String()),
-				zap.String("path", f.File.Path), zap.String("incoming", f.File.Incoming), zap.Error(f.Err))
-		},
+		Log: s.logFinding,
 	}
 }
 
-// levelOf is the level of the log for what was found: what somebody asked for is no
-// warning.
+func (s *Server) logFinding(f audit.Finding) {
+	s.o.Log.Log(levelOf(f.Event), "storage", zap.String("finding", string(f.Event)), zap.String("client", f.File.ID.String()),
+		zap.String("path", f.File.Path), zap.String("incoming", f.File.Incoming), zap.Error(f.Err))
+}
+
+// levelOf is the level of the log for what was found: what somebody asked for, and what
+// comes to an end as it should, is no warning.
 func levelOf(e audit.Event) zapcore.Level {
 	switch e {
-	case audit.Taken, audit.Deleted, audit.Handed:
+	case audit.Taken, audit.Deleted, audit.Handed, audit.PartialDeleted, audit.PartialExpired, audit.PartialSurplus:
 		return zapcore.InfoLevel
 	}
 	return zapcore.WarnLevel
@@ -83,13 +85,19 @@ func (s *Server) maintain(ctx context.Context) {
 			s.o.Log.Error("removing empty folders failed", zap.Error(err))
 		}
 	}
-	ticker := time.NewTicker(expireEvery)
+	s.disableExpired(ctx, time.Now())
+	s.retire(ctx, time.Now())
+	ticker, ends := time.NewTicker(expireEvery), time.NewTicker(endsEvery)
 	defer ticker.Stop()
+	defer ends.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case now := <-ends.C:
+			s.disableExpired(ctx, now)
 		case now := <-ticker.C:
+			s.retire(ctx, now)
 			s.lookForLeaving()
 			o := s.auditOptions(now)
 			o.Exclusive = s.service.Exclusive

@@ -21,6 +21,7 @@ import (
 
 	"sealift/admin"
 	"sealift/eventloop"
+	"sealift/events"
 	"sealift/internal/infofile"
 	"sealift/session"
 	"sealift/storage"
@@ -41,10 +42,14 @@ type Server struct {
 	loops    *eventloop.Server
 	share    eventloop.Descriptors
 	ttl      atomic.Int64  // Storage.UnverifiedTTL
+	keepFor  atomic.Int64  // Storage.KeepFor
 	clearDue chan struct{} // see lookForLeaving
 	watched  *watched      // nil: there is no admin address
-	missing  int           // stored files that were not found
-	ran      bool          // loops has been run, and is closed
+	events   *events.Teller
+	webhook  *events.Webhook // nil: there is none
+	partials *partials
+	missing  int  // stored files that were not found
+	ran      bool // loops has been run, and is closed
 
 	applying sync.Mutex
 	asked    Options // as they were asked for: by Open, and for what is live by Apply
@@ -85,7 +90,9 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 	}
 	s.o = o
 	s.ttl.Store(int64(o.Storage.UnverifiedTTL))
+	s.keepFor.Store(int64(o.Storage.KeepFor))
 	s.clearDue = make(chan struct{}, 1)
+	s.partials = newPartials(&o.Storage)
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -119,6 +126,10 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if s.watched, err = newWatched(o); err != nil {
 		return err
 	}
+	var targets []events.Target
+	if targets, s.webhook, err = o.targets(); err != nil {
+		return err
+	}
 	if err = s.shareDescriptors(); err != nil {
 		return err
 	}
@@ -137,6 +148,9 @@ func (s *Server) open(ctx context.Context) (err error) {
 		}
 	}
 	if s.loops, err = s.newLoops(faults); err != nil {
+		return err
+	}
+	if err = s.openEvents(ctx, targets); err != nil {
 		return err
 	}
 	if err = s.openAdmin(); err != nil {
@@ -185,7 +199,7 @@ func (s *Server) shareDescriptors() (err error) {
 func (s *Server) newService(faults *session.Faults) *session.Service {
 	cfg := session.Config{
 		Files: s.store, Registry: s.registry, Log: s.o.Log, Faults: faults,
-		Limits: sessionLimits(&s.o.Sessions),
+		Limits: sessionLimits(&s.o.Sessions), Boot: s.partials.boot, Kept: s.partials.look,
 	}
 	if wrap := s.o.Testing.WrapFiles; wrap != nil {
 		cfg.Files = wrap(s.store)
@@ -250,6 +264,9 @@ func (s *Server) Run(ctx context.Context) error {
 			var watching sync.WaitGroup
 			watching.Go(func() { s.watch(beside) })
 			watching.Go(func() { s.removeLeaving(beside) })
+			watching.Go(func() { s.events.Run(beside) })
+			watching.Go(func() { s.checkPartials(beside) })
+			watching.Go(func() { s.sweepPartials(beside) })
 			s.maintain(beside)
 			watching.Wait()
 		case <-beside.Done():
@@ -277,6 +294,9 @@ func (s *Server) Close() error {
 		errs = append(errs, s.o.Network.Listener.Close())
 	}
 	s.ran, s.watched = true, nil
+	if s.webhook != nil {
+		s.webhook.Close()
+	}
 	if s.registry != nil {
 		errs = append(errs, s.registry.Close())
 		s.registry = nil

@@ -112,6 +112,10 @@ func TestOptionsWithoutSense(t *testing.T) {
 		"--register-rate NaN: want 0 or more":             func(o *Options) { o.Sessions.RegisterRate = math.NaN() },
 		"--max-uploads-per-connection -1: want 0 or more": func(o *Options) { o.Sessions.MaxUploads = -1 },
 		"--max-file-size -1: want 0 or more":              func(o *Options) { o.Sessions.MaxFileSize = -1 },
+		"--quota-bytes -1: want 0 or more":                func(o *Options) { o.Sessions.QuotaBytes = -1 },
+		"--quota-files -1: want 0 or more":                func(o *Options) { o.Sessions.QuotaFiles = -1 },
+		"--limit-rate -1: want 0 or more":                 func(o *Options) { o.Network.LimitRate = -1 },
+		"--keep-for -1s: want 0 or more":                  func(o *Options) { o.Storage.KeepFor = -time.Second },
 		"--max-unverified -1: want 0 or more":             func(o *Options) { o.Sessions.MaxUnverified = -1 },
 		"--min-free -1: want 0 or more":                   func(o *Options) { o.Storage.MinFree = -1 },
 		"--unverified-ttl -1s: want 0 or more":            func(o *Options) { o.Storage.UnverifiedTTL = -time.Second },
@@ -128,9 +132,9 @@ func TestOptionsWithoutSense(t *testing.T) {
 		"--tls-clients ca without --tls-client-ca":        func(o *Options) { o.TLS = TLS{Mode: "require", Clients: "ca"} },
 		"--tls-client-ca with --tls-clients pin: want ca": func(o *Options) { o.TLS = TLS{Mode: "allow", ClientCA: "f"} },
 		"--tls-clients ca with --tls allow: want require": func(o *Options) { o.TLS = TLS{Mode: "allow", Clients: "ca", ClientCA: "f"} },
-		`fault "crc": `:  func(o *Options) { o.Sessions.Faults = "crc" },
-		"Log is not set": func(o *Options) { o.Log = nil },
-		"does not exist": func(o *Options) { o.Dir = filepath.Join(o.Dir, "none") },
+		`fault "crc": `:                                   func(o *Options) { o.Sessions.Faults = "crc" },
+		"Log is not set":                                  func(o *Options) { o.Log = nil },
+		"does not exist":                                  func(o *Options) { o.Dir = filepath.Join(o.Dir, "none") },
 	} {
 		t.Run(want, func(t *testing.T) {
 			dir := t.TempDir()

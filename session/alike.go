@@ -55,17 +55,18 @@ func (a *alike) enter(key pathKey, path string) (other string, leave func()) {
 // found is what was found out about the name of a file before its transfer begins.
 type found struct {
 	name  string
-	leave func() // nil if the transfer is not entered
-	err   error  // why it cannot begin
+	leave func()            // nil if the transfer is not entered
+	err   error             // why it cannot begin
+	usage *storage.GetUsage // nil: no quota stands
 }
 
 // apart finds out whether a transfer under a name would take the place of another
-// file on the disk. If it returns nil, the registry is being asked: the request is
+// file on the disk, and where a quota stands, what its client has. If it returns nil, the registry is being asked: the request is
 // to be done again when the session is no longer busy.
 func (us *uploads) apart(name string) *found {
 	s := us.s
-	folds := s.svc.Files.Folds()
-	if folds == nil {
+	folds, asks := s.svc.Files.Folds(), s.asksUsage()
+	if folds == nil && !asks {
 		return &found{}
 	}
 	if f := us.found; f != nil && f.name == name {
@@ -81,12 +82,11 @@ func (us *uploads) apart(name string) *found {
 		return &found{err: err}
 	}
 	s.serve(func(co *coroutine) {
-		op := &storage.FindAlike{Outcome: storage.Outcome{By: s.by()}, ID: s.id, Path: path, Folds: folds}
-		switch err := co.apply(op); {
-		case err == nil:
-			f.err = alikeError(op.Found)
-		case !errors.Is(err, storage.ErrNoFile):
-			f.err = &stepError{StepRegistry, fmt.Errorf("registry: %w", err)}
+		if folds != nil {
+			f.findAlike(co, path, folds)
+		}
+		if asks && f.err == nil {
+			f.learnUsage(co, path)
 		}
 		if s.closed {
 			f.forget()
@@ -95,6 +95,17 @@ func (us *uploads) apart(name string) *found {
 		us.found = f
 	})
 	return nil
+}
+
+// findAlike finds out whether the registry has a file that f would take the place of.
+func (f *found) findAlike(co *coroutine, path string, folds func(string) string) {
+	op := &storage.FindAlike{Outcome: storage.Outcome{By: co.s.by()}, ID: co.s.id, Path: path, Folds: folds}
+	switch err := co.apply(op); {
+	case err == nil:
+		f.err = alikeError(op.Found)
+	case !errors.Is(err, storage.ErrNoFile):
+		f.err = &stepError{StepRegistry, fmt.Errorf("registry: %w", err)}
+	}
 }
 
 // enterAlike enters a transfer of the session's client in Service.alike. leave is

@@ -158,6 +158,7 @@ func TestReasonOfEachRefusal(t *testing.T) {
 			return [][]byte{p.packets(spec, "f", content, 500)[0], p.packets(spec, "g", content, 500)[0]}
 		}},
 		{want: session.ReasonUnverified, cfg: session.Config{Limits: session.Limits{MaxUnverified: 1}}, say: file("f")},
+		{want: session.ReasonQuota, cfg: session.Config{Limits: session.Limits{Quota: storage.Quota{Bytes: 1999}}}, say: file("f")},
 		{want: session.ReasonOtherName, say: one(func(p *peer) []byte { q := *p; q.name = "bob"; return q.publicKey(pub) })},
 		{want: session.ReasonPublicKey, say: one(func(p *peer) []byte { return p.publicKey(pub) })},
 		{want: session.ReasonPublicKey, say: one(func(p *peer) []byte { return p.publicKey(make([]byte, codec.PublicKeySize)) })},

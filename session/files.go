@@ -228,12 +228,22 @@ func (us *uploads) begin(m codec.SendFile, size uint32, f *found) error {
 	if f.err != nil {
 		return f.err
 	}
+	whole := plan.OrigSize
+	if c != nil {
+		whole = c.total
+	}
+	leaveBooking, err := f.book(s, path, whole)
+	if err != nil {
+		return err
+	}
+	u := &upload{name: name, path: path, leave: f.leave, leaveBooking: leaveBooking}
 	if !us.makeRoom() {
+		u.unbook()
 		return errTooMany
 	}
-	u := &upload{name: name, path: path, leave: f.leave}
 	if c != nil {
 		if err := c.begin(u, s.svc); err != nil {
+			u.unbook()
 			return err
 		}
 	}

@@ -171,6 +171,9 @@ func (b *bound) oust(id codec.ClientID, c *storage.Client) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for s := b.all[id]; s != nil; s = s.next {
+		if c != nil {
+			s.ownQuota.Store(c.Quota != storage.Quota{})
+		}
 		if c != nil || s.settled {
 			s.oust(s.misfit(c))
 		}
@@ -290,7 +293,7 @@ func (s *Session) pin(co *coroutine, c *storage.Client) error {
 	if err := co.apply(&storage.PinClient{Outcome: storage.Outcome{By: s.by()}, ID: c.ID, TLSKey: ch.tlsKey()}); err != nil {
 		return err
 	}
-	s.svc.bound.oust(c.ID, &storage.Client{TLSKey: ch.tlsKey()})
+	s.svc.bound.oust(c.ID, &storage.Client{TLSKey: ch.tlsKey(), Quota: c.Quota})
 	s.log().Info("client pinned", about...)
 	return nil
 }

@@ -337,6 +337,9 @@ func (p *place) put(co *coroutine, op *storage.PutFile) error {
 		if op.File.Lapsed {
 			p.setLapsed(true)
 		}
+		if errors.Is(err, storage.ErrQuota) {
+			co.s.ownQuota.Store(true)
+		}
 		return err
 	}
 	co.s.svc.Waiting(op.File.ID, Occupies(op.File.Size))
@@ -346,8 +349,8 @@ func (p *place) put(co *coroutine, op *storage.PutFile) error {
 
 // drop has the registry forget the unverified file f, and then removes its content.
 // The mark that a version has lapsed is recorded before the content goes.
-func (p *place) drop(co *coroutine, f *storage.File, o storage.Outcome) error {
-	err := p.forget(co, f, o)
+func (p *place) drop(co *coroutine, f *storage.File, o storage.Outcome, why storage.Why) error {
+	err := p.forget(co, f, o, why)
 	if err == nil || errors.Is(err, storage.ErrNoFile) {
 		co.discard(f.Uploaded())
 		return nil
@@ -356,9 +359,9 @@ func (p *place) drop(co *coroutine, f *storage.File, o storage.Outcome) error {
 }
 
 // forget is drop, but for the content.
-func (p *place) forget(co *coroutine, f *storage.File, o storage.Outcome) error {
+func (p *place) forget(co *coroutine, f *storage.File, o storage.Outcome, why storage.Why) error {
 	s := co.s
-	op := &storage.DropFile{Outcome: o, ID: f.ID, Path: f.Path, Incoming: f.Incoming}
+	op := &storage.DropFile{Outcome: o, ID: f.ID, Path: f.Path, Incoming: f.Incoming, Why: why}
 	err := co.apply(op)
 	if err == nil {
 		s.svc.settled(f)

@@ -187,7 +187,7 @@ func (q *question) goOn(co *coroutine, p *place, part *storage.Partial) (c *cont
 	taken := false
 	defer func() {
 		if !taken {
-			s.svc.claims.leave(claim)
+			s.leaveClaim(claim)
 		}
 	}()
 	op := &storage.ContinueFile{Outcome: s.outcome(), ID: part.ID, Path: part.Path, Incoming: part.Incoming, Changed: s.host.Now()}
@@ -212,7 +212,7 @@ func (q *question) goOn(co *coroutine, p *place, part *storage.Partial) (c *cont
 		c.claim, taken = nil, false
 		return q.gone(co, &row)
 	}
-	s.svc.claims.rest(claim)
+	s.restClaim(claim)
 	return c, sum(row.State, row.Length), StepOther, nil
 }
 
@@ -235,17 +235,14 @@ func (q *question) gone(co *coroutine, row *storage.Partial) (*continued, uint32
 // was missing.
 func (q *question) complete(co *coroutine, p *place, row *storage.Partial) (*continued, uint32, Step, error) {
 	s := q.s
-	op := &storage.PutFile{Outcome: s.outcome(), Generation: row.Generation, File: storage.File{
+	op := &storage.PutFile{Outcome: s.outcome(), Generation: row.Generation, Quota: s.svc.limits.Load().Quota, File: storage.File{
 		ID: row.ID, FileName: row.FileName, Path: row.Path, Incoming: row.Incoming,
 		Size: row.Total, Cksum: sum(row.State, row.Length), Received: s.host.Now(),
 	}}
 	if err := p.put(co, op); err != nil {
 		return nil, 0, StepRegistry, err
 	}
-	if op.Replaced != nil {
-		s.svc.settled(op.Replaced)
-		co.discard(op.Replaced.Uploaded())
-	}
+	co.tookPlace(op)
 	return q.whole(&op.File), op.File.Cksum, StepOther, nil
 }
 

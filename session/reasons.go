@@ -23,6 +23,7 @@ const (
 	ReasonSize                       // a file larger than MaxFileSize
 	ReasonTransfers                  // more transfers on the connection than MaxUploads
 	ReasonUnverified                 // more without a verdict than MaxUnverified
+	ReasonQuota                      // more than the client's quota in the store
 	ReasonRegisterRate               // more registrations from the address than RegisterRate
 	ReasonClosed                     // registration is closed, and the name was not added
 	ReasonTaken                      // the name or id has a client already
@@ -45,7 +46,7 @@ const (
 func (r Reason) String() string {
 	return [Reasons]string{
 		"other", "protocol", "state", "name", "path", "packet", "content", "size", "transfers", "unverified",
-		"register_rate", "closed", "taken", "client_id", "other_name", "public_key", "no_key", "pinned", "disabled",
+		"quota", "register_rate", "closed", "taken", "client_id", "other_name", "public_key", "no_key", "pinned", "disabled",
 		"unknown_client", "verdict", "missing", "deleted", "superseded", "draining", "fault",
 	}[r]
 }
@@ -118,6 +119,7 @@ var sentinels = []struct {
 	{storage.ErrIDTaken, ReasonTaken},
 	{storage.ErrWrongName, ReasonOtherName},
 	{storage.ErrKeyPinned, ReasonPublicKey},
+	{storage.ErrQuota, ReasonQuota},
 	{storage.ErrNoFile, ReasonVerdict},
 	{storage.ErrSuperseded, ReasonSuperseded},
 	{storage.ErrPath, ReasonPath},

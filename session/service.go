@@ -36,6 +36,9 @@ type Limits struct {
 	// each as Occupies counts it. Beyond that content gets 1607. Default: room for
 	// four files of MaxFileSize.
 	MaxUnverified int64
+	// Quota bounds what one client may have in the store, unless it has a quota of its
+	// own. What a file would add to more gets 1607. 0 is no bound.
+	Quota storage.Quota
 	// MaxUploads is how many transfers one connection may have under way.
 	// Default 16.
 	MaxUploads int
@@ -99,6 +102,7 @@ type Service struct {
 	limits     atomic.Pointer[Limits]
 	alike      alike
 	claims     claims
+	bookings   bookings
 	bound      bound
 	counts     counters
 	quiet      quiet

@@ -101,6 +101,7 @@ func (ts *tellings) tell(t *told) {
 	} else if left, ok := s.logs(zap.WarnLevel, s.svc.counts.refuse(t.err), refusals); ok {
 		s.log().Warn("transfer refused", t.fields(s, zap.String("reason", t.err.Error()), left)...)
 	}
+	s.tellQuota(t.name, t.err)
 	s.send(ErrorReply())
 	t.times++
 	t.at, t.owed, t.passed = s.offered, false, 0

@@ -20,13 +20,14 @@ type upload struct {
 	name     string // as the client sent it
 	path     string // where it will be stored, see storage.CleanPath
 	// guarded is the AES key, if all that the client showed for it was its id.
-	guarded  *aesKey
-	started  time.Time
-	began    uint64 // where in the stream, see Session.begins
-	serial   uint64 // counts the transfers of the session
-	leave    func() // for leaveAlike; nil if there is nothing to leave
-	counted  int64  // bytes that count for MaxUnverified
-	reported int64  // bytes of content in Service.counts
+	guarded      *aesKey
+	started      time.Time
+	began        uint64 // where in the stream, see Session.begins
+	serial       uint64 // counts the transfers of the session
+	leave        func() // for leaveAlike; nil if there is nothing to leave
+	leaveBooking func() // for unbook; nil if nothing is booked
+	counted      int64  // bytes that count for MaxUnverified
+	reported     int64  // bytes of content in Service.counts
 
 	// tentative is a transfer of a name whose 1603 was sent, before its first
 	// packet has come: its packets may just as well be late repetitions. It takes
@@ -124,6 +125,7 @@ func (u *upload) goOn(complete bool, err error) {
 	if u.dropped || err == nil && !complete && u.guarded == nil {
 		if err != nil && u.fate == fateKeep {
 			u.fate = u.fateBy(err)
+			u.releaseQueue()
 		}
 		if !u.dropped && u.checkpointDue() {
 			u.checkpoint()
@@ -163,21 +165,28 @@ func (u *upload) store(co *coroutine) {
 	op := &storage.PutFile{Outcome: s.outcome(), File: storage.File{
 		ID: s.id, FileName: u.name, Path: u.path, Incoming: in.Key,
 		Size: in.Size, Cksum: in.Cksum, Received: s.host.Now(),
-	}, Generation: u.generation()}
+	}, Generation: u.generation(), Quota: s.svc.limits.Load().Quota}
 	err := u.record(co, op)
 	switch {
 	case err == nil:
 		u.stored = true
-		co.discardReplaced(u.others(op.Partial))
-		if op.Replaced != nil {
-			s.svc.settled(op.Replaced)
-			co.discard(op.Replaced.Uploaded())
-		}
+		co.tookPlace(op)
 		if !u.dropped { // else the connection is gone; the file awaits its verdict on another one
 			u.answer(&op.File)
 		}
 	case !u.dropped:
 		u.end(u.transfer.Plan().Last(), err)
+	}
+}
+
+// tookPlace removes the content of what the file of op has replaced.
+func (co *coroutine) tookPlace(op *storage.PutFile) {
+	if op.Replaced != nil {
+		co.s.svc.settled(op.Replaced)
+		co.discard(op.Replaced.Uploaded())
+	}
+	if op.Partial != nil && op.Partial.Incoming != op.File.Incoming {
+		co.discardReplaced(op.Partial)
 	}
 }
 
@@ -194,6 +203,7 @@ func (u *upload) record(co *coroutine, op *storage.PutFile) error {
 	if err := place.settle(co); err != nil {
 		return &stepError{StepCatchingUp, err}
 	}
+	u.unbook() // before the registry counts it: nothing may count twice
 	if err := place.put(co, op); err != nil {
 		return &stepError{StepRegistry, err}
 	}
@@ -267,25 +277,34 @@ func (u *upload) dropAs(fate fate) {
 	u.uncount()
 	u.push()
 	if fate != fateKeep { // else conclude writes what is in them
-		for _, p := range u.queue {
-			s.uploads.held -= len(p.Buf())
-			s.host.Release(p.Buf())
-		}
-		u.queue = nil
+		u.releaseQueue()
 	}
 	u.returnEmpty()
-	if p := u.progress; fate == fateUndo && !u.stored {
-		p.continued.stage = undoing
+	if p := u.progress; p != nil && p.continued != nil && p.continued.stage == sending {
+		p.continued.stage = given
+		if fate == fateUndo {
+			p.continued.stage = undoing
+		}
 	}
 	if !u.working {
 		u.cleanup()
 	}
 }
 
+// releaseQueue gives back the buffers that no worker has had.
+func (u *upload) releaseQueue() {
+	for _, p := range u.queue {
+		u.s.uploads.held -= len(p.Buf())
+		u.s.host.Release(p.Buf())
+	}
+	u.queue = nil
+}
+
 // cleanup removes what an upload left that has come to its end: all but a file that
 // the registry has. No work on it is under way.
 func (u *upload) cleanup() {
 	u.leaveAlike()
+	u.unbook()
 	u.transfer.Forget()
 	switch {
 	case u.stored:

@@ -118,10 +118,10 @@ func (v *judgement) judge(co *coroutine) *ruling {
 			return r
 		}
 	}
-	switch {
-	case f == nil: // a 1030 or 1031, and there is nothing to remove
+	switch back := v.anew(f); {
+	case f == nil: // a 1030, and there is nothing to remove
 		return nil
-	case v.code != codec.CodeCRCOK && v.goesBack(f):
+	case back:
 		return v.goBack(co, place, f)
 	case v.code != codec.CodeCRCOK:
 		return v.remove(co, place, f)
@@ -219,7 +219,7 @@ func (v *judgement) commit(co *coroutine, p *place, f *storage.File) *ruling {
 	case errors.Is(err, storage.ErrObstructed): // by another file of the client's; f still waits
 		return &ruling{err: err, open: true}
 	case errors.Is(err, storage.ErrNotStored) || errors.Is(err, storage.ErrNotDurable):
-		_ = p.drop(co, f, own) // or else the next 1029 finds the same
+		_ = p.drop(co, f, own, storage.WhySpoilt) // or else the next 1029 finds the same
 		return lost(err)
 	case errors.Is(err, errUnfinished):
 		p.setUnsettled(&commitment{f, err})
@@ -233,11 +233,12 @@ func (v *judgement) logVerified(f *storage.File) {
 
 // remove ends a file that the client does not want.
 func (v *judgement) remove(co *coroutine, p *place, f *storage.File) *ruling {
-	if err := p.drop(co, f, v.s.outcome()); err != nil {
-		return registryRuling(err)
+	why := storage.WhyMismatch
+	if v.code == codec.CodeAbort {
+		why = storage.WhyGivenUp
 	}
-	if c := v.s.uploads.continued(v.name); c != nil && c.stage == sent {
-		c.stage = given
+	if err := p.drop(co, f, v.s.outcome(), why); err != nil {
+		return registryRuling(err)
 	}
 	v.ended = true
 	return nil

@@ -45,6 +45,13 @@ type Client struct {
 	// Disabled: what is done for the client is refused with ErrDisabled, unless it is
 	// the server's own.
 	Disabled bool
+	// Quota is the client's own, where it differs from that of all.
+	Quota Quota
+	// KeepFor is how long the client's verified files are kept; 0: as long as those of all,
+	// Unlimited: for ever. Whole seconds.
+	KeepFor time.Duration
+	// Expires is when the client is to be disabled, or zero.
+	Expires time.Time
 }
 
 // File is what the registry knows of a stored file: a row of the table files.
@@ -160,6 +167,8 @@ type Registry interface {
 	// yield returns an error, which it then returns.
 	Added(ctx context.Context, yield func(name string) error) error
 
+	Events
+
 	// Close releases the store. What Apply did is durable already.
 	Close() error
 }
@@ -187,12 +196,12 @@ type Operation interface {
 	operation()
 }
 
-// Reads reports whether op changes nothing: a GetClient, GetFile or FindAlike
-// without a time. A batch of such can be answered without a commit, beside one that is
+// Reads reports whether op changes nothing: a GetClient, GetFile, FindAlike, GetUsage or
+// FindExpired without a time. A batch of such can be answered without a commit, beside one that is
 // under way.
 func Reads(op Operation) bool {
 	switch op.(type) {
-	case *GetClient, *GetFile, *FindAlike:
+	case *GetClient, *GetFile, *FindAlike, *GetUsage, *FindExpired:
 		return op.Result().At.IsZero()
 	}
 	return false
@@ -298,11 +307,12 @@ type (
 
 	// PutFile records an unverified file in the place of one that has the same
 	// client and path, and marks it as Lapsed if there was one. It forgets the partial file
-	// under client and path. Err: ErrNoClient; ErrSuperseded, if Generation is not 0, and the
+	// under client and path. Err: ErrNoClient; ErrQuota, unless it is the server's own; ErrSuperseded, if Generation is not 0, and the
 	// partial file with the key Incoming has another, or a file with that key is on record.
 	PutFile struct {
 		Outcome
 		File       File     // Incoming set; Verified, Missing, Taken and Deleted do not count
+		Quota      Quota    // of clients that have none of their own
 		Generation int64    // of the partial file that became whole; 0: none was on record
 		Replaced   *File    // result: the file whose place it took, or nil
 		Partial    *Partial // result: the partial file that was forgotten, or nil; its content is left where its key is another than Incoming
@@ -391,6 +401,7 @@ type (
 		ID       codec.ClientID
 		Path     string
 		Incoming string
+		Why      Why  // for its event
 		Marked   bool // result: there is a verified one
 	}
 
@@ -435,6 +446,7 @@ type (
 		Path     string
 		Incoming string
 		Verified bool
+		Why      Why // for its event, expired; "": none
 	}
 
 	// DropKeyless forgets a client that has no public key, no files, partial ones neither, is not disabled,

@@ -16,14 +16,15 @@ import (
 func clientCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "client",
-		Short: "Add, disable, delete or pin clients, or list them",
+		Short: "Add, disable, delete, pin or bound clients, or list them",
 		Long: `These commands work beside a running server, which does what they say within a
 second, and without one. A client is named by its user name, byte by byte, or
 where that is hard to type by its id: --id ID in the place of the name.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(listClients("list"), addCommand(), disableCommand(), enableCommand(), deleteClientCommand(), pinCommand(), unpinCommand())
+	cmd.AddCommand(listClients("list"), addCommand(), disableCommand(), enableCommand(), deleteClientCommand(), pinCommand(), unpinCommand(),
+		quotaCommand(), keepForCommand(), expireClientCommand())
 	return cmd
 }
 

@@ -139,6 +139,9 @@ type fileRow struct {
 
 	Taken   *time.Time `json:"taken,omitempty"` // when it was handed out
 	Deleted bool       `json:"deleted"`         // it is to be removed
+	// Partial is how many of Size bytes are there of a partial file, which has no cksum.
+	// Received is when some of it came last.
+	Partial *int64 `json:"partial_bytes,omitempty"`
 }
 
 // state is that of a file in one word.
@@ -148,6 +151,8 @@ func (f *fileRow) state() string {
 		return "taken"
 	case f.Deleted:
 		return "deleted"
+	case f.Partial != nil:
+		return "partial"
 	case f.Missing:
 		return "missing"
 	case f.Verified:
@@ -159,13 +164,21 @@ func (f *fileRow) state() string {
 // listFiles is the command of that name.
 func listFiles(use string) *cobra.Command {
 	l := new(listing)
-	return l.command(use, "List the files on record, and those taken within the last day", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
+	return l.command(use, "List the files on record, those taken within the last day, and partial ones", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
 		return l.print(w, []string{"PATH", "SIZE", "CKSUM", "STATE", "RECEIVED"}, func(line func(any, ...string) error) error {
-			return dir.Files(ctx, func(f server.File) error {
+			files := dir.Files(ctx, func(f server.File) error {
 				row := rowOf(f)
 				return line(row, shown(row.Path), strconv.FormatInt(row.Size, 10), strconv.FormatUint(uint64(row.Cksum), 10),
 					row.state(), row.Received.Local().Format(time.DateTime))
 			})
+			if files != nil && !errors.Is(files, server.ErrBadRows) {
+				return files
+			}
+			return errors.Join(files, dir.Partials(ctx, func(p server.Partial) error {
+				row := partialRowOf(p)
+				return line(row, shown(row.Path), fmt.Sprintf("%d of %d", p.Length, p.Total), "-",
+					row.state(), row.Received.Local().Format(time.DateTime))
+			}))
 		})
 	})
 }
@@ -181,6 +194,18 @@ func rowOf(f server.File) fileRow {
 	}
 	return row
 }
+
+// partialRowOf is the row of a file of which a part is there.
+func partialRowOf(p server.Partial) fileRow {
+	f := storedAt(p)
+	return fileRow{
+		Client: p.ID.String(), FileName: p.FileName, Path: f.PathName(), Size: p.Total, Received: p.Changed,
+		Deleted: p.Deleted, Partial: &p.Length,
+	}
+}
+
+// storedAt is the file that p is to become, as far as its place.
+func storedAt(p server.Partial) server.File { return server.File{ID: p.ID, Path: p.Path} }
 
 type verifyRow struct {
 	fileRow
@@ -222,6 +247,10 @@ func verifyCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		miscounted, err := compareUsage(ctx, w, dir, l.json)
+		if err != nil {
+			return err
+		}
 		if !l.json {
 			fmt.Fprintf(w, "%d of %d files are as they were uploaded (%s in %.1f s)\n",
 				good, good+bad, humanize.IBytes(uint64(bytes)), time.Since(began).Seconds())
@@ -229,7 +258,45 @@ func verifyCommand() *cobra.Command {
 		if bad > 0 {
 			return fmt.Errorf("%d of %d files are not as they were uploaded", bad, good+bad)
 		}
+		if miscounted > 0 {
+			return &server.Hinted{
+				Err:  fmt.Errorf("what %s have is not what is counted for their quota", count(miscounted, "client")),
+				Hint: "To count anew, set the quota again: sealiftd client quota NAME --bytes …",
+			}
+		}
 		return nil
 	})
 	return cmd
+}
+
+// usageRow is what verify says of a client whose count is wrong.
+type usageRow struct {
+	Client      string `json:"client"`
+	Name        string `json:"name"`
+	OK          bool   `json:"ok"`
+	Error       string `json:"error"`
+	KeptBytes   int64  `json:"kept_bytes"`
+	KeptFiles   int64  `json:"kept_files"`
+	ActualBytes int64  `json:"actual_bytes"`
+	ActualFiles int64  `json:"actual_files"`
+}
+
+// compareUsage compares what is counted for quotas with the files, and prints of which
+// clients it differs. It returns how many they are.
+func compareUsage(ctx context.Context, w io.Writer, dir *server.ReadOnly, asJSON bool) (wrong int, err error) {
+	encode := json.NewEncoder(w)
+	_, err = dir.CompareUsage(ctx, func(c server.Client, kept, actual server.Usage) {
+		wrong++
+		row := usageRow{
+			Client: c.ID.String(), Name: c.Name, Error: "what is counted for the quota is not what is there",
+			KeptBytes: kept.Bytes, KeptFiles: kept.Files, ActualBytes: actual.Bytes, ActualFiles: actual.Files,
+		}
+		if asJSON {
+			_ = encode.Encode(row)
+			return
+		}
+		fmt.Fprintf(w, "%s: %d bytes in %s are counted for the quota, and there are %d in %s\n",
+			shown(c.Name), kept.Bytes, count(int(kept.Files), "file"), actual.Bytes, count(int(actual.Files), "file"))
+	})
+	return wrong, err
 }

@@ -28,10 +28,14 @@ func Backup(ctx context.Context, reg storage.Registry, files storage.Files, to s
 	if err := checkAlike(ctx, to, toFiles); err != nil {
 		return err
 	}
+	// What is dropped from the copy has not happened to anybody's files.
+	if err := to.SetTargets(ctx, nil); err != nil {
+		return err
+	}
 	b := &backup{checker: newChecker(files), reg: reg, to: to, toFiles: toFiles, wrong: wrong}
 	listing := to.Files(ctx, func(f storage.File) error {
 		if !f.Verified {
-			b.ops = append(b.ops, &storage.DropFile{Outcome: own, ID: f.ID, Path: f.Path, Incoming: f.Incoming})
+			b.ops = append(b.ops, &storage.DropFile{Outcome: own, ID: f.ID, Path: f.Path, Incoming: f.Incoming, Why: storage.WhySpoilt})
 			return nil
 		}
 		err := b.take(ctx, f)

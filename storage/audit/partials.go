@@ -41,7 +41,7 @@ type PartialOptions struct {
 	// Alive reports whether the content with that key belongs to a transfer under way; it may
 	// be nil. Such a partial file stays.
 	Alive func(incoming string) bool
-	// Log and Exclusive are as in Options.
+	// Log is as in Options. Exclusive is too, for CheckPartials.
 	Log       func(Finding)
 	Exclusive func(id codec.ClientID, path string, do func())
 }
@@ -103,7 +103,7 @@ func (r *recovery) dropPartial(p *storage.Partial, why Event, err error) {
 
 // SweepPartials drops the partial files that are deleted, too old, or too many, and says what
 // is left. The oldest go first, but none that is alive, nor the newest of a client. It may run
-// beside a server. It looks at rows alone: 10,000 of them take tens of milliseconds.
+// beside a server. It looks at rows alone, and what goes goes in batches.
 func SweepPartials(ctx context.Context, reg storage.Registry, files Files, o PartialOptions) (left Partials, err error) {
 	var all []storage.Partial
 	err = reg.Partials(ctx, func(p storage.Partial) error {
@@ -116,14 +116,14 @@ func SweepPartials(ctx context.Context, reg storage.Registry, files Files, o Par
 	}
 	left.Files = len(all)
 	s := &sweep{recovery: newRecovery(reg, files, o.options()), o: o}
-	for _, d := range s.choose(all, left.Bytes) {
-		dropped, err := s.drop(ctx, &d)
+	for gone := range slices.Chunk(s.choose(all, left.Bytes), batchSize) {
+		dropped, err := s.drop(ctx, gone)
 		if err != nil {
 			return left, err
 		}
-		if dropped {
+		for i := range dropped {
 			left.Files--
-			left.Bytes -= d.Length
+			left.Bytes -= dropped[i].Length
 		}
 	}
 	return left, nil
@@ -153,9 +153,12 @@ func (s *sweep) choose(all []storage.Partial, total int64) (gone []doomed) {
 	slices.SortFunc(all, func(a, b storage.Partial) int {
 		return cmp.Or(a.Changed.Compare(b.Changed), bytes.Compare(a.ID[:], b.ID[:]), cmp.Compare(a.Path, b.Path))
 	})
-	left := make(map[codec.ClientID]int) // partial files of each client
+	left, newest := make(map[codec.ClientID]int), make(map[codec.ClientID]int) // of each client: how many, and which
 	for i := range all {
 		left[all[i].ID]++
+		if !all[i].Deleted {
+			newest[all[i].ID] = i
+		}
 	}
 	for i := range all {
 		p := &all[i]
@@ -166,7 +169,7 @@ func (s *sweep) choose(all []storage.Partial, total int64) (gone []doomed) {
 		case s.o.alive(p):
 		case s.o.TTL > 0 && s.o.Now.Sub(p.Changed) > s.o.TTL:
 			why = PartialExpired
-		case surplus && left[p.ID] > 1:
+		case surplus && newest[p.ID] != i:
 			why = PartialSurplus
 		}
 		if why != "" {
@@ -178,33 +181,37 @@ func (s *sweep) choose(all []storage.Partial, total int64) (gone []doomed) {
 	return gone
 }
 
-// drop drops a partial file, unless something has come for it meanwhile. The content of one
-// that was deleted stays while a transfer under way has it: that records it anew.
-func (s *sweep) drop(ctx context.Context, d *doomed) (dropped bool, err error) {
-	about := aboutPartial(&d.Partial)
-	err = s.recovery.o.exclusively(&about, func() error {
-		alive := s.o.alive(&d.Partial)
-		if alive && d.why != PartialDeleted {
-			return nil
-		}
+// drop drops partial files, and returns those that went: nobody has gone on with them
+// meanwhile, which the Generation says. The content of one that was deleted stays while a
+// transfer under way has it: that records it anew.
+func (s *sweep) drop(ctx context.Context, gone []doomed) (dropped []doomed, err error) {
+	batch := make([]storage.Operation, len(gone))
+	for i := range gone {
+		d := &gone[i]
 		op := &storage.DropPartial{Outcome: own, ID: d.ID, Path: d.Path, Incoming: d.Incoming, Generation: d.Generation}
 		if d.why == PartialDeleted {
 			op.Generation = 0
 		}
-		if err := s.reg.Apply(ctx, []storage.Operation{op}); err != nil {
-			return err
+		batch[i] = op
+	}
+	if err := s.reg.Apply(ctx, batch); err != nil {
+		return nil, err
+	}
+	for i, op := range batch {
+		d := &gone[i]
+		if op.Result().Err != nil { // it was continued, or has become whole
+			continue
 		}
-		if op.Err != nil { // it was continued, or has become whole
-			return nil
+		dropped = append(dropped, *d)
+		s.found(Finding{Event: d.why, File: aboutPartial(&d.Partial)})
+		if s.o.alive(&d.Partial) {
+			continue
 		}
-		dropped = true
-		s.found(Finding{Event: d.why, File: about})
-		if alive {
-			return nil
+		if err := s.files.Discard(ctx, d.Uploaded()); err != nil {
+			s.found(Finding{Failed, aboutPartial(&d.Partial), err})
 		}
-		return s.files.Discard(ctx, d.Uploaded())
-	})
-	return dropped, err
+	}
+	return dropped, nil
 }
 
 // CheckPartials reads the partial files that another boot of the machine has left, up to their

@@ -358,7 +358,14 @@ func (r *recovery) mark(f *storage.File, missing bool, about Finding) {
 }
 
 func (r *recovery) drop(f *storage.File, about Finding) {
-	r.do(&storage.DropFile{Outcome: own, ID: f.ID, Path: f.Path, Incoming: f.Incoming}, about)
+	why := storage.WhySpoilt
+	switch about.Event {
+	case Deleted:
+		why = storage.WhyDeleted
+	case Expired:
+		why = storage.WhyNoVerdict
+	}
+	r.do(&storage.DropFile{Outcome: own, ID: f.ID, Path: f.Path, Incoming: f.Incoming, Why: why}, about)
 }
 
 func (r *recovery) forget(f *storage.File, about Finding) {

@@ -135,7 +135,7 @@ func (c *checker) takeStray(ctx context.Context, reg storage.Registry, f *storag
 		return errors.Join(err, c.files.Discard(ctx, f.Uploaded()))
 	}
 	if err := c.files.Commit(ctx, f); err != nil {
-		drop := &storage.DropFile{Outcome: own, ID: f.ID, Path: f.Path, Incoming: f.Incoming}
+		drop := &storage.DropFile{Outcome: own, ID: f.ID, Path: f.Path, Incoming: f.Incoming, Why: storage.WhySpoilt}
 		return errors.Join(err, applyOne(ctx, reg, drop), c.files.Discard(ctx, f.Uploaded()))
 	}
 	return applyOne(ctx, reg, &storage.VerifyFile{Outcome: own, ID: f.ID, Path: f.Path, Incoming: f.Incoming})

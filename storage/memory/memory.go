@@ -32,6 +32,8 @@ type Registry struct {
 	added   map[string]struct{}
 	files   map[place]*entry
 	parts   map[place]*storage.Partial
+	used    map[codec.ClientID]*storage.Usage // of clients for whom a quota stands
+	events
 }
 
 var _ storage.Registry = (*Registry)(nil)
@@ -52,6 +54,8 @@ func New() *Registry {
 		added:   make(map[string]struct{}),
 		files:   make(map[place]*entry),
 		parts:   make(map[place]*storage.Partial),
+		used:    make(map[codec.ClientID]*storage.Usage),
+		events:  newEvents(),
 	}
 }
 
@@ -60,7 +64,8 @@ func (r *Registry) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
-	r.clients, r.names, r.added, r.files, r.parts = nil, nil, nil, nil, nil
+	r.clients, r.names, r.added, r.files, r.parts, r.used = nil, nil, nil, nil, nil, nil
+	r.waiting = nil
 	return nil
 }
 
@@ -85,9 +90,17 @@ func (r *Registry) Apply(ctx context.Context, batch []storage.Operation) error {
 	defer r.mu.Unlock()
 	for _, op := range batch {
 		out := op.Result()
+		var was *storage.File
+		var client *storage.Client
+		if len(r.targets) > 0 {
+			was, client = r.subject(op)
+		}
 		var id codec.ClientID
 		if id, out.Err = r.apply(op); out.Err == nil && !out.At.IsZero() {
 			r.clients[id].LastSeen = out.At
+		}
+		if len(r.targets) > 0 && out.Err == nil {
+			r.record(op, was, client)
 		}
 	}
 	return nil
@@ -109,7 +122,10 @@ func (r *Registry) apply(op storage.Operation) (codec.ClientID, error) {
 	case *storage.Seen:
 		return op.ID, r.seen(op)
 	case *storage.PutFile:
-		return op.File.ID, r.putFile(op)
+		if err := r.admit(op); err != nil {
+			return op.File.ID, err
+		}
+		return op.File.ID, r.count(place{op.File.ID, op.File.Path}, func() error { return r.putFile(op) })
 	case *storage.GetFile:
 		return op.ID, r.getFile(op)
 	case *storage.FindAlike:
@@ -123,13 +139,13 @@ func (r *Registry) apply(op storage.Operation) (codec.ClientID, error) {
 	case *storage.DeletePartial:
 		return op.ID, r.deletePartial(op)
 	case *storage.VerifyFile:
-		return op.ID, r.verifyFile(op)
+		return op.ID, r.count(place{op.ID, op.Path}, func() error { return r.verifyFile(op) })
 	case *storage.DropFile:
-		return op.ID, r.dropFile(op)
+		return op.ID, r.count(place{op.ID, op.Path}, func() error { return r.dropFile(op) })
 	case *storage.MarkFile:
-		return op.ID, r.markFile(op)
+		return op.ID, r.count(place{op.ID, op.Path}, func() error { return r.markFile(op) })
 	case *storage.ForgetFile:
-		return op.ID, r.forgetFile(op)
+		return op.ID, r.count(place{op.ID, op.Path}, func() error { return r.forgetFile(op) })
 	case *storage.TakeFile:
 		return op.ID, r.takeFile(op)
 	case *storage.DeleteFile:
@@ -144,6 +160,36 @@ func (r *Registry) apply(op storage.Operation) (codec.ClientID, error) {
 		return op.ID, r.dropClient(op)
 	case *storage.DropKeyless:
 		return op.ID, r.dropKeyless(op)
+	case *storage.SetQuota:
+		return op.ID, r.setQuota(op)
+	case *storage.SetKeepFor:
+		return op.ID, r.change(op.ID, func(c *storage.Client) { c.KeepFor = op.KeepFor })
+	case *storage.SetExpires:
+		return op.ID, r.change(op.ID, func(c *storage.Client) { c.Expires = op.Expires })
+	case *storage.FindExpired:
+		op.IDs = nil
+		for id, c := range r.clients {
+			if c.ExpiredAt(op.Now) {
+				op.IDs = append(op.IDs, id)
+			}
+		}
+		return codec.ClientID{}, nil
+	case *storage.ExpireClient:
+		return op.ID, r.expireClient(op)
+	case *storage.GetUsage:
+		return op.ID, r.getUsage(op)
+	case *storage.RaiseEvent:
+		return op.Event.Client, r.raiseEvent(op)
+	case *storage.EventTold:
+		return codec.ClientID{}, r.eventTold(op)
+	case *storage.PostponeEvent:
+		return codec.ClientID{}, r.postponeEvent(op)
+	case *storage.RetryEvents:
+		r.retryEvents(op)
+		return codec.ClientID{}, nil
+	case *storage.DropEvents:
+		r.dropEvents(op)
+		return codec.ClientID{}, nil
 	}
 	return codec.ClientID{}, fmt.Errorf("unknown operation %T", op)
 }
@@ -417,6 +463,7 @@ func (r *Registry) dropClient(op *storage.DropClient) error {
 	delete(r.added, c.Name)
 	delete(r.names, c.Name)
 	delete(r.clients, op.ID)
+	delete(r.used, op.ID)
 	return nil
 }
 
@@ -427,6 +474,7 @@ func (r *Registry) dropKeyless(op *storage.DropKeyless) error {
 	}
 	delete(r.names, c.Name)
 	delete(r.clients, op.ID)
+	delete(r.used, op.ID)
 	return nil
 }
 

@@ -51,7 +51,9 @@ func onlyReads(batch []storage.Operation) bool {
 
 // write does batch in a transaction on c.
 func (r *Registry) write(ctx context.Context, c *conn, batch []storage.Operation) error {
-	t := &transaction{c: c, seen: make(map[codec.ClientID]time.Time, len(batch)), partials: r.partials}
+	t := &transaction{
+		c: c, seen: make(map[codec.ClientID]time.Time, len(batch)), partials: r.partials, tells: r.tells, now: r.now,
+	}
 	r.partials = true // also after a commit that failed: it may have been done
 	err := r.transact(ctx, c, func() error {
 		if err := t.do(batch); err != nil {
@@ -59,8 +61,12 @@ func (r *Registry) write(ctx context.Context, c *conn, batch []storage.Operation
 		}
 		return t.flushSeen()
 	})
-	if err == nil {
-		r.partials = t.partials || r.beside
+	if err != nil {
+		return err
+	}
+	r.partials = t.partials || r.beside
+	if t.recorded {
+		r.tellRecorded()
 	}
 	return err
 }
@@ -105,6 +111,10 @@ type transaction struct {
 	seen map[codec.ClientID]time.Time
 	// partials: there may be partial files on record.
 	partials bool
+	// tells: there may be targets of events.
+	tells    bool
+	recorded bool // an event was
+	now      func() time.Time
 }
 
 func (t *transaction) do(batch []storage.Operation) error {
@@ -120,6 +130,13 @@ func (t *transaction) do(batch []storage.Operation) error {
 func (t *transaction) apply(op storage.Operation) error {
 	var refused, failed error
 	var id codec.ClientID
+	var was *storage.File      // as it was before op, where an event
+	var client *storage.Client // needs that
+	if t.tells {
+		if was, client, failed = t.subject(op); failed != nil {
+			return failed
+		}
+	}
 	switch op := op.(type) {
 	case *storage.AddClient:
 		id = op.ID
@@ -162,16 +179,18 @@ func (t *transaction) apply(op storage.Operation) error {
 		refused, failed = t.change(storage.ErrNoFile, deletePartial, op.ID[:], pathName(op.ID, op.Path), op.Incoming)
 	case *storage.VerifyFile:
 		id = op.ID
-		refused, failed = t.changeFor(op.ID, op.By, storage.ErrNoFile, verifyFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing, actor(op.By))
+		refused, failed = t.verifyFile(op)
 	case *storage.DropFile:
 		id = op.ID
-		refused, failed = t.dropFile(op)
+		refused, failed = t.count(op.ID, op.Path, func() (refused, failed error) { return t.dropFile(op) })
 	case *storage.MarkFile:
 		id = op.ID
-		refused, failed = t.change(storage.ErrNoFile, markMissing, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing)
+		refused, failed = t.count(op.ID, op.Path, func() (refused, failed error) {
+			return t.change(storage.ErrNoFile, markMissing, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing)
+		})
 	case *storage.ForgetFile:
 		id = op.ID
-		refused, failed = t.forgetFile(op)
+		refused, failed = t.count(op.ID, op.Path, func() (refused, failed error) { return t.forgetFile(op) })
 	case *storage.TakeFile:
 		id = op.ID
 		refused, failed = t.change(storage.ErrNoFile, takeFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming, timestamp(op.Taken))
@@ -191,11 +210,42 @@ func (t *transaction) apply(op storage.Operation) error {
 	case *storage.DropKeyless:
 		id = op.ID
 		refused, failed = t.forgetClient(dropKeyless, op.ID[:], timestamp(op.Before))
+	case *storage.SetQuota:
+		id = op.ID
+		refused, failed = t.setQuota(op)
+	case *storage.SetKeepFor:
+		id = op.ID
+		refused, failed = t.change(storage.ErrNoClient, updateKeepFor, op.ID[:], keepSeconds(op.KeepFor))
+	case *storage.SetExpires:
+		id = op.ID
+		refused, failed = t.change(storage.ErrNoClient, updateExpires, op.ID[:], timestamp(op.Expires))
+	case *storage.FindExpired:
+		refused, failed = t.findExpired(op)
+	case *storage.ExpireClient:
+		id = op.ID
+		refused, failed = t.change(storage.ErrNoClient, expireClient, op.ID[:], timestamp(op.Now))
+	case *storage.GetUsage:
+		id = op.ID
+		refused, failed = t.getUsage(op)
+	case *storage.RaiseEvent:
+		id = op.Event.Client
+		refused, failed = t.mayAct(id, op.By)
+	case *storage.EventTold:
+		refused, failed = t.eventTold(op)
+	case *storage.PostponeEvent:
+		refused, failed = t.change(storage.ErrNoEvent, postponeEvent, op.Seq, due(op.Due), op.Failure)
+	case *storage.RetryEvents:
+		failed = t.retryEvents(op)
+	case *storage.DropEvents:
+		failed = t.dropEvents(op)
 	default:
 		refused = fmt.Errorf("unknown operation %T", op)
 	}
 	if errors.Is(failed, errRow) {
 		refused, failed = failed, nil
+	}
+	if t.tells && refused == nil && failed == nil {
+		failed = t.record(op, was, client)
 	}
 	if failed != nil {
 		return failed
@@ -354,10 +404,22 @@ func (t *transaction) putFile(op *storage.PutFile) (refused, failed error) {
 	args := []any{
 		f.ID[:], f.FileName, path, f.Size, int64(f.Cksum), f.Incoming, timestamp(f.Received), f.Lapsed, actor(op.By),
 	}
-	// Most often no version waits, and no question needs to be asked.
-	if n, err := t.c.exec(addFile, args...); n > 0 || err != nil {
-		return nil, err
+	if !op.Quota.Bounds() {
+		// Most often no version waits, and no question needs to be asked.
+		if n, err := t.c.exec(addFile, args...); n > 0 || err != nil {
+			return nil, err
+		}
 	}
+	if refused, failed = t.admit(op); refused != nil || failed != nil {
+		return refused, failed
+	}
+	return t.count(f.ID, f.Path, func() (refused, failed error) { return t.replaceFile(op, args) })
+}
+
+// replaceFile is putFile where a version may wait. args are those of the statement.
+func (t *transaction) replaceFile(op *storage.PutFile, args []any) (refused, failed error) {
+	f := &op.File
+	path := pathName(f.ID, f.Path)
 	err := t.c.rows(background, selectUnverified, []any{f.ID[:], path}, fileColumnCount, func(row []driver.Value) error {
 		was, err := fileOf(row)
 		op.Replaced = &was

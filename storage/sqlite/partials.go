@@ -88,6 +88,9 @@ func (t *transaction) takePartial(op *storage.PutFile, path string) (refused, fa
 	if p == nil {
 		return nil, nil
 	}
+	if refused, failed = t.admit(op); refused != nil || failed != nil {
+		return refused, failed
+	}
 	op.Partial = p
 	if _, err := t.c.exec(forgetPartial, id[:], path); err != nil {
 		return nil, err

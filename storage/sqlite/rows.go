@@ -151,12 +151,15 @@ func clientOf(row []driver.Value) (storage.Client, error) {
 	lastSeen, okTime := timeOf(row[4])
 	tlsKey, okPin := row[5].([]byte) // a pin that cannot be understood is not none
 	disabled, okDisabled := boolOf(row[6])
-	if !okID || len(id) != codec.IDSize || !okName || !okTime || !okPin && row[5] != nil || !okDisabled {
+	quota, okQuota := quotaOf(row[7], row[8])
+	keepFor, okKeep := row[9].(int64)
+	expires, okExpires := timeOf(row[10])
+	if !okQuota || !okKeep || !okExpires || !okID || len(id) != codec.IDSize || !okName || !okTime || !okPin && row[5] != nil || !okDisabled {
 		return storage.Client{}, fmt.Errorf("%w: clients, ID %x, Name %q", errRow, id, name)
 	}
 	return storage.Client{
 		ID: codec.ClientID(id), Name: name, PublicKey: publicKey, AESKey: aesKey, LastSeen: lastSeen,
-		TLSKey: tlsKey, Disabled: disabled,
+		TLSKey: tlsKey, Disabled: disabled, Quota: quota, KeepFor: keepForOf(keepFor), Expires: expires,
 	}, nil
 }
 

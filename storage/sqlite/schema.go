@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
+	"slices"
 )
 
 // schemaVersion is what PRAGMA user_version says of a database with this
@@ -16,7 +17,7 @@ const schemaVersion = 5
 // the place it will have. The rows lie in the order in which they came, and only
 // the indexes in that of the random ids: WITHOUT ROWID, a batch of 100 writes a
 // fifth to a half more pages.
-var schema = []string{
+var schema = slices.Concat([]string{
 	`CREATE TABLE clients (
 	ID        BLOB NOT NULL PRIMARY KEY CHECK (length(ID) = 16),
 	Name      TEXT NOT NULL UNIQUE,
@@ -24,7 +25,13 @@ var schema = []string{
 	LastSeen  DATETIME,
 	AESKey    BLOB,
 	TLSKey    BLOB CHECK (length(TLSKey) = 32),
-	Disabled  BOOLEAN NOT NULL DEFAULT 0 CHECK (Disabled IN (0, 1))
+	Disabled  BOOLEAN NOT NULL DEFAULT 0 CHECK (Disabled IN (0, 1)),
+	QuotaBytes INTEGER NOT NULL DEFAULT 0,
+	QuotaFiles INTEGER NOT NULL DEFAULT 0,
+	UsedBytes  INTEGER,
+	UsedFiles  INTEGER,
+	KeepFor    INTEGER NOT NULL DEFAULT 0,
+	Expires    DATETIME
 )`,
 	`CREATE TABLE files (
 	ID       BLOB NOT NULL REFERENCES clients (ID),
@@ -44,8 +51,8 @@ var schema = []string{
 	namesTable,
 	leavingIndex,
 	partialsTable,
-	fmt.Sprintf("PRAGMA user_version = %d", schemaVersion),
-}
+	expiringIndex,
+}, eventTables, []string{fmt.Sprintf("PRAGMA user_version = %d", schemaVersion)})
 
 // A step of migrations has these too, so they are never changed either.
 const (
@@ -73,6 +80,9 @@ const (
 )`
 )
 
+// The clients that are to be disabled, an index of these alone.
+const expiringIndex = "CREATE INDEX expiring ON clients (Expires) WHERE Expires IS NOT NULL"
+
 // migrations[v] makes schema v+1 of schema v. Each is run in one transaction, and
 // ends with the new user_version. A step is never changed once it was released:
 // a database may have any of the earlier schemas.
@@ -94,10 +104,17 @@ var migrations = map[int64][]string{
 		leavingIndex,
 		"PRAGMA user_version = 4",
 	},
-	4: {
+	4: slices.Concat([]string{
+		// Quotas and retention: see quotas.go.
+		"ALTER TABLE clients ADD COLUMN QuotaBytes INTEGER NOT NULL DEFAULT 0",
+		"ALTER TABLE clients ADD COLUMN QuotaFiles INTEGER NOT NULL DEFAULT 0",
+		"ALTER TABLE clients ADD COLUMN UsedBytes INTEGER",
+		"ALTER TABLE clients ADD COLUMN UsedFiles INTEGER",
+		"ALTER TABLE clients ADD COLUMN KeepFor INTEGER NOT NULL DEFAULT 0",
+		"ALTER TABLE clients ADD COLUMN Expires DATETIME",
+		expiringIndex,
 		partialsTable,
-		"PRAGMA user_version = 5",
-	},
+	}, eventTables, []string{"PRAGMA user_version = 5"}),
 }
 
 // checkSchema returns an error unless the database has the schema above.
@@ -259,12 +276,37 @@ const (
 	listPartials
 	listAdded
 	dataVersion
+	verifyCounted
+	selectUsage
+	selectHere
+	sumUsage
+	recount
+	addUsage
+	uncount
+	updateQuota
+	updateKeepFor
+	updateExpires
+	selectExpired
+	expireClient
+	insertEvent
+	tellEvent
+	releaseEvent
+	releaseEvents
+	postponeEvent
+	retryEvents
+	dropEvents
+	nextEvents
+	listEvents
+	listBacklogs
+	addEventTarget
+	clearTargets
+	listEventTargets
 	statementCount
 )
 
 const (
-	clientColumns     = "ID, Name, PublicKey, AESKey, LastSeen, TLSKey, Disabled"
-	clientColumnCount = 7
+	clientColumns     = "ID, Name, PublicKey, AESKey, LastSeen, TLSKey, Disabled, QuotaBytes, QuotaFiles, KeepFor, Expires"
+	clientColumnCount = 11
 	fileColumns       = "ID, FileName, PathName, Verified, Size, Cksum, Incoming, Received, Missing, Lapsed, Taken, Deleted"
 	fileColumnCount   = 12
 
@@ -275,12 +317,16 @@ const (
 var (
 	newFile = "INTO files (" + fileColumns + ")" +
 		" SELECT ?1, ?2, ?3, 0, ?4, ?5, ?6, ?7, 0, ?8, NULL, 0" +
-		" WHERE EXISTS (SELECT 1 FROM clients WHERE ID = ?1" + mayAct(9) + ")"
+		" WHERE EXISTS (SELECT 1 FROM clients WHERE ID = ?1" + mayAct(9)
 
 	// One file of a client, by path, and by key.
 	ofPath     = " WHERE ID = ?1 AND PathName = ?2"
 	verified   = ofPath + " AND Verified = 1 AND coalesce(Incoming, '') = ?3"
 	unverified = ofPath + " AND Verified = 0 AND Incoming = ?3"
+
+	// What counts of a client's files, see storage.Usage.
+	counts    = " (Verified = 0 OR Missing = 0)"
+	eachPlace = "SELECT max(Size) AS Most FROM files WHERE ID = ?1 AND" + counts + " GROUP BY PathName"
 )
 
 // mayAct is the condition on a row of clients that an actor may act for it: what actor
@@ -296,7 +342,7 @@ func mayActFor(n int) string {
 		" AND (Disabled <> 0 OR TLSKey IS NOT ?%[1]d AND TLSKey IS NOT NULL)))", n)
 }
 
-var statements = [statementCount]string{
+var statements = withEvents([statementCount]string{
 	begin:    "BEGIN IMMEDIATE",
 	commit:   "COMMIT",
 	rollback: "ROLLBACK",
@@ -319,10 +365,15 @@ var statements = [statementCount]string{
 	selectFile:       "SELECT " + fileColumns + " FROM files" + ofPath,
 	selectUnverified: "SELECT " + fileColumns + " FROM files" + ofPath + " AND Verified = 0",
 	selectPaths:      "SELECT DISTINCT PathName FROM files WHERE ID = ?1 AND NOT (Taken IS NOT NULL AND Missing = 1)",
-	addFile:          "INSERT " + newFile + " ON CONFLICT DO NOTHING",
-	putFile:          "INSERT OR REPLACE " + newFile,
+	// Where the client is not counted, which most are not, no question needs to be asked.
+	addFile: "INSERT " + newFile + " AND UsedFiles IS NULL) ON CONFLICT DO NOTHING",
+	putFile: "INSERT OR REPLACE " + newFile + ")",
 	// REPLACE takes away the verified row that was.
-	verifyFile:  "UPDATE OR REPLACE files SET Verified = 1, Missing = ?4, Lapsed = 0, Deleted = 0" + unverified + mayActFor(5),
+	verifyCounted: "UPDATE OR REPLACE files SET Verified = 1, Missing = ?4, Lapsed = 0, Deleted = 0" + unverified + mayActFor(5),
+	// The same where the client is not counted.
+	verifyFile: "UPDATE OR REPLACE files SET Verified = 1, Missing = ?4, Lapsed = 0, Deleted = 0" + unverified +
+		" AND NOT EXISTS (SELECT 1 FROM clients WHERE ID = ?1 AND (UsedFiles IS NOT NULL OR" +
+		" ?5 IS NOT 1 AND (Disabled <> 0 OR TLSKey IS NOT ?5 AND TLSKey IS NOT NULL)))",
 	dropFile:    "DELETE FROM files" + unverified + mayActFor(4),
 	markLapsed:  "UPDATE files SET Lapsed = 1" + ofPath + " AND Verified = 1",
 	markMissing: "UPDATE files SET Missing = ?4" + verified,
@@ -369,6 +420,30 @@ var statements = [statementCount]string{
 		" ORDER BY ID, PathName LIMIT ?3",
 	listAdded: "SELECT Name FROM names WHERE Name > ?1 ORDER BY Name LIMIT ?2",
 
+	selectUsage: "SELECT QuotaBytes, QuotaFiles, UsedBytes, UsedFiles FROM clients WHERE ID = ?1",
+	selectHere:  "SELECT max(Size) FROM files" + ofPath + " AND" + counts,
+	// One statement: it sees the count and the files at one moment.
+	sumUsage: "SELECT UsedBytes, UsedFiles, Bytes, Files FROM clients," +
+		" (SELECT coalesce(sum(Most), 0) AS Bytes, count(*) AS Files FROM (" + eachPlace + ")) WHERE ID = ?1",
+	recount: "UPDATE clients SET (UsedBytes, UsedFiles) =" +
+		" (SELECT coalesce(sum(Most), 0), count(*) FROM (" + eachPlace + ")) WHERE ID = ?1",
+	addUsage: "UPDATE clients SET UsedBytes = UsedBytes + ?2, UsedFiles = UsedFiles + ?3 WHERE ID = ?1",
+	uncount:  "UPDATE clients SET UsedBytes = NULL, UsedFiles = NULL WHERE ID = ?1",
+	updateQuota: "UPDATE clients SET QuotaBytes = coalesce(?2, QuotaBytes), QuotaFiles = coalesce(?3, QuotaFiles)" +
+		" WHERE ID = ?1",
+	updateKeepFor: "UPDATE clients SET KeepFor = ?2 WHERE ID = ?1",
+	updateExpires: "UPDATE clients SET Expires = ?2 WHERE ID = ?1",
+	selectExpired: "SELECT ID FROM clients INDEXED BY expiring WHERE Expires IS NOT NULL AND Expires <= ?1",
+	expireClient:  "UPDATE clients SET Disabled = 1, Expires = NULL WHERE ID = ?1 AND Expires <= ?2",
+
 	// Another number than before: another connection has committed.
 	dataVersion: "PRAGMA data_version",
+})
+
+// withEvents puts the statements about events to all.
+func withEvents(all [statementCount]string) [statementCount]string {
+	for s, text := range eventStatements {
+		all[s] = text
+	}
+	return all
 }

@@ -74,10 +74,13 @@ type Registry struct {
 	writer chan *conn // no connection at all in a read-only registry
 	reader chan *conn
 
-	// partials: there may be partial files on record. While there are none, a PutFile asks
-	// nothing about them. Whoever has the writing connection owns it.
+	// Whoever has the writing connection owns these two. partials: there may be partial files
+	// on record. While there are none, a PutFile asks nothing about them. tells: events are
+	// recorded, for whoever is in the table of targets.
 	partials bool
-	beside   bool // another process may add partial files
+	tells    bool
+	beside   bool // Options.Beside: another process may add partial files, and change the targets
+	recorded chan struct{}
 
 	closing sync.Once
 	closed  chan struct{}
@@ -132,6 +135,11 @@ func Open(ctx context.Context, path string, o Options) (*Registry, error) {
 	if err := r.lookForPartials(ctx, c); err != nil {
 		return nil, errors.Join(r.failure("open", err), c.close())
 	}
+	targets, err := c.eventTargets(ctx)
+	if err != nil {
+		return nil, errors.Join(r.failure("open", err), c.close())
+	}
+	r.tells = r.beside || len(targets) > 0
 	r.writer = newSlot(c)
 	return r, nil
 }
@@ -201,8 +209,9 @@ func newRegistry(path, mode string, busyTimeout time.Duration) (*Registry, error
 			// 400,000 clients neither: the kernel has the pages. Half as many cost 4 %.
 			"PRAGMA cache_size = -1000",
 		},
-		reader: newSlot(nil),
-		closed: make(chan struct{}),
+		reader:   newSlot(nil),
+		closed:   make(chan struct{}),
+		recorded: make(chan struct{}, 1),
 	}, nil
 }
 

@@ -63,14 +63,21 @@ type Machine interface {
 // session does not know that yet, its 1604 is as true as any, and W stays. A disabled
 // client gets 1607 to everything.
 //
+// In every other round a quota stands: an upload that would take the client beyond it gets
+// 1607, no other does, and the count of what the client has is right at any time.
+//
 // A version that was verified stays until it is replaced, taken or deleted; it is taken
-// once; and nothing of it is left in the store after that.
+// once; and nothing of it is left in the store after that. At any time, the events tell what
+// is on record, see [Replay].
 func Promises(t *testing.T, seed uint64, rounds int, mortal bool, machine func(t *testing.T) Machine) {
 	counts := make(map[string]int)
 	for round := range rounds {
 		m := &promiseModel{
 			t: t, machine: machine(t), mortal: mortal, rnd: rand.New(rand.NewPCG(seed, uint64(round))), round: round,
 			places: make(map[string]*placeModel), sent: make(map[uint32]*version), now: at(0), counts: counts,
+		}
+		if round%2 == 1 {
+			m.quota = promiseQuota
 		}
 		m.run()
 		if t.Failed() {
@@ -94,7 +101,7 @@ const Seed = 7
 // power cut leaves is not the same each time, so they are those that come up often.
 var promiseStates = []string{
 	"taken", "taken version: 1604", "forgotten taken version", "deleted version: 1607", "cleared deleted version",
-	"cleared deleted waiting version", "disabled: 1607",
+	"cleared deleted waiting version", "disabled: 1607", "beyond the quota: 1607", "let in by the quota",
 }
 
 // version is one content that a client sent.
@@ -137,11 +144,15 @@ type promiseModel struct {
 	log    []string
 	logged *observer.ObservedLogs // of the life
 
+	quota    storage.Quota // of the round
 	disabled bool
 	counts   map[string]int // of what has occurred
 
 	fuse int // steps until the life ends; negative: it does not
 }
+
+// eventTarget is whom events are told.
+const eventTarget = "x"
 
 // ended is the panic with which a life ends.
 type ended struct{}
@@ -266,8 +277,12 @@ func (m *promiseModel) die(path string, act int) {
 	m.resync(path, act, cut)
 }
 
-// check compares the stored files with what clients were told.
+// check compares the stored files with what clients were told, and what is on record with the
+// events.
 func (m *promiseModel) check() {
+	if err := Replay(context.Background(), m.reg, eventTarget); err != nil {
+		m.fatalf("events: %v", err)
+	}
 	for path, p := range m.places {
 		switch {
 		case p.there && !p.taken && !m.intact(path, p.verified):
@@ -278,6 +293,7 @@ func (m *promiseModel) check() {
 			m.wantGone(path)
 		}
 	}
+	m.checkQuota()
 }
 
 func (m *promiseModel) intact(path string, v *version) bool {
@@ -292,9 +308,12 @@ func (m *promiseModel) intact(path string, v *version) bool {
 
 func (m *promiseModel) start() {
 	m.reg, m.files = m.machine.Start(m.t, m.step)
+	if err := m.reg.SetTargets(context.Background(), []string{eventTarget}); err != nil {
+		m.fatalf("registry: %v", err)
+	}
 	core, logged := observer.New(zap.WarnLevel)
 	m.logged = logged
-	m.svc = session.NewService(session.Config{Files: m.files, Log: zap.New(core)})
+	m.svc = session.NewService(session.Config{Files: m.files, Log: zap.New(core), Limits: session.Limits{Quota: m.quota}})
 	err := m.reg.Leaving(context.Background(), func(f storage.File) error {
 		m.fatalf("after the start %+v is still to be removed", f)
 		return nil

@@ -92,8 +92,13 @@ func (m *promiseModel) do(act int, c *promiseConn, path string, failing bool) {
 func (m *promiseModel) upload(c *promiseConn, path string, p *placeModel, failing bool) {
 	v := m.newVersion()
 	m.note("connection %d uploads %s, version %08x", c.n, path, v.sum)
+	fits := m.fits(path, int64(len(v.content)))
 	reply := c.ask(c.upload(path, v))
 	want := fmt.Sprintf("1603 %08x", v.sum)
+	if !fits {
+		want = "1607"
+		m.counts["beyond the quota: 1607"]++
+	}
 	if m.disabled {
 		want = "1607"
 		m.counts["disabled: 1607"]++
@@ -103,7 +108,7 @@ func (m *promiseModel) upload(c *promiseConn, path string, p *placeModel, failin
 	} else if m.disabled {
 		c.close() // a server ends such connections within a second
 		return
-	} else if reply != want {
+	} else if reply != want || !fits {
 		c.failed[path] = c.receipts[path] == nil || c.failed[path]
 		c.receipts[path] = new(version) // of a file that never was
 		return

@@ -77,6 +77,7 @@ var files = map[string]fs.FileMode{
 	"usr/lib/sysusers.d/sealift.conf":                   0o644,
 	"usr/share/bash-completion/completions/sealift":     0o644,
 	"usr/share/bash-completion/completions/sealiftd":    0o644,
+	"usr/share/doc/sealift/EVENTS.md":                   0o644,
 	"usr/share/doc/sealift/LOG.md":                      0o644,
 	"usr/share/doc/sealift/METRICS.md":                  0o644,
 	"usr/share/doc/sealift/OPERATING.md":                0o644,

@@ -118,6 +118,31 @@ func TestReloadedSettings(t *testing.T) {
 			reload()
 			p.refuses(p.File("first", make([]byte, 10)), p.File("second", make([]byte, 10)))
 		}},
+		"quota-bytes": {"0", "100", func(_ *configured, p *peer, reload func()) {
+			p.upload("before", make([]byte, 90))
+			reload()
+			p.upload("before", make([]byte, 90))
+			p.upload("fits", make([]byte, 10))
+			p.refuses(p.File("after", make([]byte, 1)))
+		}},
+		"quota-files": {"0", "1", func(_ *configured, p *peer, reload func()) {
+			p.upload("before", make([]byte, 90))
+			reload()
+			p.upload("before", make([]byte, 1000))
+			p.refuses(p.File("after", nil))
+		}},
+		"limit-rate": {"1", "0", func(_ *configured, p *peer, reload func()) {
+			// Of this much, the most would come after years.
+			sent := make(chan struct{})
+			go func() {
+				defer close(sent)
+				p.upload("large", make([]byte, 3<<20))
+			}()
+			reload()
+			<-sent
+		}},
+		// Looked for every ten minutes: its effect is tested in package server.
+		"keep-for": {"0s", "1h0m0s", func(_ *configured, _ *peer, reload func()) { reload() }},
 		"min-free": {"64MiB", "3145728TiB", func(_ *configured, p *peer, reload func()) {
 			p.upload("before", []byte("content"))
 			reload()
