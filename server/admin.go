@@ -200,7 +200,7 @@ func statsOf(l eventloop.Stats, n session.Counts) admin.Stats {
 		Sessions: admin.Sessions{
 			Registered: n.Registered, NotRegistered: n.NotRegistered, Rejoined: n.Rejoined, Rejected: n.Rejected, Resumed: n.Resumed,
 			Begun: n.Begun, ContentBytes: n.ContentBytes, Received: n.Received, Verified: n.Verified, VerifiedBytes: n.VerifiedBytes,
-			Again: n.Again, Mismatches: n.Mismatches, GivenUp: n.GivenUp,
+			Again: n.Again, Mismatches: n.Mismatches, GivenUp: n.GivenUp, Kept: n.Kept, Continued: n.Continued,
 			Refusals: make(map[string]uint64, len(n.Refused)), Failures: make(map[string]uint64, len(n.Failed)),
 		},
 	}
