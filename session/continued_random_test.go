@@ -25,7 +25,7 @@ type uploader struct {
 	seen   int // replies that were looked at
 	offset int // of the last 1608
 	sent   int // bytes in the segment that was sent last
-	asked  string
+	asked  string // what was sent last
 	tries  int
 	done   bool
 	stuck  bool // it sent a part of a transfer, and waits
@@ -65,6 +65,7 @@ func (u *uploader) segment() {
 	u.asked = "1028"
 	if u.r.IntN(4) == 0 {
 		packets = packets[:u.r.IntN(len(packets))]
+		u.asked = "1028, 1028" // a 1607 may be about either
 		switch u.r.IntN(3) {
 		case 0:
 			packets = append(packets, u.peer.verdict(codec.CodeCRCBad, u.name))
@@ -111,6 +112,7 @@ func (u *uploader) react(reply string, raw []byte) {
 		case u.r.IntN(6) == 0:
 			u.c.send(u.peer.verdict(codec.CodeCRCBad, u.name))
 			u.segment()
+			u.asked = "1030, 1028"
 		case len(whole) == len(u.content):
 			u.proven = true
 			u.say("1029", u.peer.ok(u.name))
