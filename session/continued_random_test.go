@@ -22,9 +22,9 @@ type uploader struct {
 	others  [][]byte // what other clients send under the name
 
 	c      *conn
-	seen   int // replies that were looked at
-	offset int // of the last 1608
-	sent   int // bytes in the segment that was sent last
+	seen   int    // replies that were looked at
+	offset int    // of the last 1608
+	sent   int    // bytes in the segment that was sent last
 	asked  string // what was sent last
 	tries  int
 	done   bool
@@ -274,7 +274,7 @@ func (w *world) tidyBut(left bool) {
 // TestContinuedInSpiteOfFaults: the same where the stores fail or panic at one call, and the client is
 // disabled, or deleted by another process, in between. What a 1608 and a 1603 speak of stays true.
 func TestContinuedInSpiteOfFaults(t *testing.T) {
-	schedules := uint64(2000)
+	schedules := uint64(800)
 	if testing.Short() {
 		schedules = 400
 	}
@@ -299,7 +299,8 @@ func TestContinuedInSpiteOfFaults(t *testing.T) {
 			hit++
 		}
 		// What cannot be removed, or of which nobody can say whether it may be, goes at the next start.
-		w.tidyBut(w.reg.faults.hit == "Discard" || strings.Contains(w.reg.faults.hit, "GetFile"))
+		panicked := w.reg.faults.fail != nil && w.reg.faults.hit == "Close"
+		w.tidyBut(panicked || w.reg.faults.hit == "Discard" || strings.Contains(w.reg.faults.hit, "GetFile"))
 		if t.Failed() {
 			t.Fatalf("seed %d, and %q failed", seed, w.reg.faults.hit)
 		}
