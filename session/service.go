@@ -1,6 +1,7 @@
 package session
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -113,6 +114,9 @@ func NewService(cfg Config) *Service {
 	}
 	cfg.Window = max(cfg.Window, 2*MaxBuffer)
 	svc := &Service{Config: cfg, rate: newRegistrationRate(cfg.RegisterRate), lendFrom: lendFrom}
+	if cfg.Faults != nil && cfg.Faults.cut > 0 {
+		svc.lendFrom = math.MaxInt64 // lent content would pass the place of the cut
+	}
 	svc.Limit(cfg.Limits)
 	return svc
 }
