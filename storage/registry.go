@@ -152,6 +152,10 @@ type Registry interface {
 	// costs nothing for files that stay.
 	Leaving(ctx context.Context, yield func(File) error) error
 
+	// Partials calls yield for each partial file, ordered by client and path. Otherwise
+	// it is as Files.
+	Partials(ctx context.Context, yield func(Partial) error) error
+
 	// Added calls yield for each name that was added by AddName, in their order, until
 	// yield returns an error, which it then returns.
 	Added(ctx context.Context, yield func(name string) error) error
@@ -433,7 +437,7 @@ type (
 		Verified bool
 	}
 
-	// DropKeyless forgets a client that has no public key, no files, is not disabled,
+	// DropKeyless forgets a client that has no public key, no files, partial ones neither, is not disabled,
 	// and was last seen before Before: its 1600 was lost, or it never went on. Its name
 	// is free again. It is the server's own. At stays zero. Err: ErrNoClient if there is no such
 	// client.

@@ -250,7 +250,7 @@ func (r *Registry) seen(op *storage.Seen) error {
 
 func (r *Registry) putFile(op *storage.PutFile) error {
 	f := op.File
-	op.Replaced = nil
+	op.Replaced, op.Partial = nil, nil
 	if _, err := r.client(f.ID, op.By); err != nil {
 		return err
 	}
@@ -410,10 +410,8 @@ func (r *Registry) dropClient(op *storage.DropClient) error {
 			return storage.ErrHasFiles
 		}
 	}
-	for at := range r.parts {
-		if at.id == op.ID {
-			return storage.ErrHasFiles
-		}
+	if r.hasPartials(op.ID) {
+		return storage.ErrHasFiles
 	}
 	maps.DeleteFunc(r.files, func(at place, _ *entry) bool { return at.id == op.ID })
 	delete(r.added, c.Name)
@@ -424,7 +422,7 @@ func (r *Registry) dropClient(op *storage.DropClient) error {
 
 func (r *Registry) dropKeyless(op *storage.DropKeyless) error {
 	c := r.clients[op.ID]
-	if c == nil || c.PublicKey != nil || c.Disabled || !c.LastSeen.Before(op.Before) || r.hasFiles(op.ID) {
+	if c == nil || c.PublicKey != nil || c.Disabled || !c.LastSeen.Before(op.Before) || r.hasFiles(op.ID) || r.hasPartials(op.ID) {
 		return storage.ErrNoClient
 	}
 	delete(r.names, c.Name)
@@ -487,6 +485,22 @@ func (r *Registry) Files(ctx context.Context, yield func(storage.File) error) er
 // Leaving implements storage.Registry. It looks at all files.
 func (r *Registry) Leaving(ctx context.Context, yield func(storage.File) error) error {
 	return r.list(ctx, yield, (*storage.File).Leaves)
+}
+
+// Partials implements storage.Registry. It yields what there was when it began.
+func (r *Registry) Partials(ctx context.Context, yield func(storage.Partial) error) error {
+	if err := r.lock(ctx); err != nil {
+		return err
+	}
+	all := make([]storage.Partial, 0, len(r.parts))
+	for _, p := range r.parts {
+		all = append(all, *p)
+	}
+	r.mu.Unlock()
+	slices.SortFunc(all, func(a, b storage.Partial) int {
+		return cmp.Or(bytes.Compare(a.ID[:], b.ID[:]), strings.Compare(a.Path, b.Path))
+	})
+	return each(ctx, all, yield)
 }
 
 // Added implements storage.Registry. It yields what there was when it began.

@@ -1,6 +1,9 @@
 package memory
 
-import "sealift/storage"
+import (
+	"sealift/codec"
+	"sealift/storage"
+)
 
 func (r *Registry) putPartial(op *storage.PutPartial) error {
 	op.Replaced = nil
@@ -65,7 +68,6 @@ func (r *Registry) deletePartial(op *storage.DeletePartial) error {
 // takePartial forgets the partial file that became the whole file of op, or that it
 // replaces.
 func (r *Registry) takePartial(op *storage.PutFile) error {
-	op.Partial = nil
 	at := place{op.File.ID, op.File.Path}
 	p := r.parts[at]
 	own := p != nil && p.Incoming == op.File.Incoming
@@ -75,6 +77,15 @@ func (r *Registry) takePartial(op *storage.PutFile) error {
 	op.Partial = p
 	delete(r.parts, at)
 	return nil
+}
+
+func (r *Registry) hasPartials(id codec.ClientID) bool {
+	for at := range r.parts {
+		if at.id == id {
+			return true
+		}
+	}
+	return false
 }
 
 // has reports whether a file with that key is at the place.

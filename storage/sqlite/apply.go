@@ -51,13 +51,18 @@ func onlyReads(batch []storage.Operation) bool {
 
 // write does batch in a transaction on c.
 func (r *Registry) write(ctx context.Context, c *conn, batch []storage.Operation) error {
-	return r.transact(ctx, c, func() error {
-		t := &transaction{c: c, seen: make(map[codec.ClientID]time.Time, len(batch))}
+	t := &transaction{c: c, seen: make(map[codec.ClientID]time.Time, len(batch)), partials: r.partials}
+	r.partials = true // also after a commit that failed: it may have been done
+	err := r.transact(ctx, c, func() error {
 		if err := t.do(batch); err != nil {
 			return err
 		}
 		return t.flushSeen()
 	})
+	if err == nil {
+		r.partials = t.partials || r.beside
+	}
+	return err
 }
 
 // transact does what writes in a transaction on c. After an error there is none open.
@@ -98,6 +103,8 @@ type transaction struct {
 	// end: connections often come with several operations at once. Nil in a
 	// batch that only reads.
 	seen map[codec.ClientID]time.Time
+	// partials: there may be partial files on record.
+	partials bool
 }
 
 func (t *transaction) do(batch []storage.Operation) error {
@@ -141,6 +148,18 @@ func (t *transaction) apply(op storage.Operation) error {
 	case *storage.FindAlike:
 		id = op.ID
 		refused, failed = t.findAlike(op)
+	case *storage.PutPartial:
+		id = op.Partial.ID
+		refused, failed = t.putPartial(op)
+	case *storage.ContinueFile:
+		id = op.ID
+		refused, failed = t.continueFile(op)
+	case *storage.DropPartial:
+		id = op.ID
+		refused, failed = t.dropPartial(op)
+	case *storage.DeletePartial:
+		id = op.ID
+		refused, failed = t.change(storage.ErrNoFile, deletePartial, op.ID[:], pathName(op.ID, op.Path), op.Incoming)
 	case *storage.VerifyFile:
 		id = op.ID
 		refused, failed = t.changeFor(op.ID, op.By, storage.ErrNoFile, verifyFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing, actor(op.By))
@@ -266,8 +285,10 @@ func (t *transaction) addName(op *storage.AddName) (refused, failed error) {
 }
 
 func (t *transaction) dropClient(op *storage.DropClient) (refused, failed error) {
-	if has, err := t.exists(hasFiles, op.ID[:]); has || err != nil {
-		return storage.ErrHasFiles, err
+	for _, s := range []statement{hasFiles, clientHasPartials} {
+		if has, err := t.exists(s, op.ID[:]); has || err != nil {
+			return storage.ErrHasFiles, err
+		}
 	}
 	for _, s := range []statement{dropFiles, dropAdded} {
 		if _, err := t.c.exec(s, op.ID[:]); err != nil {
@@ -324,7 +345,12 @@ func (t *transaction) setKeys(op *storage.SetKeys) (refused, failed error) {
 func (t *transaction) putFile(op *storage.PutFile) (refused, failed error) {
 	f := &op.File
 	path := pathName(f.ID, f.Path)
-	op.Replaced = nil
+	op.Replaced, op.Partial = nil, nil
+	if t.partials || op.Generation != 0 {
+		if refused, failed = t.takePartial(op, path); refused != nil || failed != nil {
+			return refused, failed
+		}
+	}
 	args := []any{
 		f.ID[:], f.FileName, path, f.Size, int64(f.Cksum), f.Incoming, timestamp(f.Received), f.Lapsed, actor(op.By),
 	}
@@ -381,7 +407,7 @@ func (t *transaction) forgetFile(op *storage.ForgetFile) (refused, failed error)
 }
 
 func (t *transaction) getFile(op *storage.GetFile) (refused, failed error) {
-	op.Verified, op.Unverified = nil, nil
+	op.Verified, op.Unverified, op.Partial = nil, nil, nil
 	if refused, failed = t.mayActFor(op.ID, op.By); refused != nil || failed != nil {
 		return refused, failed
 	}
@@ -395,7 +421,10 @@ func (t *transaction) getFile(op *storage.GetFile) (refused, failed error) {
 			}
 			return err
 		})
-	if err == nil && op.Verified == nil && op.Unverified == nil {
+	if err == nil && op.WithPartial {
+		op.Partial, err = t.partial(op.ID, pathName(op.ID, op.Path))
+	}
+	if err == nil && op.Verified == nil && op.Unverified == nil && op.Partial == nil {
 		refused = storage.ErrNoFile
 	}
 	return refused, err

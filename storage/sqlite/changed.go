@@ -27,6 +27,9 @@ func (r *Registry) Changed(ctx context.Context) (bool, error) {
 		c.version = row[0]
 		return nil
 	})
+	if err == nil && changed {
+		err = r.lookForPartials(ctx, c)
+	}
 	r.give(r.writer, c, err != nil && !isBusy(err) && ctx.Err() == nil)
 	if err != nil {
 		return false, r.failure("read", err)

@@ -151,6 +151,17 @@ func TestEditedRows(t *testing.T) {
 		"UPDATE files SET Cksum = 4294967296 WHERE FileName = 'a'",
 		"UPDATE files SET Incoming = NULL WHERE FileName = 'a'",
 		"UPDATE files SET Received = 7 WHERE FileName = 'a'",
+		"UPDATE partials SET PathName = x'00' WHERE FileName = 'p'",
+		"UPDATE partials SET PathName = 'p' WHERE FileName = 'p'",
+		"UPDATE partials SET Incoming = '' WHERE FileName = 'p'",
+		"UPDATE partials SET Length = -1 WHERE FileName = 'p'",
+		"UPDATE partials SET Length = Total + 1 WHERE FileName = 'p'",
+		"UPDATE partials SET Total = 9223372036854775807 WHERE FileName = 'p'",
+		"UPDATE partials SET Total = 'large' WHERE FileName = 'p'",
+		"UPDATE partials SET State = 4294967296 WHERE FileName = 'p'",
+		"UPDATE partials SET Boot = 7.5, Generation = x'ff' WHERE FileName = 'p'",
+		"UPDATE partials SET Generation = 9223372036854775807 WHERE FileName = 'p'",
+		"UPDATE partials SET Changed = 'later' WHERE FileName = 'p'",
 	} {
 		t.Run(edit, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "defensive.db")
@@ -166,23 +177,32 @@ func TestEditedRows(t *testing.T) {
 				}
 				apply(t, r, &storage.PutFile{File: g})
 			}
+			for i := range more {
+				p := storage.Partial{ID: f.ID, FileName: "p", Path: "p", Incoming: "00fe", Total: 9, Generation: 1, Changed: moment}
+				if i > 0 {
+					p.FileName, p.Path = "another", fmt.Sprint(i)
+				}
+				apply(t, r, &storage.PutPartial{Partial: p})
+			}
 			run(t, other(t, path), edit)
 			clients, files := 0, 0
 			err := errors.Join(
 				r.Clients(t.Context(), func(storage.Client) error { clients++; return nil }),
-				r.Files(t.Context(), func(storage.File) error { files++; return nil }))
+				r.Files(t.Context(), func(storage.File) error { files++; return nil }),
+				r.Partials(t.Context(), func(storage.Partial) error { files++; return nil }))
 			if !errors.Is(err, storage.ErrBadRows) || !strings.Contains(err.Error(), "is not one that Sealift wrote") {
 				t.Errorf("listing: %v", err)
 			}
-			if clients+files != 2+1+more-1 {
+			if clients+files != 2+1+2*more-1 {
 				t.Errorf("listed %d clients and %d files, want all but one", clients, files)
 			}
 			// Whoever asks for it gets the error, and others in the batch none.
 			client, file := &storage.GetClient{ID: f.ID}, &storage.GetFile{ID: f.ID, Path: "a"}
+			part := &storage.GetFile{ID: f.ID, Path: "p", WithPartial: true}
 			ben := add(2, "ben")
-			apply(t, r, client, file, ben)
-			if client.Err == nil && file.Err == nil || ben.Err != nil {
-				t.Errorf("GetClient: %v, GetFile: %v, AddClient of another: %v", client.Err, file.Err, ben.Err)
+			apply(t, r, client, file, part, ben)
+			if client.Err == nil && file.Err == nil && part.Err == nil || ben.Err != nil {
+				t.Errorf("GetClient: %v, GetFile: %v, %v, AddClient of another: %v", client.Err, file.Err, part.Err, ben.Err)
 			}
 		})
 	}

@@ -40,6 +40,18 @@ var oldSchemas = map[int][]string{
 			" Incoming TEXT, Received DATETIME, Missing BOOLEAN NOT NULL DEFAULT 0 CHECK (Missing IN (0, 1))," +
 			" Lapsed BOOLEAN NOT NULL DEFAULT 0 CHECK (Lapsed IN (0, 1)), PRIMARY KEY (ID, PathName, Verified))",
 	},
+	4: {
+		"CREATE TABLE clients (ID BLOB NOT NULL PRIMARY KEY CHECK (length(ID) = 16), Name TEXT NOT NULL UNIQUE," +
+			" PublicKey BLOB, LastSeen DATETIME, AESKey BLOB, TLSKey BLOB CHECK (length(TLSKey) = 32)," +
+			" Disabled BOOLEAN NOT NULL DEFAULT 0 CHECK (Disabled IN (0, 1)))",
+		"CREATE TABLE files (ID BLOB NOT NULL REFERENCES clients (ID), FileName TEXT NOT NULL, PathName TEXT NOT NULL," +
+			" Verified BOOLEAN NOT NULL CHECK (Verified IN (0, 1)), Size INTEGER NOT NULL, Cksum INTEGER NOT NULL," +
+			" Incoming TEXT, Received DATETIME, Missing BOOLEAN NOT NULL DEFAULT 0 CHECK (Missing IN (0, 1))," +
+			" Lapsed BOOLEAN NOT NULL DEFAULT 0 CHECK (Lapsed IN (0, 1)), Taken DATETIME," +
+			" Deleted BOOLEAN NOT NULL DEFAULT 0 CHECK (Deleted IN (0, 1)), PRIMARY KEY (ID, PathName, Verified))",
+		"CREATE TABLE names (Name TEXT NOT NULL PRIMARY KEY)",
+		"CREATE INDEX leaving ON files (ID, PathName, Verified DESC) WHERE Deleted <> 0 OR Taken IS NOT NULL AND Missing = 0",
+	},
 }
 
 // fileColumns1 are the columns of files in schema 1, which every later one has too.
@@ -81,12 +93,16 @@ func TestMigration(t *testing.T) {
 		if !bytes.Equal(client.Client.TLSKey, pin.TLSKey) {
 			t.Errorf("schema %d: pinned to %x", version, client.Client.TLSKey)
 		}
+		p := storage.Partial{ID: id, FileName: "b", Path: "b", Incoming: "k3", Total: 30, Length: 7, State: 8, Generation: 1, Changed: moment}
+		apply(t, r, &storage.PutPartial{Outcome: client.Outcome, Partial: p})
+		wantPartials(t, r, p)
 		steered(t, r, version, old)
 		if err := r.Close(); err != nil {
 			t.Fatal(err)
 		}
 		r = open(t, path) // and the next start finds it in order
 		wantNames(t, r, "anna")
+		wantPartials(t, r, p)
 	}
 }
 

@@ -43,6 +43,13 @@ func (r *Registry) Leaving(ctx context.Context, yield func(storage.File) error) 
 	return r.files(ctx, listLeaving, yield)
 }
 
+// Partials implements storage.Registry. Partial files that come or go meanwhile may be
+// among those yielded or not.
+func (r *Registry) Partials(ctx context.Context, yield func(storage.Partial) error) error {
+	return each(ctx, r, listPartials, []any{[]byte{}, ""}, partialColumnCount, partialOf, yield,
+		func(row []driver.Value) []any { return []any{row[0], row[2]} })
+}
+
 // Added implements storage.Registry.
 func (r *Registry) Added(ctx context.Context, yield func(name string) error) error {
 	return each(ctx, r, listAdded, []any{""}, 1, nameOf, yield, func(row []driver.Value) []any { return []any{row[0]} })

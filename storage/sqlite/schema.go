@@ -8,7 +8,7 @@ import (
 
 // schemaVersion is what PRAGMA user_version says of a database with this
 // schema.
-const schemaVersion = 4
+const schemaVersion = 5
 
 // The tables of the protocol documents ("Server Persistence with SQLite"), with
 // the columns that a server needs besides. PathName is
@@ -43,6 +43,7 @@ var schema = []string{
 )`,
 	namesTable,
 	leavingIndex,
+	partialsTable,
 	fmt.Sprintf("PRAGMA user_version = %d", schemaVersion),
 }
 
@@ -54,6 +55,22 @@ const (
 	// all others writes nothing to it.
 	leavingIndex = "CREATE INDEX leaving ON files (ID, PathName, Verified DESC)" +
 		" WHERE Deleted <> 0 OR Taken IS NOT NULL AND Missing = 0"
+	// The files of which a part is there: see storage.Partial. PathName is as in files. A table
+	// of its own: what is done with whole files reads and writes nothing of it.
+	partialsTable = `CREATE TABLE partials (
+	ID         BLOB NOT NULL REFERENCES clients (ID),
+	FileName   TEXT NOT NULL,
+	PathName   TEXT NOT NULL,
+	Incoming   TEXT NOT NULL,
+	Total      INTEGER NOT NULL,
+	Length     INTEGER NOT NULL,
+	State      INTEGER NOT NULL,
+	Boot       TEXT NOT NULL,
+	Generation INTEGER NOT NULL,
+	Changed    DATETIME,
+	Deleted    BOOLEAN NOT NULL DEFAULT 0 CHECK (Deleted IN (0, 1)),
+	PRIMARY KEY (ID, PathName)
+)`
 )
 
 // migrations[v] makes schema v+1 of schema v. Each is run in one transaction, and
@@ -76,6 +93,10 @@ var migrations = map[int64][]string{
 		namesTable,
 		leavingIndex,
 		"PRAGMA user_version = 4",
+	},
+	4: {
+		partialsTable,
+		"PRAGMA user_version = 5",
 	},
 }
 
@@ -221,11 +242,21 @@ const (
 	dropFiles
 	dropAdded
 	dropClient
+	selectPartial
+	putPartial
+	continuePartial
+	dropPartial
+	forgetPartial
+	deletePartial
+	hasPartials
+	clientHasPartials
+	hasVersion
 	markEmptied
 	isEmptied
 	listClients
 	listFiles
 	listLeaving
+	listPartials
 	listAdded
 	dataVersion
 	statementCount
@@ -236,6 +267,9 @@ const (
 	clientColumnCount = 7
 	fileColumns       = "ID, FileName, PathName, Verified, Size, Cksum, Incoming, Received, Missing, Lapsed, Taken, Deleted"
 	fileColumnCount   = 12
+
+	partialColumns     = "ID, FileName, PathName, Incoming, Total, Length, State, Boot, Generation, Changed, Deleted"
+	partialColumnCount = 11
 )
 
 var (
@@ -300,11 +334,24 @@ var statements = [statementCount]string{
 	deleteFile:        "UPDATE files SET Deleted = 1" + ofPath + " AND Verified = ?4 AND coalesce(Incoming, '') = ?3",
 
 	dropKeyless: "DELETE FROM clients WHERE ID = ?1 AND PublicKey IS NULL AND Disabled = 0 AND LastSeen < ?2" +
-		" AND NOT EXISTS (SELECT 1 FROM files WHERE files.ID = clients.ID)",
+		" AND NOT EXISTS (SELECT 1 FROM files WHERE files.ID = clients.ID)" +
+		" AND NOT EXISTS (SELECT 1 FROM partials WHERE partials.ID = clients.ID)",
 	hasFiles:   "SELECT 1 FROM files WHERE ID = ?1 AND (Taken IS NULL OR Missing = 0) LIMIT 1",
 	dropFiles:  "DELETE FROM files WHERE ID = ?1",
 	dropAdded:  "DELETE FROM names WHERE Name = (SELECT Name FROM clients WHERE ID = ?1)",
 	dropClient: "DELETE FROM clients WHERE ID = ?1",
+
+	selectPartial: "SELECT " + partialColumns + " FROM partials" + ofPath,
+	putPartial: "INSERT OR REPLACE INTO partials (" + partialColumns + ")" +
+		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+	continuePartial: "UPDATE partials SET Generation = Generation + 1, Changed = ?4" + ofPath +
+		" AND Incoming = ?3 AND Deleted = 0" + mayActFor(5),
+	dropPartial:       "DELETE FROM partials" + ofPath + " AND Incoming = ?3 AND (?4 = 0 OR Generation = ?4)" + mayActFor(5),
+	forgetPartial:     "DELETE FROM partials" + ofPath,
+	deletePartial:     "UPDATE partials SET Deleted = 1" + ofPath + " AND Incoming = ?3",
+	hasPartials:       "SELECT 1 FROM partials LIMIT 1",
+	clientHasPartials: "SELECT 1 FROM partials WHERE ID = ?1 LIMIT 1",
+	hasVersion:        "SELECT 1 FROM files" + ofPath + " AND Incoming = ?3",
 
 	// A number in the header of the database that SQLite leaves to its user. 0: no client
 	// was ever forgotten.
@@ -318,6 +365,8 @@ var statements = [statementCount]string{
 	listLeaving: "SELECT " + fileColumns + " FROM files INDEXED BY leaving WHERE (ID, PathName, 1 - Verified) > (?1, ?2, ?3)" +
 		" AND (Deleted <> 0 OR Taken IS NOT NULL AND Missing = 0)" +
 		" ORDER BY ID, PathName, Verified DESC LIMIT ?4",
+	listPartials: "SELECT " + partialColumns + " FROM partials WHERE (ID, PathName) > (?1, ?2)" +
+		" ORDER BY ID, PathName LIMIT ?3",
 	listAdded: "SELECT Name FROM names WHERE Name > ?1 ORDER BY Name LIMIT ?2",
 
 	// Another number than before: another connection has committed.

@@ -74,6 +74,11 @@ type Registry struct {
 	writer chan *conn // no connection at all in a read-only registry
 	reader chan *conn
 
+	// partials: there may be partial files on record. While there are none, a PutFile asks
+	// nothing about them. Whoever has the writing connection owns it.
+	partials bool
+	beside   bool // another process may add partial files
+
 	closing sync.Once
 	closed  chan struct{}
 }
@@ -121,6 +126,10 @@ func Open(ctx context.Context, path string, o Options) (*Registry, error) {
 		fold = c.copyWAL
 	}
 	if err := r.whenFree(ctx, func() error { return fold(ctx) }); err != nil {
+		return nil, errors.Join(r.failure("open", err), c.close())
+	}
+	r.beside = o.Beside
+	if err := r.lookForPartials(ctx, c); err != nil {
 		return nil, errors.Join(r.failure("open", err), c.close())
 	}
 	r.writer = newSlot(c)

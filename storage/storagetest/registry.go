@@ -70,6 +70,12 @@ func TestRegistry(t *testing.T, open func(t *testing.T) storage.Registry) {
 		{"ForgottenMark", testForgottenMark},
 		{"TakenIsNotAlike", testTakenIsNotAlike},
 		{"Leaving", testLeaving},
+		{"PutPartial", testPutPartial},
+		{"ContinueFile", testContinueFile},
+		{"PartialBecomesWhole", testPartialBecomesWhole},
+		{"DropAndDeletePartial", testDropAndDeletePartial},
+		{"PartialsAndClients", testPartialsAndClients},
+		{"PartialsAreOrdered", testPartialsAreOrdered},
 		{"EndedContext", testEndedContext},
 		{"ListsAreOrdered", testListsAreOrdered},
 		{"ListsStop", testListsStop},
@@ -255,6 +261,14 @@ func testLastSeen(t *testing.T, r storage.Registry) {
 	step(true, &storage.PutFile{File: f})
 	step(true, &storage.DropFile{ID: clientID(1), Path: "a", Incoming: "k1"})
 	step(false, &storage.DropFile{ID: clientID(1), Path: "a", Incoming: "k1"})
+	p := partial(1, "p", "k2", 1)
+	step(true, &storage.PutPartial{Partial: p})
+	step(true, &storage.ContinueFile{ID: p.ID, Path: "p", Incoming: "k2"})
+	step(false, &storage.PutPartial{Partial: p})
+	step(true, &storage.DeletePartial{ID: p.ID, Path: "p", Incoming: "k2"})
+	step(false, &storage.ContinueFile{ID: p.ID, Path: "p", Incoming: "k2"})
+	step(true, &storage.DropPartial{ID: p.ID, Path: "p", Incoming: "k2"})
+	step(false, &storage.DropPartial{ID: p.ID, Path: "p", Incoming: "k2"})
 	step(true, &storage.DisableClient{ID: clientID(1)})
 
 	unknown := &storage.Seen{Outcome: storage.Outcome{At: at(99)}, ID: clientID(3)}

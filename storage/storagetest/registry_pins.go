@@ -96,7 +96,7 @@ func testPinClient(t *testing.T, r storage.Registry) {
 }
 
 // asked are the operations that a client asks for, for client 1 with the unverified file
-// a of key k1.
+// a of key k1 and the partial file p of key k3.
 func asked() map[string]func(o storage.Outcome) storage.Operation {
 	id := clientID(1)
 	return map[string]func(o storage.Outcome) storage.Operation{
@@ -120,6 +120,21 @@ func asked() map[string]func(o storage.Outcome) storage.Operation {
 		},
 		"PutFile again": func(o storage.Outcome) storage.Operation {
 			return &storage.PutFile{Outcome: o, File: upload(1, "a", "k2", 2)}
+		},
+		"PutFile of a partial": func(o storage.Outcome) storage.Operation {
+			return &storage.PutFile{Outcome: o, File: upload(1, "p", "k3", 9), Generation: 1}
+		},
+		"PutPartial": func(o storage.Outcome) storage.Operation {
+			return &storage.PutPartial{Outcome: o, Partial: partial(1, "p", "k4", 4)}
+		},
+		"ContinueFile": func(o storage.Outcome) storage.Operation {
+			return &storage.ContinueFile{Outcome: o, ID: id, Path: "p", Incoming: "k3", Changed: at(7)}
+		},
+		"DropPartial": func(o storage.Outcome) storage.Operation {
+			return &storage.DropPartial{Outcome: o, ID: id, Path: "p", Incoming: "k3"}
+		},
+		"GetFile WithPartial": func(o storage.Outcome) storage.Operation {
+			return &storage.GetFile{Outcome: o, ID: id, Path: "p", WithPartial: true}
 		},
 		"GetFile": func(o storage.Outcome) storage.Operation {
 			return &storage.GetFile{Outcome: o, ID: id, Path: "a"}
@@ -181,9 +196,9 @@ func testShut(t *testing.T, open func(t *testing.T) storage.Registry, how func()
 func testShutOperation(t *testing.T, r storage.Registry, make func(o storage.Outcome) storage.Operation, s shut) {
 	apply(t, r, addClient(1, "anna"),
 		&storage.SetKeys{ID: clientID(1), Name: "anna", PublicKey: key(1, codec.PublicKeySize), AESKey: key(7, 32)},
-		&storage.PutFile{File: upload(1, "a", "k1", 1)}, s.by)
+		&storage.PutFile{File: upload(1, "a", "k1", 1)}, &storage.PutPartial{Partial: partial(1, "p", "k3", 3)}, s.by)
 	state := func() string {
-		return fmt.Sprintf("%+v\n%+v", clients(t, r), files(t, r))
+		return fmt.Sprintf("%+v\n%+v\n%+v", clients(t, r), files(t, r), partials(t, r))
 	}
 	before := state()
 	for what, o := range s.no {
@@ -201,7 +216,7 @@ func testShutOperation(t *testing.T, r storage.Registry, make func(o storage.Out
 				t.Errorf("with %s it told %+v", what, op.Client)
 			}
 		case *storage.GetFile:
-			if op.Verified != nil || op.Unverified != nil {
+			if op.Verified != nil || op.Unverified != nil || op.Partial != nil {
 				t.Errorf("with %s it told of a file", what)
 			}
 		case *storage.FindAlike:
@@ -209,8 +224,16 @@ func testShutOperation(t *testing.T, r storage.Registry, make func(o storage.Out
 				t.Errorf("with %s it told of a file", what)
 			}
 		case *storage.PutFile:
+			if op.Replaced != nil || op.Partial != nil {
+				t.Errorf("with %s it gave a file away", what)
+			}
+		case *storage.PutPartial:
 			if op.Replaced != nil {
 				t.Errorf("with %s it gave a file away", what)
+			}
+		case *storage.ContinueFile:
+			if op.Partial != (storage.Partial{}) {
+				t.Errorf("with %s it told of a file", what)
 			}
 		}
 	}
@@ -224,12 +247,14 @@ func testShutOperation(t *testing.T, r storage.Registry, make func(o storage.Out
 		t.Run(what, func(t *testing.T) {
 			batch := []storage.Operation{
 				&storage.SetKeys{Outcome: serverOwn(), ID: clientID(1), Name: "anna", PublicKey: key(1, codec.PublicKeySize), AESKey: key(7, 32), Replace: true},
-				&storage.PutFile{Outcome: serverOwn(), File: upload(1, "a", "k1", 1)}, s.by,
+				&storage.PutFile{Outcome: serverOwn(), File: upload(1, "a", "k1", 1)},
+				&storage.PutFile{Outcome: serverOwn(), File: upload(1, "p", "k0", 1)}, // no partial file is left
+				&storage.PutPartial{Outcome: serverOwn(), Partial: partial(1, "p", "k3", 3)}, s.by,
 				refused, make(o),
 			}
 			tryApply(t, r, batch...)
 			wantErr(t, refused, s.want)
-			wantErr(t, batch[4], nil)
+			wantErr(t, batch[len(batch)-1], nil)
 		})
 	}
 }
