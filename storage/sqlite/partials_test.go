@@ -31,7 +31,7 @@ func TestPutFileWithoutPartialsAsksNothing(t *testing.T) {
 		c := <-r.writer
 		kept := c.prepared[selectPartial]
 		if !asks {
-			c.prepared[selectPartial] = nil // who runs it panics
+			c.prepared[selectPartial] = c.prepared[begin] // fails within a transaction
 		}
 		r.writer <- c
 		apply(t, r, &op)
