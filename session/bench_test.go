@@ -86,7 +86,7 @@ func benchHost(b *testing.B) (*atOnce, *session.Session, *peer) {
 	h := &atOnce{b: b, reg: memory.New()}
 	files := newContents(new(faults))
 	files.null = true
-	w := &world{t: b, reg: &registry{h.reg.(*memory.Registry), new(faults)}}
+	w := &world{t: b, reg: &registry{h.reg.(*memory.Registry), new(faults), make(map[storage.Place]bool)}}
 	svc := session.NewService(session.Config{Files: files, Log: zap.NewNop()})
 	return h, session.New(svc, h, "bench"), w.known("alice")
 }

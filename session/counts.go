@@ -23,6 +23,8 @@ type Counts struct {
 	Again         uint64 // 1604 once more for a file that was verified
 	Mismatches    uint64 // 1030
 	GivenUp       uint64 // 1031
+	Kept          uint64 // transfers that were cut off and kept as partial files
+	Continued     uint64 // 1608 with an Offset above 0
 
 	Refused [Reasons]uint64 // 1607 for what the client did, by Reason
 	Failed  [Steps]uint64   // 1607 for what the server could not do, by Step
@@ -32,7 +34,7 @@ type Counts struct {
 type counters struct {
 	registered, notRegistered, rejoined, rejected, resumed atomic.Uint64
 	begun, contentBytes, received, verified, verifiedBytes atomic.Uint64
-	again, mismatches, givenUp                             atomic.Uint64
+	again, mismatches, givenUp, kept, continued            atomic.Uint64
 
 	refused [Reasons]atomic.Uint64
 	failed  [Steps]atomic.Uint64
@@ -58,6 +60,7 @@ func (svc *Service) Counts() (c Counts) {
 		Begun: from.begun.Load(), ContentBytes: from.contentBytes.Load(), Received: from.received.Load(),
 		Verified: from.verified.Load(), VerifiedBytes: from.verifiedBytes.Load(), Again: from.again.Load(),
 		Mismatches: from.mismatches.Load(), GivenUp: from.givenUp.Load(),
+		Kept: from.kept.Load(), Continued: from.continued.Load(),
 	}
 	for r := range c.Refused {
 		c.Refused[r] = from.refused[r].Load()

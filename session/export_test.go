@@ -77,6 +77,40 @@ const MaxQuiet = maxQuiet
 // LendFrom sets the least ciphertext, in bytes, that is lent.
 func (svc *Service) LendFrom(size int64) { svc.lendFrom = size }
 
+// KeepFrom sets the least plaintext, in bytes, that is kept, and CheckpointEvery how much comes
+// between two checkpoints.
+func (svc *Service) KeepFrom(size int64)        { svc.keepFrom = size }
+func (svc *Service) CheckpointEvery(size int64) { svc.checkpointEvery = size }
+
+// Claims tells how many partial files are believed to be a connection's, and BusyClaims how
+// many of them are at work.
+func (svc *Service) Claims() int {
+	svc.claims.mu.Lock()
+	defer svc.claims.mu.Unlock()
+	return len(svc.claims.all)
+}
+
+func (svc *Service) BusyClaims() (n int) {
+	svc.claims.mu.Lock()
+	defer svc.claims.mu.Unlock()
+	for _, c := range svc.claims.all {
+		if c.busy && !c.underWay() {
+			n++
+		}
+	}
+	return n
+}
+
+// underWay reports whether a transfer under way has the claim.
+func (c *claim) underWay() bool {
+	for _, u := range c.s.uploads.all {
+		if u.progress != nil && u.progress.claim == c {
+			return true
+		}
+	}
+	return false
+}
+
 // IdleCoroutines tells how many coroutines of the process wait for the next
 // request, and MaxIdleCoroutines is the most.
 func IdleCoroutines() int {

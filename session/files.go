@@ -93,6 +93,13 @@ func (us *uploads) routeNew(raw codec.SendFile, size uint32) course {
 		return pass
 	}
 	r, known := us.received[string(raw.FileName)]
+	if us.continues != nil {
+		c := us.continuing(string(raw.FileName))
+		if c != nil && c.stage == undoing {
+			return wait
+		}
+		known = known && c == nil && r.plan.Total > 0 // the plan is that of a 1603, and not of a 1608
+	}
 	m := r.plan.Read(raw)
 	switch {
 	case known && pastLast(r.plan, m):
@@ -207,6 +214,12 @@ func (us *uploads) begin(m codec.SendFile, size uint32, f *found) error {
 	if plan.OrigSize > s.svc.limits.Load().MaxFileSize {
 		return transfer.ErrTooLarge
 	}
+	c := us.continuing(name)
+	if c != nil {
+		if err := c.admits(s.svc, plan.OrigSize); err != nil {
+			return err
+		}
+	}
 	m = plan.Read(m)
 	firstKnown := m.Packet <= 1 // a packet 1 that comes first is taken for the first
 	if r := us.refused.find(s.id, name); r != nil && r.zero && m.Packet < m.Total {
@@ -218,8 +231,14 @@ func (us *uploads) begin(m codec.SendFile, size uint32, f *found) error {
 	if !us.makeRoom() {
 		return errTooMany
 	}
+	u := &upload{name: name, path: path, leave: f.leave}
+	if c != nil {
+		if err := c.begin(u, s.svc); err != nil {
+			return err
+		}
+	}
 	delete(us.received, name)
 	us.refused.forget(s.host, s.id, name)
-	us.enter(&upload{name: name, path: path, leave: f.leave}, plan, firstKnown)
+	us.enter(u, plan, firstKnown)
 	return nil
 }

@@ -61,6 +61,15 @@ func (f *faults) leftRow() bool {
 type registry struct {
 	*memory.Registry
 	faults *faults
+	// partials are the places that a partial file was recorded for.
+	partials map[storage.Place]bool
+}
+
+// partial returns the partial file that is on record for a place, or nil.
+func (r *registry) partial(at storage.Place) *storage.Partial {
+	get := &storage.GetFile{Outcome: byServer, ID: at.ID, Path: at.Path, WithPartial: true}
+	_ = r.Registry.Apply(context.Background(), []storage.Operation{get})
+	return get.Partial
 }
 
 func (r *registry) Apply(ctx context.Context, batch []storage.Operation) error {
@@ -70,6 +79,11 @@ func (r *registry) Apply(ctx context.Context, batch []storage.Operation) error {
 	}
 	if err := r.faults.call(what); err != nil {
 		return err
+	}
+	for _, op := range batch {
+		if put, ok := op.(*storage.PutPartial); ok {
+			r.partials[put.Partial.Place()] = true
+		}
 	}
 	return r.Registry.Apply(ctx, batch)
 }
@@ -244,14 +258,43 @@ func (c *contents) Open(_ context.Context, ref storage.Ref) (io.ReadCloser, erro
 	return io.NopCloser(bytes.NewReader(in.b.Bytes())), nil
 }
 
-func (c *contents) Reopen(context.Context, storage.Uploaded, storage.Announced, int64) (storage.Incoming, error) {
-	return nil, storage.ErrNotStored
+func (c *contents) Reopen(_ context.Context, up storage.Uploaded, _ storage.Announced, length int64) (storage.Incoming, error) {
+	if err := c.faults.call("Reopen"); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	in, ok := c.incoming[up.Key]
+	switch {
+	case !ok || int64(in.b.Len()) < length:
+		return nil, storage.ErrNotStored
+	case !in.closed:
+		panic("an incoming file that is open was opened again")
+	}
+	in.b.Truncate(int(length))
+	in.closed = false
+	c.open++
+	return in, nil
 }
 
-func (c *contents) Flush(context.Context, storage.Uploaded) error { return c.faults.call("Flush") }
+func (c *contents) Flush(_ context.Context, up storage.Uploaded) error {
+	if err := c.faults.call("Flush"); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.incoming[up.Key] == nil {
+		return storage.ErrNotStored
+	}
+	return nil
+}
 
-func (c *contents) OpenFrom(context.Context, storage.Ref, int64) (io.ReadCloser, error) {
-	return nil, storage.ErrNotStored
+func (c *contents) OpenFrom(ctx context.Context, ref storage.Ref, offset int64) (io.ReadCloser, error) {
+	r, err := c.Open(ctx, ref)
+	if err == nil {
+		_, err = io.CopyN(io.Discard, r, offset)
+	}
+	return r, err
 }
 
 func (c *contents) Scratch(context.Context) (storage.Scratch, error) {

@@ -124,7 +124,7 @@ func (s *Session) exchange(id codec.ClientID, payload []byte) {
 		}
 		step, err := StepRegistry, co.apply(op)
 		// Some clients take a 1606 as an offer of its id and do not register.
-		if errors.Is(err, storage.ErrNoClient) && s.state == fresh && !id.IsZero() && id == s.rejected {
+		if errors.Is(err, storage.ErrNoClient) && s.state == fresh && s.rejected != nil && !id.IsZero() && id == *s.rejected {
 			step, err = s.adopt(co, op)
 		}
 		if err != nil {
@@ -255,7 +255,7 @@ func (s *Session) reject(id codec.ClientID, name string, why error) {
 	}
 	s.uploads.abandon() // or it would go on under the next id of the connection
 	s.leaveResumption()
-	s.state, s.id, s.name, s.rejected = fresh, codec.ClientID{}, "", id
+	s.state, s.id, s.name, s.rejected = fresh, codec.ClientID{}, "", &id
 	s.send(codec.IDReply{Code: codec.CodeReconnectRejected, ID: id}.Append(nil))
 }
 

@@ -119,7 +119,7 @@ func (l *Loan) Take(ctx context.Context, buf []byte, n int) (took int, more bool
 		err = l.store(ctx)
 	}
 	l.err = err
-	return took, err == nil && !l.over
+	return took, err == nil && !l.over && !l.u.checkpointDue()
 }
 
 // takeContent gathers what p has of the content under way. The loan is over where

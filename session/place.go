@@ -330,21 +330,41 @@ func (p *place) setUnsettled(c *commitment) {
 	p.unsettled = c
 }
 
+// put has the registry record a file that awaits its verdict.
+func (p *place) put(co *coroutine, op *storage.PutFile) error {
+	op.File.Lapsed = p.setLapsed(false)
+	if err := co.apply(op); err != nil {
+		if op.File.Lapsed {
+			p.setLapsed(true)
+		}
+		return err
+	}
+	co.s.svc.Waiting(op.File.ID, Occupies(op.File.Size))
+	p.setWaits(&op.File)
+	return nil
+}
+
 // drop has the registry forget the unverified file f, and then removes its content.
 // The mark that a version has lapsed is recorded before the content goes.
 func (p *place) drop(co *coroutine, f *storage.File, o storage.Outcome) error {
+	err := p.forget(co, f, o)
+	if err == nil || errors.Is(err, storage.ErrNoFile) {
+		co.discard(f.Uploaded())
+		return nil
+	}
+	return err
+}
+
+// forget is drop, but for the content.
+func (p *place) forget(co *coroutine, f *storage.File, o storage.Outcome) error {
 	s := co.s
 	op := &storage.DropFile{Outcome: o, ID: f.ID, Path: f.Path, Incoming: f.Incoming}
 	err := co.apply(op)
-	if err != nil && !errors.Is(err, storage.ErrNoFile) {
-		return err
-	}
 	if err == nil {
 		s.svc.settled(f)
 		if !op.Marked {
 			p.setLapsed(true)
 		}
 	}
-	co.discard(f.Uploaded())
-	return nil
+	return err
 }

@@ -36,6 +36,7 @@ const (
 	ReasonVerdict                    // no file, or not for certain one, that the verdict is about
 	ReasonMissing                    // the verified file is not in its place any more
 	ReasonDeleted                    // the file is to be deleted
+	ReasonSuperseded                 // another 1032 has taken the partial file
 	ReasonDraining                   // the server is going down
 	ReasonFault                      // a fault that was asked for
 	Reasons                          // how many there are
@@ -45,7 +46,7 @@ func (r Reason) String() string {
 	return [Reasons]string{
 		"other", "protocol", "state", "name", "path", "packet", "content", "size", "transfers", "unverified",
 		"register_rate", "closed", "taken", "client_id", "other_name", "public_key", "no_key", "pinned", "disabled",
-		"unknown_client", "verdict", "missing", "deleted", "draining", "fault",
+		"unknown_client", "verdict", "missing", "deleted", "superseded", "draining", "fault",
 	}[r]
 }
 
@@ -118,6 +119,7 @@ var sentinels = []struct {
 	{storage.ErrWrongName, ReasonOtherName},
 	{storage.ErrKeyPinned, ReasonPublicKey},
 	{storage.ErrNoFile, ReasonVerdict},
+	{storage.ErrSuperseded, ReasonSuperseded},
 	{storage.ErrPath, ReasonPath},
 	{storage.ErrObstructed, ReasonPath},
 	{storage.ErrAlike, ReasonPath},

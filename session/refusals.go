@@ -127,7 +127,7 @@ func (u *upload) endAt(number uint32, total uint16, err error) {
 		ok = ok && a.came.add(s.host, u.transfer.Number())
 	}
 	a.unnoted = !ok
-	u.drop()
+	u.dropAs(u.fateBy(err))
 	if clientsDoing(err) && !aboutClient(err) {
 		err = fmt.Errorf("read as %v: %w", plan, err)
 	}

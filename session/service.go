@@ -28,8 +28,8 @@ const (
 // Limits are what clients may do. They may change while sessions are served, see
 // [Service.Limit]. Zero means the default.
 type Limits struct {
-	// MaxFileSize is the largest file taken, in bytes. Default and most:
-	// codec.MaxFileSize.
+	// MaxFileSize is the largest file taken, in bytes. Default: codec.MaxFileSize, which is what one
+	// transfer can carry; larger ones come in segments. Most: math.MaxInt64 / 2.
 	MaxFileSize int64
 	// MaxUnverified is how many bytes one client may have in the store that are
 	// not verified, in files that await their verdict and in transfers under way,
@@ -49,12 +49,13 @@ type Limits struct {
 
 // complete sets what is zero and has a default.
 func (l *Limits) complete() {
-	if l.MaxFileSize <= 0 || l.MaxFileSize > codec.MaxFileSize {
+	if l.MaxFileSize <= 0 {
 		l.MaxFileSize = codec.MaxFileSize
 	}
+	l.MaxFileSize = min(l.MaxFileSize, math.MaxInt64/2)
 	if l.MaxUnverified <= 0 {
 		// Room for four of the largest files, as what they are counted for.
-		l.MaxUnverified = 4 * Occupies(aescbc.CiphertextSize(l.MaxFileSize))
+		l.MaxUnverified = 4 * Occupies(aescbc.CiphertextSize(min(l.MaxFileSize, math.MaxInt64/8)))
 	}
 	if l.MaxUploads <= 0 {
 		l.MaxUploads = DefaultMaxUploads
@@ -97,6 +98,7 @@ type Service struct {
 	Config     // but for Limits, which are in limits
 	limits     atomic.Pointer[Limits]
 	alike      alike
+	claims     claims
 	bound      bound
 	counts     counters
 	quiet      quiet
@@ -104,7 +106,8 @@ type Service struct {
 	resumed    resumptions
 	unverified unverified
 	rate       *registrationRate
-	lendFrom   int64 // bytes; tests set others than the constant
+	// In bytes; tests set others than the constants.
+	lendFrom, keepFrom, checkpointEvery int64
 }
 
 // NewService completes cfg with the defaults.
@@ -113,7 +116,7 @@ func NewService(cfg Config) *Service {
 		cfg.Window = DefaultWindow
 	}
 	cfg.Window = max(cfg.Window, 2*MaxBuffer)
-	svc := &Service{Config: cfg, rate: newRegistrationRate(cfg.RegisterRate), lendFrom: lendFrom}
+	svc := &Service{Config: cfg, rate: newRegistrationRate(cfg.RegisterRate), lendFrom: lendFrom, keepFrom: keepFrom, checkpointEvery: checkpointEvery}
 	if cfg.Faults != nil && cfg.Faults.cut > 0 {
 		svc.lendFrom = math.MaxInt64 // lent content would pass the place of the cut
 	}

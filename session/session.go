@@ -29,8 +29,8 @@ type Session struct {
 	key       aesKey
 	resumedAs *codec.ClientID // for which leaveResumption is due
 
-	uploads  uploads        // its transfers
-	rejected codec.ClientID // of the last 1606 on this connection
+	uploads  uploads         // its transfers
+	rejected *codec.ClientID // of the last 1606 on this connection, nil: there was none
 	// In Service.bound: the connections of the same client. Under its lock, as settled.
 	before, next *Session
 	// ousted is why the session may not go on for its client, nil: it may. It is about to
@@ -191,6 +191,9 @@ func (s *Session) dispatch(h codec.RequestHeader, payload []byte, content uint32
 			s.uploads.forgetFound()
 		}
 		return taken
+	case proceed:
+		s.uploads.judged(h.Code, payload)
+		return s.proceed(payload)
 	case confirm, again, abort:
 		s.uploads.judged(h.Code, payload)
 		return s.verdict(h.Code, payload)
@@ -271,7 +274,7 @@ func (s *Session) Closed() {
 	s.closed, s.hungUp = true, true
 	s.pending = nil
 	s.uploads.forgetFound()
-	s.uploads.abandon()
+	s.uploads.cutOff()
 	s.leaveResumption()
 	if s.state == fresh {
 		return

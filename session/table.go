@@ -30,6 +30,7 @@ const (
 	confirm                // 1029: 1604 when the file is durable
 	again                  // 1030: no reply; the file comes again
 	abort                  // 1031: 1604
+	proceed                // 1032: 1608
 )
 
 // transitions is the protocol's order of messages: what a session does with a
@@ -43,7 +44,7 @@ var transitions = [states][8]action{
 	//     1025      1026      1027    1028     1029     1030    1031    1032
 	fresh: {register, exchange, rejoin, recall, recall, recall, recall, refuse},
 	named: {refuse, exchange, rejoin, refuse, refuse, refuse, refuse, refuse},
-	ready: {refuse, exchange, rejoin, receive, confirm, again, abort, refuse},
+	ready: {refuse, exchange, rejoin, receive, confirm, again, abort, proceed},
 }
 
 // next is the action for a request in state s.

@@ -38,7 +38,10 @@ type upload struct {
 	working bool            // a job, a loan or the coroutine of its end is under way
 
 	dropped bool // nobody wants it any more. Final.
-	stored  bool // the registry has the file. Final.
+	stored  bool // the registry has the file, or the part that was to come. Final.
+	fate    fate // what becomes of its content, if it is dropped
+
+	progress *progress // nil: it is no partial file
 
 	// Of the packet that came last, which completes the transfer in the end:
 	// whether it is of the later edition, and its Content Size.
@@ -119,6 +122,12 @@ func (u *upload) worked(j *job, err error) {
 func (u *upload) goOn(complete bool, err error) {
 	u.count()
 	if u.dropped || err == nil && !complete && u.guarded == nil {
+		if err != nil && u.fate == fateKeep {
+			u.fate = u.fateBy(err)
+		}
+		if !u.dropped && u.checkpointDue() {
+			u.checkpoint()
+		}
 		u.rest()
 	} else {
 		u.s.start(func(co *coroutine) {
@@ -147,14 +156,19 @@ func (u *upload) rest() {
 // store records the complete file and sends its checksum.
 func (u *upload) store(co *coroutine) {
 	s, in := u.s, u.transfer.Received()
+	if u.progress != nil && u.progress.continued != nil && in.Size < u.progress.continued.total {
+		u.storePart(co, in)
+		return
+	}
 	op := &storage.PutFile{Outcome: s.outcome(), File: storage.File{
 		ID: s.id, FileName: u.name, Path: u.path, Incoming: in.Key,
 		Size: in.Size, Cksum: in.Cksum, Received: s.host.Now(),
-	}}
+	}, Generation: u.generation()}
 	err := u.record(co, op)
 	switch {
 	case err == nil:
 		u.stored = true
+		co.discardReplaced(u.others(op.Partial))
 		if op.Replaced != nil {
 			s.svc.settled(op.Replaced)
 			co.discard(op.Replaced.Uploaded())
@@ -180,16 +194,10 @@ func (u *upload) record(co *coroutine, op *storage.PutFile) error {
 	if err := place.settle(co); err != nil {
 		return &stepError{StepCatchingUp, err}
 	}
-	op.File.Lapsed = place.setLapsed(false)
-	if err := co.apply(op); err != nil {
-		if op.File.Lapsed {
-			place.setLapsed(true)
-		}
+	if err := place.put(co, op); err != nil {
 		return &stepError{StepRegistry, err}
 	}
 	u.uncount()
-	u.s.svc.Waiting(op.File.ID, Occupies(op.File.Size))
-	place.setWaits(&op.File)
 	return nil
 }
 
@@ -211,21 +219,20 @@ func (u *upload) leaveAll() {
 func (u *upload) answer(f *storage.File) {
 	s := u.s
 	u.leaveAll()
-	if s.uploads.received == nil {
-		s.uploads.received = make(map[string]receipt)
-	}
-	for name := range s.uploads.received {
-		if len(s.uploads.received) < maxReceived {
-			break
-		}
-		delete(s.uploads.received, name)
+	if p := u.progress; p != nil && p.continued != nil {
+		p.continued.claim, p.continued.stage = nil, sent
 	}
 	s.uploads.told.served(u.name)
-	plan := u.transfer.Plan()
-	s.uploads.received[u.name] = receipt{incoming: f.Incoming, plan: plan}
+	s.uploads.note(u.name, receipt{incoming: f.Incoming, plan: u.transfer.Plan()})
 	took := s.host.Now().Sub(u.started)
 	s.svc.received(took)
-	s.log().Info("received", s.fields(zap.String("file", u.name), zap.Int64("bytes", f.Size), zap.Duration("took_seconds", took), zap.Uint32("cksum", f.Cksum),
+	u.acknowledge("received", f, took)
+}
+
+// acknowledge sends the 1603 of what came of the file, and logs that.
+func (u *upload) acknowledge(message string, f *storage.File, took time.Duration) {
+	s, plan := u.s, u.transfer.Plan()
+	s.log().Info(message, s.fields(zap.String("file", u.name), zap.Int64("bytes", f.Size), zap.Duration("took_seconds", took), zap.Uint32("cksum", f.Cksum),
 		zap.Stringer("scheme", plan.Scheme), zap.Uint16("packets", plan.Total))...)
 	sum := f.Cksum
 	if s.svc.Faults.strike("crc", 0) {
@@ -233,7 +240,7 @@ func (u *upload) answer(f *storage.File) {
 		sum++
 	}
 	s.send(codec.FileReceived{
-		ID: f.ID, ContentSize: u.contentSize(f.Size), FileName: []byte(u.name), Cksum: sum,
+		ID: f.ID, ContentSize: u.contentSize(f.Size - u.offset()), FileName: []byte(u.name), Cksum: sum,
 	}.Append(make([]byte, 0, 512)))
 }
 
@@ -248,20 +255,28 @@ func (u *upload) contentSize(size int64) uint32 {
 }
 
 // drop ends a transfer without a word and removes what it left.
-func (u *upload) drop() {
+func (u *upload) drop() { u.dropAs(u.fateUnkept()) }
+
+// dropAs ends a transfer without a word. fate says what becomes of what it left.
+func (u *upload) dropAs(fate fate) {
 	s := u.s
 	u.leaveAll()
 	s.uploads.ended = true
-	u.dropped = true
+	u.dropped, u.fate = true, fate
 	u.count()
 	u.uncount()
 	u.push()
-	for _, p := range u.queue {
-		s.uploads.held -= len(p.Buf())
-		s.host.Release(p.Buf())
+	if fate != fateKeep { // else conclude writes what is in them
+		for _, p := range u.queue {
+			s.uploads.held -= len(p.Buf())
+			s.host.Release(p.Buf())
+		}
+		u.queue = nil
 	}
-	u.queue = nil
 	u.returnEmpty()
+	if p := u.progress; fate == fateUndo && !u.stored {
+		p.continued.stage = undoing
+	}
 	if !u.working {
 		u.cleanup()
 	}
@@ -272,7 +287,14 @@ func (u *upload) drop() {
 func (u *upload) cleanup() {
 	u.leaveAlike()
 	u.transfer.Forget()
-	if u.stored || !u.transfer.Leaves() {
+	switch {
+	case u.stored:
+		u.cease()
+		return
+	case u.progress != nil || u.fate == fateKeep:
+		u.s.start(u.conclude)
+		return
+	case !u.transfer.Leaves():
 		return
 	}
 	s, t, name := u.s, u.transfer, u.name

@@ -18,20 +18,21 @@ type uploads struct {
 	refused  refusals           // had their 1607, and their packets still come
 	told     tellings           // 1607s of late
 
-	incoming *upload // whose packet's content is coming in; nil: the content is passed over
-	touched  *upload // that content came for last
-	found    *found  // about the name of the pending 1028, see apart
-	held     int     // bytes of buffers that no worker has finished with
-	aside    int     // bytes of packets in memory that came before their turn
-	ended    bool    // one was dropped since Feed last looked
+	incoming  *upload    // whose packet's content is coming in; nil: the content is passed over
+	touched   *upload    // that content came for last
+	continues *continues // nil: no 1032 came
+	found     *found     // about the name of the pending 1028, see apart
+	held      int        // bytes of buffers that no worker has finished with
+	aside     int        // bytes of packets in memory that came before their turn
+	ended     bool       // one was dropped since Feed last looked
 }
 
 // receipt remembers which version of a file this connection's last 1603 for its
-// name was about.
+// name was about, or its last 1608 with the whole size.
 type receipt struct {
-	incoming string // its Files key
-	plan     codec.Plan
-	settled  bool // it awaits no verdict any more
+	incoming string     // its Files key
+	plan     codec.Plan // of its transfer; zero for a 1608
+	settled  bool       // it awaits no verdict any more
 	// overtaken: an attempt to send a newer version was refused. A 1029 that comes now may
 	// have been sent ahead of that 1607, and be about the newer version.
 	overtaken bool
@@ -50,15 +51,33 @@ func (us *uploads) overtake(name string) {
 // No file is lost.
 const maxReceived = 64
 
+// note remembers the receipt of a name.
+func (us *uploads) note(name string, r receipt) {
+	if us.received == nil {
+		us.received = make(map[string]receipt)
+	}
+	for other := range us.received {
+		if len(us.received) < maxReceived {
+			break
+		}
+		delete(us.received, other)
+	}
+	us.received[name] = r
+}
+
 // enter puts u, which has name, path and leave, among the transfers under way.
 func (us *uploads) enter(u *upload, plan codec.Plan, firstKnown bool) {
 	s := us.s
 	us.begun++
 	u.s, u.started, u.began, u.serial = s, s.last, s.begins, us.begun
-	u.transfer = transfer.New(transfer.Options{
+	o := transfer.Options{
 		Plan: plan, FirstKnown: firstKnown, Key: &s.key, MaxSize: s.svc.limits.Load().MaxFileSize, Memory: us,
-		Files: s.svc.Files, Place: storage.Place{ID: s.id, Path: u.path},
-	})
+		Files: s.svc.Files, Place: storage.Place{ID: s.id, Path: u.path}, Segment: u.segment(),
+	}
+	if o.Segment != nil {
+		o.MaxSize = o.Segment.Total
+	}
+	u.transfer = transfer.New(o)
 	if s.guarded {
 		key := s.key
 		u.guarded = &key
@@ -117,14 +136,28 @@ func (us *uploads) makeRoom() bool {
 
 // abandon drops all that the client has under way. Files that await a verdict
 // stay in the store.
-func (us *uploads) abandon() {
+func (us *uploads) abandon() { us.end(func(u *upload) fate { return fateRemove }) }
+
+// cutOff is abandon for a connection that was lost: what can be kept of its transfers is.
+func (us *uploads) cutOff() {
+	us.end(func(u *upload) fate {
+		if u.keepable() {
+			return fateKeep
+		}
+		return fateRemove
+	})
+}
+
+// end drops all transfers under way. fateOf says what becomes of each.
+func (us *uploads) end(fateOf func(u *upload) fate) {
 	s := us.s
 	for _, u := range us.all {
 		if !u.tentative {
 			s.log().Info("transfer cut off", s.fields(zap.String("file", u.name), zap.Int64("bytes", u.transfer.Offset()))...)
 		}
-		u.drop()
+		u.dropAs(fateOf(u))
 	}
+	us.forgetAllContinued()
 	us.received = nil
 	us.refused.clear(s.host)
 	us.told.forgetAll()

@@ -26,6 +26,9 @@ func (s *Session) verdict(code codec.Code, payload []byte) bool {
 		return true
 	}
 	ended := false
+	if c := s.uploads.continued(name); c != nil && c.stage == undoing {
+		return false
+	}
 	switch u := s.uploads.all[name]; {
 	case u == nil:
 	case u.transfer.AllIn(): // its 1603 comes first
@@ -33,6 +36,9 @@ func (s *Session) verdict(code codec.Code, payload []byte) bool {
 	case code == codec.CodeCRCOK:
 		s.refuse(request(code), &offence{ReasonState, "the file is not complete: " + name})
 		return true
+	case code == codec.CodeAbort:
+		u.dropAs(fateRemove)
+		ended = true
 	default:
 		u.drop()
 		ended = true
@@ -99,7 +105,13 @@ func (v *judgement) judge(co *coroutine) *ruling {
 	if why := v.s.ousted.Load(); why != nil {
 		return registryRuling(*why)
 	}
+	if r, done := v.ofContinued(co); done {
+		return r
+	}
 	f := v.justReceived(place)
+	if v.code == codec.CodeAbort {
+		return v.giveUp(co, place, f)
+	}
 	if f == nil {
 		var r *ruling
 		if f, r = v.version(co); r != nil {
@@ -109,6 +121,8 @@ func (v *judgement) judge(co *coroutine) *ruling {
 	switch {
 	case f == nil: // a 1030 or 1031, and there is nothing to remove
 		return nil
+	case v.code != codec.CodeCRCOK && v.goesBack(f):
+		return v.goBack(co, place, f)
 	case v.code != codec.CodeCRCOK:
 		return v.remove(co, place, f)
 	case f.Verified:
@@ -221,6 +235,9 @@ func (v *judgement) logVerified(f *storage.File) {
 func (v *judgement) remove(co *coroutine, p *place, f *storage.File) *ruling {
 	if err := p.drop(co, f, v.s.outcome()); err != nil {
 		return registryRuling(err)
+	}
+	if c := v.s.uploads.continued(v.name); c != nil && c.stage == sent {
+		c.stage = given
 	}
 	v.ended = true
 	return nil

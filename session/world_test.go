@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"sealift/codec"
+	"sealift/crypto/cksum"
 	"sealift/session"
 	"sealift/storage"
 	"sealift/storage/memory"
@@ -88,7 +89,7 @@ func newWorld(t testing.TB, cfg session.Config) *world {
 	f := new(faults)
 	w := &world{
 		t: t, now: time.Unix(1_700_000_000, 0),
-		reg:     &registry{memory.New(), f},
+		reg:     &registry{memory.New(), f, make(map[storage.Place]bool)},
 		choose:  first,
 		free:    make(map[int][][]byte),
 		portion: func(n int) int { return n },
@@ -476,6 +477,9 @@ func (w *world) settled() {
 	if n := w.svc.Locked(); n != 0 {
 		w.t.Errorf("%d paths stay locked", n)
 	}
+	if n := w.svc.BusyClaims(); n != 0 {
+		w.t.Errorf("%d partial files are believed to be written", n)
+	}
 	w.reasoned()
 	if n := w.svc.EmptyPlaces(); n != 0 {
 		w.t.Errorf("%d places are kept for nothing", n)
@@ -509,6 +513,9 @@ func (w *world) hangUp() {
 	}
 	w.run()
 	w.clean()
+	if n := w.svc.Claims(); n != 0 {
+		w.t.Errorf("%d partial files are believed to be somebody's", n)
+	}
 	if n := w.svc.Bound(); n != 0 {
 		w.t.Errorf("%d clients are believed to have connections", n)
 	}
@@ -539,6 +546,23 @@ func (w *world) clean() {
 		}
 		if received("", content) != fmt.Sprintf("1603  %d %08x", f.Size, f.Cksum) && !w.reg.faults.leftRow() {
 			w.t.Errorf("%s: the registry has it, and its content is not there", f.Path)
+		}
+	}
+	for at := range w.reg.partials {
+		p := w.reg.partial(at)
+		if p == nil {
+			continue
+		}
+		known[p.Incoming] = true
+		in, ok := w.files.incoming[p.Incoming]
+		if !ok || int64(in.b.Len()) < p.Length {
+			t := "there is none"
+			if ok {
+				t = fmt.Sprint(in.b.Len(), " bytes")
+			}
+			w.t.Errorf("%s: a partial file of %d bytes is on record, and of its content %s", p.Path, p.Length, t)
+		} else if h := cksum.Resume(p.State, uint64(p.Length)); h.Sum32() != cksum.Checksum(in.b.Bytes()[:p.Length]) {
+			w.t.Errorf("%s: the partial file is not what is on record", p.Path)
 		}
 	}
 	for key := range w.files.incoming {
@@ -587,6 +611,12 @@ func describe(t testing.TB, reply []byte) string {
 			t.Fatal(err)
 		}
 		return fmt.Sprintf("1603 %s %d %08x", m.FileName, m.ContentSize, m.Cksum)
+	case codec.CodeContinued:
+		m, err := codec.ParseContinued(r.Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("1608 %s %d %08x", m.FileName, m.Offset, m.Cksum)
 	default:
 		return fmt.Sprint(uint16(r.Header.Code))
 	}

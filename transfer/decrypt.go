@@ -22,15 +22,17 @@ type sink struct {
 	announced storage.Announced
 	maxSize   int64
 
-	dec     *aescbc.Decrypter
-	sum     cksum.Hash
-	out     storage.Incoming // nil until there is content
-	closed  bool             // out is
-	size    int64            // bytes, decrypted
-	part    int64            // of these, since the ciphertext began
-	carry   [aescbc.BlockSize]byte
-	carried int // bytes in carry: the beginning of a cipher block
-	scratch storage.Scratch
+	dec *aescbc.Decrypter
+	sum cksum.Hash
+	out storage.Incoming // nil until there is content
+	// reopened is the key of the incoming file that the transfer goes on with, "": it makes one.
+	reopened string
+	closed   bool  // out is
+	size     int64 // bytes of the file, decrypted
+	part     int64 // of these, since the ciphertext began
+	carry    [aescbc.BlockSize]byte
+	carried  int // bytes in carry: the beginning of a cipher block
+	scratch  storage.Scratch
 }
 
 // Write decrypts and stores the content of p, or puts it aside if it came early. It
@@ -52,7 +54,7 @@ func (t *Transfer) Finish(ctx context.Context) error {
 	return errors.Join(k.out.Close(ctx), k.closeScratch())
 }
 
-// Received is what a transfer has brought. Its content is the incoming file Key.
+// Received is what there is of a file after its transfer. Its content is the incoming file Key.
 type Received struct {
 	Key   string
 	Size  int64 // bytes
@@ -64,6 +66,40 @@ func (t *Transfer) Received() Received {
 	return Received{t.sink.out.Key(), t.sink.size, t.sink.sum.Sum32()}
 }
 
+// Written is how far a file has come. Its content is the incoming file Key.
+type Written struct {
+	Key    string // "": there is none yet
+	Length int64  // bytes, from the beginning of the file
+	State  uint32 // of their checksum, see cksum.Resume
+}
+
+// Written returns what is in the incoming file. A part of a cipher block, the last block of a
+// ciphertext, and what came before its turn are not in it as long as something before them,
+// or their padding, is to come. The worker is not at work, and its last work did not fail.
+func (t *Transfer) Written() Written {
+	k := &t.sink
+	key := k.reopened
+	if k.out != nil {
+		key = k.out.Key()
+	}
+	return Written{key, k.size, k.sum.State()}
+}
+
+// Length is Written's.
+func (t *Transfer) Length() int64 { return t.sink.size }
+
+// Park ends a transfer whose incoming file is kept: that is closed, and has what Written
+// says.
+func (t *Transfer) Park(ctx context.Context) error {
+	k := &t.sink
+	err := k.closeScratch()
+	if k.out != nil && !k.closed {
+		k.closed = true
+		err = errors.Join(err, k.out.Close(ctx))
+	}
+	return err
+}
+
 // Leaves reports whether something is in the store that Abandon has to remove. The
 // worker is not at work.
 func (t *Transfer) Leaves() bool { return t.sink.out != nil || t.sink.scratch != nil }
@@ -71,12 +107,9 @@ func (t *Transfer) Leaves() bool { return t.sink.out != nil || t.sink.scratch !=
 // Abandon removes all that the transfer left in the store.
 func (t *Transfer) Abandon(ctx context.Context) error {
 	k := &t.sink
-	err := k.closeScratch()
+	err := t.Park(ctx)
 	if k.out == nil {
 		return err
-	}
-	if !k.closed {
-		err = errors.Join(err, k.out.Close(ctx))
 	}
 	return errors.Join(err, k.files.Discard(ctx, storage.Uploaded{Place: k.place, Key: k.out.Key()}))
 }
@@ -158,18 +191,25 @@ func (k *sink) write(ctx context.Context, p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
-	if k.size += int64(len(p)); k.size > k.maxSize {
+	if k.size+int64(len(p)) > k.maxSize {
 		return ErrTooLarge
 	}
 	if err := k.open(ctx); err != nil {
 		return err
 	}
 	_, err := k.out.Write(ctx, p)
+	if err == nil {
+		k.size += int64(len(p))
+	}
 	return err
 }
 
 func (k *sink) open(ctx context.Context) (err error) {
-	if k.out == nil {
+	switch {
+	case k.out != nil:
+	case k.reopened != "":
+		k.out, err = k.files.Reopen(ctx, storage.Uploaded{Place: k.place, Key: k.reopened}, k.announced, k.size)
+	default:
 		k.out, err = k.files.Create(ctx, k.place, k.announced)
 	}
 	return err

@@ -70,6 +70,9 @@ func (p *Part) Free() []byte { return p.buf[Headroom+p.n:] }
 // Buf is the buffer, or nil.
 func (p *Part) Buf() []byte { return p.buf }
 
+// InOrder reports whether the content is in order, and not for the scratch room.
+func (p *Part) InOrder() bool { return p.aside == nil }
+
 // Len is how many bytes of content the Part has.
 func (p *Part) Len() int { return p.n }
 

@@ -25,9 +25,9 @@
 //	t.Finish(ctx)            // when it is Complete and all is written
 //
 // Two goroutines may do that: the owner, who takes packets, and a worker, who does
-// what waits for a disk. Write, CatchUp, Finish and Abandon are the worker's, one at
+// what waits for a disk. Write, CatchUp, Finish, Park and Abandon are the worker's, one at
 // a time and in order. All other methods are the owner's, also while the worker is
-// at work.
+// at work, but for those that say otherwise.
 //
 // Buffers belong to the caller. A Part aliases its buffer, which Write changes and
 // does not keep. Keep copies.
@@ -38,6 +38,7 @@ import (
 
 	"sealift/codec"
 	"sealift/crypto/aescbc"
+	"sealift/crypto/cksum"
 	"sealift/storage"
 )
 
@@ -77,6 +78,18 @@ type Options struct {
 	// For storage.Files.Create.
 	Files storage.Files
 	Place storage.Place
+
+	// Of a transfer that is a part of its file, see Segment; nil: it is the whole of it.
+	Segment *Segment
+}
+
+// Segment says which part of its file a transfer brings: what begins at Offset. MaxSize of
+// its Options counts from the beginning of the file, as Received and Written do.
+type Segment struct {
+	Key    string // of the incoming file, which is closed and has Offset bytes or more; not used where Offset is 0
+	Offset int64
+	State  uint32 // of the checksum of the first Offset bytes, see cksum.Resume
+	Total  int64  // bytes of the whole file
 }
 
 // Transfer is one file on its way.
@@ -107,7 +120,7 @@ type packet struct {
 
 // New begins a transfer. Nothing is created in the store before content is written.
 func New(o Options) *Transfer {
-	return &Transfer{
+	t := &Transfer{
 		plan: o.Plan, firstKnown: o.FirstKnown, next: uint32(o.Plan.First),
 		memory: o.Memory, maxSize: o.MaxSize,
 		sink: sink{
@@ -115,6 +128,14 @@ func New(o Options) *Transfer {
 			dec: aescbc.NewDecrypter(o.Key),
 		},
 	}
+	if g := o.Segment; g != nil {
+		t.sink.announced = storage.Announce(g.Total)
+		if g.Offset > 0 {
+			t.sink.reopened = g.Key
+			t.sink.size, t.sink.sum = g.Offset, cksum.Resume(g.State, uint64(g.Offset))
+		}
+	}
+	return t
 }
 
 // announced is the size that the packets' layout tells, if it does.

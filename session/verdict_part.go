@@ -1,0 +1,121 @@
+package session
+
+import (
+	"errors"
+
+	"sealift/codec"
+	"sealift/storage"
+)
+
+// Verdicts where a client has asked with a 1032: what is there may be a part of the file.
+
+// ofContinued judges a verdict about a part of a file. It returns false if the verdict is
+// about a whole one, or none.
+func (v *judgement) ofContinued(co *coroutine) (r *ruling, done bool) {
+	s := v.s
+	c := s.uploads.continued(v.name)
+	if c == nil || c.claim == nil || c.stage != sent && c.stage != given {
+		return nil, false
+	}
+	switch {
+	case v.code == codec.CodeCRCOK:
+		return refused(ReasonVerdict, "only a part of the file is there: "+v.name), true
+	case v.code == codec.CodeAbort:
+		return nil, false
+	case c.stage == given || !s.svc.claims.begin(c.claim): // there is nothing to be undone, or not by this connection
+		return nil, true
+	}
+	v.ended = true
+	if c.offset > 0 {
+		c.goBack(co)
+	} else {
+		c.start(co)
+	}
+	c.stage = given
+	if c.claim != nil {
+		s.svc.claims.rest(c.claim)
+	}
+	return nil, true
+}
+
+// start is goBack where the 1608 said that nothing is there.
+func (c *continued) start(co *coroutine) {
+	s, claim := co.s, c.claim
+	c.claim = nil
+	op := &storage.DropPartial{Outcome: s.outcome(), ID: c.row.ID, Path: c.row.Path, Incoming: c.row.Incoming, Generation: c.row.Generation}
+	if err := co.apply(op); err == nil || errors.Is(err, storage.ErrNoFile) {
+		co.discard(c.row.Uploaded())
+	} // else the next transfer replaces it
+	s.svc.claims.leave(claim)
+}
+
+// goesBack reports whether f, which a 1030 is about, is to be a partial file again.
+func (v *judgement) goesBack(f *storage.File) bool {
+	c := v.s.uploads.continued(v.name)
+	return v.code == codec.CodeCRCBad && c != nil && c.stage == sent && c.offset > 0 && f.Incoming == c.row.Incoming
+}
+
+// goBack makes of f, which waits for its verdict, the partial file that it was at the 1608.
+func (v *judgement) goBack(co *coroutine, p *place, f *storage.File) *ruling {
+	s, c := v.s, v.s.uploads.continued(v.name)
+	if err := p.forget(co, f, s.outcome()); err != nil {
+		return registryRuling(err)
+	}
+	v.ended = true
+	claims := &s.svc.claims
+	c.claim = claims.enter(s, f.Uploaded(), true)
+	if !c.goBack(co) {
+		co.discard(f.Uploaded())
+	}
+	if c.stage = given; s.closed {
+		claims.leave(c.claim)
+	} else {
+		claims.rest(c.claim)
+	}
+	return nil
+}
+
+// giveUp carries out a 1031: it removes all that there is and that is not verified. f is the
+// file of this connection's 1603 if it is known to wait, or nil.
+func (v *judgement) giveUp(co *coroutine, p *place, f *storage.File) *ruling {
+	s := v.s
+	get := &storage.GetFile{Outcome: storage.Outcome{By: s.by()}, ID: v.path.id, Path: v.path.path, WithPartial: true}
+	if err := co.apply(get); err != nil && !errors.Is(err, storage.ErrNoFile) {
+		return registryRuling(err)
+	}
+	if f == nil && get.Unverified != nil && v.about(get.Unverified) {
+		f = get.Unverified
+	}
+	if f != nil {
+		if r := v.remove(co, p, f); r != nil {
+			return r
+		}
+	}
+	if part := get.Partial; part != nil {
+		if r := v.removePartial(co, part); r != nil {
+			return r
+		}
+	}
+	s.uploads.forgetContinued(v.name)
+	s.uploads.refuseVerified(v.name)
+	return nil
+}
+
+// removePartial removes a partial file, unless another connection is at work on it, or this
+// one removes it already.
+func (v *judgement) removePartial(co *coroutine, part *storage.Partial) *ruling {
+	s := v.s
+	if free, _ := s.svc.claims.free(part.Incoming, s); !free {
+		return nil
+	}
+	op := &storage.DropPartial{Outcome: s.outcome(), ID: part.ID, Path: part.Path, Incoming: part.Incoming, Generation: part.Generation}
+	err := co.apply(op)
+	if err != nil && !errors.Is(err, storage.ErrNoFile) {
+		return registryRuling(err)
+	}
+	if err == nil {
+		co.discard(part.Uploaded())
+		v.ended = true
+	}
+	return nil
+}
