@@ -153,7 +153,7 @@ var continueRules = []Rule{
 		if err != nil {
 			return err
 		}
-		if _, err := l.holds(id, "nothing", content(100), 0); err != nil {
+		if _, err := l.holds(id, "nothing", content(1000), 0); err != nil {
 			return err
 		}
 		return l.simple(id, "nothing")
