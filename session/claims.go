@@ -1,9 +1,8 @@
 package session
 
 import (
+	"errors"
 	"sync"
-
-	"go.uber.org/zap"
 
 	"sealift/storage"
 )
@@ -30,7 +29,7 @@ type claim struct {
 	// Under claims.mu.
 	busy     bool     // a transfer, or other work, has the content
 	lost     bool     // another connection has it, or is about to. Final.
-	replaced bool     // its row went, to a file that came otherwise
+	replaced bool     // its row went, to a file that came otherwise; it may have been put back
 	turns    []func() // of those that wait until it is not busy
 }
 
@@ -46,6 +45,11 @@ func (svc *Service) Alive(incoming string) bool {
 func (cs *claims) enter(s *Session, file storage.Uploaded, busy bool) *claim {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	return cs.add(s, file, busy)
+}
+
+// add is enter under mu.
+func (cs *claims) add(s *Session, file storage.Uploaded, busy bool) *claim {
 	c := &claim{s: s, file: file, busy: busy}
 	if cs.all == nil {
 		cs.all = make(map[string]*claim)
@@ -72,20 +76,36 @@ func (cs *claims) isLost(c *claim) bool {
 	return c.lost
 }
 
-// rest ends the work of a claim, which stays unless somebody waits for it.
-func (cs *claims) rest(c *claim) {
+// isBusy reports whether a transfer, or other work, has the content.
+func (cs *claims) isBusy(c *claim) bool {
 	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return c.busy
+}
+
+// restClaim ends the work of a claim, which stays unless somebody waits for it.
+func (s *Session) restClaim(c *claim) {
+	s.svc.claims.mu.Lock()
 	c.busy = false
 	lost := c.lost
-	cs.mu.Unlock()
-	if lost {
-		cs.leave(c)
+	s.svc.claims.mu.Unlock()
+	if lost || s.closed {
+		s.leaveClaim(c)
 	}
 }
 
-// leave ends a claim, and its work. A second time it does nothing.
-func (cs *claims) leave(c *claim) {
+// leaveClaim gives up a claim whose content is to stay, unless it has no row any more.
+func (s *Session) leaveClaim(c *claim) {
+	if s.svc.claims.leave(c) {
+		s.start(func(co *coroutine) { co.discardOrphan(c.file) })
+	}
+}
+
+// leave ends a claim, and its work. A second time it does nothing. replaced reports whether the
+// row went to another file, at some time: see discardOrphan.
+func (cs *claims) leave(c *claim) (replaced bool) {
 	cs.mu.Lock()
+	replaced, c.replaced = c.replaced, false
 	if cs.all[c.file.Key] == c {
 		delete(cs.all, c.file.Key)
 	}
@@ -96,6 +116,7 @@ func (cs *claims) leave(c *claim) {
 	for _, turn := range turns {
 		turn()
 	}
+	return replaced
 }
 
 // take takes a partial file away from the connection that has a claim on it, for one that
@@ -134,26 +155,16 @@ func (cs *claims) free(key string, s *Session) (free, busy bool) {
 	}
 }
 
-// replace reports whether nobody has a claim on the partial file with that key, whose row
-// has gone. If there is one, its session sees to the content.
-func (cs *claims) replace(key string) (free bool) {
+// replace makes a claim, which is busy, on a partial file whose row has gone. It returns nil if
+// there is one: its session sees to the content.
+func (cs *claims) replace(s *Session, file storage.Uploaded) *claim {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	c := cs.all[key]
-	if c != nil {
+	if c := cs.all[file.Key]; c != nil {
 		c.replaced = true
+		return nil
 	}
-	return c == nil
-}
-
-// abandon ends a claim of a connection that has closed, and reports whether its content is
-// nobody's any more.
-func (cs *claims) abandon(c *claim) (orphan bool) {
-	cs.mu.Lock()
-	orphan = c.replaced && !c.lost
-	cs.mu.Unlock()
-	cs.leave(c)
-	return orphan
+	return cs.add(s, file, true)
 }
 
 // claim takes the partial file with that key away from the connection that has it. The caller
@@ -168,6 +179,16 @@ func (co *coroutine) claim(p *place, key string) bool {
 	p.unlock()
 	co.wait(func() { c.s.host.Do(Compute, nil, func() { c.s.surrender(c) }) })
 	return false
+}
+
+// enter makes a busy claim on a file that waits for its verdict. It waits while somebody looks
+// whether its content is anybody's.
+func (co *coroutine) enter(file storage.Uploaded) *claim {
+	s := co.s
+	for s.svc.claims.take(file.Key, func() { s.host.Do(Compute, nil, co.resumed) }) != nil {
+		co.wait(func() {})
+	}
+	return s.svc.claims.enter(s, file, true)
 }
 
 // surrender ends the transfer that has the claim: its file is continued elsewhere. One of
@@ -187,8 +208,39 @@ var errTaken = &offence{ReasonSuperseded, "another connection goes on with the f
 // discardReplaced removes the content of a partial file whose row went to another file,
 // unless a connection is at work on it: that one sees to its content itself. p may be nil.
 func (co *coroutine) discardReplaced(p *storage.Partial) {
-	if p != nil && co.s.svc.claims.replace(p.Incoming) {
-		co.s.log().Debug("partial file replaced", co.s.fields(zap.String("file", p.FileName))...)
-		co.discard(p.Uploaded())
+	if p != nil {
+		co.discardOrphan(p.Uploaded())
 	}
 }
+
+// discardOrphan removes the content of a partial file if there is no row for it any more, and
+// nobody has a claim on it. Whoever had a claim may have put the row back after it was replaced.
+func (co *coroutine) discardOrphan(file storage.Uploaded) {
+	s := co.s
+	for again := true; again; {
+		c := s.svc.claims.replace(s, file)
+		if c == nil {
+			return
+		}
+		again = co.discardUnrecorded(c)
+	}
+}
+
+// discardUnrecorded removes the content of a partial file if it has no row, and ends the claim
+// on it. It returns true if the row was replaced meanwhile.
+func (co *coroutine) discardUnrecorded(c *claim) (again bool) {
+	s, file := co.s, c.file
+	defer func() { again = s.svc.claims.leave(c) }()
+	get := &storage.GetFile{Outcome: own, ID: file.ID, Path: file.Path, WithPartial: true}
+	if err := co.apply(get); err != nil && !errors.Is(err, storage.ErrNoFile) {
+		return // it goes at the next start
+	}
+	if get.Partial != nil && get.Partial.Incoming == file.Key || is(get.Unverified, file.Key) || is(get.Verified, file.Key) {
+		return
+	}
+	co.discard(file)
+	return
+}
+
+// is reports whether f is the file with that key.
+func is(f *storage.File, key string) bool { return f != nil && f.Incoming == key }

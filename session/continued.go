@@ -110,16 +110,8 @@ func (us *uploads) forgetContinued(name string) {
 
 // giveUp ends the claim of a 1608 that no transfer or other work has.
 func (us *uploads) giveUp(c *continued) {
-	if c.claim == nil || c.stage == sending || c.stage == undoing {
-		return // whoever is at work does that
-	}
-	s, file := us.s, c.claim.file
-	if s.svc.claims.abandon(c.claim) {
-		s.host.Do(Storage, func(ctx context.Context) {
-			if err := s.svc.Files.Discard(ctx, file); err != nil {
-				s.log().Error("removing an incoming file", zap.String("key", file.Key), zap.Error(err))
-			}
-		}, nil)
+	if c.claim != nil && !us.s.svc.claims.isBusy(c.claim) { // else whoever is at work does that
+		us.s.leaveClaim(c.claim)
 	}
 }
 
@@ -210,7 +202,7 @@ func (c *continued) goBack(co *coroutine) bool {
 	}
 	if err != nil {
 		s.log().Warn("going back in a partial file failed", s.fields(zap.String("file", c.name), zap.Error(err))...)
-		s.svc.claims.leave(c.claim)
+		s.leaveClaim(c.claim)
 	}
 	return err == nil
 }
@@ -239,12 +231,4 @@ func (u *upload) offset() int64 {
 		return 0
 	}
 	return u.progress.continued.offset
-}
-
-// others is p unless that is the partial file of u itself.
-func (u *upload) others(p *storage.Partial) *storage.Partial {
-	if p != nil && u.progress != nil && u.progress.row.Incoming == p.Incoming {
-		return nil
-	}
-	return p
 }

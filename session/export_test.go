@@ -82,6 +82,9 @@ func (svc *Service) LendFrom(size int64) { svc.lendFrom = size }
 func (svc *Service) KeepFrom(size int64)        { svc.keepFrom = size }
 func (svc *Service) CheckpointEvery(size int64) { svc.checkpointEvery = size }
 
+// Continues tells of how many names s remembers a 1608.
+func (s *Session) Continues() int { return len(s.uploads.continues.list) }
+
 // Claims tells how many partial files are believed to be a connection's, and BusyClaims how
 // many of them are at work.
 func (svc *Service) Claims() int {

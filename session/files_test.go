@@ -99,6 +99,7 @@ type contents struct {
 	incoming  map[string]*incoming
 	stored    map[string][]byte   // by client and path
 	folds     func(string) string // what Folds returns
+	opened    int                 // calls of Open and OpenFrom
 	open      int                 // incoming files that are not closed
 	scratches int                 // scratch rooms that are not closed
 	scratched int64               // bytes, the largest scratch room there was
@@ -250,6 +251,7 @@ func (c *contents) Open(_ context.Context, ref storage.Ref) (io.ReadCloser, erro
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.opened++
 	up, _ := ref.(storage.Uploaded)
 	in, ok := c.incoming[up.Key]
 	if !ok {

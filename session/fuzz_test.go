@@ -54,6 +54,8 @@ var (
 func newMachine(t *testing.T, program []byte) *machine {
 	m := &machine{world: newWorld(t, session.Config{Limits: session.Limits{MaxUploads: 3, MaxFileSize: 6000}}), program: program}
 	m.peers = []*peer{m.known("alice"), m.known("bob"), {name: "carol", id: uuid4(codec.ClientID{7})}}
+	m.svc.KeepFrom(300)
+	m.svc.CheckpointEvery(400)
 	m.lines = []*line{{conn: m.dial()}, {conn: m.dial()}}
 	m.choose = func(n int) int { return int(m.next()) % n }
 	m.portion = func(n int) int { return 1 + (int(m.next())*n)>>8 }
@@ -188,6 +190,8 @@ func (m *machine) message() []byte {
 	case 9: // any header
 		h := codec.RequestHeader{ID: p.id, Version: m.next() % 5, Code: codec.Code(1020 + uint16(m.next()%16)), PayloadSize: uint32(m.next())}
 		return append(h.Append(nil), make([]byte, h.PayloadSize)...)
+	case 10:
+		return p.question(name, pick(m, fuzzSizes)+int(m.next()%17))
 	}
 	size := pick(m, fuzzSizes) + int(m.next()%17)
 	content := random(uint64(size), size)
@@ -221,7 +225,7 @@ func TestFuzzReaches(t *testing.T) {
 			}
 		}
 	}
-	for code := 1600; code <= 1607; code++ {
+	for code := 1600; code <= 1608; code++ {
 		if !seen[fmt.Sprint(code)] {
 			t.Errorf("no program comes to a %d", code)
 		}

@@ -151,7 +151,7 @@ func (u *upload) storePart(co *coroutine, in transfer.Received) {
 	s.uploads.told.served(u.name)
 	s.uploads.note(u.name, receipt{plan: u.transfer.Plan(), settled: true})
 	u.acknowledge("segment received", &storage.File{ID: s.id, Size: in.Size, Cksum: in.Cksum}, s.host.Now().Sub(u.started))
-	s.svc.claims.rest(c.claim)
+	s.restClaim(c.claim)
 }
 
 // recordable makes the progress of u such that it can be recorded, and reports whether that
@@ -243,18 +243,17 @@ func (u *upload) cease() {
 	if p == nil {
 		return
 	}
-	claims := &u.s.svc.claims
 	if c := p.continued; c != nil {
-		if c.stage == sending || c.stage == undoing {
+		if c.stage == undoing {
 			c.stage = given
 		}
 		if u.fate == fateUndo && !u.s.closed {
-			claims.rest(p.claim)
+			u.s.restClaim(p.claim)
 			return
 		}
 	}
 	if p.claim != nil {
-		claims.leave(p.claim)
+		u.s.leaveClaim(p.claim)
 	}
 }
 

@@ -187,7 +187,7 @@ func (q *question) goOn(co *coroutine, p *place, part *storage.Partial) (c *cont
 	taken := false
 	defer func() {
 		if !taken {
-			s.svc.claims.leave(claim)
+			s.leaveClaim(claim)
 		}
 	}()
 	op := &storage.ContinueFile{Outcome: s.outcome(), ID: part.ID, Path: part.Path, Incoming: part.Incoming, Changed: s.host.Now()}
@@ -212,7 +212,7 @@ func (q *question) goOn(co *coroutine, p *place, part *storage.Partial) (c *cont
 		c.claim, taken = nil, false
 		return q.gone(co, &row)
 	}
-	s.svc.claims.rest(claim)
+	s.restClaim(claim)
 	return c, sum(row.State, row.Length), StepOther, nil
 }
 
@@ -242,10 +242,7 @@ func (q *question) complete(co *coroutine, p *place, row *storage.Partial) (*con
 	if err := p.put(co, op); err != nil {
 		return nil, 0, StepRegistry, err
 	}
-	if op.Replaced != nil {
-		s.svc.settled(op.Replaced)
-		co.discard(op.Replaced.Uploaded())
-	}
+	co.tookPlace(op)
 	return q.whole(&op.File), op.File.Cksum, StepOther, nil
 }
 

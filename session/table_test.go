@@ -33,6 +33,7 @@ var (
 	wire1605 = unhex("03 4506 90000000")
 	wire1606 = unhex("03 4606 10000000")
 	wire1607 = unhex("03 4706 00000000")
+	wire1608 = unhex("03 4806 1b010000")
 )
 
 // checkWire checks that reply has that header, and that the client id in it, if
@@ -123,13 +124,15 @@ func TestTable(t *testing.T) {
 		"1030":           func(p *peer) []byte { return p.verdict(codec.CodeCRCBad, oldFile) },
 		"1031":           func(p *peer) []byte { return p.verdict(codec.CodeAbort, oldFile) },
 		"1031 no file":   func(p *peer) []byte { return p.verdict(codec.CodeAbort, "nothing") },
+		"1032":           func(p *peer) []byte { return p.question(oldFile, 3) },
+		"1032 no file":   func(p *peer) []byte { return p.question("nothing", 3) },
 	}
 	withName := func(name string, do func(*peer) []byte) func(p *peer) []byte {
 		return func(p *peer) []byte { return do(&peer{id: p.id, name: name, key: p.key}) }
 	}
 	requests["1026 wrong name"] = withName("mallory", requests["1026"])
 	requests["1027 wrong name"] = withName("mallory", requests["1027"])
-	for _, code := range []string{"1026", "1027", "1028", "1029", "1030", "1031"} {
+	for _, code := range []string{"1026", "1027", "1028", "1029", "1030", "1031", "1032"} {
 		requests[code+" other id"] = func(p *peer) []byte {
 			q := *p
 			q.id[7] ^= 1
@@ -155,6 +158,7 @@ func TestTable(t *testing.T) {
 			"1029": {"1604", "ready"}, "1029 no file": {e, "ready"}, "1029 other id": {e, "fresh"}, "1029 no id": {e, "fresh"},
 			"1030": {none, "ready"}, "1030 other id": {e, "fresh"}, "1030 no id": {e, "fresh"},
 			"1031": {"1604", "ready"}, "1031 no file": {"1604", "ready"}, "1031 other id": {e, "fresh"}, "1031 no id": {e, "fresh"},
+			"1032": {e, "fresh"}, "1032 no file": {e, "fresh"}, "1032 other id": {e, "fresh"}, "1032 no id": {e, "fresh"},
 		},
 		"named": {
 			"1025": {e, "named"}, "1025 taken": {e, "named"},
@@ -165,6 +169,7 @@ func TestTable(t *testing.T) {
 			"1029": {e, "named"}, "1029 no file": {e, "named"}, "1029 other id": {e, "named"}, "1029 no id": {e, "named"},
 			"1030": {e, "named"}, "1030 other id": {e, "named"}, "1030 no id": {e, "named"},
 			"1031": {e, "named"}, "1031 no file": {e, "named"}, "1031 other id": {e, "named"}, "1031 no id": {e, "named"},
+			"1032": {e, "named"}, "1032 no file": {e, "named"}, "1032 other id": {e, "named"}, "1032 no id": {e, "named"},
 		},
 		"ready": {
 			"1025": {e, "ready"}, "1025 taken": {e, "ready"},
@@ -175,11 +180,13 @@ func TestTable(t *testing.T) {
 			"1029": {"1604", "ready"}, "1029 no file": {e, "ready"}, "1029 other id": {e, "ready"}, "1029 no id": {e, "ready"},
 			"1030": {none, "ready"}, "1030 other id": {e, "ready"}, "1030 no id": {e, "ready"},
 			"1031": {"1604", "ready"}, "1031 no file": {"1604", "ready"}, "1031 other id": {e, "ready"}, "1031 no id": {e, "ready"},
+			"1032": {continued(oldFile, []byte("old")), "ready"}, "1032 no file": {continued("nothing", nil), "ready"}, "1032 other id": {e, "ready"}, "1032 no id": {e, "ready"},
 		},
 	}
 	headers := map[string][]byte{
 		"1600": wire1600, "1601": wire1601, "1602": wire1602, "1603": wire1603,
 		"1604": wire1604, "1605": wire1605, "1606": wire1606, "1607": wire1607,
+		"1608": wire1608,
 	}
 	for state, set := range settings {
 		for what, request := range requests {
@@ -246,9 +253,11 @@ func TestBadMessages(t *testing.T) {
 		{"1028 of 266", func(p *peer) []byte { return withPayload(header(p, 3, 1028, 266), 266) }, false},
 		{"1029 of 0", func(p *peer) []byte { return header(p, 3, 1029, 0) }, false},
 	}
-	for i, code := range []uint16{1025, 1026, 1027, 1028, 1029, 1030, 1031} {
+	for i, code := range []uint16{1025, 1026, 1027, 1028, 1029, 1030, 1031, 1032} {
 		size, at := 255, 0
 		switch code {
+		case 1032:
+			size = 263
 		case 1026:
 			size = 415
 		case 1028:

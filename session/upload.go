@@ -124,6 +124,7 @@ func (u *upload) goOn(complete bool, err error) {
 	if u.dropped || err == nil && !complete && u.guarded == nil {
 		if err != nil && u.fate == fateKeep {
 			u.fate = u.fateBy(err)
+			u.releaseQueue()
 		}
 		if !u.dropped && u.checkpointDue() {
 			u.checkpoint()
@@ -168,16 +169,23 @@ func (u *upload) store(co *coroutine) {
 	switch {
 	case err == nil:
 		u.stored = true
-		co.discardReplaced(u.others(op.Partial))
-		if op.Replaced != nil {
-			s.svc.settled(op.Replaced)
-			co.discard(op.Replaced.Uploaded())
-		}
+		co.tookPlace(op)
 		if !u.dropped { // else the connection is gone; the file awaits its verdict on another one
 			u.answer(&op.File)
 		}
 	case !u.dropped:
 		u.end(u.transfer.Plan().Last(), err)
+	}
+}
+
+// tookPlace removes the content of what the file of op has replaced.
+func (co *coroutine) tookPlace(op *storage.PutFile) {
+	if op.Replaced != nil {
+		co.s.svc.settled(op.Replaced)
+		co.discard(op.Replaced.Uploaded())
+	}
+	if op.Partial != nil && op.Partial.Incoming != op.File.Incoming {
+		co.discardReplaced(op.Partial)
 	}
 }
 
@@ -267,19 +275,27 @@ func (u *upload) dropAs(fate fate) {
 	u.uncount()
 	u.push()
 	if fate != fateKeep { // else conclude writes what is in them
-		for _, p := range u.queue {
-			s.uploads.held -= len(p.Buf())
-			s.host.Release(p.Buf())
-		}
-		u.queue = nil
+		u.releaseQueue()
 	}
 	u.returnEmpty()
-	if p := u.progress; fate == fateUndo && !u.stored {
-		p.continued.stage = undoing
+	if p := u.progress; p != nil && p.continued != nil && p.continued.stage == sending {
+		p.continued.stage = given
+		if fate == fateUndo {
+			p.continued.stage = undoing
+		}
 	}
 	if !u.working {
 		u.cleanup()
 	}
+}
+
+// releaseQueue gives back the buffers that no worker has had.
+func (u *upload) releaseQueue() {
+	for _, p := range u.queue {
+		u.s.uploads.held -= len(p.Buf())
+		u.s.host.Release(p.Buf())
+	}
+	u.queue = nil
 }
 
 // cleanup removes what an upload left that has come to its end: all but a file that

@@ -118,10 +118,10 @@ func (v *judgement) judge(co *coroutine) *ruling {
 			return r
 		}
 	}
-	switch {
-	case f == nil: // a 1030 or 1031, and there is nothing to remove
+	switch back := v.anew(f); {
+	case f == nil: // a 1030, and there is nothing to remove
 		return nil
-	case v.code != codec.CodeCRCOK && v.goesBack(f):
+	case back:
 		return v.goBack(co, place, f)
 	case v.code != codec.CodeCRCOK:
 		return v.remove(co, place, f)
@@ -235,9 +235,6 @@ func (v *judgement) logVerified(f *storage.File) {
 func (v *judgement) remove(co *coroutine, p *place, f *storage.File) *ruling {
 	if err := p.drop(co, f, v.s.outcome()); err != nil {
 		return registryRuling(err)
-	}
-	if c := v.s.uploads.continued(v.name); c != nil && c.stage == sent {
-		c.stage = given
 	}
 	v.ended = true
 	return nil

@@ -22,7 +22,10 @@ func (v *judgement) ofContinued(co *coroutine) (r *ruling, done bool) {
 		return refused(ReasonVerdict, "only a part of the file is there: "+v.name), true
 	case v.code == codec.CodeAbort:
 		return nil, false
-	case c.stage == given || !s.svc.claims.begin(c.claim): // there is nothing to be undone, or not by this connection
+	case c.stage == given: // there is nothing to be undone
+		return nil, true
+	case !s.svc.claims.begin(c.claim): // it is another connection's
+		c.stage = given
 		return nil, true
 	}
 	v.ended = true
@@ -33,7 +36,7 @@ func (v *judgement) ofContinued(co *coroutine) (r *ruling, done bool) {
 	}
 	c.stage = given
 	if c.claim != nil {
-		s.svc.claims.rest(c.claim)
+		s.restClaim(c.claim)
 	}
 	return nil, true
 }
@@ -46,13 +49,24 @@ func (c *continued) start(co *coroutine) {
 	if err := co.apply(op); err == nil || errors.Is(err, storage.ErrNoFile) {
 		co.discard(c.row.Uploaded())
 	} // else the next transfer replaces it
-	s.svc.claims.leave(claim)
+	s.leaveClaim(claim)
 }
 
-// goesBack reports whether f, which a 1030 is about, is to be a partial file again.
-func (v *judgement) goesBack(f *storage.File) bool {
+// anew has the next transfer begin where the last 1608 said, after a 1030. It returns true if f, which is what
+// the 1030 is about, is to be a partial file again. If the file of the 1603 has gone meanwhile, the
+// next transfer has nothing to go on with, and gets 1607.
+func (v *judgement) anew(f *storage.File) bool {
 	c := v.s.uploads.continued(v.name)
-	return v.code == codec.CodeCRCBad && c != nil && c.stage == sent && c.offset > 0 && f.Incoming == c.row.Incoming
+	if v.code != codec.CodeCRCBad || c == nil || c.stage != sent {
+		return false
+	}
+	if c.offset > 0 && f != nil && f.Incoming == c.row.Incoming {
+		return true
+	}
+	if c.stage = given; c.offset > 0 {
+		c.claim = &claim{s: v.s, file: c.row.Uploaded(), lost: true}
+	}
+	return false
 }
 
 // goBack makes of f, which waits for its verdict, the partial file that it was at the 1608.
@@ -62,16 +76,12 @@ func (v *judgement) goBack(co *coroutine, p *place, f *storage.File) *ruling {
 		return registryRuling(err)
 	}
 	v.ended = true
-	claims := &s.svc.claims
-	c.claim = claims.enter(s, f.Uploaded(), true)
+	c.claim = co.enter(f.Uploaded())
 	if !c.goBack(co) {
 		co.discard(f.Uploaded())
 	}
-	if c.stage = given; s.closed {
-		claims.leave(c.claim)
-	} else {
-		claims.rest(c.claim)
-	}
+	c.stage = given
+	s.restClaim(c.claim)
 	return nil
 }
 
