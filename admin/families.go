@@ -24,6 +24,8 @@ type Stats struct {
 		Protected          int64
 	}
 
+	Partials struct{ Files, Bytes int64 }
+
 	Sessions Sessions
 }
 
@@ -34,7 +36,7 @@ type Lane struct{ Waiting, Busy, Size int }
 type Sessions struct {
 	Registered, NotRegistered, Rejoined, Rejected, Resumed uint64
 	Begun, ContentBytes, Received, Verified, VerifiedBytes uint64
-	Again, Mismatches, GivenUp                             uint64
+	Again, Mismatches, GivenUp, Kept, Continued            uint64
 	Refusals, Failures                                     map[string]uint64 // by reason, and by step
 }
 
@@ -92,6 +94,10 @@ var families = []family{
 	counter("sealift_uploads_confirmed_again_total", "1604 given again for a file that was verified.", func(s *sample) uint64 { return s.Sessions.Again }),
 	counter("sealift_uploads_mismatched_total", "Files of which the client found another checksum: 1030.", func(s *sample) uint64 { return s.Sessions.Mismatches }),
 	counter("sealift_uploads_given_up_total", "Files that the client gave up: 1031.", func(s *sample) uint64 { return s.Sessions.GivenUp }),
+	counter("sealift_uploads_kept_total", "Transfers that were cut off and kept as partial files.", func(s *sample) uint64 { return s.Sessions.Kept }),
+	counter("sealift_uploads_continued_total", "Transfers that went on where one was cut off: 1608 with an offset.", func(s *sample) uint64 { return s.Sessions.Continued }),
+	gauge("sealift_partial_files", "Partial files that wait for their client to go on.", func(s *sample) int64 { return s.Partials.Files }),
+	gauge("sealift_partial_bytes", "Content of these, as far as it was recorded.", func(s *sample) int64 { return s.Partials.Bytes }),
 	counter("sealift_received_bytes_total", "Content that transfers took, encrypted as it came.", func(s *sample) uint64 { return s.Sessions.ContentBytes }),
 	counter("sealift_verified_bytes_total", "Content of the files that were verified, decrypted.", func(s *sample) uint64 { return s.Sessions.VerifiedBytes }),
 	by(prometheus.CounterValue, "sealift_refusals_total", "reason", "1607 for what a client did.", func(s *sample) map[string]uint64 { return s.Sessions.Refusals }, same[uint64]),

@@ -75,6 +75,11 @@ func (s *Server) openAdmin() error {
 		return nil
 	}
 	store, loops, service := s.store, s.loops, s.service // Close clears those of s
+	stats := func() admin.Stats {
+		st := statsOf(loops.Stats(), service.Counts())
+		st.Partials.Files, st.Partials.Bytes = s.partials.files.Load(), s.partials.bytes.Load()
+		return st
+	}
 	o := admin.Options{
 		Addr: s.o.Admin.Listen, Hosts: s.o.Admin.Hosts, Token: w.token, TLS: s.tls.adminConfig(),
 		Metrics: w.metrics, Log: s.o.Log.Named("admin"),
@@ -82,7 +87,7 @@ func (s *Server) openAdmin() error {
 			Alive: w.alive,
 			Stage: func() admin.Stage { return w.stage(loops.Ready()) },
 			Check: func() admin.Condition { return condition(store, w.registry) },
-			Stats: func() admin.Stats { return statsOf(loops.Stats(), service.Counts()) },
+			Stats: stats,
 		},
 	}
 	var err error
@@ -200,7 +205,7 @@ func statsOf(l eventloop.Stats, n session.Counts) admin.Stats {
 		Sessions: admin.Sessions{
 			Registered: n.Registered, NotRegistered: n.NotRegistered, Rejoined: n.Rejoined, Rejected: n.Rejected, Resumed: n.Resumed,
 			Begun: n.Begun, ContentBytes: n.ContentBytes, Received: n.Received, Verified: n.Verified, VerifiedBytes: n.VerifiedBytes,
-			Again: n.Again, Mismatches: n.Mismatches, GivenUp: n.GivenUp,
+			Again: n.Again, Mismatches: n.Mismatches, GivenUp: n.GivenUp, Kept: n.Kept, Continued: n.Continued,
 			Refusals: make(map[string]uint64, len(n.Refused)), Failures: make(map[string]uint64, len(n.Failed)),
 		},
 	}

@@ -56,6 +56,7 @@ func (s *Server) take(o *Options) {
 	s.service.Limit(sessionLimits(&o.Sessions))
 	s.store.Keep(o.Storage.MinFree)
 	s.ttl.Store(int64(o.Storage.UnverifiedTTL))
+	s.partials.limit(&o.Storage)
 }
 
 // connections is how many connections n asks for, as far as there are descriptors.

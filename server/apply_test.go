@@ -48,6 +48,8 @@ var other = map[string]struct {
 	"idle-timeout":               {func(o *Options) { o.Network.IdleTimeout = 4 * time.Minute }, "4m0s"},
 	"drain-timeout":              {func(o *Options) { o.Network.DrainTimeout = time.Minute }, "1m0s"},
 	"unverified-ttl":             {func(o *Options) { o.Storage.UnverifiedTTL = time.Hour }, "1h0m0s"},
+	"partial-ttl":                {func(o *Options) { o.Storage.PartialTTL = 2 * time.Hour }, "2h0m0s"},
+	"partial-budget":             {func(o *Options) { o.Storage.PartialBudget = 5 << 30 }, "5GiB"},
 	"workers":                    {func(o *Options) { o.Machine.Workers = 3 }, "3"},
 	"loops":                      {func(o *Options) { o.Machine.Loops = 2 }, "2"},
 	"fault":                      {func(o *Options) { o.Sessions.Faults = "crc=1" }, "crc=1"},
@@ -177,7 +179,10 @@ func TestApplyOfManyConnections(t *testing.T) {
 func TestLiveSettingsReachAPart(t *testing.T) {
 	s := open(t, options(t.TempDir()))
 	parts := func(o *Options) any {
-		return [...]any{loopLimits(&o.Network, s.connections(&o.Network)), sessionLimits(&o.Sessions), o.Storage.MinFree, o.Storage.UnverifiedTTL}
+		return [...]any{
+			loopLimits(&o.Network, s.connections(&o.Network)), sessionLimits(&o.Sessions),
+			o.Storage.MinFree, o.Storage.UnverifiedTTL, o.Storage.PartialTTL, o.Storage.PartialBudget,
+		}
 	}
 	for flag, live := range Settings() {
 		before, after := s.o, s.o
@@ -194,10 +199,14 @@ func TestApplyHasAnEffect(t *testing.T) {
 	s := open(t, base)
 	next := base
 	next.Storage.UnverifiedTTL = 2 * session.MinUnverifiedTTL
+	next.Storage.PartialTTL, next.Storage.PartialBudget = time.Minute, 7
 	if _, _, err := s.Apply(next); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.auditOptions(time.Now()).UnverifiedTTL; got != 2*session.MinUnverifiedTTL {
 		t.Errorf("unverified files stay for %v", got)
+	}
+	if got := s.partialOptions(time.Now()); got.TTL != time.Minute || got.Budget != 7 {
+		t.Errorf("partial files stay for %v, of %d bytes", got.TTL, got.Budget)
 	}
 }

@@ -38,7 +38,7 @@ func (s *Server) lookForLeaving() {
 	}
 }
 
-// clearAlone removes the content of files that are taken or deleted, unless a server has the
+// clearAlone removes the content of files that are taken or deleted, partial ones too, unless a server has the
 // directory, which does so itself. alone reports whether there was none. A server that is
 // started meanwhile has the directory after a moment, and the rest to remove.
 func clearAlone(ctx context.Context, dir string, reg storage.Registry) (alone bool, err error) {
@@ -72,16 +72,19 @@ func clearSome(ctx context.Context, dir string, reg storage.Registry) (alone, mo
 	defer func() { err = errors.Join(err, store.Close()) }()
 	var failed error
 	began := time.Now()
+	log := func(f audit.Finding) {
+		if f.Event == audit.Failed {
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", f.File.PathName(), f.Err))
+		}
+	}
+	if _, err = audit.SweepPartials(ctx, reg, store, audit.PartialOptions{Now: began, Log: log}); err != nil {
+		return true, false, err
+	}
 	_, err = audit.Clear(ctx, reg, store, audit.Options{
-		Now: began,
+		Now: began, Log: log,
 		Enough: func() bool {
 			more = time.Since(began) > clearTurn
 			return more
-		},
-		Log: func(f audit.Finding) {
-			if f.Event == audit.Failed {
-				failed = errors.Join(failed, fmt.Errorf("%s: %w", f.File.PathName(), f.Err))
-			}
 		},
 	})
 	return true, more, errors.Join(err, failed)

@@ -17,7 +17,7 @@ import (
 type DeleteOptions struct {
 	Pattern    string // compared with the path below the client's folder; see parsePattern
 	Clients    []Who  // none: all
-	Unverified bool   // those that await their verdict, and not the verified ones
+	Unverified bool   // those that await their verdict, and partial ones, and not the verified ones
 	DryRun     bool   // change nothing, and call Each as otherwise
 	// Each is called with each file that was deleted, or with the reason why it was not.
 	Each func(File, error)
@@ -25,8 +25,11 @@ type DeleteOptions struct {
 	Removed func(done, total int64)
 }
 
-// errVerifiedMeanwhile is why an unverified file stays that was to be deleted.
-var errVerifiedMeanwhile = errors.New("its client has confirmed it meanwhile, so it stays")
+// Why an unverified file stays that was to be deleted.
+var (
+	errVerifiedMeanwhile = errors.New("its client has confirmed it meanwhile, so it stays")
+	errWholeMeanwhile    = errors.New("its client has sent the rest of it meanwhile, so it stays; run this again")
+)
 
 // DeleteFiles removes files from a server's directory, and their records. The server may
 // run: then it does the work, and DeleteFiles waits for it.
@@ -38,22 +41,32 @@ func DeleteFiles(ctx context.Context, dir string, o DeleteOptions) error {
 		}
 		defer reg.Close()
 		found, err := o.find(ctx, reg)
-		for _, f := range found {
+		partial, err2 := o.findPartials(ctx, reg)
+		for _, f := range append(found, asFiles(partial)...) {
 			o.Each(f, nil)
 		}
-		return err
+		return errors.Join(err, err2)
 	}
 	return steer(ctx, dir, func(reg storage.Registry) error {
 		found, listing := o.find(ctx, reg)
 		if listing != nil && !errors.Is(listing, storage.ErrBadRows) {
 			return listing
 		}
+		partial, err := o.findPartials(ctx, reg)
+		if err != nil && !errors.Is(err, storage.ErrBadRows) {
+			return err
+		}
+		listing = errors.Join(listing, err)
 		marked, err := markDeleted(ctx, reg, found)
 		if err != nil {
 			return err
 		}
+		markedPartials, err := markPartials(ctx, reg, partial)
+		if err != nil {
+			return err
+		}
 		d := &deletion{DeleteOptions: o, reg: reg, left: make(map[uploadVersion]File)}
-		for _, f := range marked {
+		for _, f := range append(marked, asFiles(markedPartials)...) {
 			d.left[versionOf(&f)] = f
 			d.total += f.Size
 		}
@@ -129,6 +142,9 @@ func (d *deletion) look(ctx context.Context) (int, error) {
 	if err != nil && !errors.Is(err, storage.ErrBadRows) {
 		return 0, err
 	}
+	if err := d.lookAtPartials(ctx, leaving); err != nil {
+		return 0, err
+	}
 	var gone []File
 	for v, f := range d.left {
 		if !leaving[v] {
@@ -145,6 +161,8 @@ func (d *deletion) look(ctx context.Context) (int, error) {
 		var why error
 		if v := get.Verified; !f.Verified && v != nil && v.Incoming == f.Incoming {
 			why = errVerifiedMeanwhile
+		} else if u := get.Unverified; !f.Verified && u != nil && u.Incoming == f.Incoming && !u.Deleted {
+			why = errWholeMeanwhile
 		}
 		delete(d.left, versionOf(f))
 		d.done += f.Size
@@ -204,13 +222,18 @@ func dropWithoutFiles(ctx context.Context, dir string, reg storage.Registry, c *
 		if err != nil {
 			return err
 		}
-		if len(of) == 0 && bad != nil {
+		partial, badPartials, err := partialsOf(ctx, reg, c.ID)
+		if err != nil {
+			return err
+		}
+		if bad = errors.Join(bad, badPartials); len(of)+len(partial) == 0 && bad != nil {
 			return notUnderstood(c, bad)
 		}
 		of = slices.DeleteFunc(of, func(f File) bool { return f.Leaves() })
-		if len(of) > 0 {
+		partial = slices.DeleteFunc(partial, func(p Partial) bool { return p.Deleted })
+		if n := len(of) + len(partial); n > 0 {
 			return &Hinted{
-				Err:  fmt.Errorf("%q has %s on record, and was not deleted", c.Name, countFiles(len(of))),
+				Err:  fmt.Errorf("%q has %s on record, and was not deleted", c.Name, countFiles(n)),
 				Hint: "Take the files away first, or have them deleted: --with-files",
 			}
 		}
@@ -247,14 +270,22 @@ func dropWithFiles(ctx context.Context, dir string, reg storage.Registry, c *Cli
 		if err != nil {
 			return removed, err
 		}
-		removed += len(marked)
+		partial, badPartials, err := partialsOf(ctx, reg, c.ID)
+		if err != nil {
+			return removed, err
+		}
+		markedPartials, err := markPartials(ctx, reg, partial)
+		if err != nil {
+			return removed, err
+		}
+		removed += len(marked) + len(markedPartials)
 		if err := departOf(ctx, dir, reg, c, progress); err != nil {
 			return removed, err
 		}
 		if err := applyOwn(ctx, reg, &storage.DropClient{ID: c.ID}); !errors.Is(err, storage.ErrHasFiles) {
 			return removed, err
 		}
-		if len(of) == 0 && bad != nil {
+		if bad = errors.Join(bad, badPartials); len(of)+len(partial) == 0 && bad != nil {
 			return removed, notUnderstood(c, bad)
 		}
 	}
@@ -293,8 +324,15 @@ func leavingOf(ctx context.Context, reg storage.Registry, id codec.ClientID) (n 
 		}
 		return nil
 	})
-	if errors.Is(err, storage.ErrBadRows) {
-		err = nil
+	if err != nil && !errors.Is(err, storage.ErrBadRows) {
+		return 0, 0, err
+	}
+	partial, _, err := partialsOf(ctx, reg, id)
+	for _, p := range partial {
+		if p.Deleted {
+			n++
+			bytes += p.Length
+		}
 	}
 	return n, bytes, err
 }

@@ -64,7 +64,7 @@ type Sessions struct {
 	Closed        bool    // only clients whose name was added register. Default: anybody may
 	RegisterRate  float64 // clients a second that may register from one address; 0: no bound
 	MaxUploads    int     // under way on one connection. Default 16
-	MaxFileSize   int64   // bytes. Default and most: what the protocol carries
+	MaxFileSize   int64   // bytes. Default: what one transfer carries; larger files come in segments
 	MaxUnverified int64   // bytes that one client may have without a verdict. Default: room for four files of MaxFileSize
 	// Faults make the server misbehave on purpose, to test clients; see
 	// session.ParseFaults. "" is none.
@@ -81,6 +81,10 @@ type Storage struct {
 	FileMode, DirMode fs.FileMode
 	// UnverifiedTTL is how long a file waits for its verdict; 0: for ever.
 	UnverifiedTTL time.Duration
+	// PartialTTL is how long a partial file waits for its client to go on; 0: for ever.
+	PartialTTL time.Duration
+	// PartialBudget is how many bytes all partial files may have. Default: a tenth of the disk.
+	PartialBudget int64
 }
 
 // Machine is about what the server takes of the machine.
@@ -119,7 +123,7 @@ func Defaults() Options {
 		},
 		Storage: Storage{
 			Registry: registrySQLite, Fsync: true,
-			MinFree: files.DefaultMinFree, UnverifiedTTL: 24 * time.Hour,
+			MinFree: files.DefaultMinFree, UnverifiedTTL: 24 * time.Hour, PartialTTL: 24 * time.Hour,
 		},
 		Machine: Machine{MemoryBudget: eventloop.DefaultMemoryBudget},
 	}
@@ -252,6 +256,8 @@ func (o *Options) checkNumbers() error {
 		{"max-unverified", s.MaxUnverified, s.MaxUnverified >= 0},
 		{"min-free", o.Storage.MinFree, o.Storage.MinFree >= 0},
 		{"unverified-ttl", o.Storage.UnverifiedTTL, o.Storage.UnverifiedTTL >= 0},
+		{"partial-ttl", o.Storage.PartialTTL, o.Storage.PartialTTL >= 0},
+		{"partial-budget", o.Storage.PartialBudget, o.Storage.PartialBudget >= 0},
 		{"memory-budget", m.MemoryBudget, m.MemoryBudget >= 0},
 		{"workers", m.Workers, m.Workers >= 0},
 		{"loops", m.Loops, m.Loops >= 0},

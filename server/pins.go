@@ -52,7 +52,7 @@ const watchEvery = 500 * time.Millisecond
 
 // watch does what changes of the registry by another process ask for, until ctx ends: it
 // ends connections that do not fit a pin, and those of clients that are disabled or
-// deleted, and has files removed that are taken or deleted.
+// deleted, and has files removed that are taken or deleted, partial ones too.
 func (s *Server) watch(ctx context.Context) {
 	shared, ok := s.registry.(storage.Shared)
 	if !ok {
@@ -70,6 +70,7 @@ func (s *Server) watch(ctx context.Context) {
 		changed, err := shared.Changed(ctx)
 		if due = due || changed; due && err == nil {
 			s.lookForLeaving()
+			s.partials.look()
 			if err = s.service.Recheck(ctx); err == nil {
 				due = false
 			}

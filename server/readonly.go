@@ -14,9 +14,14 @@ import (
 
 // What a server has on record, as the commands that list it see it.
 type (
-	Client = storage.Client
-	File   = storage.File
+	Client  = storage.Client
+	File    = storage.File
+	Partial = storage.Partial
 )
+
+// ErrBadRows is what lists end with where there are records that cannot be understood; all
+// others were listed.
+var ErrBadRows = storage.ErrBadRows
 
 // ReadOnly is a server's directory, open for reading. The server may run.
 type ReadOnly struct {
@@ -53,6 +58,12 @@ func (r *ReadOnly) Added(ctx context.Context, yield func(name string) error) err
 // an error, which it then returns.
 func (r *ReadOnly) Files(ctx context.Context, yield func(File) error) error {
 	return r.reg.Files(ctx, yield)
+}
+
+// Partials calls yield for each partial file, ordered by client and path, until yield
+// returns an error, which it then returns.
+func (r *ReadOnly) Partials(ctx context.Context, yield func(Partial) error) error {
+	return r.reg.Partials(ctx, yield)
 }
 
 // Verify reads every verified file and calls progress with it, and with nil or

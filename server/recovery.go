@@ -54,18 +54,20 @@ func (s *Server) auditOptions(now time.Time) audit.Options {
 	return audit.Options{
 		UnverifiedTTL: time.Duration(s.ttl.Load()), Now: now,
 		Dropped: s.service.Dropped, Finished: s.service.Finished, Forgotten: s.service.Forgotten,
-		Log: func(f audit.Finding) {
-			s.o.Log.Log(levelOf(f.Event), "storage", zap.String("finding", string(f.Event)), zap.String("client", f.File.ID.String()),
-				zap.String("path", f.File.Path), zap.String("incoming", f.File.Incoming), zap.Error(f.Err))
-		},
+		Log: s.logFinding,
 	}
 }
 
-// levelOf is the level of the log for what was found: what somebody asked for is no
-// warning.
+func (s *Server) logFinding(f audit.Finding) {
+	s.o.Log.Log(levelOf(f.Event), "storage", zap.String("finding", string(f.Event)), zap.String("client", f.File.ID.String()),
+		zap.String("path", f.File.Path), zap.String("incoming", f.File.Incoming), zap.Error(f.Err))
+}
+
+// levelOf is the level of the log for what was found: what somebody asked for, and what
+// comes to an end as it should, is no warning.
 func levelOf(e audit.Event) zapcore.Level {
 	switch e {
-	case audit.Taken, audit.Deleted, audit.Handed:
+	case audit.Taken, audit.Deleted, audit.Handed, audit.PartialDeleted, audit.PartialExpired, audit.PartialSurplus:
 		return zapcore.InfoLevel
 	}
 	return zapcore.WarnLevel

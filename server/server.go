@@ -42,9 +42,10 @@ type Server struct {
 	share    eventloop.Descriptors
 	ttl      atomic.Int64  // Storage.UnverifiedTTL
 	clearDue chan struct{} // see lookForLeaving
-	watched  *watched      // nil: there is no admin address
-	missing  int           // stored files that were not found
-	ran      bool          // loops has been run, and is closed
+	partials *partials
+	watched  *watched // nil: there is no admin address
+	missing  int      // stored files that were not found
+	ran      bool     // loops has been run, and is closed
 
 	applying sync.Mutex
 	asked    Options // as they were asked for: by Open, and for what is live by Apply
@@ -86,6 +87,7 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 	s.o = o
 	s.ttl.Store(int64(o.Storage.UnverifiedTTL))
 	s.clearDue = make(chan struct{}, 1)
+	s.partials = newPartials(&o.Storage)
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -185,7 +187,7 @@ func (s *Server) shareDescriptors() (err error) {
 func (s *Server) newService(faults *session.Faults) *session.Service {
 	cfg := session.Config{
 		Files: s.store, Registry: s.registry, Log: s.o.Log, Faults: faults,
-		Limits: sessionLimits(&s.o.Sessions),
+		Limits: sessionLimits(&s.o.Sessions), Boot: s.partials.boot, Kept: s.partials.look,
 	}
 	if wrap := s.o.Testing.WrapFiles; wrap != nil {
 		cfg.Files = wrap(s.store)
@@ -250,6 +252,8 @@ func (s *Server) Run(ctx context.Context) error {
 			var watching sync.WaitGroup
 			watching.Go(func() { s.watch(beside) })
 			watching.Go(func() { s.removeLeaving(beside) })
+			watching.Go(func() { s.checkPartials(beside) })
+			watching.Go(func() { s.sweepPartials(beside) })
 			s.maintain(beside)
 			watching.Wait()
 		case <-beside.Done():

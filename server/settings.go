@@ -49,6 +49,8 @@ var settings = []setting{
 	live("idle-timeout", func(o *Options) *time.Duration { return &o.Network.IdleTimeout }),
 	live("drain-timeout", func(o *Options) *time.Duration { return &o.Network.DrainTimeout }),
 	live("unverified-ttl", func(o *Options) *time.Duration { return &o.Storage.UnverifiedTTL }),
+	live("partial-ttl", func(o *Options) *time.Duration { return &o.Storage.PartialTTL }),
+	live("partial-budget", func(o *Options) *int64 { return &o.Storage.PartialBudget }, bytesText),
 	fixed("workers", func(o *Options) *int { return &o.Machine.Workers }),
 	fixed("loops", func(o *Options) *int { return &o.Machine.Loops }),
 	fixed("admin", func(o *Options) *string { return &o.Admin.Listen }),

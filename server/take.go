@@ -146,21 +146,31 @@ func (o *TakeOptions) find(ctx context.Context, reg storage.Registry) (found []F
 // eachMatch calls yield with each file on record that a pattern means, of these clients, or
 // of all if there are none.
 func eachMatch(ctx context.Context, reg storage.Registry, pattern string, whos []Who, yield func(File)) error {
-	clients, err := findClients(ctx, reg, whos)
+	match, err := matching(ctx, reg, pattern, whos)
 	if err != nil {
 		return err
+	}
+	return reg.Files(ctx, func(f File) error {
+		if match(f.Place()) {
+			yield(f)
+		}
+		return nil
+	})
+}
+
+// matching returns a function that reports whether a place is one that the pattern is about,
+// of those clients; none: of any.
+func matching(ctx context.Context, reg storage.Registry, pattern string, whos []Who) (func(storage.Place) bool, error) {
+	clients, err := findClients(ctx, reg, whos)
+	if err != nil {
+		return nil, err
 	}
 	of := make(map[codec.ClientID]bool)
 	for _, c := range clients {
 		of[c.ID] = true
 	}
 	p := parsePattern(pattern)
-	return reg.Files(ctx, func(f File) error {
-		if (len(whos) == 0 || of[f.ID]) && p.match(f.Path) {
-			yield(f)
-		}
-		return nil
-	})
+	return func(at storage.Place) bool { return (len(whos) == 0 || of[at.ID]) && p.match(at.Path) }, nil
 }
 
 // take is one Take.

@@ -166,9 +166,9 @@ func deleteFilesCommand() *cobra.Command {
 	cmd := c.command("delete PATTERN", "Delete files",
 		`delete removes verified files and their records. A 1029 for such a file gets
 1607, and the client may send it again. With --unverified it removes the files
-that await their client's verdict, and not the verified ones. It works beside a
-running server, which removes the files, and waits until that is done. It may
-be stopped and run again.`,
+that await their client's verdict, and partial ones, and not the verified ones.
+It works beside a running server, which removes the files, and waits until that
+is done. It may be stopped and run again.`,
 		func(cmd *cobra.Command, pattern string) error {
 			screen := bars.New(os.Stderr)
 			defer screen.Stop()
@@ -193,6 +193,6 @@ be stopped and run again.`,
 			screen.Stop()
 			return all.end(cmd.OutOrStdout(), c, "deleted", "not deleted", err)
 		})
-	cmd.Flags().BoolVar(&unverified, "unverified", false, "delete the files that await a verdict, and not the verified ones")
+	cmd.Flags().BoolVar(&unverified, "unverified", false, "delete the files that await a verdict, and partial ones, and not the verified ones")
 	return cmd
 }

@@ -139,6 +139,9 @@ type fileRow struct {
 
 	Taken   *time.Time `json:"taken,omitempty"` // when it was handed out
 	Deleted bool       `json:"deleted"`         // it is to be removed
+	// Partial is how many of Size bytes are there of a partial file, which has no cksum.
+	// Received is when some of it came last.
+	Partial *int64 `json:"partial_bytes,omitempty"`
 }
 
 // state is that of a file in one word.
@@ -148,6 +151,8 @@ func (f *fileRow) state() string {
 		return "taken"
 	case f.Deleted:
 		return "deleted"
+	case f.Partial != nil:
+		return "partial"
 	case f.Missing:
 		return "missing"
 	case f.Verified:
@@ -159,13 +164,21 @@ func (f *fileRow) state() string {
 // listFiles is the command of that name.
 func listFiles(use string) *cobra.Command {
 	l := new(listing)
-	return l.command(use, "List the files on record, and those taken within the last day", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
+	return l.command(use, "List the files on record, those taken within the last day, and partial ones", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
 		return l.print(w, []string{"PATH", "SIZE", "CKSUM", "STATE", "RECEIVED"}, func(line func(any, ...string) error) error {
-			return dir.Files(ctx, func(f server.File) error {
+			files := dir.Files(ctx, func(f server.File) error {
 				row := rowOf(f)
 				return line(row, shown(row.Path), strconv.FormatInt(row.Size, 10), strconv.FormatUint(uint64(row.Cksum), 10),
 					row.state(), row.Received.Local().Format(time.DateTime))
 			})
+			if files != nil && !errors.Is(files, server.ErrBadRows) {
+				return files
+			}
+			return errors.Join(files, dir.Partials(ctx, func(p server.Partial) error {
+				row := partialRowOf(p)
+				return line(row, shown(row.Path), fmt.Sprintf("%d of %d", p.Length, p.Total), "-",
+					row.state(), row.Received.Local().Format(time.DateTime))
+			}))
 		})
 	})
 }
@@ -181,6 +194,18 @@ func rowOf(f server.File) fileRow {
 	}
 	return row
 }
+
+// partialRowOf is the row of a file of which a part is there.
+func partialRowOf(p server.Partial) fileRow {
+	f := storedAt(p)
+	return fileRow{
+		Client: p.ID.String(), FileName: p.FileName, Path: f.PathName(), Size: p.Total, Received: p.Changed,
+		Deleted: p.Deleted, Partial: &p.Length,
+	}
+}
+
+// storedAt is the file that p is to become, as far as its place.
+func storedAt(p server.Partial) server.File { return server.File{ID: p.ID, Path: p.Path} }
 
 type verifyRow struct {
 	fileRow

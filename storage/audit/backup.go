@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"sealift/storage"
@@ -13,7 +14,8 @@ import (
 // toFiles is empty. It copies each verified file and compares it with what to
 // says. Where the server has replaced a file since, to gets the record of the
 // version that was copied. What to says of unverified files is dropped, and of such that
-// were deleted. Files that were taken stay on record.
+// were deleted. Files that were taken stay on record. A copy has no partial files: a server on it
+// tells a client to begin anew.
 //
 // wrong is called with each file that is not as it was uploaded, and with an error
 // as [Verify] has it: it is marked as missing in to. copied is called with the
@@ -41,6 +43,21 @@ func Backup(ctx context.Context, reg storage.Registry, files storage.Files, to s
 	}
 	if err := b.record(ctx); err != nil {
 		return err
+	}
+	return errors.Join(listing, dropPartials(ctx, to))
+}
+
+// dropPartials forgets the partial files of a copy.
+func dropPartials(ctx context.Context, to storage.Registry) error {
+	var ops []storage.Operation
+	listing := to.Partials(ctx, func(p storage.Partial) error {
+		ops = append(ops, &storage.DropPartial{Outcome: own, ID: p.ID, Path: p.Path, Incoming: p.Incoming})
+		return nil
+	})
+	for part := range slices.Chunk(ops, batchSize) {
+		if err := to.Apply(ctx, part); err != nil {
+			return err
+		}
 	}
 	return listing
 }

@@ -73,6 +73,9 @@ func Recover(ctx context.Context, reg storage.Registry, files Files, o Options) 
 	if err := r.clearAll(ctx, found.leaving); err != nil {
 		return r.report, err
 	}
+	if err := r.recoverPartials(ctx, named); err != nil {
+		return r.report, err
+	}
 	if r.report[BadRows] == 0 {
 		if err := r.removeOrphans(ctx, named); err != nil {
 			return r.report, err
@@ -396,6 +399,10 @@ func (r *recovery) flush(ctx context.Context) error {
 		case *storage.ForgetFile:
 			if op.Lapsed && r.o.Forgotten != nil {
 				r.o.Forgotten(&r.about[i].File)
+			}
+		case *storage.DropPartial:
+			if err := r.files.Discard(ctx, r.about[i].File.Uploaded()); err != nil {
+				return err
 			}
 		case *storage.DropFile:
 			if r.o.Dropped != nil {

@@ -273,6 +273,9 @@ func (in *incoming) Close(context.Context) error {
 	if !in.store.fsync || !in.slot {
 		return in.release()
 	}
+	if in.reserved > in.size { // an upload that was cut; what was reserved for the rest is free again
+		_ = in.store.step(Write, in.path, "", func() error { return in.f.Truncate(in.size) })
+	}
 	kept := in.file
 	in.f, in.slot = nil, false
 	in.store.keep(in.key, &kept)

@@ -54,25 +54,38 @@ func (s *Store) Reopen(ctx context.Context, up storage.Uploaded, size storage.An
 }
 
 // Flush implements storage.Files. It opens the file anew, so that the writer's descriptor
-// still tells of an error.
+// still tells of an error, and makes the file's entry durable as well. After a sync that
+// failed the file is removed: nobody syncs it again and believes it.
 func (s *Store) Flush(ctx context.Context, up storage.Uploaded) error {
 	if err := ctx.Err(); err != nil {
 		return err
-	}
-	if !s.fsync {
-		return nil
 	}
 	at, _, err := s.findIncoming(up.Key)
 	if err != nil {
 		return err
 	}
 	defer at.dir.close()
+	if !s.fsync {
+		return nil
+	}
+	if cause := s.isSpoilt(up.Key); cause != nil {
+		return s.spoil(up.Key, cause)
+	}
 	f, err := at.dir.open(at.name, os.O_RDWR, 0)
 	if err != nil {
 		return notStored(err)
 	}
-	err = s.step(SyncFile, s.below(incomingFolder+"/"+inFolder(up.Key)), "", f.Sync)
-	return errors.Join(err, f.Close())
+	err = s.step(SyncFile, s.below(at.path()), "", f.Sync)
+	if err = errors.Join(err, f.Close()); err != nil {
+		if kept := s.takeKept(up.Key); kept != nil {
+			_ = kept.release() // for Commit not to ask a descriptor that may not tell
+		}
+		return s.spoil(up.Key, err)
+	}
+	if err := s.syncFolder(at.dir, at.folder); err != nil {
+		return err
+	}
+	return s.syncFolder(s.incoming, incomingFolder)
 }
 
 // OpenFrom implements storage.Files.

@@ -40,6 +40,9 @@ func TestFiles(t *testing.T, open func(t *testing.T) storage.Files) {
 		{"CommitsOfOneFileAtOnce", testCommitsOfOneFileAtOnce},
 		{"ManyUnderWay", testManyUnderWay},
 		{"Scratch", testScratch},
+		{"Reopen", testReopen},
+		{"ReopenWhatIsNotThere", testReopenWhatIsNotThere},
+		{"FlushBesideWrites", testFlushBesideWrites},
 		{"EndedContext", testFilesEndedContext},
 	}
 	for _, tt := range tests {

@@ -1,0 +1,5 @@
+//go:build !linux && !darwin
+
+package bootid
+
+func id() string { return "" }
