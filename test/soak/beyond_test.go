@@ -30,7 +30,7 @@ func TestBeyond(t *testing.T) {
 	if err := os.Truncate(u.path, size); err != nil {
 		r.Fatalf("%v", err)
 	}
-	d := &disturb{after: size / 3, reset: true}
+	d := &disturb{after: size / 3, reset: true, server: s}
 	m.next(d)
 	began := time.Now()
 	p := u.begin(m.addr())

@@ -38,7 +38,7 @@ func TestContinue(t *testing.T) {
 	for i := range cuts {
 		way := ways[i%len(ways)]
 		each := size / int64(cuts)
-		d := &disturb{after: each*3/10 + r.rng.Int64N(each*8/10), swallow: way == "swallowed", reset: way == "reset"}
+		d := &disturb{after: each*3/10 + r.rng.Int64N(each*8/10), server: s, swallow: way == "swallowed", reset: way == "reset", kill: way == "server killed"}
 		if i == 0 {
 			d.after += 2 << 20 // of less nothing is kept
 		}
@@ -50,7 +50,6 @@ func TestContinue(t *testing.T) {
 			r.Fatalf("%s, cut %d: the client has ended: %s", way, i, p.output.String())
 		}
 		if way == "server killed" {
-			s.kill()
 			p.kill()
 			s = r.start(dir)
 			m.target.Store(&s.addr)
@@ -58,7 +57,7 @@ func TestContinue(t *testing.T) {
 			p.kill()
 		}
 		if stranded != nil {
-			stranded.release() // the next run has gone on by now
+			m.release(stranded) // the next run has gone on by now
 			stranded = nil
 		}
 		if d.swallow {
@@ -69,7 +68,7 @@ func TestContinue(t *testing.T) {
 	p := u.begin(m.addr())
 	<-p.exited
 	if stranded != nil {
-		stranded.release()
+		m.release(stranded)
 	}
 	if p.status() != 0 {
 		r.Fatalf("the last run: status %d, %s", p.status(), p.output.String())

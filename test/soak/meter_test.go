@@ -4,10 +4,15 @@ package soak
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -16,7 +21,7 @@ import (
 type meter struct {
 	listener net.Listener
 	target   atomic.Pointer[string]
-	up       atomic.Int64 // bytes that were passed to servers
+	up       atomic.Int64 // bytes that servers got
 
 	mu    sync.Mutex
 	plan  *disturb
@@ -24,14 +29,19 @@ type meter struct {
 	wg    sync.WaitGroup
 }
 
+// maxLate is how much of what was swallowed may come late, in bytes.
+const maxLate = 256 << 10
+
 // disturb is what happens when so many bytes more have gone to the server.
 type disturb struct {
 	after   int64
 	swallow bool // what comes then is kept from the server, whose connection stays open
 	reset   bool // the connections are reset
-	reached chan struct{}
+	kill    bool // the server is killed
+	server  *server
+	reached chan struct{} // closed when it has happened
 
-	late     []byte       // what was swallowed
+	late     []byte       // what was swallowed, the first of it
 	stranded *net.TCPConn // the connection that stays open
 }
 
@@ -131,17 +141,19 @@ func (m *meter) pass(client, server *net.TCPConn, p []byte) bool {
 			close(d.reached)
 			for buf := make([]byte, 16<<10); ; { // until the client is gone
 				n, err := client.Read(buf)
-				if d.late = append(d.late, buf[:n]...); err != nil {
+				if len(d.late) < maxLate {
+					d.late = append(d.late, buf[:n]...)
+				}
+				if err != nil {
 					return false
 				}
 			}
-		case d.reset:
-			_, _ = client.SetLinger(0), server.SetLinger(0)
-			_, _ = client.Close(), server.Close()
+		case d.reset, d.kill:
+			m.strike(client, server, d)
 			close(d.reached)
 			return false
 		}
-		close(d.reached) // whoever waits for that kills something
+		close(d.reached) // whoever waits for that kills the client
 	}
 	_, err := server.Write(p)
 	if err == nil {
@@ -150,10 +162,63 @@ func (m *meter) pass(client, server *net.TCPConn, p []byte) bool {
 	return err == nil
 }
 
+// strike ends the connection from one moment to the next: a server that is stopped reads
+// nothing meanwhile. What has not come to it by then does not count, nor what a server that
+// is killed has not read; after a reset it may still read that.
+func (m *meter) strike(client, server *net.TCPConn, d *disturb) {
+	d.server.signal(syscall.SIGSTOP)
+	// What is under way between the two ends is in both queues until it is acknowledged.
+	out, in := queues(server)
+	for settled := false; !settled; {
+		time.Sleep(50 * time.Millisecond)
+		o, i := queues(server)
+		settled = o == out && i == in
+		out, in = o, i
+	}
+	m.up.Add(-out)
+	if d.kill {
+		m.up.Add(-in)
+		d.server.kill()
+	} else {
+		_, _ = client.SetLinger(0), server.SetLinger(0)
+		_, _ = client.Close(), server.Close()
+		d.server.signal(syscall.SIGCONT)
+	}
+}
+
+// queues is how many bytes that were written to c have not come to its other end, on this
+// machine, and how many have come that were not read there.
+func queues(c *net.TCPConn) (out, in int64) {
+	text, _ := os.ReadFile("/proc/net/tcp")
+	ours, theirs := procAddr(c.LocalAddr()), procAddr(c.RemoteAddr())
+	for l := range strings.Lines(string(text)) {
+		f := strings.Fields(l)
+		if len(f) < 5 {
+			continue
+		}
+		sent, received, _ := strings.Cut(f[4], ":") // tx_queue:rx_queue
+		switch {
+		case f[1] == ours && f[2] == theirs:
+			out, _ = strconv.ParseInt(sent, 16, 64)
+		case f[1] == theirs && f[2] == ours:
+			in, _ = strconv.ParseInt(received, 16, 64)
+		}
+	}
+	return out, in
+}
+
+// procAddr is an address as /proc/net/tcp has it.
+func procAddr(a net.Addr) string {
+	at := a.(*net.TCPAddr)
+	ip := at.IP.To4()
+	return fmt.Sprintf("%02X%02X%02X%02X:%04X", ip[3], ip[2], ip[1], ip[0], at.Port)
+}
+
 // release gives the server, on the connection that it has kept open all the time, what was
 // swallowed, as a network would that comes back.
-func (d *disturb) release() {
+func (m *meter) release(d *disturb) {
 	_ = d.stranded.SetWriteDeadline(time.Now().Add(patience))
-	_, _ = d.stranded.Write(d.late)
+	n, _ := d.stranded.Write(d.late)
+	m.up.Add(int64(n))
 	_ = d.stranded.CloseWrite()
 }
