@@ -76,7 +76,7 @@ type skipping struct {
 	due   []asked // requests without a reply yet, in order
 	ready []summed
 	under int  // files whose checksum is being computed
-	told  bool // there was a reply over this connection
+	told  bool // it was found out over this connection what becomes of a file
 	out   []byte
 	began []time.Time // of the file's 1032
 }
@@ -156,7 +156,7 @@ func (s *skipping) over(ctx context.Context, cn *conn) (err error) {
 			if s.under--; done.ok {
 				s.ready = append(s.ready, done)
 			} else {
-				s.state[done.file] = skipOther
+				s.settle(done.file, skipOther)
 			}
 		case <-silent.C:
 			return lost(silence(s.c.opts.ReplyTimeout))
@@ -205,9 +205,8 @@ func (s *skipping) reply(r reply, jobs chan<- toSum) error {
 	a := s.due[0]
 	s.due = s.due[1:]
 	f := s.files[a.file]
-	s.told = true
 	if err := s.c.heard(r); err != nil {
-		s.state[a.file] = skipOther
+		s.settle(a.file, skipOther)
 		if r.odd != "" {
 			return lost(err)
 		}
@@ -221,7 +220,7 @@ func (s *skipping) reply(r reply, jobs chan<- toSum) error {
 		if err := checkAck(r, s.c.identity.ID); err != nil {
 			return err
 		}
-		s.state[a.file] = skipStored
+		s.settle(a.file, skipStored)
 		s.stored(f, Result{
 			ID: s.c.identity.ID, Name: f.name(), Size: f.size, Offset: f.size, Cksum: a.sum, Elapsed: time.Since(s.began[a.file]),
 		})
@@ -233,13 +232,17 @@ func (s *skipping) reply(r reply, jobs chan<- toSum) error {
 	}
 	if answer.offset < f.size {
 		s.cn.note(f.name(), answer) // the next 1028 of the file goes on there
-		s.state[a.file] = skipOther
+		s.settle(a.file, skipOther)
 		return nil
 	}
 	s.under++
 	jobs <- toSum{a.file, answer.cksum}
 	return nil
 }
+
+// settle notes what becomes of a file. Each file has that once, so connections that are
+// lost after it are no endless lot.
+func (s *skipping) settle(file int, to skipState) { s.state[file], s.told = to, true }
 
 // sum computes the checksum of a file, and compares it with the server's.
 func (s *skipping) sum(ctx context.Context, j toSum) summed {
