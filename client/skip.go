@@ -12,6 +12,10 @@ import (
 // maxAsked is how many files are asked about before the first answer is there.
 const maxAsked = 128
 
+// maxBarren is how many connections that bring replies and are lost are no failures, as
+// long as none of them gets anywhere: a server may end each at the first 1029.
+const maxBarren = 5
+
 // canSkip reports whether the server can be asked what it has verified: it continues
 // files, and may know the client by its TLS key.
 func (c *Client) canSkip() bool {
@@ -76,9 +80,12 @@ type skipping struct {
 	due   []asked // requests without a reply yet, in order
 	ready []summed
 	under int  // files whose checksum is being computed
-	told  bool // it was found out over this connection what becomes of a file
-	out   []byte
-	began []time.Time // of the file's 1032
+	told  bool // there was a reply over this connection
+	// barren counts connections in a row that were lost before it was known of any file
+	// what becomes of it.
+	barren int
+	out    []byte
+	began  []time.Time // of the file's 1032
 }
 
 // asked is a request.
@@ -122,7 +129,8 @@ func (s *skipping) over(ctx context.Context, cn *conn) (err error) {
 		if err == nil {
 			return
 		}
-		s.c.advanced = s.told // the next connection has less to do
+		s.barren++
+		s.c.advanced = s.told && s.barren <= maxBarren // the next connection may get further
 		for i := range s.state {
 			if s.state[i] == skipAsked {
 				s.state[i] = skipUnknown
@@ -205,6 +213,7 @@ func (s *skipping) reply(r reply, jobs chan<- toSum) error {
 	a := s.due[0]
 	s.due = s.due[1:]
 	f := s.files[a.file]
+	s.told = true
 	if err := s.c.heard(r); err != nil {
 		s.settle(a.file, skipOther)
 		if r.odd != "" {
@@ -240,9 +249,8 @@ func (s *skipping) reply(r reply, jobs chan<- toSum) error {
 	return nil
 }
 
-// settle notes what becomes of a file. Each file has that once, so connections that are
-// lost after it are no endless lot.
-func (s *skipping) settle(file int, to skipState) { s.state[file], s.told = to, true }
+// settle notes what becomes of a file.
+func (s *skipping) settle(file int, to skipState) { s.state[file], s.barren = to, 0 }
 
 // sum computes the checksum of a file, and compares it with the server's.
 func (s *skipping) sum(ctx context.Context, j toSum) summed {

@@ -165,7 +165,7 @@ func TestSkippingEnds(t *testing.T) {
 	if _, err := client.Run(t.Context(), o, files, nil); err != nil {
 		t.Fatal(err)
 	}
-	if got := count(s.Server, before); got["conn"] > 5 || got["1028"] == 0 {
+	if got := count(s.Server, before); got["conn"] > 10 || got["1028"] == 0 {
 		t.Errorf("%v", got)
 	}
 }
