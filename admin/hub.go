@@ -114,7 +114,8 @@ func (h *hub) frame(ctx context.Context) *Frame {
 	if h.last != nil && now.Sub(h.at) < frameEvery*9/10 {
 		return h.last
 	}
-	ctx, cancel := context.WithTimeout(ctx, frameTime)
+	// The frame is for all who ask, also if the one that asked first has gone.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), frameTime)
 	defer cancel()
 	h.health.checks.begin()
 	stats, condition := h.health.source.Stats(), h.health.checks.known()
