@@ -347,6 +347,9 @@ func (a *api) download(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "a download may be begun once, within 30 seconds", http.StatusNotFound)
 		return
 	}
+	c := connectionOf(r)
+	c.answering(true)
+	defer c.answering(false)
 	a.serve(w, r, t.file)
 }
 

@@ -265,6 +265,47 @@ func TestStream(t *testing.T) {
 	}
 }
 
+// Whoever asks for the page without a token, and reads nothing, keeps nobody out: such a
+// connection makes room for the next.
+func TestPageThatNobodyReads(t *testing.T) {
+	w, _ := watchLive(t)
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	defer close(goOn)
+	w.guard.routes["/"] = route{open: true, handler: func(http.ResponseWriter, *http.Request) {
+		begun <- struct{}{}
+		<-goOn
+	}}
+	for range maxConnections + 3 {
+		w.dial("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		select {
+		case <-begun:
+		case <-time.After(time.Minute):
+			t.Fatal("a connection waits for a place")
+		}
+	}
+	if status, _ := w.get("/healthz"); status != 200 {
+		t.Error(status)
+	}
+}
+
+// A frame is for all who ask: that the first of them goes before it is made spoils it for
+// nobody.
+func TestFrameOfOneWhoHasGone(t *testing.T) {
+	w, _ := watchLive(t)
+	observe := w.api.live.Observe
+	w.api.live.Observe = func(ctx context.Context, most int, client string) (Observed, error) {
+		if err := ctx.Err(); err != nil {
+			return Observed{}, err
+		}
+		return observe(ctx, most, client)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if f := w.api.frame(gone); f.Problem != "" || f.Connections != 2 {
+		t.Errorf("%+v", f)
+	}
+}
+
 // Only so many watch at once; the others are told.
 func TestManyStreams(t *testing.T) {
 	w, _ := watchLive(t)
