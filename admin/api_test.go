@@ -288,6 +288,40 @@ func TestPageThatNobodyReads(t *testing.T) {
 	}
 }
 
+// Another token ends what the one before has begun: whoever watches, and the tickets of
+// downloads.
+func TestAnotherTokenEndsStreams(t *testing.T) {
+	path := tokenFile(t, secret, 0o600)
+	token, err := ReadToken(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fake{}
+	w := watch(t, func(_ *watched, o *Options) { o.Live, o.Token = f.live(), token })
+	_, in := w.dial("GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + secret + "\r\n\r\n")
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatal(resp, err)
+	}
+	_, text := w.post("/api/v1/downloads", `{"client":"`+someClient+`","path":"f","version":"v"}`, nil)
+	var offer struct{ Location string }
+	if err := json.Unmarshal([]byte(text), &offer); err != nil {
+		t.Fatal(text, err)
+	}
+	if err := os.WriteFile(path, []byte("another-token-of-enough-bytes"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := token.Reload(); !changed || err != nil {
+		t.Fatal(changed, err)
+	}
+	if status, _ := w.get(offer.Location); status != 404 {
+		t.Errorf("a download by the token before: %d", status)
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil { // until the minute of dial is over
+		t.Errorf("the stream goes on: %v", err)
+	}
+}
+
 // A frame is for all who ask: that the first of them goes before it is made spoils it for
 // nobody.
 func TestFrameOfOneWhoHasGone(t *testing.T) {
