@@ -103,15 +103,13 @@ const (
 // front. Each signs each request, so that a secret can be replaced while receivers still
 // have the one before. A file that everybody may read, or write, is refused.
 func ReadSecrets(path string) ([][]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: want a regular file", path) // to open a pipe would wait for who writes to it
-	}
-	if mode := info.Mode().Perm(); mode&0o007 != 0 && runtime.GOOS != "windows" {
-		return nil, fmt.Errorf("%s: everybody may use the file, its mode is %04o: want 0600, or 0640", path, mode)
+	if info, err := os.Stat(path); err == nil { // what is not there is found out below
+		if !info.Mode().IsRegular() {
+			return nil, fmt.Errorf("%s: want a regular file", path) // to open a pipe would wait for who writes to it
+		}
+		if mode := info.Mode().Perm(); mode&0o007 != 0 && runtime.GOOS != "windows" {
+			return nil, fmt.Errorf("%s: everybody may use the file, its mode is %04o: want 0600, or 0640", path, mode)
+		}
 	}
 	f, err := os.Open(path)
 	if err != nil {
