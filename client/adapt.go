@@ -76,7 +76,7 @@ func (t *transfer) restarted(ctx context.Context) bool {
 // likely to be wrong than the server to be in trouble.
 func (t *transfer) hopeless() bool {
 	switch {
-	case t.agreed || !t.c.peer.mayAdapt():
+	case t.agreed || t.mayAsk() || !t.c.peer.mayAdapt():
 		return false
 	case t.trust == remembered:
 		return t.silences >= 2
@@ -88,9 +88,9 @@ func (t *transfer) hopeless() bool {
 // closed it for the form, or the line is bad.
 func (t *transfer) onlyLost() bool { return t.lost > 0 && t.lost == t.failures }
 
-// replyTimeout is how long the server may think about the file.
+// replyTimeout is how long the server may think about what a transfer has brought.
 func (t *transfer) replyTimeout() time.Duration {
-	d := t.c.opts.replyTimeout(t.size)
+	d := t.c.opts.replyTimeout(t.layout.size)
 	if t.size <= smallFile && (t.trust == guessed && t.c.peer.mayAdapt() || t.pause > 0 && t.layout.total > 1) {
 		d = min(d, firstSilence)
 	}
@@ -102,6 +102,9 @@ func (t *transfer) replyTimeout() time.Duration {
 // it gets one.
 func (t *transfer) pauseNow() time.Duration {
 	n := t.failures
+	if has, sure := t.c.peer.continues(); has == ContinueYes && sure {
+		n = 0 // such a server has no need of it
+	}
 	if n == 1 && t.worked && t.form.pause == 0 {
 		n = 0
 	}

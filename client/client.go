@@ -29,6 +29,8 @@ type Client struct {
 	attempt int            // of the message under way: 1, 2, …
 	offered codec.ClientID // in the last 1606; zero if there was none, or it was ours
 	line    line           // what the last connections came to
+
+	advanced bool // the server has more of the file than when it was asked last: failures before do not count
 }
 
 // Dial returns a Client with a connection to o.Server. It tries as often as
@@ -249,6 +251,11 @@ func (c *Client) drop() {
 
 // exchange sends msg and returns the reply to it. A 1607 is an ErrServer.
 func (c *Client) exchange(ctx context.Context, cn *conn, code codec.Code, msg []byte) (reply, error) {
+	return c.exchangeWithin(ctx, cn, code, msg, c.opts.ReplyTimeout)
+}
+
+// exchangeWithin is exchange for a reply that may take that long.
+func (c *Client) exchangeWithin(ctx context.Context, cn *conn, code codec.Code, msg []byte, limit time.Duration) (reply, error) {
 	defer context.AfterFunc(ctx, cn.close)()
 	codes := c.peer.number()
 	codes.put(msg, code)
@@ -257,7 +264,7 @@ func (c *Client) exchange(ctx context.Context, cn *conn, code codec.Code, msg []
 	began := time.Now()
 	err := c.write(cn, msg)
 	if err == nil {
-		r, err = c.await(ctx, cn, code, c.opts.ReplyTimeout)
+		r, err = c.await(ctx, cn, code, limit)
 	} else {
 		r, err = cn.afterFailedWrite(ctx, err)
 	}

@@ -27,6 +27,17 @@ type conn struct {
 	claims codec.ClientID
 	// answered: a request has got its reply over it, and not only a 1607.
 	answered bool
+	// told has the 1608s that came over it, by file name, until a 1028 of the file goes
+	// out: the server takes that for what follows.
+	told map[string]said
+}
+
+// note notes a 1608.
+func (c *conn) note(name string, s said) {
+	if c.told == nil {
+		c.told = make(map[string]said)
+	}
+	c.told[name] = s
 }
 
 type received struct {

@@ -35,6 +35,9 @@ func (c *Client) connect(ctx context.Context) error {
 	c.peer.warnPlain(nc)
 	c.conn = newConn(nc)
 	c.conn.claims = who.ID
+	if p, ok := nc.(*protected); ok {
+		c.peer.negotiated(p.ConnectionState().NegotiatedProtocol)
+	}
 	if !c.line.wary || c.opts.RetryFor <= 0 {
 		return nil
 	}

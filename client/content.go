@@ -37,7 +37,7 @@ type producer struct {
 	once   sync.Once // closes stop
 
 	err error
-	sum uint32 // POSIX cksum of the file
+	sum prefix // of the file, up to where the transfer ends
 }
 
 // chunk is what is written at once: a packet, or a part of one.
@@ -59,7 +59,7 @@ type header struct {
 // produce starts a producer. Who calls it reads chunks until they are closed,
 // or calls abort. The content is encrypted beside that of other transfers if
 // there is a mixer.
-func produce(l layout, r io.ReaderAt, h header, key *[aescbc.KeySize]byte, m *mixer) *producer {
+func produce(l layout, r io.ReaderAt, at part, h header, key *[aescbc.KeySize]byte, m *mixer) *producer {
 	p := &producer{
 		chunks: make(chan chunk, chunkBuffers),
 		free:   make(chan []byte, chunkBuffers),
@@ -76,7 +76,7 @@ func produce(l layout, r io.ReaderAt, h header, key *[aescbc.KeySize]byte, m *mi
 		if m != nil {
 			encrypt = m.stream(enc)
 		}
-		p.err = p.run(l, r, h, enc, encrypt)
+		p.err = p.run(l, r, at, h, enc, encrypt)
 	}()
 	return p
 }
@@ -101,14 +101,15 @@ func (p *producer) abort(ctx context.Context) (ended bool) {
 	}
 }
 
-func (p *producer) run(l layout, r io.ReaderAt, h header, enc *aescbc.Encrypter, encrypt func([]byte)) error {
-	sum := cksum.New()
-	src := encryptingReader{r: r, end: l.size, enc: enc, encrypt: encrypt, sum: sum}
+func (p *producer) run(l layout, r io.ReaderAt, at part, h header, enc *aescbc.Encrypter, encrypt func([]byte)) error {
+	sum := &at.before.sum
+	src := encryptingReader{r: r, offset: at.before.n, end: at.before.n + l.size, enc: enc, encrypt: encrypt, sum: sum}
 	for i := range l.total {
 		pkt := l.packet(i)
 		if l.dialect == PerPacket {
 			enc.Reset()
-			src = encryptingReader{r: r, offset: pkt.offset, end: pkt.offset + pkt.plain, enc: enc, encrypt: encrypt, sum: sum}
+			begin := at.before.n + pkt.offset
+			src = encryptingReader{r: r, offset: begin, end: begin + pkt.plain, enc: enc, encrypt: encrypt, sum: sum}
 		}
 		pkt.fields.FileName = []byte(h.name)
 		begin := true
@@ -135,10 +136,10 @@ func (p *producer) run(l layout, r io.ReaderAt, h header, enc *aescbc.Encrypter,
 			c := chunk{b: b[:len(b)+int(n)], plain: src.offset, packetEnd: sent == pkt.body}
 			c.last = c.packetEnd && i == l.total-1
 			if c.last {
-				if err := checkEnd(r, l.size); err != nil {
+				if err := at.checkEnd(r, src.offset); err != nil {
 					return err
 				}
-				p.sum = sum.Sum32()
+				p.sum = prefix{src.offset, *sum}
 			}
 			select {
 			case p.chunks <- c:
@@ -150,12 +151,22 @@ func (p *producer) run(l layout, r io.ReaderAt, h header, enc *aescbc.Encrypter,
 	return nil
 }
 
-// checkEnd makes sure that the file ends where it did when the transfer began.
-func checkEnd(r io.ReaderAt, size int64) error {
+// part says which part of a file a transfer carries.
+type part struct {
+	before prefix // of the file: what comes before it
+	file   int64  // bytes of the file
+}
+
+// checkEnd makes sure that the file ends where it did when the transfer began, if that
+// is where the part ends.
+func (at part) checkEnd(r io.ReaderAt, end int64) error {
+	if end < at.file {
+		return nil
+	}
 	var more [1]byte
-	switch n, err := r.ReadAt(more[:], size); {
+	switch n, err := r.ReadAt(more[:], end); {
 	case n > 0:
-		return fmt.Errorf("%w: it had %d bytes and has grown", ErrChanged, size)
+		return fmt.Errorf("%w: it had %d bytes and has grown", ErrChanged, end)
 	case err != nil && err != io.EOF:
 		return err
 	}
@@ -228,7 +239,7 @@ func Packets(d Dialect, packetSize int, id codec.ClientID, name string, key *[ae
 	if err != nil {
 		return nil, err
 	}
-	p := produce(l, bytes.NewReader(content), header{id: id, name: name}, key, nil)
+	p := produce(l, bytes.NewReader(content), part{file: l.size}, header{id: id, name: name}, key, nil)
 	var messages [][]byte
 	begin := true
 	for c := range p.chunks {

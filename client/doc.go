@@ -24,6 +24,15 @@
 // again, up to 3 times, then 1031 and an [Error] with [ErrChecksum]. [Temporary]
 // tells errors that may pass by themselves.
 //
+// # Files that are cut
+//
+// A server that continues files (docs/PROTOCOL.md, section 15) is asked how much of a file
+// it has, after a connection was lost and before a file of 8 MiB and more is sent. If that
+// is the beginning of the file, only the rest goes. Whether a server does so is known from
+// TLS, from Options.Known, or from Options.Continue; else it is found out after a cut. Each
+// time that the server has 1 MiB more than before, the number of retries begins anew.
+// Options.SkipStored keeps a [Run] from sending what the server has verified.
+//
 // # Identity
 //
 // A server that does not know the client (1606) has it register again, at the
@@ -49,7 +58,7 @@
 //
 // # Memory and goroutines
 //
-// A file is read once per attempt and streams through a few buffers of at most
+// A file is read once per attempt, or from where that begins, and streams through a few buffers of at most
 // 256 KiB, whatever its size. A Client may be used by one goroutine at a time;
 // different Clients are independent. All its methods return soon after their
 // context ends. Then, and after a failed method, the Client can still be used:

@@ -6,7 +6,7 @@ import "time"
 // their replies, for the first file. A notice comes at once. The returned
 // function makes it patient again.
 func Impatient() (restore func()) {
-	all := []*time.Duration{&patience, &suspicion, &strangerPatience, &probePatience, &firstSilence}
+	all := []*time.Duration{&patience, &suspicion, &strangerPatience, &probePatience, &firstSilence, &askPatience}
 	var old []time.Duration
 	for _, d := range all {
 		old = append(old, *d)
@@ -18,4 +18,12 @@ func Impatient() (restore func()) {
 			*d = old[i]
 		}
 	}
+}
+
+// Segments has a transfer carry most bytes of a file, and segment of one that is
+// larger. The returned function undoes that.
+func Segments(most, segment int64) (restore func()) {
+	m, s := maxTransfer, segmentSize
+	maxTransfer, segmentSize = most, segment
+	return func() { maxTransfer, segmentSize = m, s }
 }

@@ -26,6 +26,7 @@ type File struct {
 	Content *os.File
 
 	found bool  // in a folder, and not named by the caller
+	size  int64 // bytes, once a Run has checked it
 	err   error // why it cannot be sent, if that is known already
 }
 
@@ -38,7 +39,7 @@ func (f File) name() string {
 
 // Check returns an error where o could not send f: it is not there, is no
 // regular file, cannot be read, has another size than it says, is too large for
-// the dialect, keeps who the client is, or has a name that cannot be sent.
+// the dialect whatever server it is for, keeps who the client is, or has a name that cannot be sent.
 func (f File) Check(o Options) error {
 	_, err := f.check(&o)
 	return err
@@ -57,13 +58,14 @@ func (f File) check(o *Options) (size int64, err error) {
 		return 0, err
 	}
 	defer s.close()
-	if _, err := plan(o.Dialect, o.PacketSize, s.before.Size()); err != nil {
+	size = s.before.Size()
+	if _, err := plan(o.Dialect, o.PacketSize, firstTransfer(size, size)); err != nil {
 		return 0, fmt.Errorf("%s: %w", printable.Path(f.Path), err)
 	}
 	if err := s.hasItsSize(); err != nil {
 		return 0, fmt.Errorf("%s: %w", printable.Path(f.Path), err)
 	}
-	return s.before.Size(), nil
+	return size, nil
 }
 
 // passedOver reports whether a Run leaves f out without an error.
@@ -84,8 +86,23 @@ type source struct {
 	ours   bool // to close
 }
 
-// open opens the file. A FIFO or a device is an error, and not waited for.
+// open opens the file to send it. A FIFO or a device is an error, and not waited for; so
+// is a file that keeps who a client is.
 func (f File) open(o *Options) (*source, error) {
+	s, err := f.openAny()
+	if err == nil && s.path != "" {
+		if err = o.checkSecret(f.Path, s.before); err != nil {
+			s.close()
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// openAny is open also for a file that keeps who a client is.
+func (f File) openAny() (*source, error) {
 	if f.Content != nil {
 		s, err := newSource(f.Content)
 		if err != nil {
@@ -108,9 +125,6 @@ func (f File) open(o *Options) (*source, error) {
 	if err == nil {
 		s.path, s.ours = f.Path, true
 		err = checkRegular(f.Path, s.before) // another may have taken its place
-	}
-	if err == nil {
-		err = o.checkSecret(f.Path, s.before)
 	}
 	if err != nil {
 		file.Close()
@@ -258,7 +272,7 @@ func (c *Client) SendFile(ctx context.Context, f File) (Result, error) {
 		if err != nil {
 			return Result{}, err
 		}
-		t := &transfer{c: c, name: name, file: s.file, size: s.before.Size(), source: s, attempts: attempts, began: began}
+		t := &transfer{c: c, name: name, file: s.file, size: s.before.Size(), source: s, attempts: attempts, began: began, offset: -1}
 		result, err := c.deliver(ctx, t)
 		s.close()
 		if !errors.Is(err, ErrChanged) || ctx.Err() != nil {

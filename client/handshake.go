@@ -58,7 +58,7 @@ func (g *guard) handshake(ctx context.Context, dial dialFunc, who *Identity) (ne
 func (g *guard) config(who *Identity) *tls.Config {
 	c := g.tls.Config.Clone()
 	if c == nil {
-		c = &tls.Config{RootCAs: g.tls.Roots, NextProtos: []string{tlskey.ALPN}}
+		c = &tls.Config{RootCAs: g.tls.Roots, NextProtos: []string{tlskey.ALPNContinue, tlskey.ALPN}}
 		c.InsecureSkipVerify = g.tls.Roots == nil // the key is verified
 	}
 	if c.ServerName == "" {

@@ -21,6 +21,9 @@ type Facts struct {
 	// OnePacket: files of one packet went through, but none of several did yet, and
 	// so the dialect is not known: most have the same packet then.
 	OnePacket bool
+
+	// Continue says whether the server continues files that were cut.
+	Continue Continuing
 }
 
 var noFacts = Facts{Codes: AutoCodes, Dialect: Auto}
@@ -36,8 +39,8 @@ type KnownServers interface {
 }
 
 // KnownServersFile keeps facts in a text file: a line for each server with its
-// host:port and the words codes=, dialect=, packet-size=, pause= and one-packet=,
-// and tls= with the fingerprint of its TLS key, as far as they are known. Other words
+// host:port and the words codes=, dialect=, packet-size=, pause=, one-packet=
+// and continue=, and tls= with the fingerprint of its TLS key, as far as they are known. Other words
 // and other lines stay as they are. It is a [KnownKeys] as well.
 func KnownServersFile(path string) KnownServers { return knownServersFile(path) }
 
@@ -66,6 +69,13 @@ func (f knownServersFile) Load(server string) (*Facts, error) {
 			}
 		case "one-packet":
 			facts.OnePacket = w.Value == "ok"
+		case "continue":
+			switch w.Value {
+			case ContinueYes.String():
+				facts.Continue = ContinueYes
+			case ContinueNo.String():
+				facts.Continue = ContinueNo
+			}
 		case "pause":
 			if d, err := time.ParseDuration(w.Value); err == nil {
 				facts.Pause = min(max(d, 0), pauses[len(pauses)-1])
@@ -90,6 +100,7 @@ func (f knownServersFile) Save(server string, facts Facts) error {
 		word("dialect", facts.Dialect.String(), facts.Dialect != Auto),
 		word("packet-size", strconv.Itoa(facts.PacketSize), facts.PacketSize > 0),
 		word("one-packet", "ok", facts.OnePacket),
+		word("continue", facts.Continue.String(), facts.Continue != ContinueUnknown),
 		word("pause", fmt.Sprintf("%gms", facts.Pause.Seconds()*1e3), facts.Pause > 0))
 }
 

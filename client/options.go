@@ -67,6 +67,22 @@ type Options struct {
 	// 0.3 to 20 ms with each failure.
 	Known KnownServers
 
+	// Continue says whether the server continues files that were cut; default: what
+	// Known or TLS say, or else it is asked when a connection is lost in a file of which
+	// 1 MiB and more was sent. A file that was cut goes on then where it was, if what the
+	// server has is the beginning of it. Where the server is known to continue files, it is
+	// asked about each of 8 MiB and more before that is sent, and takes files of more than
+	// 4 GiB.
+	Continue Continuing
+
+	// SkipStored has a [Run] ask about all files first, and send none of which the server
+	// has the content verified: with a server that continues files, over TLS, where
+	// Identity has a TLS key that the server knows the client by. It is about files below
+	// 8 MiB; larger ones are always asked about.
+	SkipStored bool
+	// Force sends files also where the server has them.
+	Force bool
+
 	// PacketSize is the content of a packet in bytes, or, in the [PerPacket]
 	// dialect, of the file in it. Default: 64 KiB, 1024 for [Padded] and
 	// [ZeroBased], 4096 for PerPacket, or more if 65,535 packets could not hold
@@ -127,6 +143,7 @@ type Progress struct {
 	File    string // the name sent
 	Sent    int64  // bytes of the file, 0…Size, that the packets written so far hold
 	Size    int64  // bytes of the file
+	Offset  int64  // where the attempt began: so many bytes were on the server already
 	Attempt int    // 1 at first; each time that the file begins anew it is one more
 }
 

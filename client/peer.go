@@ -6,6 +6,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"sealift/crypto/tlskey"
 )
 
 // form is how a server wants its files.
@@ -65,6 +67,12 @@ type peer struct {
 	small     bool // one of one packet was, in this form
 	turn      int  // counts the changes of form, but for its pause
 	surveyed  bool // the dialects were tried in this run
+
+	cont     Continuing // whether the server continues files, as it is believed
+	contSure bool       // a 1608 or TLS has shown it in this run
+	contALPN bool       // TLS has
+	contSet  bool       // Options.Continue says it
+	contKept Continuing // what the store is to have
 }
 
 func newPeer(ctx context.Context, o *Options, address string) *peer {
@@ -94,6 +102,10 @@ func newPeer(ctx context.Context, o *Options, address string) *peer {
 				p.form.packetSize, p.form.atLeast = p.known.PacketSize, true
 			}
 		}
+	}
+	p.cont, p.contKept = p.known.Continue, p.known.Continue
+	if o.Continue != ContinueUnknown {
+		p.cont, p.contSet = o.Continue, true
 	}
 	p.form.pause = p.known.Pause
 	p.worked = p.known.Dialect != Auto || p.known.Pause > 0
@@ -168,11 +180,12 @@ func (p *peer) served() (several, one bool) {
 	return p.worked, p.small
 }
 
-// mayAdapt reports whether another form may be found that suits the server.
+// mayAdapt reports whether another form may be found that suits the server. One that
+// continues files takes all of them.
 func (p *peer) mayAdapt() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.autoForm && p.trust <= remembered && (p.probes && !p.surveyed || !p.probes && p.form.dialect != Spec)
+	return p.autoForm && p.trust <= remembered && !(p.cont == ContinueYes && p.contSure) && (p.probes && !p.surveyed || !p.probes && p.form.dialect != Spec)
 }
 
 // change begins with another form.
@@ -212,6 +225,7 @@ func (p *peer) stored(ctx context.Context, f form, packets int) {
 // asked for: who asks for a dialect does so again.
 func (p *peer) remember(ctx context.Context) {
 	facts := p.known
+	facts.Continue = p.contKept
 	if p.autoCodes && p.codesSure {
 		facts.Codes = p.codes
 	}
@@ -236,6 +250,59 @@ func (p *peer) remember(ctx context.Context) {
 	if err != nil && ctx.Err() == nil {
 		p.log.Warn("what was found out about the server cannot be kept", "server", p.address, "because", err)
 	}
+}
+
+// continues returns whether the server continues files, as far as it is known, and
+// whether that has shown in this run. There is no later number for a 1032, so a server
+// that wants the later numbers does not, unless it says so otherwise.
+func (p *peer) continues() (has Continuing, sure bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.codes == Codes825 && !p.contSure && !p.contSet {
+		return ContinueNo, false
+	}
+	return p.cont, p.contSure
+}
+
+// negotiated takes the protocol into account that TLS has chosen.
+func (p *peer) negotiated(protocol string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.contSet && p.cont == ContinueNo {
+		return
+	}
+	switch protocol {
+	case tlskey.ALPNContinue:
+		p.cont, p.contSure, p.contALPN = ContinueYes, true, true
+	case tlskey.ALPN:
+		p.cont, p.contSure, p.contALPN = ContinueNo, true, true
+	}
+}
+
+// doesContinue notes a 1608.
+func (p *peer) doesContinue(ctx context.Context) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cont, p.contSure = ContinueYes, true; !p.contALPN && p.contKept != ContinueYes {
+		p.contKept = ContinueYes
+		p.remember(ctx)
+	}
+}
+
+// doesNotContinue notes that a 1032 got no 1608. What an earlier run has seen is
+// forgotten, and not contradicted: it may have been a failure of the server.
+func (p *peer) doesNotContinue(ctx context.Context) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.contSure {
+		return // another Client knows better
+	}
+	p.contKept = ContinueNo
+	if p.cont == ContinueYes {
+		p.contKept = ContinueUnknown
+	}
+	p.cont = ContinueNo
+	p.remember(ctx)
 }
 
 // alone waits until no other Client finds out something, and keeps others from

@@ -36,7 +36,7 @@ func TestWrongReplies(t *testing.T) {
 		text  string
 	}{
 		{"version of a 1600", 1025, change(0, 2), true, "its version is 2; received 02 40 06"},
-		{"unknown code", 1025, change(1, 0x48, 0x06), true, "its code 1608 is no reply; received 03 48 06"},
+		{"unknown code", 1025, change(1, 0x49, 0x06), true, "its code 1609 is no reply; received 03 49 06"},
 		{"absurd size of a 1600", 1025, change(3, 0, 0, 0, 0x80), true, "its payload size is 2147483648"},
 		{"1602 to a registration", 1025, func([]byte) []byte {
 			return codec.KeyReply{Code: codec.CodeAESKey, WrappedKey: make([]byte, 128)}.Append(nil)

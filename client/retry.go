@@ -102,7 +102,11 @@ func (c *Client) retry(ctx context.Context, code codec.Code, try func(*conn) err
 			err = try(c.conn)
 		}
 		if err == nil {
+			c.advanced = false
 			return nil
+		}
+		if c.advanced {
+			f, c.advanced = failures{}, false
 		}
 		if ctx.Err() != nil {
 			c.drop()

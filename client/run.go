@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
+	"sync/atomic"
 )
 
 // Events are told how a Run goes; each may be nil. They are never called two at
@@ -117,15 +119,21 @@ type run struct {
 // check checks all files, and reports whether there are any to send.
 func (r *run) check(ctx context.Context, o *Options, files []File) bool {
 	var bytes int64
+	var sizes []sizeOrError
 	for i, f := range files {
-		size, err := within(ctx, func() (int64, error) { return f.check(o) }, nil)
-		switch {
-		case ctx.Err() != nil:
+		if i%maxChecked == 0 {
+			sizes, _ = within(ctx, func() ([]sizeOrError, error) { return checkAtOnce(files[i:min(i+maxChecked, len(files))], o), nil }, nil)
+		}
+		if ctx.Err() != nil {
 			r.files = append(r.files, files[i:]...)
 			r.end(context.Cause(ctx))
 			return false
+		}
+		size, err := sizes[i%maxChecked].size, sizes[i%maxChecked].err
+		switch {
 		case err == nil:
 			bytes += size
+			f.size = size
 			r.files = append(r.files, f)
 		case f.found && errors.Is(err, ErrSecret):
 			r.passed++
@@ -143,6 +151,31 @@ func (r *run) check(ctx context.Context, o *Options, files []File) bool {
 		r.events.Checked(len(r.files), bytes)
 	}
 	return true
+}
+
+// maxChecked is how many files are checked between two looks at the context.
+const maxChecked = 64
+
+// sizeOrError is what a check of a file has found.
+type sizeOrError struct {
+	size int64
+	err  error
+}
+
+// checkAtOnce checks files on all processors.
+func checkAtOnce(files []File, o *Options) []sizeOrError {
+	found := make([]sizeOrError, len(files))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(files)) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(files)); i = next.Add(1) - 1 {
+				found[i].size, found[i].err = files[i].check(o)
+			}
+		})
+	}
+	wg.Wait()
+	return found
 }
 
 // connect logs in and sends the files.
@@ -166,6 +199,10 @@ func (r *run) connect(ctx context.Context, o Options) error {
 	}
 	if err != nil {
 		return err
+	}
+	if o.SkipStored && !o.Force {
+		r.files = c.skip(ctx, r.files, r.stored)
+		parallel = min(parallel, len(r.files))
 	}
 	if parallel <= 1 {
 		return r.send(ctx, c)

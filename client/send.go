@@ -18,8 +18,9 @@ type Result struct {
 	Name     string         // the name sent
 	Size     int64          // bytes
 	Cksum    uint32         // POSIX cksum of the content, equal on both sides
-	Packets  int            // the file was sent in
-	Attempts int            // how often the file was sent, 1 if nothing went wrong
+	Offset   int64          // bytes that the server had at first; Size: all of them, and nothing was sent
+	Packets  int            // in the transfers that got their 1603
+	Attempts int            // how often the file, or a part of it, was sent; 1 if nothing went wrong
 	Elapsed  time.Duration  // from the first byte to the server's last word
 }
 
@@ -37,7 +38,7 @@ func (c *Client) Send(ctx context.Context, name string, r io.ReaderAt, size int6
 	if err := CheckFileName(name); err != nil {
 		return Result{}, err
 	}
-	t := &transfer{c: c, name: name, file: r, size: size, began: time.Now()}
+	t := &transfer{c: c, name: name, file: r, size: size, began: time.Now(), offset: -1}
 	if file, ok := r.(*os.File); ok {
 		var err error
 		if t.source, err = newSource(file); err != nil {
@@ -62,7 +63,7 @@ func (c *Client) deliver(ctx context.Context, t *transfer) (Result, error) {
 	}
 	return Result{
 		ID:   c.identity.ID,
-		Name: t.name, Size: t.size, Cksum: t.sum, Packets: t.layout.total, Attempts: t.attempts, Elapsed: time.Since(t.began),
+		Name: t.name, Size: t.size, Cksum: t.sum, Offset: t.offset, Packets: t.packets, Attempts: t.attempts, Elapsed: time.Since(t.began),
 	}, nil
 }
 
@@ -75,7 +76,23 @@ type transfer struct {
 	source   *source   // nil if it cannot be told whether the file changes
 	began    time.Time // when the file was to be sent first
 	attempts int       // that sent the file or began to
-	sum      uint32    // our checksum of what was sent last
+	sum      uint32    // our checksum of the file as far as it was sent
+
+	// The transfer under way carries the bytes from begin to end.
+	begin, end int64
+	base       int64  // where the attempt began that it belongs to
+	written    int64  // bytes of the file that have been written to a connection, or were there
+	prefix     prefix // what comes before begin, or more after the transfer
+	last       prefix // what comes before end, once the transfer was sent
+	offset     int64  // the first begin; -1: there was none
+	packets    int    // in the transfers that agreed
+	next       bool   // it follows another, and nothing went wrong since
+
+	asked   *conn // that brought the 1608 for the transfer under way; nil: there is none
+	asks    int   // 1032s without a 1608, since the last one
+	reached int64 // the largest offset in one, and the largest begin
+	cut     bool  // the server may have kept a part
+	plain   bool  // it does not continue this file
 
 	// What follows is about the form that the file is sent in now.
 	layout layout
@@ -106,7 +123,9 @@ func (t *transfer) deliver(ctx context.Context) error {
 		if err == nil {
 			used := t.form
 			used.pause = t.pause
-			t.c.peer.stored(ctx, used, t.layout.total)
+			if t.attempts > 0 {
+				t.c.peer.stored(ctx, used, t.layout.total)
+			}
 			return nil
 		}
 		if again, err := t.adapt(ctx, err); !again {
@@ -120,7 +139,10 @@ func (t *transfer) shape() (err error) {
 	t.form, t.trust, t.turn = t.c.peer.current()
 	t.outages = 0
 	t.failures, t.silences, t.lost, t.pause, t.wrong, t.agreed = 0, 0, 0, 0, 0, false
-	t.layout, err = t.form.plan(t.size)
+	if has, _ := t.c.peer.continues(); t.size > maxTransfer && has != ContinueYes {
+		return fmt.Errorf("%w: %d bytes; a transfer carries at most %d, and the server is not known to take a file in several", ErrTooLarge, t.size, maxTransfer)
+	}
+	t.layout, err = t.form.plan(firstTransfer(t.size, t.size))
 	several, one := t.c.peer.served()
 	if t.worked = several; t.trust == guessed && t.layout.total == 1 && one {
 		t.trust = remembered
@@ -136,7 +158,7 @@ const maxWhole = 3
 // run sends the file and confirms it.
 func (t *transfer) run(ctx context.Context) error {
 	for again := 1; ; again++ {
-		err := t.agree(ctx, func(afterWrong bool) (uint32, error) { return t.send(ctx, afterWrong) })
+		err := t.all(ctx, func(afterWrong bool) (uint32, error) { return t.send(ctx, afterWrong) })
 		if err != nil {
 			return err
 		}
@@ -148,9 +170,19 @@ func (t *transfer) run(ctx context.Context) error {
 	}
 }
 
-// agree sends the file until the checksums agree, or have differed too often.
-// send sends it, with a 1030 ahead of it when the last checksum was wrong, and
-// returns the server's.
+// all sends the file, in as many transfers as it needs, each by agree.
+func (t *transfer) all(ctx context.Context, send func(afterWrong bool) (uint32, error)) error {
+	for t.next = false; ; t.next = true {
+		if err := t.agree(ctx, send); err != nil || t.end == t.size {
+			return err
+		}
+		t.wrong = 0
+	}
+}
+
+// agree makes a transfer until the checksums agree, or have differed too often.
+// send makes it, with a 1030 ahead of it when the last checksum was wrong, and
+// returns the server's checksum of the file so far.
 func (t *transfer) agree(ctx context.Context, send func(afterWrong bool) (uint32, error)) error {
 	for afterWrong := false; ; afterWrong = true {
 		theirs, err := send(afterWrong)
@@ -159,6 +191,12 @@ func (t *transfer) agree(ctx context.Context, send func(afterWrong bool) (uint32
 		}
 		if theirs == t.sum {
 			t.agreed = true
+			if !t.there() {
+				t.packets, t.prefix = t.packets+t.layout.total, t.last
+			}
+			if t.asked = nil; t.end < t.size {
+				return nil
+			}
 			return t.whole(ctx)
 		}
 		t.failures++
@@ -170,6 +208,7 @@ func (t *transfer) agree(ctx context.Context, send func(afterWrong bool) (uint32
 			return &Error{Code: codec.CodeSendFile, Attempts: t.attempts, Err: err}
 		}
 		t.wrong++
+		t.next = false
 		t.c.log.Warn("the server's checksum is wrong", "file", t.name, "ours", t.sum, "theirs", theirs,
 			"retry", t.wrong, "of", maxChecksumRetries)
 	}
@@ -243,7 +282,10 @@ func (c *Client) again(ctx context.Context) error {
 // checksums agree. A 1607 or the end of the connection is for the caller's
 // retry; other errors are about the 1028.
 func (t *transfer) sendAgain(ctx context.Context, cn *conn) error {
-	err := t.agree(ctx, func(afterWrong bool) (uint32, error) { return t.sendOnce(ctx, cn, afterWrong) })
+	if t.size >= worthKeeping {
+		t.cut = true // the server may still have it
+	}
+	err := t.all(ctx, func(afterWrong bool) (uint32, error) { return t.sendOnce(ctx, cn, afterWrong) })
 	if err == nil || errors.As(err, new(*Error)) || errors.Is(err, ErrServer) || errors.Is(err, ErrConnection) || ctx.Err() != nil {
 		return err
 	}
@@ -286,8 +328,21 @@ func (t *transfer) send(ctx context.Context, afterWrong bool) (theirs uint32, er
 // sendOnce is send over cn, without a retry.
 func (t *transfer) sendOnce(ctx context.Context, cn *conn, afterWrong bool) (theirs uint32, err error) {
 	t.forgive()
+	back := afterWrong && t.asked == cn
+	if cn, err = t.place(ctx, cn); err != nil {
+		return 0, err
+	}
+	if t.asked != nil {
+		afterWrong = back // what was wrong is out of the way
+	}
+	if t.there() {
+		t.receipt = cn
+		return t.sum, nil
+	}
 	r, err := t.exchange(ctx, cn, afterWrong)
 	if err != nil {
+		t.asked, t.next = nil, false
+		t.noteCut(err)
 		return 0, t.failed(err)
 	}
 	if theirs, err = t.received(r); err == nil {
@@ -311,10 +366,10 @@ func (t *transfer) received(r reply) (cksum uint32, err error) {
 	if string(m.FileName) != t.name {
 		return 0, r.surprise("a %v for file %q, we sent %q", r.code, m.FileName, t.name)
 	}
-	if int64(m.ContentSize) != t.size {
+	if int64(m.ContentSize) != t.layout.size {
 		// Some servers give the size of the ciphertext or of the last packet.
 		// The checksum covers the size of the file.
-		t.c.log.Debug("the server's content size is not that of the file", "bytes", m.ContentSize, "file_bytes", t.size)
+		t.c.log.Debug("the server's content size is not that of the file", "bytes", m.ContentSize, "file_bytes", t.layout.size)
 	}
 	return m.Cksum, nil
 }
@@ -339,9 +394,12 @@ func (t *transfer) exchange(ctx context.Context, cn *conn, afterWrong bool) (rep
 		acks = 1
 		cn.pace(t.pause)
 	}
-	t.attempts++
+	if !t.next {
+		t.attempts++
+	}
+	delete(cn.told, t.name)
 	c.log.Debug("sent", "message", codec.CodeSendFile, "packets", t.layout.total, "file", t.name, "file_bytes", t.size)
-	p := produce(t.layout, t.file, header{c.identity.ID, t.name, codes}, &c.aesKey, c.mix)
+	p := produce(t.layout, t.file, part{t.prefix, t.size}, header{c.identity.ID, t.name, codes}, &c.aesKey, c.mix)
 	w := &writer{t: t, cn: cn, done: make(chan struct{})}
 	go w.run(p)
 
@@ -357,7 +415,8 @@ func (t *transfer) exchange(ctx context.Context, cn *conn, afterWrong bool) (rep
 		c.drop()
 		return reply{}, context.Cause(ctx)
 	}
-	t.sum = p.sum
+	t.last = p.sum
+	t.sum = t.last.sum.Sum32()
 	switch {
 	case w.err != nil && !errors.Is(w.err, ErrConnection):
 		c.drop() // in the middle of a file that could not be read to its end
@@ -450,7 +509,8 @@ func (w *writer) run(p *producer) {
 		if w.err = c.write(w.cn, ck.b); w.err != nil {
 			return
 		}
-		c.opts.Progress(Progress{File: w.t.name, Sent: ck.plain, Size: w.t.size, Attempt: w.t.attempts})
+		w.t.written = ck.plain
+		c.opts.Progress(Progress{File: w.t.name, Sent: ck.plain, Size: w.t.size, Offset: w.t.base, Attempt: w.t.attempts})
 		p.free <- ck.b
 		if ck.packetEnd && !ck.last {
 			w.cn.pace(w.t.pause)

@@ -169,7 +169,7 @@ func TestProgress(t *testing.T) {
 	if _, err := send(login(t, o), "f", make([]byte, 2500)); err != nil {
 		t.Fatal(err)
 	}
-	want := []client.Progress{{"f", 1008, 2500, 1}, {"f", 2016, 2500, 1}, {"f", 2500, 2500, 1}}
+	want := []client.Progress{{"f", 1008, 2500, 0, 1}, {"f", 2016, 2500, 0, 1}, {"f", 2500, 2500, 0, 1}}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", got, want)
 	}

@@ -102,7 +102,12 @@ func TestUnknownCodeAndWrongVersion(t *testing.T) {
 		cause   error
 		inStep  bool
 	}{
-		{"unknown code, no payload", 3, 1032, 0, codec.ErrCode, true},
+		{"unknown code, no payload", 3, 1033, 0, codec.ErrCode, true},
+		{"somebody else's 1032, no payload", 3, 1032, 0, codec.ErrCode, true},
+		{"somebody else's 1032, a byte short", 3, 1032, 262, codec.ErrCode, true},
+		{"somebody else's 1032, a byte more", 3, 1032, 264, codec.ErrCode, true},
+		{"somebody else's 1032, more than is passed over", 3, 1032, 65537, codec.ErrCode, false},
+		{"1032 in big-endian, the size is not", 3, 0x0804, 263, codec.ErrByteOrder, true},
 		{"unknown code", 3, 1024, 255, codec.ErrCode, true},
 		{"unknown code, the most that is passed over", 3, 0, 65536, codec.ErrCode, true},
 		{"unknown code, more than that", 3, 0, 65537, codec.ErrCode, false},
@@ -246,6 +251,9 @@ func rewriteRequest(b []byte, h codec.RequestHeader, payload []byte) ([]byte, er
 	case codec.CodeSendFile:
 		m, err := codec.ParseSendFile(payload)
 		return m.Append(b, h.ID, h.PayloadSize-codec.SendFileFieldsSize), err
+	case codec.CodeContinue:
+		m, err := codec.ParseContinue(payload)
+		return m.Append(b, h.ID), err
 	default:
 		m, err := codec.ParseVerdict(h.Code, payload)
 		return m.Append(b, h.ID), err
@@ -264,6 +272,9 @@ func rewriteReply(b []byte, r codec.Reply) ([]byte, error) {
 		return m.Append(b), nil
 	case codec.CodeFileReceived:
 		m, err := codec.ParseFileReceived(r.Payload)
+		return m.Append(b), err
+	case codec.CodeContinued:
+		m, err := codec.ParseContinued(r.Payload)
 		return m.Append(b), err
 	default:
 		m, err := codec.ParseIDReply(code, r.Payload)

@@ -20,5 +20,7 @@
 // were read from and allocate nothing; copy what must outlive the next call.
 //
 // All numbers on the wire are little-endian and unsigned. Sizes are in bytes.
-// docs/PROTOCOL.md describes the whole format.
+// docs/PROTOCOL.md describes the whole format. 1032 and 1608, its section 15, are
+// Sealift's own: the documents of version 3 do not have them, and they go only
+// between a client and a server that both know them.
 package codec

@@ -183,8 +183,12 @@ func decodeReplies(t *testing.T, parts ...[]byte) string {
 				continue
 			}
 			want := bytes.Clone(stream[at-len(r.Payload)-7 : at])
-			if r.Header.Code == codec.CodeFileReceived {
+			switch r.Header.Code {
+			case codec.CodeFileReceived:
 				name := want[7+20 : 7+20+255]
+				clear(name[bytes.IndexByte(name, 0):])
+			case codec.CodeContinued:
+				name := want[7+16 : 7+16+255]
 				clear(name[bytes.IndexByte(name, 0):])
 			}
 			if !bytes.Equal(again, want) {

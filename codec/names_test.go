@@ -160,6 +160,10 @@ func nameOf(m any) string {
 		return string(m.FileName)
 	case codec.FileReceived:
 		return string(m.FileName)
+	case codec.Continue:
+		return string(m.FileName)
+	case codec.Continued:
+		return string(m.FileName)
 	}
 	return ""
 }

@@ -152,6 +152,25 @@ var requestVectors = []vector{
 	verdictVector("1029 checksum verified", codec.CodeCRCOK, "0504"),
 	verdictVector("1030 checksum mismatch", codec.CodeCRCBad, "0604"),
 	verdictVector("1031 abort", codec.CodeAbort, "0704"),
+	{
+		name: "1032 continue",
+		code: codec.CodeContinue,
+		header: []field{
+			{"Client ID", idHex},
+			{"Version", "03"},
+			{"Code", "0804"},
+			{"Payload Size", "07010000"}, // 263
+		},
+		fields: []field{
+			{"File Name", report + fill(245)},
+			{"Total Size", "8877665544332211"},
+		},
+		message: codec.Continue{FileName: []byte("report.txt"), TotalSize: 0x1122334455667788},
+		parse:   func(p []byte) (any, error) { return codec.ParseContinue(p) },
+		appended: func() []byte {
+			return codec.Continue{FileName: []byte("report.txt"), TotalSize: 0x1122334455667788}.Append(nil, id)
+		},
+	},
 }
 
 func verdictVector(name string, code codec.Code, codeHex string) vector {
@@ -206,6 +225,30 @@ var replyVectors = []vector{
 	keyReplyVector("1605 reconnected", codec.CodeReconnected, "4506"),
 	idReplyVector("1606 reconnect rejected", codec.CodeReconnectRejected, "4606"),
 	emptyReplyVector("1607 server error", codec.CodeError, "4706"),
+	{
+		name: "1608 continued",
+		code: codec.CodeContinued,
+		header: []field{
+			{"Version", "03"},
+			{"Code", "4806"},
+			{"Payload Size", "1b010000"}, // 283
+		},
+		fields: []field{
+			{"Client ID", idHex},
+			{"File Name", report + fill(245)},
+			{"Offset", "8070605040302010"},
+			{"Cksum", "efbeadde"},
+		},
+		message: codec.Continued{
+			ID: id, FileName: []byte("report.txt"), Offset: 0x1020304050607080, Cksum: 0xdeadbeef,
+		},
+		parse: func(p []byte) (any, error) { return codec.ParseContinued(p) },
+		appended: func() []byte {
+			return codec.Continued{
+				ID: id, FileName: []byte("report.txt"), Offset: 0x1020304050607080, Cksum: 0xdeadbeef,
+			}.Append(nil)
+		},
+	},
 }
 
 func idReplyVector(name string, code codec.Code, codeHex string) vector {
@@ -338,7 +381,7 @@ func TestDecodersReadTheWire(t *testing.T) {
 }
 
 // The later edition of the assignment has other request numbers and nothing
-// else that differs.
+// else that differs; it has none for 1032.
 func TestLaterEdition(t *testing.T) {
 	for later, code := range laterCodes {
 		v := requestVectors[code-codec.CodeRegister]

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
 	"sealift/client"
 	"sealift/codec"
+	"sealift/internal/testpeer"
 	"sealift/session"
 )
 
@@ -33,6 +35,9 @@ func TestFaults(t *testing.T) {
 		{"drop=1029:1", 1, 1},
 		{"drop=1029:-1", forever, 4},
 		{"delay=1ms", 1, 0},
+		{"cut=1:1", 2, 1},
+		{"cut=3001:2", 3, 2},
+		{"cut=10016:1", 1, 0},                              // no more is to come
 		{"crc=1,error=1028:1,drop=1029:1,delay=1ms", 4, 3}, // once more because of the 1607 to the second 1029
 	} {
 		t.Run(tc.faults, func(t *testing.T) {
@@ -108,9 +113,29 @@ func TestFaultReject(t *testing.T) {
 }
 
 func TestFaultsThatAreNone(t *testing.T) {
-	for _, text := range []string{"", "crc", "crc=0", "crc=x", "error=1", "error=1600:1", "drop=1028", "reject=-2", "delay=fast", "delay=-1s", "crc=1,,"} {
+	for _, text := range []string{"", "crc", "crc=0", "crc=x", "error=1", "error=1600:1", "drop=1028", "reject=-2", "delay=fast", "delay=-1s", "cut=1", "cut=0:1", "cut=-1:1", "cut=x:1", "cut=1:0", "crc=1,,"} {
 		if _, err := session.ParseFaults(text); err == nil {
 			t.Errorf("%q is taken", text)
 		}
+	}
+}
+
+// A cut is a reset, and not an end in good order.
+func TestFaultCutResets(t *testing.T) {
+	faults, err := session.ParseFaults("cut=100000:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, func(_ *Options, cfg *session.Config) { cfg.Faults = faults })
+	p := &testpeer.Conn{Peer: testpeer.Peer{Name: "x", Pair: testpeer.SharedPair(0)}}
+	p.Use(r.raw())
+	defer p.Close()
+	if err := p.Enter(); err != nil {
+		t.Fatal(err)
+	}
+	f := p.File("f", random(1<<20))
+	_ = p.SendPackets(f.Packets(testpeer.Spec, 1<<20)) // it may notice the reset meanwhile
+	if _, _, err := p.Read(); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("%v, want a reset", err)
 	}
 }

@@ -101,5 +101,12 @@ func (c *conn) Unhold(n int) { c.lp.srv.budget.unhold(n) }
 // Hangup implements [session.Host].
 func (c *conn) Hangup(reason string) { c.enter(ending, reason) }
 
+// Reset ends the connection at once, as a network would: with a reset. Only faults ask
+// for that.
+func (c *conn) Reset(reason string) {
+	_ = c.gc.SetLinger(0)
+	c.post(func() { c.close(reason) }) // the session is in the middle of something
+}
+
 // Now implements [session.Host].
 func (c *conn) Now() time.Time { return c.lp.srv.now() }

@@ -161,8 +161,9 @@ func (p *protection) load() (*identity, error) {
 		Certificates: []tls.Certificate{pair},
 		MinVersion:   tls.VersionTLS13,
 		// A client that offers other protocols only, such as a browser that was led
-		// here, gets an alert. One that offers none is served.
-		NextProtos:             []string{tlskey.ALPN},
+		// here, gets an alert. One that offers none is served. Of two that it offers
+		// the first here is chosen.
+		NextProtos:             []string{tlskey.ALPNContinue, tlskey.ALPN},
 		SessionTicketsDisabled: true, // a resumed connection would show no certificate
 	}
 	switch id.clients {

@@ -352,6 +352,8 @@ func TestHandshakes(t *testing.T) {
 	}{
 		{"without a protocol", func(*tls.Config) {}, "", ""},
 		{"with ours", func(c *tls.Config) { c.NextProtos = []string{tlskey.ALPN} }, tlskey.ALPN, ""},
+		{"with the one that continues files", func(c *tls.Config) { c.NextProtos = []string{tlskey.ALPNContinue} }, tlskey.ALPNContinue, ""},
+		{"with both, ours first", func(c *tls.Config) { c.NextProtos = []string{tlskey.ALPN, tlskey.ALPNContinue} }, tlskey.ALPNContinue, ""},
 		{"with ours among others", func(c *tls.Config) { c.NextProtos = []string{"h2", tlskey.ALPN} }, tlskey.ALPN, ""},
 		{"with others", func(c *tls.Config) { c.NextProtos = []string{"h2", "http/1.1"} }, "", "unsupported application protocols"},
 		{"TLS 1.2", func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }, "", "unsupported versions"},

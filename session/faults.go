@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"sealift/codec"
+	"sealift/transfer"
 )
 
 // Faults make a server misbehave on purpose, so that those who write a client
@@ -18,6 +19,7 @@ type Faults struct {
 	// Delay is for the host: it sends each reply so much later.
 	Delay time.Duration
 
+	cut  int64 // bytes of a transfer's ciphertext after which its connection is reset; 0: never
 	text string
 	mu   sync.Mutex
 	left map[faultKind]int // how often; below zero: for ever
@@ -37,6 +39,8 @@ type faultKind struct {
 //	drop=CODE:N   the next N requests CODE end the connection without a reply
 //	reject=N      the next N 1027 get 1606
 //	delay=TIME    each reply comes so much later: 200ms
+//	cut=BYTES:N   the next N transfers of which so many bytes of content came in order,
+//	              and more is to come, have their connection reset there
 //
 // N counts over all connections; -1 is for ever.
 func ParseFaults(text string) (*Faults, error) {
@@ -59,16 +63,22 @@ func (f *Faults) parse(name, value string) (err error) {
 		}
 		return err
 	case "crc", "reject":
+	case "cut":
+		var bytes string
+		bytes, value, _ = strings.Cut(value, ":")
+		if f.cut, err = strconv.ParseInt(bytes, 10, 64); err != nil || f.cut <= 0 {
+			return fmt.Errorf("%q: want a number of bytes, 1 or more", bytes)
+		}
 	case "error", "drop":
 		var code string
 		code, value, _ = strings.Cut(value, ":")
 		n, err := strconv.ParseUint(code, 10, 16)
 		if _, known := codec.RequestPayloadSize(codec.Code(n)); err != nil || !known {
-			return fmt.Errorf("code %q: want that of a request, 1025 to 1031", code)
+			return fmt.Errorf("code %q: want that of a request, 1025 to 1032", code)
 		}
 		k.code = codec.Code(n)
 	default:
-		return fmt.Errorf("want crc=N, error=CODE:N, drop=CODE:N, reject=N or delay=TIME")
+		return fmt.Errorf("want crc=N, error=CODE:N, drop=CODE:N, reject=N, delay=TIME or cut=BYTES:N")
 	}
 	n, err := strconv.Atoi(value)
 	if err != nil || n < -1 || n == 0 {
@@ -135,4 +145,65 @@ func (us *uploads) beginsSomething(h codec.RequestHeader, payload []byte) bool {
 
 func (s *Session) sayFault(what string, code codec.Code) {
 	s.log().Warn("FAULT INJECTED", s.fields(zap.String("fault", what), zap.Stringer("request", code))...)
+}
+
+// cutter is the host of a session whose connection may be reset in the middle of a
+// file. It hands out buffers that are full where the content is to be cut.
+type cutter struct {
+	Host
+	s    *Session
+	mu   sync.Mutex
+	full map[*byte]int // sizes of the buffers that were shortened
+}
+
+// resetter is a host that can end a connection as if the network had: at once, with a
+// reset. One that cannot hangs up.
+type resetter interface{ Reset(reason string) }
+
+// watch has the content of s cut where the faults say so. It is called before the
+// session takes anything. Nothing of it is lent then: see NewService.
+func (f *Faults) watch(s *Session) {
+	if f != nil && f.cut > 0 {
+		s.host = &cutter{Host: s.host, s: s, full: make(map[*byte]int)}
+	}
+}
+
+// Buffer returns one that ends where the content is to be cut, and cuts it when it has
+// come there.
+func (c *cutter) Buffer(size int) []byte {
+	s, t := c.s, c.s.uploads.incoming.transfer
+	left := s.svc.Faults.cut - t.Offset()
+	if t.Place() != transfer.InOrder || left < 0 {
+		return c.Host.Buffer(size)
+	}
+	if left == 0 && s.svc.Faults.strike("cut", 0) {
+		s.sayFault("connection reset", codec.CodeSendFile)
+		s.hungUp = true
+		if r, ok := c.Host.(resetter); ok {
+			r.Reset("fault injection")
+		} else {
+			c.Hangup("fault injection")
+		}
+		return nil
+	}
+	buf := c.Host.Buffer(size)
+	if short := Headroom + left; left > 0 && int64(len(buf)) > short {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.full[&buf[0]] = len(buf)
+		buf = buf[:short]
+	}
+	return buf
+}
+
+// Release gives back the whole of what the host's Buffer returned.
+func (c *cutter) Release(buf []byte) {
+	c.mu.Lock()
+	n, shortened := c.full[&buf[0]]
+	delete(c.full, &buf[0])
+	c.mu.Unlock()
+	if shortened {
+		buf = buf[:n]
+	}
+	c.Host.Release(buf)
 }

@@ -121,6 +121,9 @@ func NewService(cfg Config) *Service {
 	}
 	cfg.Window = max(cfg.Window, 2*MaxBuffer)
 	svc := &Service{Config: cfg, rate: newRegistrationRate(cfg.RegisterRate), lendFrom: lendFrom, keepFrom: keepFrom, checkpointEvery: checkpointEvery}
+	if cfg.Faults != nil && cfg.Faults.cut > 0 {
+		svc.lendFrom = math.MaxInt64 // lent content would pass the place of the cut
+	}
 	svc.Limit(cfg.Limits)
 	return svc
 }

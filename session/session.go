@@ -83,6 +83,7 @@ func New(svc *Service, host Host, remote string) *Session {
 	now := host.Now()
 	s := &Session{svc: svc, host: host, remote: remote, channel: &plainChannel, opened: now, last: now, recorded: now}
 	s.uploads.s, s.uploads.told.s = s, s
+	svc.Faults.watch(s)
 	return s
 }
 

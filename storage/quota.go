@@ -8,7 +8,7 @@ import (
 	"sealift/codec"
 )
 
-// ErrQuota: the file would take a client beyond its quota. The error is a *QuotaError.
+// ErrQuota is a file that would take a client beyond its quota. The error is a *QuotaError.
 var ErrQuota = errors.New("the client's quota is used up")
 
 // Usage is what a client has in the store: bytes of how many files.

@@ -29,6 +29,9 @@ const (
 	Fail Status = "fail"
 	// NotTried: what the rule builds on does not work; another rule fails.
 	NotTried Status = "not tried"
+	// NotOffered: the rule is about something that a server need not have, and this one
+	// has it not.
+	NotOffered Status = "not offered"
 )
 
 // Rule is something that docs/PROTOCOL.md says about servers.
@@ -90,6 +93,14 @@ type Report struct {
 	GoneSince string `json:"gone_since,omitempty"`
 }
 
+// Passed reports whether the server does all that the rules say, of what it offers.
+func (r *Report) Passed() bool {
+	return r.Count(Pass)+r.Count(NotOffered) == len(r.Results)
+}
+
+// Tried returns how many rules are about something that the server offers.
+func (r *Report) Tried() int { return len(r.Results) - r.Count(NotOffered) }
+
 // Count returns how many rules have that status.
 func (r *Report) Count(s Status) (n int) {
 	for _, res := range r.Results {
@@ -124,7 +135,7 @@ type Options struct {
 // strange message has reached yet.
 func Rules() []Rule {
 	var basic, others []Rule
-	for _, group := range [][]Rule{registerRules, headerRules, keyRules, transferRules, packetRules, verdictRules, reconnectRules, orderRules, sizeRules} {
+	for _, group := range [][]Rule{registerRules, headerRules, keyRules, transferRules, packetRules, verdictRules, reconnectRules, orderRules, sizeRules, continueRules} {
 		for _, rule := range group {
 			switch rule.Name {
 			case basicRegister, basicKey, basicTransfer, basicReconnect:
@@ -183,6 +194,8 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 			report.Codes = s.codes.String()
 		case rule.Name == basicTransfer:
 			result = s.survey(ctx, rule, report)
+		case rule.optional() && !s.offers(ctx):
+			result = s.notOffered(rule)
 		default:
 			result = s.try(ctx, rule)
 		}
@@ -222,6 +235,9 @@ type subject struct {
 	gone    string // since when the server is gone
 
 	broken map[string]bool // rules that do not pass
+
+	asked bool          // whether Continue is offered
+	lacks errNotOffered // why it is not; zero: it is, or nobody knows
 }
 
 // The rules that others build on. Where one does not pass, its failures in the

@@ -15,6 +15,7 @@ import (
 	"sealift/client"
 	"sealift/client/conform"
 	"sealift/codec"
+	"sealift/crypto/cksum"
 )
 
 // patient is more than any reply takes.
@@ -118,6 +119,44 @@ const (
 	fileName = payload + 12
 )
 
+// firstBytes are the first bytes of what the rules send.
+func firstBytes(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i + i>>8*31)
+	}
+	return b
+}
+
+// A server that does not know 1032 says so in one way or another, and breaks no rule.
+func TestContinueIsNotOffered(t *testing.T) {
+	server := startServer(t)
+	for how, f := range map[string]func(*proxied, []byte) ([]byte, [][]byte, bool){
+		"a 1607":    func(*proxied, []byte) ([]byte, [][]byte, bool) { return instead(generalError) },
+		"the end":   func(*proxied, []byte) ([]byte, [][]byte, bool) { return nil, nil, true },
+		"no answer": func(*proxied, []byte) ([]byte, [][]byte, bool) { return nil, nil, false },
+	} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			r, err := conform.Run(t.Context(), conform.Options{Server: startProxy(t, server, onRequest(1032, f)), Timeout: 8 * time.Second})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !r.Passed() {
+				t.Errorf("%d failed, %d not tried", r.Count(conform.Fail), r.Count(conform.NotTried))
+			}
+			for _, res := range r.Results {
+				if about := strings.HasPrefix(res.Section, "15."); about != (res.Status == conform.NotOffered) {
+					t.Errorf("%s: %s: %s", res.Rule, res.Status, res.Problem)
+				}
+			}
+			if r.Tried() >= len(r.Results) {
+				t.Error("all rules were tried")
+			}
+		})
+	}
+}
+
 // Each fault is found by the rule that names it, and by no other that has
 // nothing to do with it.
 func TestFaultsAreFound(t *testing.T) {
@@ -211,7 +250,7 @@ func TestFaultsAreFound(t *testing.T) {
 				c.shared.wrapped[id] = bytes.Clone(r[replyID+16:])
 			}
 			return r
-		}}, "reconnect transfer-again key-fresh cut-off"}, // what comes after a second key cannot be decrypted
+		}}, "reconnect transfer-again key-fresh cut-off continue-connection continue-cut continue-owner"}, // what comes after a second key cannot be decrypted
 		{"any key will do", onRequest(1026, func(c *proxied, m []byte) ([]byte, [][]byte, bool) {
 			if c.requests[0] == codec.CodeRegister && !bytes.Equal(m[payload+255:payload+255+3], []byte{0x30, 0x81, 0x9d}) {
 				return instead(codec.KeyReply{Code: codec.CodeAESKey, ID: codec.ClientID(m), WrappedKey: make([]byte, 128)}.Append(nil))
@@ -226,10 +265,10 @@ func TestFaultsAreFound(t *testing.T) {
 			n := binary.LittleEndian.Uint32(r[replyID+16:])
 			binary.LittleEndian.PutUint32(r[replyID+16:], (n/16+1)*16)
 			return r
-		}), "transfer-size"},
+		}), "transfer-size continue-size"},
 		{"1604 in reply to a 1030", onRequest(1030, func(c *proxied, m []byte) ([]byte, [][]byte, bool) {
 			return m, [][]byte{codec.IDReply{Code: codec.CodeAck, ID: codec.ClientID(m)}.Append(nil)}, false
-		}), "mismatch"},
+		}), "mismatch continue-mismatch"},
 		{"no second file of a name", onRequest(1028, func(c *proxied, m []byte) ([]byte, [][]byte, bool) {
 			if bytes.HasPrefix(m[fileName:], []byte("twice\x00")) && c.requests[0] == codec.CodeReconnect {
 				return instead(generalError)
@@ -252,7 +291,7 @@ func TestFaultsAreFound(t *testing.T) {
 			copy(m[fileName:fileName+255], bytes.ReplaceAll(m[fileName:fileName+255], []byte(".."), []byte("__")))
 			return m, nil, false
 		}), "name-escape"},
-		{"1031 is not known", onRequest(1031, func(*proxied, []byte) ([]byte, [][]byte, bool) { return instead(generalError) }), "abort"},
+		{"1031 is not known", onRequest(1031, func(*proxied, []byte) ([]byte, [][]byte, bool) { return instead(generalError) }), "abort continue-abort"},
 		{"a second 1029 is an error", onRequest(1029, func(c *proxied, m []byte) ([]byte, [][]byte, bool) {
 			c.shared.mu.Lock()
 			defer c.shared.mu.Unlock()
@@ -282,6 +321,28 @@ func TestFaultsAreFound(t *testing.T) {
 			}
 			return m, nil, false
 		}}, "verified-again resume-1029 resume-1028"},
+		{"the cksum of a part is that of nothing", onReply(1608, func(r []byte) []byte {
+			copy(r[len(r)-4:], "\xff\xff\xff\xff")
+			return r
+		}), "continue-segments continue-connection continue-waiting continue-cut continue-verdict"},
+		{"another id in a 1608", onReply(1608, flip(replyID)), "continue-nothing continue-waiting continue-secret continue-cut"},
+		{"tells everybody of verified files", fault{
+			request: func(c *proxied, m []byte) ([]byte, [][]byte, bool) {
+				if requestCode(m) == codec.CodeContinue && bytes.HasPrefix(m[payload:], []byte("secret\x00")) {
+					return nil, [][]byte{codec.Continued{ID: codec.ClientID(m), FileName: []byte("secret"), Offset: 1000, Cksum: cksum.Checksum(firstBytes(1000))}.Append(nil)}, false
+				}
+				return m, nil, false
+			},
+		}, "continue-secret"},
+		{"a part is a whole", onRequest(1029, func(_ *proxied, m []byte) ([]byte, [][]byte, bool) {
+			if bytes.HasPrefix(m[payload:], []byte("verdict\x00")) {
+				return instead(codec.IDReply{Code: codec.CodeAck, ID: codec.ClientID(m)}.Append(nil))
+			}
+			return m, nil, false
+		}), "continue-verdict"},
+		{"1031 leaves the part", onRequest(1031, func(_ *proxied, m []byte) ([]byte, [][]byte, bool) {
+			return instead(codec.IDReply{Code: codec.CodeAck, ID: codec.ClientID(m)}.Append(nil))
+		}), "abort-removes continue-abort"},
 		{"ids are not compared", fault{
 			request: func(c *proxied, m []byte) ([]byte, [][]byte, bool) {
 				if !c.id.IsZero() {
@@ -295,7 +356,7 @@ func TestFaultsAreFound(t *testing.T) {
 				}
 				return r
 			},
-		}, "order-other-id"},
+		}, "order-other-id continue-order"},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
 			t.Parallel()
@@ -361,7 +422,7 @@ func TestAServerOfOneDialect(t *testing.T) {
 		return m, nil, false
 	})
 	r, failed, notTried := run(t, startProxy(t, server, single), patient)
-	if failed != "transfer-spec" || notTried != "packets-reversed packets-repeated packets-anew packets-extra packets-interleaved" {
+	if failed != "transfer-spec" || notTried != "packets-reversed packets-repeated packets-anew packets-extra packets-interleaved continue-under-way" {
 		t.Errorf("failed: %q, not tried: %q", failed, notTried)
 	}
 	if r.Use != "single" {

@@ -140,7 +140,7 @@ func (c *proxied) requestsOf(down, up net.Conn, f fault) {
 		}
 		size := binary.LittleEndian.Uint32(m[19:])
 		first := firstEdition(requestCode(m))
-		if want, ok := codec.RequestPayloadSize(first); ok && size != want && first != codec.CodeSendFile {
+		if want, ok := codec.RequestPayloadSize(first); ok && size != want && first != codec.CodeSendFile && first != codec.CodeContinue {
 			size = 0 // the server is not going to wait for it
 		}
 		m = append(m, make([]byte, size)...)

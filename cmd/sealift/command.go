@@ -38,12 +38,14 @@ With --json there is one object for each file, on a line of its own:
   file           its path, as given
   stored         whether the server has it for good; if not, error says why
   name           the name it was sent under
-  size           its bytes
+  size_bytes     its size
+  offset_bytes   so many of them were on the server already; all of them: nothing
+                 was sent
   cksum          as cksum(1) prints it, equal on both sides
   seconds        from the first byte to the server's last word
-  mb_per_second  millions of bytes of the file a second
+  mb_per_second  millions of bytes a second, of what was sent of the file
   packets        how many it was sent in
-  attempts       how often it was sent
+  attempts       how often it, or a part of it, was sent
   server         host:port
   client_id      ours, in hex
 
@@ -134,6 +136,14 @@ me.info, me.key, priv.key and known_servers are never sent.
 A file that is written to while it is sent is sent again, up to 3 times, and then
 fails.
 
+Where the connection is lost, a file goes on where it was cut, if the server keeps
+what it has: sealiftd does. So it is within one call, and at the next one for files
+of 8 MiB and more, where the server is known to do that: over TLS it says so, and
+over a plain connection it is remembered in known_servers once it has shown, or
+--resume says so. What the server has is compared with the file first. Such a
+server takes files of more than 4 GiB. With -r over TLS, files that it has verified
+with the same content are not sent again; --force sends them.
+
 A server that wants its messages otherwise than the protocol says is found out
 about when a file has failed: with small files of other names that are aborted.
 What is found out is kept in known_servers. With --dialect spec, and without
@@ -159,6 +169,8 @@ the send command, no dialects are tried.`,
 	f.StringVar(&a.identity, "identity", "", "file that keeps who we are (default me.info)")
 	f.IntVar(&a.parallel, "parallel", 1, "files to send at once, each over a connection of its own; for sealiftd and other servers with a key for each connection")
 	f.DurationVar(&a.retryFor, "retry-for", 2*time.Minute, "how long to try to reach a server that is away, restarts, or turns us away (0: three retries)")
+	f.BoolVar(&a.resume, "resume", false, "the server continues files that were cut: ask it about those of 8 MiB and more before they are sent")
+	f.BoolVar(&a.force, "force", false, "send files also where the server has them already")
 	f.StringVar(&a.as, "as", "", "name to send the file under")
 	f.BoolVar(&a.failFast, "fail-fast", false, "end at the first file that fails; if that can be told before, send nothing")
 	f.BoolVarP(&a.recursive, "recursive", "r", false, "send what is in folders")

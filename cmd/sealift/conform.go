@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -62,10 +63,10 @@ func (a *app) conform(ctx context.Context, server string) error {
 		return fmt.Errorf("%s is gone since rule %s", report.Server, report.GoneSince)
 	}
 	if n := report.Count(conform.Fail); n > 0 {
-		return fmt.Errorf("%s breaks %d of %d rules", report.Server, n, len(report.Results))
+		return fmt.Errorf("%s breaks %d of %d rules", report.Server, n, report.Tried())
 	}
 	if n := report.Count(conform.NotTried); n > 0 {
-		return fmt.Errorf("%d of %d rules could not be tried on %s", n, len(report.Results), report.Server)
+		return fmt.Errorf("%d of %d rules could not be tried on %s", n, report.Tried(), report.Server)
 	}
 	return nil
 }
@@ -84,7 +85,11 @@ func table(r *conform.Report) string {
 		b.WriteString(rows[1+i])
 		writeProblem(&b, &res)
 	}
-	fmt.Fprintf(&b, "\n%d passed, %d failed, %d not tried\n\n", r.Count(conform.Pass), r.Count(conform.Fail), r.Count(conform.NotTried))
+	fmt.Fprintf(&b, "\n%d passed, %d failed, %d not tried", r.Count(conform.Pass), r.Count(conform.Fail), r.Count(conform.NotTried))
+	if i := slices.IndexFunc(r.Results, func(res conform.Result) bool { return res.Status == conform.NotOffered }); i >= 0 {
+		fmt.Fprintf(&b, ", %d not offered: %s", r.Count(conform.NotOffered), r.Results[i].Problem)
+	}
+	b.WriteString("\n\n")
 
 	rows = columns(func(w io.Writer) {
 		fmt.Fprintln(w, "dialect\tpacket size\ttaken")
@@ -115,7 +120,7 @@ func columns(write func(w io.Writer)) []string {
 
 // writeProblem writes what went wrong with a rule, if something did.
 func writeProblem(b *strings.Builder, r *conform.Result) {
-	if r.Status == conform.Pass {
+	if r.Status == conform.Pass || r.Status == conform.NotOffered {
 		return
 	}
 	fmt.Fprintf(b, "    %s\n", r.Problem)

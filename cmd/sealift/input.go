@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"syscall"
 
-	"sealift/client"
 	"sealift/internal/stdio"
 )
 
@@ -34,7 +33,7 @@ func (a *app) spool(ctx context.Context) (_ *os.File, err error) {
 	defer bar.Remove()
 	done := make(chan error, 1)
 	go func() { // a read of a pipe knows no context
-		_, err := io.Copy(f, io.LimitReader(&metered{os.Stdin, 0, func(n int64) { bar.Set(n, 0) }}, client.MaxFileSize+1))
+		_, err := io.Copy(f, &metered{os.Stdin, 0, func(n int64) { bar.Set(n, 0) }})
 		done <- err
 	}()
 	select {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/dustin/go-humanize"
+
 	"sealift/client"
 	"sealift/internal/bars"
 	"sealift/internal/infofile"
@@ -25,6 +27,7 @@ type outcome struct {
 	Stored      bool    `json:"stored"` // the server has it for good
 	Name        string  `json:"name,omitempty"`
 	Size        int64   `json:"size_bytes"`
+	Offset      int64   `json:"offset_bytes"`  // so many bytes were on the server already; all of them: nothing was sent
 	Cksum       uint32  `json:"cksum"`         // as cksum(1) prints it
 	Seconds     float64 `json:"seconds"`       // from the first byte to the server's last word
 	MBPerSecond float64 `json:"mb_per_second"` // 10^6 bytes of the file
@@ -39,22 +42,40 @@ func megabytesPerSecond(r client.Result) float64 {
 	if r.Elapsed <= 0 {
 		return 0
 	}
-	return float64(r.Size) / 1e6 / r.Elapsed.Seconds()
+	return float64(r.Size-r.Offset) / 1e6 / r.Elapsed.Seconds()
 }
 
-// stored writes a line about a file that is stored.
-func (a *app) stored(o outcome) {
+// several says how many files there are, and the verb.
+func several(n int) string {
+	if n == 1 {
+		return "1 file is"
+	}
+	return humanize.Comma(int64(n)) + " files are"
+}
+
+// stored writes a line about a file that is stored. For people there is none about a file
+// that was on the server already, unless it is the only one: their number is told at the end.
+func (a *app) stored(o outcome, only bool) {
 	if a.json {
 		a.encode(o)
 		return
 	}
 	again := ""
+	if o.Offset > 0 {
+		again = ", continued at " + humanize.IBytes(uint64(o.Offset))
+	}
 	if o.Attempts > 1 {
-		again = fmt.Sprintf(", sent %d times", o.Attempts)
+		again += fmt.Sprintf(", sent %d times", o.Attempts)
 	}
 	file := printable.Path(o.File)
 	if o.Name != filepath.ToSlash(o.File) && !strings.HasSuffix(filepath.ToSlash(o.File), "/"+o.Name) {
 		file += " as " + printable.Path(o.Name)
+	}
+	if o.Size > 0 && o.Offset == o.Size && o.Packets == 0 {
+		if only {
+			a.say("%s is on the server already: %d bytes, cksum %d\n", file, o.Size, o.Cksum)
+		}
+		return
 	}
 	a.say("stored %s: %d bytes, cksum %d, %.2f s, %.1f MB/s%s\n", file, o.Size, o.Cksum, o.Seconds, o.MBPerSecond, again)
 }
@@ -164,6 +185,8 @@ func (a *app) advice(path string, err error) string {
 	case errors.Is(err, client.ErrName):
 		return ". --as NAME sends a file under another name"
 	case statErr != nil:
+	case errors.Is(err, client.ErrTooLarge) && info.Size() > client.MaxFileSize && !a.resume:
+		return ". To a server that continues files, such as sealiftd, it can be sent with --resume, or over TLS"
 	case errors.Is(err, client.ErrSize):
 		return fmt.Sprintf(". To send what can be read of it: sealift send --as NAME - <%s", printable.Path(path))
 	case info.IsDir() && !errors.Is(err, fs.ErrPermission):
@@ -237,6 +260,10 @@ func (m *meter) update(p client.Progress) {
 	if u == nil {
 		u = &underway{bar: m.screen.Add(p.File, m.total == nil), last: client.Progress{Size: p.Size}}
 		m.under[p.File] = u
+		if p.Sent == p.Offset { // an earlier call has sent that
+			u.bar.Skip(p.Offset)
+			m.total.Skip(p.Offset)
+		}
 	}
 	m.sum.Sent += p.Sent - u.last.Sent
 	m.sum.Size += p.Size - u.last.Size
@@ -245,12 +272,18 @@ func (m *meter) update(p client.Progress) {
 	m.total.Set(m.sum.Sent, m.sum.Size)
 }
 
+// stored takes the bar of a file off that is stored.
+func (m *meter) stored(f client.File, r client.Result) {
+	if r.Packets == 0 && r.Offset == r.Size && m.under[sentAs(f)] == nil { // it was asked about with others
+		m.sum.Sent += r.Size
+		m.total.Skip(r.Size)
+	}
+	m.end(f)
+}
+
 // end takes the bar of a file off: it is stored, or has failed.
 func (m *meter) end(f client.File) {
-	name := f.Name
-	if name == "" {
-		name = filepath.Base(f.Path)
-	}
+	name := sentAs(f)
 	if u := m.under[name]; u != nil {
 		m.sum.Sent += u.last.Size - u.last.Sent
 		u.bar.Remove()
@@ -259,4 +292,12 @@ func (m *meter) end(f client.File) {
 	m.done++
 	m.total.Label(m.label())
 	m.total.Set(m.sum.Sent, m.sum.Size)
+}
+
+// sentAs is the name that a file is sent under.
+func sentAs(f client.File) string {
+	if f.Name == "" {
+		return filepath.Base(f.Path)
+	}
+	return f.Name
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"sealift/client"
@@ -55,6 +56,8 @@ type app struct {
 	exclude   []string
 	as        string
 	retryFor  time.Duration
+	resume    bool
+	force     bool
 
 	options client.Options // what the flags for all commands make
 }
@@ -169,6 +172,10 @@ func (a *app) send(ctx context.Context, args []string) error {
 	}
 	o := a.options
 	o.Server, o.Name, o.RetryFor = a.server, a.name, a.retryFor
+	o.SkipStored, o.Force = a.recursive, a.force
+	if a.resume {
+		o.Continue = client.ContinueYes
+	}
 	if err := a.prepare(&o, path); err != nil {
 		return err
 	}
@@ -285,7 +292,8 @@ func (a *app) transfer(ctx context.Context, o client.Options, identity string, f
 			return ask(ctx, server, key)
 		}
 	}
-	_, err = client.Run(ctx, withProgress(o, &m), files, &client.Events{
+	there := 0 // files that the server had already
+	_, err = client.Run(ctx, a.withProgress(o, &m), files, &client.Events{
 		Checked: func(n int, bytes int64) { m = newMeter(a.screen, n, bytes) },
 		LoggedIn: func(l client.Login) {
 			id = l.Identity.ID.String()
@@ -294,11 +302,14 @@ func (a *app) transfer(ctx context.Context, o client.Options, identity string, f
 			}
 		},
 		Stored: func(f client.File, r client.Result) {
-			m.end(f)
+			m.stored(f, r)
+			if r.Packets == 0 && r.Offset == r.Size {
+				there++
+			}
 			a.stored(outcome{
-				File: f.Path, Stored: true, Name: r.Name, Size: r.Size, Cksum: r.Cksum, Seconds: r.Elapsed.Seconds(),
+				File: f.Path, Stored: true, Name: r.Name, Size: r.Size, Offset: r.Offset, Cksum: r.Cksum, Seconds: r.Elapsed.Seconds(),
 				MBPerSecond: megabytesPerSecond(r), Packets: r.Packets, Attempts: r.Attempts, Server: address, ClientID: r.ID.String(),
-			})
+			}, len(files) == 1)
 		},
 		Failed: func(f client.File, err error) {
 			if m != nil {
@@ -311,6 +322,9 @@ func (a *app) transfer(ctx context.Context, o client.Options, identity string, f
 		},
 		PassedOver: func(f client.File, why error) { a.passedOver(f.Path, plain(f.Path, why)) },
 	})
+	if there > 0 && len(files) > 1 && !a.json {
+		a.say("%s on the server already\n", several(there))
+	}
 	switch {
 	case errors.Is(err, client.ErrSameName):
 		return usageError{err}
@@ -320,9 +334,15 @@ func (a *app) transfer(ctx context.Context, o client.Options, identity string, f
 	return err
 }
 
-// withProgress has the meter told how far the files are. There is one once they
-// have been checked.
-func withProgress(o client.Options, m **meter) client.Options {
-	o.Progress = func(p client.Progress) { (*m).update(p) }
+// withProgress has the meter told how far the files are, and says where one goes on.
+// There is a meter once the files have been checked.
+func (a *app) withProgress(o client.Options, m **meter) client.Options {
+	o.Progress = func(p client.Progress) {
+		if p.Sent == p.Offset && p.Offset > 0 && p.Offset < p.Size {
+			fmt.Fprintf(a.screen, "%s: continuing at %s of %s\n", printable.Path(p.File),
+				humanize.IBytes(uint64(p.Offset)), humanize.IBytes(uint64(p.Size)))
+		}
+		(*m).update(p)
+	}
 	return o
 }

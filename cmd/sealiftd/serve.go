@@ -184,7 +184,7 @@ func serveCommand() (*cobra.Command, *serveFlags) {
 	f.DurationVar(&s.KeepFor, "keep-for", s.KeepFor, "time after which a verified file is removed, counted from its arrival, unless sealiftd client keep-for says otherwise; 0 is never")
 	f.IntVar(&m.Workers, "workers", m.Workers, "goroutines that decrypt and write (default: 4 for each core)")
 	f.IntVar(&m.Loops, "loops", m.Loops, "event loops (default: 1 for each two cores)")
-	f.StringVar(&c.Faults, "fault", c.Faults, "misbehave on purpose, to test clients: crc=N, error=CODE:N, drop=CODE:N, reject=N, delay=TIME, with commas between; N times or -1 for ever")
+	f.StringVar(&c.Faults, "fault", c.Faults, "misbehave on purpose, to test clients: crc=N, error=CODE:N, drop=CODE:N, reject=N, delay=TIME, cut=BYTES:N, with commas between; N times or -1 for ever")
 	f.StringVar(&a.Listen, "admin", "", "address for a live page, health, metrics and profiles, host:port, such as 127.0.0.1:9256; port 0 takes a free one, which the log names (default: none)")
 	f.StringVar(&a.TokenFile, "admin-token-file", "", "file with a token, 16 bytes or more, that the page and profiles need; beyond the loopback all that --admin answers needs it, and goes over TLS")
 	f.StringSliceVar(&a.Hosts, "admin-host", nil, "name by which requests may ask for --admin, besides localhost and its address; may be given several times")

@@ -32,7 +32,8 @@ import (
 // the same.
 const ALPN = "sealift/3"
 
-// ALPNContinue names the protocol with 1032 and 1608 (PROTOCOL.md 15).
+// ALPNContinue names the protocol with 1032 and 1608 (PROTOCOL.md 15). A server that has
+// them prefers it.
 const ALPNContinue = "sealift/3c"
 
 // Fingerprint names a public key: the SHA-256 of its SubjectPublicKeyInfo (RFC 5280,

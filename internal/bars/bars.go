@@ -114,6 +114,7 @@ type Bar struct {
 	mu          sync.Mutex
 	label       string
 	done, total int64
+	skipped     int64  // of done, without taking time
 	tail        string // of the line that is being drawn
 }
 
@@ -195,6 +196,17 @@ func (b *Bar) Set(done, total int64) {
 	b.done, b.total = done, total
 }
 
+// Skip says that n bytes more were through from the beginning: they do not count for the
+// rate.
+func (b *Bar) Skip(n int64) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.skipped += n
+}
+
 // Remove takes the bar off the screen.
 func (b *Bar) Remove() {
 	if b != nil {
@@ -228,8 +240,8 @@ func (b *Bar) head(st decor.Statistics, rate bool) string {
 func (b *Bar) tails(st decor.Statistics, rate bool) []string {
 	done := humanize.Bytes(uint64(max(st.Current, 0)))
 	speed, left := "", ""
-	if elapsed := time.Since(b.began); rate && elapsed > time.Second && st.Current > 0 {
-		perSecond := float64(st.Current) / elapsed.Seconds()
+	if elapsed := time.Since(b.began); rate && elapsed > time.Second && st.Current > b.skipped {
+		perSecond := float64(st.Current-b.skipped) / elapsed.Seconds()
 		speed = fmt.Sprintf("  %s/s", humanize.Bytes(uint64(perSecond)))
 		if st.Total > 0 {
 			left = fmt.Sprintf("  %v left", time.Duration(float64(st.Total-st.Current)/perSecond*float64(time.Second)).Round(time.Second))

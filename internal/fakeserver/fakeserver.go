@@ -16,7 +16,6 @@ import (
 
 	"sealift/codec"
 	"sealift/crypto/aescbc"
-	"sealift/crypto/cksum"
 	"sealift/crypto/keys"
 )
 
@@ -40,17 +39,26 @@ type Server struct {
 	// Ack1030 answers a 1030, to which the protocol has no reply, with 1604.
 	Ack1030 bool
 
+	// Continues has the server keep the beginning of what is cut, and answer a 1032,
+	// which gets 1607 otherwise.
+	Continues bool
+	// Cut is asked for each packet of a 1028, before its content: whether the
+	// connection ends there.
+	Cut func(m Message) bool
+
 	over chan struct{} // closed at the end of the test
 	wg   sync.WaitGroup
 
-	mu      sync.Mutex
-	log     []string
-	count   map[codec.Code]int
-	clients map[codec.ClientID]*account
-	names   map[string]bool
-	given   byte              // ids, also those of clients that are forgotten
-	files   map[string][]byte // stored, by name
-	live    map[net.Conn]bool
+	mu       sync.Mutex
+	log      []string
+	count    map[codec.Code]int
+	clients  map[codec.ClientID]*account
+	names    map[string]bool
+	given    byte               // ids, also those of clients that are forgotten
+	files    map[string][]byte  // stored, by name
+	kept     map[string]partial // of files that were cut, by name
+	received int64
+	live     map[net.Conn]bool
 }
 
 type account struct {
@@ -65,6 +73,7 @@ type Message struct {
 	codec.RequestHeader
 	N        int    // how many of this code there have been, this one included; a file counts once
 	Name     string // of the user or the file
+	Total    uint64 // bytes of the file, in a 1032
 	SendFile codec.SendFile
 	Body     uint32 // bytes of content
 }
@@ -91,7 +100,7 @@ func On(t testing.TB, ln net.Listener) *Server {
 	s := &Server{
 		Addr:  ln.Addr().String(),
 		count: map[codec.Code]int{}, clients: map[codec.ClientID]*account{},
-		names: map[string]bool{}, files: map[string][]byte{}, live: map[net.Conn]bool{},
+		names: map[string]bool{}, files: map[string][]byte{}, kept: map[string]partial{}, live: map[net.Conn]bool{},
 		over: make(chan struct{}),
 	}
 	s.wg.Add(1)
@@ -162,11 +171,13 @@ func (s *Server) ForgetName(name string) {
 	delete(s.names, name)
 }
 
-// ForgetClients rejects every client that comes back. Their names stay taken.
+// ForgetClients rejects every client that comes back. Their names stay taken; what was
+// kept of their files that were cut goes.
 func (s *Server) ForgetClients() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.clients)
+	clear(s.kept)
 }
 
 // ForgetKeys forgets every client's public key. The clients stay known.
@@ -184,7 +195,8 @@ var errEnd = errors.New("end")
 func (s *Server) serve(nc net.Conn) error {
 	var dec codec.RequestDecoder
 	var m Message
-	ups := map[string]*upload{}
+	l := newLink(nc)
+	defer s.keep(l)
 	var body []byte
 	buf := make([]byte, 64<<10)
 	for {
@@ -202,7 +214,9 @@ func (s *Server) serve(nc net.Conn) error {
 					return err
 				}
 				if m.Code != codec.CodeSendFile {
-					err = s.reply(nc, m, nil)
+					err = s.reply(l, m, nil)
+				} else if s.Cut != nil && s.Cut(m) {
+					return nil
 				} else if body = body[:0]; s.Packet != nil {
 					if early := s.Packet(m); early != nil {
 						_, _ = nc.Write(early)
@@ -213,7 +227,7 @@ func (s *Server) serve(nc net.Conn) error {
 			case codec.Content:
 				body = append(body, ev.Content...)
 				if ev.End {
-					err = s.addPacket(nc, m, ups, body)
+					err = s.addPacket(l, m, body)
 				}
 			}
 			if err == errEnd {
@@ -248,6 +262,10 @@ func (s *Server) take(ev codec.Event) (Message, error) {
 		m.SendFile, err = codec.ParseSendFile(ev.Payload)
 		name = m.SendFile.FileName
 		m.SendFile.FileName = nil
+	case codec.CodeContinue:
+		var v codec.Continue
+		v, err = codec.ParseContinue(ev.Payload)
+		name, m.Total = v.FileName, v.TotalSize
 	default:
 		var v codec.Verdict
 		v, err = codec.ParseVerdict(m.Code, ev.Payload)
@@ -271,15 +289,18 @@ func (s *Server) take(ev codec.Event) (Message, error) {
 	return m, err
 }
 
-func (s *Server) addPacket(nc net.Conn, m Message, ups map[string]*upload, body []byte) error {
-	u := ups[m.Name]
+func (s *Server) addPacket(l *link, m Message, body []byte) error {
+	s.mu.Lock()
+	s.received += int64(len(body))
+	s.mu.Unlock()
+	u := l.ups[m.Name]
 	if u == nil || m.SendFile.Packet == u.plan.First {
 		p, err := codec.Infer(m.SendFile, m.Body)
 		if err != nil {
 			return err
 		}
 		u = &upload{plan: p}
-		ups[m.Name] = u
+		l.ups[m.Name] = u
 	} else if err := u.plan.Check(m.SendFile, m.Body); err != nil {
 		return err
 	}
@@ -299,7 +320,7 @@ func (s *Server) addPacket(nc net.Conn, m Message, ups map[string]*upload, body 
 	if u.packets < int(u.plan.Total) {
 		return nil
 	}
-	delete(ups, m.Name)
+	delete(l.ups, m.Name)
 	plain := u.content
 	if u.plan.Scheme != codec.PerPacket {
 		if pad := u.content[u.plan.Ciphertext:]; len(bytes.Trim(pad, "\x00")) > 0 {
@@ -310,7 +331,7 @@ func (s *Server) addPacket(nc net.Conn, m Message, ups map[string]*upload, body 
 			return err
 		}
 	}
-	return s.reply(nc, m, plain)
+	return s.reply(l, m, plain)
 }
 
 // decrypt returns the plaintext of b, which has size bytes. It tries the client's
@@ -336,8 +357,8 @@ func (s *Server) decrypt(id codec.ClientID, b []byte, size int64) ([]byte, error
 }
 
 // reply sends the right answer to m, or what the test wants instead.
-func (s *Server) reply(nc net.Conn, m Message, file []byte) error {
-	right, err := s.right(m, file)
+func (s *Server) reply(nc *link, m Message, file []byte) error {
+	right, err := s.right(nc, m, file)
 	if err != nil {
 		return err
 	}
@@ -366,7 +387,7 @@ func (s *Server) reply(nc net.Conn, m Message, file []byte) error {
 	return nil
 }
 
-func (s *Server) right(m Message, file []byte) ([]byte, error) {
+func (s *Server) right(l *link, m Message, file []byte) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.clients[m.ID]
@@ -397,13 +418,17 @@ func (s *Server) right(m Message, file []byte) ([]byte, error) {
 			return nil, err
 		}
 		a.keys = append(a.keys, key)
+		l.key = key
 		wrapped, err := keys.Wrap(pub, &key)
 		return codec.KeyReply{Code: code, ID: m.ID, WrappedKey: wrapped[:]}.Append(nil), err
 	case codec.CodeSendFile:
-		s.files[m.Name] = file
-		return codec.FileReceived{
-			ID: m.ID, ContentSize: uint32(len(file)), FileName: []byte(m.Name), Cksum: cksum.Checksum(file),
-		}.Append(nil), nil
+		return s.arrived(l, m, file), nil
+	case codec.CodeContinue:
+		return s.continued(l, m), nil
+	case codec.CodeCRCBad:
+		s.back(l, m.Name)
+	case codec.CodeAbort:
+		s.forget(l, m.Name)
 	}
 	return codec.IDReply{Code: codec.CodeAck, ID: m.ID}.Append(nil), nil
 }

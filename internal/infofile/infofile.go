@@ -74,7 +74,12 @@ func readRegular(path string) (string, error) {
 // out those with nothing but white space.
 func lines(s string) []string {
 	var out []string
-	for _, line := range strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }) {
+	for more := s != ""; more; {
+		line := s
+		end := strings.IndexAny(s, "\r\n")
+		if more = end >= 0; more {
+			line, s = s[:end], s[end+1:]
+		}
 		line, _, _ = strings.Cut(line, "\x00")
 		if strings.TrimSpace(line) != "" {
 			out = append(out, line)

@@ -410,10 +410,14 @@ func (t *transaction) putFile(op *storage.PutFile) (refused, failed error) {
 			return nil, err
 		}
 	}
-	if refused, failed = t.admit(op); refused != nil || failed != nil {
+	a, refused, failed := t.admit(op)
+	if refused != nil || failed != nil {
 		return refused, failed
 	}
-	return t.count(f.ID, f.Path, func() (refused, failed error) { return t.replaceFile(op, args) })
+	if !a.counted {
+		return t.replaceFile(op, args)
+	}
+	return t.countFrom(a.here, f.ID, f.Path, func() (refused, failed error) { return t.replaceFile(op, args) })
 }
 
 // replaceFile is putFile where a version may wait. args are those of the statement.

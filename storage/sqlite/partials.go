@@ -88,7 +88,7 @@ func (t *transaction) takePartial(op *storage.PutFile, path string) (refused, fa
 	if p == nil {
 		return nil, nil
 	}
-	if refused, failed = t.admit(op); refused != nil || failed != nil {
+	if _, refused, failed = t.admit(op); refused != nil || failed != nil {
 		return refused, failed
 	}
 	op.Partial = p

@@ -65,6 +65,11 @@ func (t *transaction) count(id codec.ClientID, path string, change func() (refus
 	if err != nil {
 		return nil, err
 	}
+	return t.countFrom(before, id, path, change)
+}
+
+// countFrom is count for a client that is counted, in a place that counts as before.
+func (t *transaction) countFrom(before storage.Usage, id codec.ClientID, path string, change func() (refused, failed error)) (refused, failed error) {
 	if refused, failed = change(); refused != nil || failed != nil {
 		return refused, failed
 	}
@@ -75,37 +80,49 @@ func (t *transaction) count(id codec.ClientID, path string, change func() (refus
 	return nil, err
 }
 
+// admission is what admit has found out: whether the client is counted, and what the place
+// of the file counts as.
+type admission struct {
+	counted bool
+	here    storage.Usage
+}
+
 // admit is refused with ErrQuota if the file of op would take its client beyond the quota.
 // It begins to count what the client has if a quota stands, and ends that if none does.
-func (t *transaction) admit(op *storage.PutFile) (refused, failed error) {
+func (t *transaction) admit(op *storage.PutFile) (a admission, refused, failed error) {
 	f := &op.File
 	u, err := t.usage(f.ID)
-	if err != nil || u == nil || op.By.IsServer() {
-		return nil, err
+	if err != nil || u == nil {
+		return a, nil, err
 	}
 	quota := u.own.Or(op.Quota)
-	if !quota.Bounds() {
+	switch own := op.By.IsServer(); {
+	case !own && !quota.Bounds():
 		if u.counted {
 			_, err = t.c.exec(uncount, f.ID[:])
 		}
-		return nil, err
-	}
-	if refused, failed = t.mayAct(f.ID, op.By); refused != nil || failed != nil {
-		return refused, failed
-	}
-	if !u.counted {
-		if _, err := t.c.exec(recount, f.ID[:]); err != nil {
-			return nil, err
+		return a, nil, err
+	case !own && !u.counted:
+		if _, err = t.c.exec(recount, f.ID[:]); err == nil {
+			u, err = t.usage(f.ID)
 		}
-		if u, err = t.usage(f.ID); err != nil {
-			return nil, err
+		if err != nil {
+			return a, nil, err
+		}
+	case !u.counted:
+		return a, nil, nil
+	}
+	a.counted = true
+	if a.here, err = t.here(f.ID, f.Path); err != nil || op.By.IsServer() {
+		return a, nil, err
+	}
+	if refused = quota.Refuses(u.used, a.here, f.Size); refused != nil {
+		// Whoever may not act for the client is told that, and nothing else.
+		if why, err := t.mayAct(f.ID, op.By); why != nil || err != nil {
+			refused, failed = why, err
 		}
 	}
-	here, err := t.here(f.ID, f.Path)
-	if err != nil {
-		return nil, err
-	}
-	return quota.Refuses(u.used, here, f.Size), nil
+	return a, refused, failed
 }
 
 func (t *transaction) verifyFile(op *storage.VerifyFile) (refused, failed error) {

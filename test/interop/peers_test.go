@@ -105,6 +105,12 @@ func (s scene) wantStored() {
 	if err != nil {
 		s.Fatal(err)
 	}
+	s.wantStoredAs(id)
+}
+
+// wantStoredAs is wantStored for the client of that id.
+func (s scene) wantStoredAs(id string) {
+	s.Helper()
 	want, err := os.ReadFile(filepath.Join(s.dir, "file.bin"))
 	if err != nil {
 		s.Fatal(err)

@@ -240,18 +240,26 @@ func (s *server) close() {
 // status reads a line of /proc/PID/status, in KiB.
 func (s *server) status(name string) int {
 	s.r.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	n, ok := statusOf(s.cmd.Process.Pid, name)
+	if !ok {
+		s.r.Fatalf("there is no %s in /proc/PID/status: %s", name, s.tail())
+	}
+	return n
+}
+
+// statusOf is status of any process. ok is false if it is gone.
+func statusOf(pid int, name string) (kib int, ok bool) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		s.r.Fatalf("%v: %s", err, s.tail())
+		return 0, false
 	}
 	for l := range strings.Lines(string(b)) {
 		if words := strings.Fields(l); len(words) > 1 && words[0] == name+":" {
-			n, _ := strconv.Atoi(words[1])
-			return n
+			n, err := strconv.Atoi(words[1])
+			return n, err == nil
 		}
 	}
-	s.r.Fatalf("there is no %s in /proc/PID/status", name)
-	return 0
+	return 0, false
 }
 
 // rss and peak are the memory of the process and the most it had, in KiB.

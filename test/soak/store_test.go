@@ -47,6 +47,23 @@ func (r *run) records(dir string) (files []storage.File) {
 	return files
 }
 
+// partials reads what the registry in dir has of partial files.
+func (r *run) partials(dir string) (all []storage.Partial) {
+	r.Helper()
+	reg, err := sqlite.OpenReadOnly(context.Background(), filepath.Join(dir, daemon.DatabaseName))
+	if err != nil {
+		r.Fatalf("%v", err)
+	}
+	defer reg.Close()
+	if err := reg.Partials(context.Background(), func(p storage.Partial) error {
+		all = append(all, p)
+		return nil
+	}); err != nil {
+		r.Fatalf("%v", err)
+	}
+	return all
+}
+
 // checkStore asserts that the server's directory is in order and that each of
 // want is in it: recorded once, Verified, equal. Nobody may be uploading. It
 // returns what is verified.
@@ -85,6 +102,9 @@ func (r *run) checkStore(dir string, want []stored) (good map[fileName]storage.F
 		} else if f.Size != w.size || f.Cksum != w.cksum {
 			r.Errorf("%s got its 1604 and is not what was sent: cksum %d, not %d", f.PathName(), f.Cksum, w.cksum)
 		}
+	}
+	for _, p := range r.partials(dir) {
+		awaited[p.Incoming] = true
 	}
 	r.eachFile(dir, func(path string) {
 		if strings.HasPrefix(path, ".incoming/") {
@@ -148,10 +168,11 @@ func (r *run) calm(s *server) {
 	})
 }
 
-// awaited is how many files wait for their verdict in that store. The server may
-// hold a descriptor of each.
+// awaited is how many files wait in that store for their verdict, or for their client to
+// go on with them. The server may hold a descriptor of each.
 func (r *run) awaited(dir string) (n int) {
 	r.Helper()
+	n = len(r.partials(dir))
 	for _, f := range r.records(dir) {
 		if !f.Verified {
 			n++
