@@ -18,7 +18,7 @@ func someStats() Stats {
 		Lanes: map[string]Lane{"bulk": {10, 11, 12}},
 		Sessions: Sessions{
 			Registered: 20, NotRegistered: 21, Rejoined: 22, Rejected: 23, Resumed: 24, Begun: 25, ContentBytes: 26,
-			Received: 27, Verified: 28, VerifiedBytes: 29, Again: 30, Mismatches: 31, GivenUp: 32,
+			Received: 27, Verified: 28, VerifiedBytes: 29, Again: 30, Mismatches: 31, GivenUp: 32, Kept: 35, Continued: 36,
 			Refusals: map[string]uint64{"state": 33}, Failures: map[string]uint64{"registry": 34},
 		},
 	}
@@ -104,7 +104,9 @@ sealift_tls_memory_bytes 49
 sealift_upload_seconds 1
 sealift_uploads_begun_total 25
 sealift_uploads_confirmed_again_total 30
+sealift_uploads_continued_total 36
 sealift_uploads_given_up_total 32
+sealift_uploads_kept_total 35
 sealift_uploads_mismatched_total 31
 sealift_uploads_received_total 27
 sealift_uploads_verified_total 28

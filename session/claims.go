@@ -196,7 +196,7 @@ func (co *coroutine) enter(file storage.Uploaded) *claim {
 func (s *Session) surrender(c *claim) {
 	for _, u := range s.uploads.all {
 		if u.progress != nil && u.progress.claim == c && !u.transfer.AllIn() {
-			u.end(u.transfer.NextNumber(), errTaken)
+			u.end(u.transfer.Current(), errTaken)
 			return
 		}
 	}

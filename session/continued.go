@@ -191,20 +191,23 @@ func (u *upload) segment() *transfer.Segment {
 	return g
 }
 
-// goBack cuts the content to what the 1608 said, and has the registry record that. The caller
-// has the claim, which is busy. If it fails, the claim is given up: what comes by it gets 1607.
+// goBack has the registry record what the 1608 said, and cuts the content to that. The caller
+// has the claim, which is busy. If it fails, the claim is given up: what comes by it gets 1607. It returns
+// false if the registry has not recorded it.
 func (c *continued) goBack(co *coroutine) bool {
 	s := co.s
-	err := co.cut(c.row.Uploaded(), c.total, c.offset)
+	row := c.row
+	recorded := false
+	err := co.putPartial(&row) // first, so that no row says more than is there
 	if err == nil {
-		row := c.row
-		err = co.putPartial(&row)
+		recorded = true
+		err = co.cut(c.row.Uploaded(), c.total, c.offset)
 	}
 	if err != nil {
 		s.log().Warn("going back in a partial file failed", s.fields(zap.String("file", c.name), zap.Error(err))...)
 		s.leaveClaim(c.claim)
 	}
-	return err == nil
+	return recorded
 }
 
 // cut cuts a closed incoming file to its first length bytes.

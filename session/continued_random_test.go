@@ -22,10 +22,10 @@ type uploader struct {
 	others  [][]byte // what other clients send under the name
 
 	c      *conn
-	seen   int // replies that were looked at
-	offset int // of the last 1608
-	sent   int // bytes in the segment that was sent last
-	asked  string
+	seen   int    // replies that were looked at
+	offset int    // of the last 1608
+	sent   int    // bytes in the segment that was sent last
+	asked  string // what was sent last
 	tries  int
 	done   bool
 	stuck  bool // it sent a part of a transfer, and waits
@@ -65,6 +65,7 @@ func (u *uploader) segment() {
 	u.asked = "1028"
 	if u.r.IntN(4) == 0 {
 		packets = packets[:u.r.IntN(len(packets))]
+		u.asked = "1028, 1028" // a 1607 may be about either
 		switch u.r.IntN(3) {
 		case 0:
 			packets = append(packets, u.peer.verdict(codec.CodeCRCBad, u.name))
@@ -111,6 +112,7 @@ func (u *uploader) react(reply string, raw []byte) {
 		case u.r.IntN(6) == 0:
 			u.c.send(u.peer.verdict(codec.CodeCRCBad, u.name))
 			u.segment()
+			u.asked = "1030, 1028"
 		case len(whole) == len(u.content):
 			u.proven = true
 			u.say("1029", u.peer.ok(u.name))
@@ -269,10 +271,10 @@ func (w *world) tidyBut(left bool) {
 	w.counted()
 }
 
-// TestContinuedInSpiteOfFaults: the same where the stores fail or panic at one call, and the client is
-// disabled, or deleted by another process, in between. What a 1608 and a 1603 speak of stays true.
+// TestContinuedInSpiteOfFaults: the same where the stores fail or panic at one call. What a 1608 and a 1603
+// speak of stays true.
 func TestContinuedInSpiteOfFaults(t *testing.T) {
-	schedules := uint64(2000)
+	schedules := uint64(800)
 	if testing.Short() {
 		schedules = 400
 	}
@@ -297,12 +299,59 @@ func TestContinuedInSpiteOfFaults(t *testing.T) {
 			hit++
 		}
 		// What cannot be removed, or of which nobody can say whether it may be, goes at the next start.
-		w.tidyBut(w.reg.faults.hit == "Discard" || strings.Contains(w.reg.faults.hit, "GetFile"))
+		panicked := w.reg.faults.fail != nil && w.reg.faults.hit == "Close"
+		w.tidyBut(panicked || w.reg.faults.hit == "Discard" || strings.Contains(w.reg.faults.hit, "GetFile"))
 		if t.Failed() {
 			t.Fatalf("seed %d, and %q failed", seed, w.reg.faults.hit)
 		}
 	}
 	if hit < int(schedules)/2 {
 		t.Errorf("a call failed in %d schedules", hit)
+	}
+}
+
+// TestContinuedSteered: the client is disabled or pinned at any time, and the server notices some time later. From then on
+// its connections get nothing more, and nothing is left over.
+func TestContinuedSteered(t *testing.T) {
+	schedules := uint64(600)
+	if testing.Short() {
+		schedules = 200
+	}
+	for seed := range schedules {
+		r := rand.New(rand.NewPCG(seed, 34))
+		w := newCutWorld(t)
+		w.shuffle(r)
+		p := w.known("alice")
+		contents := [][]byte{random(1, 9000), random(2, 9000)}
+		var all []*uploader
+		for range 1 + r.IntN(3) {
+			own := *p
+			all = append(all, &uploader{w: w, r: r, peer: &own, name: "f", content: contents[r.IntN(2)], others: contents})
+		}
+		at := 20 + r.IntN(200)
+		later := at + 1 + r.IntN(20)
+		var conns []*conn
+		w.upload(r, all, func(step int) {
+			switch step {
+			case at:
+				if seed%2 == 0 {
+					w.disable(p, true)
+				} else {
+					w.pin(p, ownKey)
+				}
+				conns = slices.Clone(w.conns)
+			case later:
+				w.recheck()
+			}
+		})
+		w.tidy()
+		for i, c := range conns {
+			if !c.closed {
+				t.Errorf("connection %d is open", i)
+			}
+		}
+		if t.Failed() {
+			t.Fatal("seed ", seed)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sealift/codec"
+	"sealift/crypto/cksum"
 	"sealift/crypto/tlskey"
 	"sealift/session"
 	"sealift/storage"
@@ -314,6 +315,7 @@ func TestNotKept(t *testing.T) {
 	c := w.dial()
 	packets := p.packets(spec, "f", content, 1024)
 	w.cutAfter(c, packets, 5)
+	w.nothingKept("a resumed connection")
 	c = w.dial()
 	c.ask(packets[0])
 	if got := c.ask(p.question("g", 10_000)); got != "1607" {
@@ -353,4 +355,47 @@ func (w *world) nothingKept(after string) {
 	if len(w.files.incoming) > 0 {
 		w.t.Errorf("after %s %d incoming files are left", after, len(w.files.incoming))
 	}
+}
+
+// TestContinuedByTwoInEveryOrder: two connections ask for the rest of one file at once and send it, in every order in which
+// things can happen. One of them at least gets its 1604, the other that or 1607s, and the file is whole.
+func TestContinuedByTwoInEveryOrder(t *testing.T) {
+	content := random(1, 6000)
+	var p *peer
+	var a, b *conn
+	schedules := every(t, func(w *world) {
+		w.svc.KeepFrom(1000)
+		w.svc.CheckpointEvery(20_000)
+		w.svc.LendFrom(1 << 20)
+		p = w.known("alice")
+		prefix := w.cut(p, "f", content)
+		a = w.relogin(p)
+		old := *p
+		b = w.relogin(p)
+		rest := make(map[*conn][]byte)
+		for c, q := range map[*conn]*peer{a: &old, b: p} {
+			c.send(q.question("f", len(content)))
+			rest[c] = q.packets(spec, "f", content[len(prefix):], 4096)[0]
+		}
+		w.onSend = func(c *conn, reply string) {
+			if reply == continued("f", prefix) {
+				c.send(rest[c])
+			}
+		}
+	}, func(w *world) {
+		want := segment("f", len(content)-5120, content)
+		got := strings.Join(append(a.replies, b.replies...), ", ")
+		if !strings.Contains(got, want) || strings.Count(got, "1608") != 2 {
+			t.Errorf("%q", got)
+		}
+		f := w.row(p.id, "f", false)
+		if f == nil || f.Size != int64(len(content)) {
+			t.Errorf("on record is %+v after %q", f, got)
+			return
+		}
+		if in := w.files.incoming[f.Incoming]; in == nil || cksum.Checksum(in.b.Bytes()) != cksum.Checksum(content) {
+			t.Errorf("what is there is another file after %q", got)
+		}
+	})
+	t.Log(schedules, "schedules")
 }

@@ -115,7 +115,7 @@ func (u *upload) checkpoint() {
 		}
 		switch err := u.putPartial(co, row); {
 		case errors.Is(err, storage.ErrSuperseded) && !u.dropped:
-			u.end(u.transfer.NextNumber(), err)
+			u.end(u.transfer.Current(), err)
 		case err != nil:
 			s.log().Debug("checkpoint failed", s.fields(zap.String("file", u.name), zap.Error(err))...)
 		}

@@ -103,12 +103,10 @@ func (q *question) answer(co *coroutine) {
 	}
 	s.uploads.remember(c)
 	s.uploads.refused.forget(s.host, s.id, q.name)
-	level := zap.DebugLevel
 	if c.offset > 0 {
-		level = zap.InfoLevel
 		s.svc.counts.continued.Add(1)
+		s.log().Info("continued", s.fields(zap.String("file", q.name), zap.Int64("offset_bytes", c.offset), zap.Int64("total_bytes", q.total))...)
 	}
-	s.log().Log(level, "continued", s.fields(zap.String("file", q.name), zap.Int64("offset_bytes", c.offset), zap.Int64("total_bytes", q.total))...)
 	s.send(codec.Continued{ID: s.id, FileName: []byte(q.name), Offset: uint64(c.offset), Cksum: sum}.Append(nil))
 }
 

@@ -60,13 +60,12 @@ func (v *judgement) anew(f *storage.File) bool {
 	if v.code != codec.CodeCRCBad || c == nil || c.stage != sent {
 		return false
 	}
-	if c.offset > 0 && f != nil && f.Incoming == c.row.Incoming {
-		return true
+	c.stage = given
+	if c.offset == 0 {
+		return false
 	}
-	if c.stage = given; c.offset > 0 {
-		c.claim = &claim{s: v.s, file: c.row.Uploaded(), lost: true}
-	}
-	return false
+	c.claim = &claim{s: v.s, file: c.row.Uploaded(), lost: true} // until goBack has another
+	return f != nil && f.Incoming == c.row.Incoming
 }
 
 // goBack makes of f, which waits for its verdict, the partial file that it was at the 1608.

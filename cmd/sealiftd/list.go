@@ -164,7 +164,7 @@ func (f *fileRow) state() string {
 // listFiles is the command of that name.
 func listFiles(use string) *cobra.Command {
 	l := new(listing)
-	return l.command(use, "List the files on record, those taken within the last day, and partial ones", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
+	return l.command(use, "List files on record, partial and lately taken ones too", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
 		return l.print(w, []string{"PATH", "SIZE", "CKSUM", "STATE", "RECEIVED"}, func(line func(any, ...string) error) error {
 			files := dir.Files(ctx, func(f server.File) error {
 				row := rowOf(f)

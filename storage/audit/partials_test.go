@@ -289,8 +289,8 @@ func (b badPartials) Partials(ctx context.Context, yield func(storage.Partial) e
 	return errors.Join(b.Registry.Partials(ctx, yield), storage.ErrBadRows)
 }
 
-func TestChoosesAmongMany(t *testing.T) {
-	// 10,000 partial files of one client, a sweep that lets go of all but 16.
+// Of 10,000 partial files of one client all but the 16 newest go.
+func TestSweepOfMany(t *testing.T) {
 	w := newWorld(t)
 	const n = 10_000
 	key := w.receive("x")

@@ -28,6 +28,7 @@ type machine struct {
 	reg     storage.Registry
 	store   *files.Store
 	rnd     *rand.Rand
+	cut     bool // the last life ended with a power cut
 }
 
 func newMachine(t *testing.T) *machine {
@@ -57,6 +58,14 @@ func (m *machine) start(t *testing.T, step func()) (storage.Registry, storage.Fi
 	if _, err := audit.Recover(t.Context(), m.reg, store, audit.Options{}); err != nil {
 		t.Fatal(err)
 	}
+	if m.cut { // all partial files are another boot's; the test gives each boot the same name
+		for _, boot := range []string{"after a power cut", storagetest.PartialBoot} {
+			if err := audit.CheckPartials(t.Context(), m.reg, store, audit.PartialOptions{Boot: boot}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m.cut = false
+	}
 	m.disk.Step = step
 	return m.reg, store
 }
@@ -84,6 +93,7 @@ func (m *machine) Cut(t *testing.T, rnd *rand.Rand) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.cut = true
 	m.bury(to, db, disk)
 }
 
@@ -145,4 +155,9 @@ func (m mortal) Start(t *testing.T, step func()) (storage.Registry, storage.File
 
 func TestPromisesInMemory(t *testing.T) {
 	storagetest.Promises(t, promiseSeed(t), 50, false, func(t *testing.T) storagetest.Machine { return mortal{newMachine(t)} })
+}
+
+// What was recorded of a partial file is there, whatever a server's life ends with.
+func TestPartialPromises(t *testing.T) {
+	storagetest.PartialPromises(t, promiseSeed(t), 20, func(t *testing.T) storagetest.Machine { return newMachine(t) })
 }

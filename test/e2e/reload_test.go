@@ -186,6 +186,24 @@ func TestReloadedSettings(t *testing.T) {
 		}},
 		// Looked for every ten minutes: its effect is tested in package server.
 		"unverified-ttl": {"24h0m0s", "1h0m0s", func(_ *configured, _ *peer, reload func()) { reload() }},
+		"partial-ttl": {"24h0m0s", "1ms", func(c *configured, p *peer, reload func()) {
+			p.half("a")
+			p.Close()
+			c.kept(1)
+			reload()
+			c.kept(0)
+		}},
+		"partial-budget": {"0", "5MiB", func(c *configured, p *peer, reload func()) {
+			for i, name := range []string{"a", "b"} {
+				p.dial()
+				p.rejoin()
+				p.half(name)
+				p.Close()
+				c.kept(i + 1)
+			}
+			reload()
+			c.kept(1)
+		}},
 	}
 	live := []string{"log-level"}
 	for flag, may := range server.Settings() {

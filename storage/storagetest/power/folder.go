@@ -26,8 +26,9 @@ type Folder struct {
 	dir string // the one that was given to files.Open
 
 	mu      sync.Mutex
-	content map[string]state // of files whose content is not known to be durable, by path
-	entries []*entry         // changes of folders that are not durable, oldest first
+	content map[string]state  // of files whose content is not known to be durable, by path
+	begun   map[string][]byte // of files that were synced and written again: what is durable, from their beginning on
+	entries []*entry          // changes of folders that are not durable, oldest first
 }
 
 // state says what the disk has of a file's content.
@@ -68,7 +69,9 @@ func (e *entry) takesFrom(folder string) bool {
 }
 
 // WatchFolder watches a store in dir that is opened with Faults.
-func WatchFolder(dir string) *Folder { return &Folder{dir: dir, content: make(map[string]state)} }
+func WatchFolder(dir string) *Folder {
+	return &Folder{dir: dir, content: make(map[string]state), begun: make(map[string][]byte)}
+}
 
 // Faults are for files.Options.
 func (f *Folder) Faults() *files.Faults { return &files.Faults{Before: f.before, After: f.after} }
@@ -80,6 +83,11 @@ func (f *Folder) before(s files.Step) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch s.Op {
+	case files.Write:
+		_, open := f.content[s.Path]
+		if _, ok := f.begun[s.Path]; !open && !ok { // all of it is durable: it was there before
+			f.begun[s.Path], _ = os.ReadFile(filepath.Join(f.dir, filepath.FromSlash(s.Path)))
+		}
 	case files.SyncFile:
 		if f.fails() {
 			f.content[s.Path] = lost
@@ -132,9 +140,13 @@ func (f *Folder) took(s files.Step, err error) {
 		if f.content[s.Path] != lost {
 			f.content[s.Path] = unsynced
 		}
+		f.shorten(s.Path)
 	case files.SyncFile:
 		if err == nil && f.content[s.Path] == unsynced {
 			delete(f.content, s.Path)
+		}
+		if err == nil && f.content[s.Path] != lost {
+			f.begun[s.Path], _ = os.ReadFile(filepath.Join(f.dir, filepath.FromSlash(s.Path)))
 		}
 	case files.SyncFolder:
 		if err == nil {
@@ -146,17 +158,28 @@ func (f *Folder) took(s files.Step, err error) {
 			return
 		}
 		delete(f.content, s.Path)
+		delete(f.begun, s.Path)
 	case files.Rename:
 		if err != nil {
 			f.entries = f.entries[:len(f.entries)-1]
 			return
 		}
+		delete(f.begun, s.Path)
+		delete(f.begun, s.To)
 		if c, ok := f.content[s.Path]; ok {
 			f.content[s.To] = c
 			delete(f.content, s.Path)
 		} else {
 			delete(f.content, s.To)
 		}
+	}
+}
+
+// shorten notes that a file may have been cut below what is durable of it.
+func (f *Folder) shorten(name string) {
+	info, err := os.Stat(filepath.Join(f.dir, filepath.FromSlash(name)))
+	if b, ok := f.begun[name]; ok && err == nil && info.Size() < int64(len(b)) {
+		f.begun[name] = b[:info.Size()]
 	}
 }
 
@@ -188,7 +211,7 @@ func (f *Folder) flush(folder string) {
 func (f *Folder) Kill(to string) (*Folder, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	g := &Folder{dir: to, content: f.content, entries: f.entries}
+	g := &Folder{dir: to, content: f.content, begun: f.begun, entries: f.entries}
 	return g, copyFolder(filepath.Join(f.dir, "files"), filepath.Join(to, "files"))
 }
 
@@ -202,7 +225,7 @@ func (f *Folder) Cut(to string, rnd *rand.Rand) (*Folder, error) {
 		return nil, err
 	}
 	for name := range f.content {
-		if err := damage(filepath.Join(to, filepath.FromSlash(name)), rnd); err != nil {
+		if err := damage(filepath.Join(to, filepath.FromSlash(name)), f.begun[name], rnd); err != nil {
 			return nil, err
 		}
 	}
@@ -283,8 +306,9 @@ func put(name string, b []byte) error {
 	return err
 }
 
-// damage leaves of a file what a disk may have that was not told to write it.
-func damage(name string, rnd *rand.Rand) error {
+// damage leaves of a file what a disk may have that was not told to write it, but for what
+// it begins with.
+func damage(name string, begun []byte, rnd *rand.Rand) error {
 	b, err := os.ReadFile(name)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -302,5 +326,7 @@ func damage(name string, rnd *rand.Rand) error {
 	case 3:
 		b = []byte(strings.Repeat("?", len(b)))
 	}
+	b = append(b, make([]byte, max(0, len(begun)-len(b)))...)
+	copy(b, begun)
 	return os.WriteFile(name, b, 0o600)
 }
