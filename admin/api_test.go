@@ -288,6 +288,38 @@ func TestPageThatNobodyReads(t *testing.T) {
 	}
 }
 
+// A registry that does not say who a client is holds up neither frames nor lists.
+func TestNamesThatDoNotCome(t *testing.T) {
+	w, _ := watchLive(t)
+	asked := make(chan struct{})
+	w.api.live.Names = func(ctx context.Context, _ []string) (map[string]string, error) {
+		close(asked)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	listed := make(chan string)
+	go func() {
+		_, text := w.ask("GET", "/api/v1/files?client="+someClient, bearer(secret))
+		listed <- text
+	}()
+	<-asked
+	framed := make(chan *Frame)
+	go func() { framed <- w.api.frame(t.Context()) }()
+	select {
+	case f := <-framed:
+		if f.Connections != 2 {
+			t.Errorf("%+v", f)
+		}
+	case <-listed:
+		t.Error("the frame waits for the names")
+		<-framed
+		return
+	}
+	if text := <-listed; !strings.Contains(text, someClient) {
+		t.Error(text)
+	}
+}
+
 // Another token ends what the one before has begun: whoever watches, and the tickets of
 // downloads.
 func TestAnotherTokenEndsStreams(t *testing.T) {
