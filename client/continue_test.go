@@ -516,7 +516,10 @@ func TestAChangedFileIsNotContinued(t *testing.T) {
 			return false
 		}
 		once = false
-		if err := os.WriteFile(path, changed, 0o600); err != nil {
+		// In place: the client may be reading what follows.
+		if f, err := os.OpenFile(path, os.O_WRONLY, 0); err != nil {
+			t.Error(err)
+		} else if _, err := f.WriteAt(changed[:1], 0); errors.Join(err, f.Close()) != nil {
 			t.Error(err)
 		}
 		return true
