@@ -40,20 +40,17 @@ func TestPacer(t *testing.T) {
 func TestRateIsTakenAway(t *testing.T) {
 	r := start(t, func(o *Options, _ *session.Config) { o.tick = time.Millisecond })
 	c := r.client("slow")
-	r.Limit(Limits{Rate: 1, IdleTimeout: 20 * time.Millisecond})
+	r.Limit(Limits{Rate: 1})
 	content := random(3 << 20)
 	sent := make(chan error, 1)
 	go func() {
 		_, err := c.Send(context.Background(), "f", bytes.NewReader(content), int64(len(content)))
 		sent <- err
 	}()
-	ticks := int64(0)
-	r.eventually("it is paused", func(Stats) bool {
-		if ticks == 0 && r.pacer.Load().paused.Load() > 0 {
-			ticks = r.ticks.Load()
-		}
-		return ticks > 0 && r.ticks.Load() > ticks+100 // longer than IdleTimeout
-	})
+	r.eventually("it is paused", func(Stats) bool { return r.pacer.Load().paused.Load() > 0 })
+	r.Limit(Limits{Rate: 1, IdleTimeout: 20 * time.Millisecond}) // not before: the client may have been slow to begin
+	ticks := r.ticks.Load()
+	r.eventually("more than IdleTimeout passes", func(Stats) bool { return r.ticks.Load() > ticks+100 })
 	select {
 	case err := <-sent:
 		t.Fatalf("3 MiB came at a byte a second: %v", err)
