@@ -187,7 +187,10 @@ func (co *coroutine) tookPlace(op *storage.PutFile) {
 	}
 	if op.Partial != nil && op.Partial.Incoming != op.File.Incoming {
 		co.discardReplaced(op.Partial)
-		co.s.uploads.forgetContinued(op.File.FileName) // what a 1608 said of that one
+		us := &co.s.uploads
+		if c := us.continued(op.File.FileName); c != nil && c.row.Incoming == op.Partial.Incoming {
+			us.forgetContinued(c.name) // it is about the one that has gone
+		}
 	}
 }
 
