@@ -149,7 +149,7 @@ func (u *upload) storePart(co *coroutine, in transfer.Received) {
 	c.claim, p.claim, c.stage = p.claim, nil, sent
 	u.leaveAll()
 	s.uploads.told.served(u.name)
-	s.uploads.note(u.name, receipt{plan: u.transfer.Plan(), settled: true})
+	s.uploads.note(u.name, receipt{plan: u.transfer.Plan(), settled: true, part: true})
 	u.acknowledge("segment received", &storage.File{ID: s.id, Size: in.Size, Cksum: in.Cksum}, s.host.Now().Sub(u.started))
 	s.restClaim(c.claim)
 }

@@ -36,6 +36,7 @@ type receipt struct {
 	// overtaken: an attempt to send a newer version was refused. A 1029 that comes now may
 	// have been sent ahead of that 1607, and be about the newer version.
 	overtaken bool
+	part      bool // the 1603 was about a part of the file: there is nothing to be confirmed
 }
 
 // overtake notes that an attempt to send a newer version of name was refused.
