@@ -124,7 +124,7 @@ func (u *upload) goOn(complete bool, err error) {
 	u.count()
 	if u.dropped || err == nil && !complete && u.guarded == nil {
 		if err != nil && u.fate == fateKeep {
-			u.fate = u.fateBy(err)
+			u.fate = u.fateUnwritten(err)
 			u.releaseQueue()
 		}
 		if !u.dropped && u.checkpointDue() {

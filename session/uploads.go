@@ -141,12 +141,7 @@ func (us *uploads) abandon() { us.end(func(u *upload) fate { return fateRemove }
 
 // cutOff is abandon for a connection that was lost: what can be kept of its transfers is.
 func (us *uploads) cutOff() {
-	us.end(func(u *upload) fate {
-		if u.keepable() {
-			return fateKeep
-		}
-		return fateRemove
-	})
+	us.end((*upload).fateAtCut)
 }
 
 // end drops all transfers under way. fateOf says what becomes of each.
