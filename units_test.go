@@ -20,7 +20,7 @@ var units = []string{"bytes", "seconds", "mb_per_second", "bytes_per_second"}
 // numbers are the keys of numbers that have no unit: they count things, or name them.
 var numbers = []string{
 	"actual_files", "allowed", "asked", "attempt", "attempts", "cksum", "code", "connection", "connections", "connections_in_all", "connections_limit", "count", "failed", "files", "kept_files", "left_out",
-	"limit", "limit_per_address", "number", "of", "others", "packet", "packets", "pinned", "port", "received", "refused", "registered", "retry", "times", "transfers_in_all", "verified",
+	"limit", "limit_per_address", "number", "of", "others", "packet", "packets", "pinned", "port", "quota_files", "received", "refused", "registered", "retry", "times", "transfers_in_all", "verified",
 }
 
 // moments are keys of points in time. That of a CloudEvent is called time.

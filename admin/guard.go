@@ -161,8 +161,10 @@ func (g *guard) find(path string) (route, bool) {
 		return at, true
 	}
 	i := strings.LastIndexByte(path, '/')
-	at, ok := g.routes[path[:i+1]]
-	return at, ok && at.prefix
+	if at := g.routes[path[:i+1]]; at.prefix {
+		return at, true
+	}
+	return route{}, false
 }
 
 // hostNames are the names that a server at addr is known by, and those that are given.

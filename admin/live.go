@@ -74,11 +74,14 @@ type Transfer struct {
 
 // Client is one on record.
 type Client struct {
-	ID       string    `json:"id"`
-	Name     string    `json:"name"`
-	Seen     time.Time `json:"seen"`
-	Disabled bool      `json:"disabled"`
-	Pinned   bool      `json:"pinned"` // to a TLS key
+	ID         string    `json:"id"`
+	Name       string    `json:"name"`
+	Seen       time.Time `json:"seen"`
+	Disabled   bool      `json:"disabled"`
+	Pinned     bool      `json:"pinned"`                // to a TLS key
+	Expires    time.Time `json:"expires,omitzero"`      // when the client is to be disabled
+	QuotaBytes int64     `json:"quota_bytes,omitempty"` // its own; 0: that of all, -1: none
+	QuotaFiles int64     `json:"quota_files,omitempty"` // likewise
 }
 
 // StoredFile is one on record.

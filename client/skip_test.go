@@ -77,7 +77,6 @@ func TestNothingTwice(t *testing.T) {
 	}
 
 	// One has other content, one is longer, one is new, one is empty.
-	files = files[:0]
 	for name, content := range map[string][]byte{
 		"f00003": pattern(1000)[1:], "f00005": pattern(2000), "g": pattern(5), "h": nil,
 	} {

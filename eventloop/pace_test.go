@@ -38,9 +38,9 @@ func TestPacer(t *testing.T) {
 // A connection that has sent more than the rate allows is paused, and goes on when the rate
 // is taken away; what it has sent is complete. It is not idle meanwhile.
 func TestRateIsTakenAway(t *testing.T) {
-	r := start(t, func(o *Options, _ *session.Config) { o.tick = time.Millisecond })
+	r := start(t, func(o *Options, _ *session.Config) { o.tick = 20 * time.Millisecond })
 	c := r.client("slow")
-	r.Limit(Limits{Rate: 1, IdleTimeout: 20 * time.Millisecond})
+	r.Limit(Limits{Rate: 1})
 	content := random(3 << 20)
 	sent := make(chan error, 1)
 	go func() {
@@ -51,8 +51,9 @@ func TestRateIsTakenAway(t *testing.T) {
 	r.eventually("it is paused", func(Stats) bool {
 		if ticks == 0 && r.pacer.Load().paused.Load() > 0 {
 			ticks = r.ticks.Load()
+			r.Limit(Limits{Rate: 1, IdleTimeout: 100 * time.Millisecond})
 		}
-		return ticks > 0 && r.ticks.Load() > ticks+100 // longer than IdleTimeout
+		return ticks > 0 && r.ticks.Load() > ticks+10 // longer than IdleTimeout
 	})
 	select {
 	case err := <-sent:
@@ -72,7 +73,7 @@ func TestRateIsTakenAway(t *testing.T) {
 // Many connections under a rate come to their ends, whatever it is and however often it
 // changes.
 func TestRateChanges(t *testing.T) {
-	r := start(t, func(o *Options, _ *session.Config) { o.tick, o.Rate = 5*time.Millisecond, 1<<20 })
+	r := start(t, func(o *Options, _ *session.Config) { o.tick, o.Rate = 100*time.Millisecond, 1<<20 })
 	content := random(1 << 20)
 	errs := make(chan error, 8)
 	for i := range cap(errs) {

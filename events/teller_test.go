@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,10 +43,11 @@ func (l *listener) Tell(ctx context.Context, e *storage.Event) error {
 	l.mu.Lock()
 	l.busy++
 	l.most = max(l.most, l.busy)
+	answer := l.answer
 	l.mu.Unlock()
 	var err error
-	if l.answer != nil {
-		err = l.answer(ctx, e)
+	if answer != nil {
+		err = answer(ctx, e)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -64,6 +66,13 @@ func (l *listener) accepted(client string) (paths []string) {
 		}
 	}
 	return paths
+}
+
+// relent has the target accept everything from now on.
+func (l *listener) relent() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.answer = nil
 }
 
 func (l *listener) attempts() int {
@@ -179,6 +188,7 @@ func TestInOrderUntilAccepted(t *testing.T) {
 			}
 		}
 		time.Sleep(20 * time.Hour)
+		synctest.Wait()
 		for c := range 3 {
 			if got := l.accepted(name(c)); !slices.Equal(got, numbers(20)) {
 				t.Errorf("%s: accepted %q", name(c), got)
@@ -241,6 +251,7 @@ func TestBackoff(t *testing.T) {
 		defer stop()
 		w.happens(0, "a")
 		time.Sleep(24 * time.Hour)
+		synctest.Wait()
 		if len(l.told) < 20 {
 			t.Fatalf("%d attempts in a day", len(l.told))
 		}
@@ -299,7 +310,7 @@ func TestRest(t *testing.T) {
 		if n := l.attempts(); n != 2 {
 			t.Errorf("%d attempts after somebody has asked for one, want 2", n)
 		}
-		l.answer = nil
+		l.relent()
 		time.Sleep(2 * time.Hour)
 		w.wantWaiting(0)
 	})
@@ -310,13 +321,7 @@ func TestBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2)
 		w.limits.TTL, w.limits.Max = 5*time.Hour, 10
-		down := true
-		l := &listener{name: "x", answer: func(_ context.Context, e *storage.Event) error {
-			if down {
-				return errNo
-			}
-			return nil
-		}}
+		l := &listener{name: "x", answer: func(context.Context, *storage.Event) error { return errNo }}
 		teller, stop := w.run(2, l)
 		defer stop()
 		for i := range 15 {
@@ -332,7 +337,7 @@ func TestBounds(t *testing.T) {
 		if s.Dropped != (events.Dropped{Many: 6, Old: 9}) && s.Dropped != (events.Dropped{Many: 5, Old: 10}) || s.Waiting != 1 || s.Failure != "no" {
 			t.Errorf("stats %+v", s)
 		}
-		down = false
+		l.relent()
 		time.Sleep(2 * time.Hour)
 		if got := l.accepted(name(1)); !slices.Equal(got, []string{"new"}) || l.accepted(name(0)) != nil {
 			t.Errorf("accepted %q and %q", got, l.accepted(name(0)))
@@ -365,7 +370,7 @@ func TestStopAndGoOn(t *testing.T) {
 			t.Errorf("accepted at the stop: %q", got)
 		}
 		w.wantWaiting(5)
-		l.answer = nil
+		l.relent()
 		_, stop = w.run(2, l)
 		synctest.Wait()
 		stop()
@@ -392,11 +397,12 @@ func TestRegistryFails(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		queue := storage.NewQueue(ctx, w.reg)
-		fails := true
+		var fails atomic.Bool
+		fails.Store(true)
 		teller := events.New(events.Options{
 			Registry: w.reg, Targets: []events.Target{l}, Parallel: 1, Limits: w.limits, Log: zap.NewNop(),
 			Submit: func(op storage.Operation, done func(error)) {
-				if fails {
+				if fails.Load() {
 					done(errors.New("disk full"))
 					return
 				}
@@ -411,7 +417,7 @@ func TestRegistryFails(t *testing.T) {
 		if got := l.accepted(name(0)); !slices.Equal(got, []string{"a", "a", "a"}) {
 			t.Errorf("told %q: an event that cannot be recorded as told is told again, once a second, and none behind it", got)
 		}
-		fails = false
+		fails.Store(false)
 		time.Sleep(time.Minute)
 		w.wantWaiting(0)
 		cancel()

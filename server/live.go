@@ -108,7 +108,10 @@ func (l *liveSource) clients(ctx context.Context, after string, most int) (page 
 			more = true
 			return errFound
 		}
-		page = append(page, admin.Client{ID: c.ID.String(), Name: c.Name, Seen: c.LastSeen, Disabled: c.Disabled, Pinned: c.TLSKey != nil})
+		page = append(page, admin.Client{
+			ID: c.ID.String(), Name: c.Name, Seen: c.LastSeen, Disabled: c.Disabled, Pinned: c.TLSKey != nil, Expires: c.Expires,
+			QuotaBytes: c.Quota.Bytes, QuotaFiles: c.Quota.Files,
+		})
 		return nil
 	})
 	return page, more, passedOver(err)
@@ -192,6 +195,7 @@ func (l *liveSource) names(ctx context.Context, ids []string) (map[string]string
 // shownLimits are the settings that the page has as limits.
 var shownLimits = map[string]bool{
 	"registration": true, "key-policy": true, "max-connections-per-ip": true, "register-rate": true, "max-uploads-per-connection": true,
+	"quota-bytes": true, "quota-files": true, "keep-for": true, "limit-rate": true, "partial-ttl": true, "partial-budget": true,
 	"max-file-size": true, "max-unverified": true, "min-free": true, "memory-budget": true, "handshake-timeout": true,
 	"idle-timeout": true, "drain-timeout": true, "unverified-ttl": true, "tls": true, "fsync": true, "registry": true,
 }

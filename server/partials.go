@@ -21,7 +21,7 @@ const maxPartials = 16
 // at once.
 const (
 	sweepEvery = time.Minute
-	sweepRest  = 20
+	sweepRest  = 5
 	sweepPause = 200 * time.Millisecond
 )
 

@@ -30,7 +30,6 @@ type uploader struct {
 	done   bool
 	stuck  bool // it sent a part of a transfer, and waits
 	proven bool // a 1603 or 1608 said that the server has the content
-	gone   bool // the server may refuse it, from now on
 }
 
 func (u *uploader) dial() {

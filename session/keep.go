@@ -142,6 +142,7 @@ func (u *upload) storePart(co *coroutine, in transfer.Received) {
 		u.end(u.transfer.Plan().Last(), &stepError{step, err})
 		return
 	}
+	s.svc.tellKept()
 	u.stored = true
 	u.uncount()
 	if c.offset == 0 {
@@ -154,6 +155,13 @@ func (u *upload) storePart(co *coroutine, in transfer.Received) {
 	s.uploads.note(u.name, receipt{plan: u.transfer.Plan(), settled: true, part: true})
 	u.acknowledge("segment received", &storage.File{ID: s.id, Size: in.Size, Cksum: in.Cksum}, s.host.Now().Sub(u.started))
 	s.restClaim(c.claim)
+}
+
+// tellKept tells the host that there is one more partial file, or a longer one.
+func (svc *Service) tellKept() {
+	if svc.Kept != nil {
+		svc.Kept()
+	}
 }
 
 // recordable makes the progress of u such that it can be recorded, and reports whether that
@@ -318,9 +326,7 @@ func (u *upload) keep(co *coroutine) bool {
 			if err = u.putPartial(co, row); err == nil {
 				s.log().Info("partial file kept", s.fields(zap.String("file", u.name), zap.Int64("bytes", row.Length), zap.Int64("total_bytes", row.Total))...)
 				s.svc.counts.kept.Add(1)
-				if s.svc.Kept != nil {
-					s.svc.Kept()
-				}
+				s.svc.tellKept()
 				return true
 			}
 		}

@@ -82,8 +82,8 @@ type Config struct {
 	Received func(took time.Duration)
 	// Boot names the boot of the machine, see storage.Partial; "" if it is not known.
 	Boot string
-	// Kept, unless it is nil, is called when a transfer was cut off and what came of it was
-	// kept as a partial file, on the goroutines of the sessions.
+	// Kept, unless it is nil, is called when what came of a file was kept as a partial file: its
+	// transfer was cut off, or it is a segment. On the goroutines of the sessions.
 	Kept func()
 	// Faults, if there are any, are for testing clients.
 	Faults *Faults

@@ -122,10 +122,19 @@ function fileRow(f) {
 	return row(cell("", name(f.path)), cell("", who(f.name, f.client)), cell("few", size(f.bytes)), cell("few", f.state), fileActions(f));
 }
 
+function states(c) {
+	const all = [c.disabled ? "disabled" : "served"];
+	if (c.pinned) all.push("pinned");
+	if (c.expires) all.push("until " + moment(c.expires));
+	if (c.quota_bytes > 0) all.push("quota " + size(c.quota_bytes));
+	if (c.quota_files > 0) all.push("quota " + c.quota_files + " files");
+	return all.join(", ");
+}
+
 function clientRow(c) {
 	const change = c.disabled ? button("Enable", c.name, () => enable(c.id)) : button("Disable", c.name, () => disable(c.id, c.name));
 	return row(cell("", name(c.name), " ", element("span", "id", c.id.slice(0, 8))), cell("few", moment(c.seen)),
-		cell("few", (c.disabled ? "disabled" : "served") + (c.pinned ? ", pinned" : "")), cell("do", change));
+		cell("few", states(c)), cell("do", change));
 }
 
 function refusalRow(l) {

@@ -177,13 +177,15 @@ func TestEditedRows(t *testing.T) {
 				}
 				apply(t, r, &storage.PutFile{File: g})
 			}
+			var batch []storage.Operation
 			for i := range more {
 				p := storage.Partial{ID: f.ID, FileName: "p", Path: "p", Incoming: "00fe", Total: 9, Generation: 1, Changed: moment}
 				if i > 0 {
 					p.FileName, p.Path = "another", fmt.Sprint(i)
 				}
-				apply(t, r, &storage.PutPartial{Partial: p})
+				batch = append(batch, &storage.PutPartial{Partial: p})
 			}
+			apply(t, r, batch...)
 			run(t, other(t, path), edit)
 			clients, files := 0, 0
 			err := errors.Join(
