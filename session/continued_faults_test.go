@@ -44,3 +44,26 @@ func TestKeptInSpiteOfFaults(t *testing.T) {
 		t.Log(steps, hits)
 	}
 }
+
+// TestKeptInSpiteOfA1606: a 1027 for somebody else ends what is under way on the connection, and what
+// was kept of it before stays.
+func TestKeptInSpiteOfA1606(t *testing.T) {
+	content := random(1, 10_000)
+	w := newCutWorld(t)
+	p := w.known("alice")
+	prefix := w.cut(p, "f", content)
+	c := w.relogin(p)
+	c.ask(append([][]byte{p.question("f", len(content))}, p.packets(spec, "f", content[len(prefix):], 512)[:2]...)...)
+	stranger := *p
+	stranger.name = "mallory"
+	if got := c.ask(stranger.reconnect()); !strings.HasSuffix(got, "1606") {
+		t.Fatalf("a 1027 for somebody else gets %q", got)
+	}
+	c = w.relogin(p)
+	var offset int
+	if _, err := fmt.Sscanf(c.ask(p.question("f", len(content))), "1608 f %d", &offset); err != nil || offset < len(prefix) {
+		t.Errorf("%d bytes are there, and %d were kept: %v", offset, len(prefix), err)
+	}
+	w.hangUp()
+	w.counted()
+}

@@ -135,9 +135,9 @@ func (us *uploads) makeRoom() bool {
 	return true
 }
 
-// abandon drops all that the client has under way. Files that await a verdict
-// stay in the store.
-func (us *uploads) abandon() { us.end(func(u *upload) fate { return fateRemove }) }
+// abandon drops all that the client has under way. Files that await a verdict, and partial
+// ones as far as they are on record, stay in the store.
+func (us *uploads) abandon() { us.end((*upload).fateAsRecorded) }
 
 // cutOff is abandon for a connection that was lost: what can be kept of its transfers is.
 func (us *uploads) cutOff() {
