@@ -251,7 +251,8 @@ func TestA1607ToA1032(t *testing.T) {
 		_, err := send(c, "f", content)
 		restore()
 		if tc.times == forever && tc.most == 9*mib {
-			if !errors.Is(err, client.ErrServer) || !client.Temporary(err) {
+			var e *client.Error
+			if !errors.Is(err, client.ErrServer) || !client.Temporary(err) || !errors.As(err, &e) || e.Code != codec.CodeContinue {
 				t.Errorf("%v", err)
 			}
 			content = nil
