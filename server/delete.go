@@ -23,6 +23,8 @@ type DeleteOptions struct {
 	Each func(File, error)
 	// Removed is called with how many bytes of how many are removed.
 	Removed func(done, total int64)
+	// marked is called with each file that is to go, once that is recorded; nil: it is not.
+	marked func(*File)
 }
 
 // Why an unverified file stays that was to be deleted.
@@ -80,6 +82,9 @@ func (o *DeleteOptions) delete(ctx context.Context, reg storage.Registry, depart
 	d := &deletion{DeleteOptions: *o, reg: reg, left: make(map[uploadVersion]File)}
 	for _, f := range append(marked, asFiles(markedPartials)...) {
 		d.left[versionOf(&f)] = f
+		if o.marked != nil {
+			o.marked(&f)
+		}
 		d.total += f.Size
 	}
 	return errors.Join(listing, depart(func() (int, error) { return d.look(ctx) }))

@@ -97,11 +97,10 @@ func (l *liveSource) deleteMatching(ctx context.Context, d admin.Deletion, each 
 			out := admin.Deleted{Client: f.ID.String(), Path: f.Path, Size: f.Size}
 			if err != nil {
 				out.Error = err.Error()
-			} else if !d.DryRun {
-				l.deleted(f.ID, f.Path)
 			}
 			each(out)
 		},
+		marked:  func(f *File) { l.deleted(f.ID, f.Path) },
 		Removed: func(done, total int64) { each(admin.Deleted{Done: done, Total: total}) },
 	}
 	for _, name := range d.Names {
