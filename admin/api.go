@@ -39,7 +39,7 @@ type api struct {
 	log   *zap.Logger
 	quit  chan struct{} // closed when the server ends: streams do, too
 
-	streams, downloads chan struct{} // places
+	streams, downloads, lists chan struct{} // places
 
 	mu      sync.Mutex
 	tickets map[string]ticket
@@ -55,7 +55,7 @@ type ticket struct {
 func newAPI(h *hub, token *Token, log *zap.Logger) *api {
 	return &api{
 		hub: h, token: token, log: log, quit: make(chan struct{}), tickets: make(map[string]ticket),
-		streams: make(chan struct{}, maxStreams), downloads: make(chan struct{}, maxDownloads),
+		streams: make(chan struct{}, maxStreams), downloads: make(chan struct{}, maxDownloads), lists: make(chan struct{}, maxRows),
 	}
 }
 
@@ -76,14 +76,21 @@ func (a *api) routes() map[string]route {
 		"/api/v1/history": read(func(w http.ResponseWriter, _ *http.Request) {
 			answer(w, http.StatusOK, map[string]any{"points": a.past(time.Time{})})
 		}),
-		"/api/v1/stream":          read(a.stream),
-		"/api/v1/content":         read(a.content),
-		"/api/v1/clients/disable": act(a.disable(true)),
-		"/api/v1/clients/enable":  act(a.disable(false)),
-		"/api/v1/connections/end": act(a.end),
-		"/api/v1/files/delete":    act(a.delete),
-		"/api/v1/downloads":       act(a.offer),
-		"/download/":              {prefix: true, open: true, quiet: true, handler: a.download},
+		"/api/v1/stream":                read(a.stream),
+		"/api/v1/content":               read(a.content),
+		"/api/v1/partials":              read(a.partials),
+		"/api/v1/rows/clients":          read(a.rows(ClientRows)),
+		"/api/v1/rows/files":            read(a.rows(FileRows)),
+		"/api/v1/rows/events":           read(a.rows(EventRows)),
+		"/api/v1/clients/disable":       act(a.disable(true)),
+		"/api/v1/clients/enable":        act(a.disable(false)),
+		"/api/v1/connections/end":       act(a.end),
+		"/api/v1/files/delete":          act(a.delete),
+		"/api/v1/files/delete-matching": {secret: true, quiet: true, action: true, handler: a.deleteMatching()},
+		"/api/v1/events/retry":          act(a.events(a.live.RetryEvents)),
+		"/api/v1/events/drop":           act(a.events(a.live.DropEvents)),
+		"/api/v1/downloads":             act(a.offer),
+		"/download/":                    {prefix: true, open: true, quiet: true, handler: a.download},
 	}
 }
 
@@ -107,7 +114,21 @@ func (a *api) refuse(w http.ResponseWriter, err error) {
 	default:
 		a.log.Warn("a request failed", zap.Error(err))
 	}
-	answer(w, status, map[string]string{"error": err.Error()})
+	answer(w, status, problem{err.Error(), a.hint(err)})
+}
+
+// problem is what was wrong, and what would help.
+type problem struct {
+	Error string `json:"error"`
+	Hint  string `json:"hint,omitempty"`
+}
+
+// hint is the advice that err carries.
+func (a *api) hint(err error) string {
+	if a.live.Hint == nil {
+		return ""
+	}
+	return a.live.Hint(err)
 }
 
 func (a *api) status(w http.ResponseWriter, r *http.Request) {
@@ -159,6 +180,24 @@ func (a *api) stored(w http.ResponseWriter, r *http.Request) {
 	}
 	a.name(r.Context(), page)
 	answer(w, http.StatusOK, map[string]any{"files": some(page), "more": more})
+}
+
+func (a *api) partials(w http.ResponseWriter, r *http.Request) {
+	q := FileQuery{Client: r.FormValue("client"), After: r.FormValue("after"), Most: most(r, pageUsual)}
+	page, more, err := a.live.Partials(r.Context(), q)
+	if err != nil {
+		a.refuse(w, err)
+		return
+	}
+	names := make([]StoredFile, len(page))
+	for i := range page {
+		names[i].Client = page[i].Client
+	}
+	a.name(r.Context(), names)
+	for i := range page {
+		page[i].Name = names[i].Name
+	}
+	answer(w, http.StatusOK, map[string]any{"partials": some(page), "more": more})
 }
 
 func (a *api) recent(w http.ResponseWriter, r *http.Request) {
@@ -258,13 +297,9 @@ func place(places chan struct{}) bool {
 // act does what the body of a request says.
 func (a *api) act(do func(context.Context, json.RawMessage) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind != "application/json" {
-			a.refuse(w, fmt.Errorf("%w: want Content-Type: application/json", ErrInput))
-			return
-		}
-		body, err := io.ReadAll(io.LimitReader(r.Body, maxAction))
+		body, err := readAction(r)
 		if err != nil {
-			a.refuse(w, fmt.Errorf("%w: %w", ErrInput, err))
+			a.refuse(w, err)
 			return
 		}
 		result, err := do(r.Context(), body)
@@ -279,6 +314,21 @@ func (a *api) act(do func(context.Context, json.RawMessage) (any, error)) http.H
 	}
 }
 
+// readAction reads the body of an action; there is none with GET.
+func readAction(r *http.Request) (json.RawMessage, error) {
+	if r.Method != http.MethodPost {
+		return nil, nil
+	}
+	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind != "application/json" {
+		return nil, fmt.Errorf("%w: want Content-Type: application/json", ErrInput)
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxAction))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInput, err)
+	}
+	return body, nil
+}
+
 // parse reads an action. What it does not know is an error, since it may matter.
 func parse(body json.RawMessage, v any) error {
 	dec := json.NewDecoder(strings.NewReader(string(body)))
@@ -291,13 +341,26 @@ func parse(body json.RawMessage, v any) error {
 
 func (a *api) disable(disabled bool) func(context.Context, json.RawMessage) (any, error) {
 	return func(ctx context.Context, body json.RawMessage) (any, error) {
-		var who struct {
-			Client string `json:"client"`
-		}
+		var who Who
 		if err := parse(body, &who); err != nil {
 			return nil, err
 		}
-		return nil, a.live.Disable(ctx, who.Client, disabled)
+		return a.live.Disable(ctx, who, disabled)
+	}
+}
+
+// events does something to events that wait.
+func (a *api) events(do func(context.Context, EventChoice) (int, error)) func(context.Context, json.RawMessage) (any, error) {
+	return func(ctx context.Context, body json.RawMessage) (any, error) {
+		var which EventChoice
+		if err := parse(body, &which); err != nil {
+			return nil, err
+		}
+		if (which.ID == "" && which.Target == "") != which.All {
+			return nil, fmt.Errorf("%w: want an id, a target, or both; or all", ErrInput)
+		}
+		n, err := do(ctx, which)
+		return map[string]int{"events": n}, err
 	}
 }
 

@@ -26,6 +26,7 @@ type fake struct {
 	mu   sync.Mutex
 	did  []string
 	fail error
+	rows int // in each list
 }
 
 func (f *fake) do(format string, args ...any) error {
@@ -58,10 +59,38 @@ func (f *fake) live() *Live {
 		Names: func(_ context.Context, ids []string) (map[string]string, error) {
 			return map[string]string{someClient: "anna"}, nil
 		},
-		Limits:  func() []Limit { return []Limit{{"max-file-size", "1GiB"}} },
-		Disable: func(_ context.Context, client string, yes bool) error { return f.do("disable %s %v", client, yes) },
-		Delete:  func(_ context.Context, r FileRef) error { return f.do("delete %v", r) },
-		End:     func(_ context.Context, connection string) error { return f.do("end %s", connection) },
+		Limits: func() []Limit { return []Limit{{"max-file-size", "1GiB"}} },
+		Disable: func(_ context.Context, who Who, yes bool) (Who, error) {
+			return Who{someClient, "anna"}, f.do("disable %s%s %v", who.Client, who.Name, yes)
+		},
+		Partials: func(_ context.Context, q FileQuery) ([]PartialFile, bool, error) {
+			return []PartialFile{{Client: someClient, Path: q.After}}, q.Most == pageMost, f.fail
+		},
+		Rows: func(_ context.Context, list string, yield func(any) error) error {
+			for i := range f.rows {
+				if err := yield(map[string]any{"list": list, "row": i}); err != nil {
+					return err
+				}
+			}
+			return f.fail
+		},
+		DeleteMatching: func(_ context.Context, d Deletion, each func(Deleted)) error {
+			if f.fail == nil {
+				each(Deleted{Done: 1, Total: 2})
+				each(Deleted{Client: someClient, Path: "a", Error: "why"})
+			}
+			return f.do("delete all of %v", d)
+		},
+		RetryEvents: func(_ context.Context, c EventChoice) (int, error) { return 3, f.do("retry %v", c) },
+		DropEvents:  func(_ context.Context, c EventChoice) (int, error) { return 4, f.do("drop %v", c) },
+		Hint: func(err error) string {
+			if err == nil {
+				return "none"
+			}
+			return "advice"
+		},
+		Delete: func(_ context.Context, r FileRef) error { return f.do("delete %v", r) },
+		End:    func(_ context.Context, connection string) error { return f.do("end %s", connection) },
 		Open: func(_ context.Context, r FileRef) (io.ReadCloser, int64, error) {
 			const content = "<script>alert(1)</script>"
 			return io.NopCloser(strings.NewReader(content)), int64(len(content)), f.do("open %v", r)
@@ -167,7 +196,12 @@ func TestActions(t *testing.T) {
 		{"/api/v1/clients/disable", `{"client":"x"}`, "disable x true"},
 		{"/api/v1/clients/enable", `{"client":"x"}`, "disable x false"},
 		{"/api/v1/connections/end", `{"connection":"x"}`, "end x"},
-		{"/api/v1/files/delete", `{"client":"x","path":"y","version":"z","verified":true}`, "delete {x y z true}"},
+		{"/api/v1/clients/disable", `{"name":"n"}`, "disable n true"},
+		{"/api/v1/files/delete", `{"client":"x","path":"y","version":"z","verified":true}`, "delete {x y z true false}"},
+		{"/api/v1/files/delete", `{"client":"x","path":"y","version":"z","partial":true}`, "delete {x y z false true}"},
+		{"/api/v1/files/delete-matching", `{"pattern":"p","names":["n"],"unverified":true}`, "delete all of {p [n] [] true false}"},
+		{"/api/v1/events/retry", `{"id":"x"}`, "retry {x  false}"},
+		{"/api/v1/events/drop", `{"all":true}`, "drop {  true}"},
 	} {
 		f.did = nil
 		if status, text := w.post(c.path, c.body, nil); status != 200 || f.done() != c.did {
@@ -178,11 +212,53 @@ func TestActions(t *testing.T) {
 			status int
 		}{{ErrNotFound, 404}, {ErrInput, 400}, {errors.New("broken"), 500}, {context.DeadlineExceeded, 503}} {
 			f.fail = fmt.Errorf("that: %w", e.err)
-			if status, text := w.post(c.path, c.body, nil); status != e.status || !strings.Contains(text, e.err.Error()) {
+			if status, text := w.post(c.path, c.body, nil); status != e.status || !strings.Contains(text, e.err.Error()) || !strings.Contains(text, `"hint":"advice"`) {
 				t.Errorf("%s: %v: %d %s", c.path, e.err, status, text)
 			}
 		}
 		f.fail = nil
+	}
+}
+
+// What may be many lines has a last one that says how it ended, also where it failed in its
+// middle.
+func TestLines(t *testing.T) {
+	w, f := watchLive(t)
+	ask := func(path string) (int, []string) {
+		resp, body := w.ask("GET", path, bearer(secret))
+		return resp.StatusCode, strings.Split(strings.TrimSuffix(body, "\n"), "\n")
+	}
+	for _, list := range []string{ClientRows, FileRows, EventRows} {
+		f.rows, f.fail = 10_000, nil // more than is sent together
+		status, lines := ask("/api/v1/rows/" + list)
+		if n := len(lines); status != 200 || n != 10_001 || lines[n-2] != `{"list":"`+list+`","row":9999}` || lines[n-1] != `{"end":true}` {
+			t.Errorf("%s: %d, %d lines, the last are %s", list, status, n, lines[max(0, n-2):])
+		}
+		f.fail = errors.New("broken")
+		status, lines = ask("/api/v1/rows/" + list)
+		if n := len(lines); status != 200 || n != 10_001 || lines[n-1] != `{"end":true,"error":"broken","hint":"advice"}` {
+			t.Errorf("%s that fails: %d, %d lines, the last is %s", list, status, n, lines[n-1])
+		}
+		f.rows = 0
+		if status, lines = ask("/api/v1/rows/" + list); status != 500 || !strings.Contains(lines[0], `"error":"broken"`) {
+			t.Errorf("%s that fails at once: %d, %s", list, status, lines)
+		}
+		f.fail = nil
+		if status, lines = ask("/api/v1/rows/" + list); status != 200 || len(lines) != 1 || lines[0] != `{"end":true}` {
+			t.Errorf("%s that is empty: %d, %s", list, status, lines)
+		}
+	}
+	const want = `{"removed_bytes":1,"total_bytes":2}` + "\n" + `{"client":"` + someClient + `","path":"a","error":"why"}` + "\n" + `{"end":true}` + "\n"
+	if status, text := w.post("/api/v1/files/delete-matching", `{"pattern":"**"}`, nil); status != 200 || text != want {
+		t.Errorf("%d: %s", status, text)
+	}
+	for _, bad := range []string{`{}`, `{"all":true,"id":"x"}`} {
+		if status, text := w.post("/api/v1/events/drop", bad, nil); status != 400 {
+			t.Errorf("drop %s: %d %s", bad, status, text)
+		}
+	}
+	if status, text := w.post("/api/v1/events/drop", `{"target":"url"}`, nil); status != 200 || text != `{"events":4}`+"\n" {
+		t.Errorf("%d: %s", status, text)
 	}
 }
 
@@ -429,7 +505,8 @@ func TestAPIDocument(t *testing.T) {
 		paths[method+" "+path] = true
 	}
 	fields := make(map[string]bool)
-	for _, v := range []any{Frame{}, Observed{}, Totals{}, Disk{}, Memory{}, Reason{}, Limit{}, Connection{}, Transfer{}, Client{}, StoredFile{}, FileRef{}, Point{}, Waiting{}} {
+	for _, v := range []any{Frame{}, Observed{}, Totals{}, Disk{}, Memory{}, Reason{}, Limit{}, Connection{}, Transfer{}, Client{}, StoredFile{}, FileRef{}, Point{}, Waiting{},
+		PartialFile{}, Who{}, EventChoice{}, Deletion{}, Deleted{}, Ending{}, problem{}} {
 		of := reflect.TypeOf(v)
 		for i := range of.NumField() {
 			if name, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ","); name != "" {

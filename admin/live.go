@@ -22,21 +22,35 @@ type Live struct {
 	Clients func(ctx context.Context, after string, most int) (page []Client, more bool, err error)
 	// Stored lists files on record by client and path.
 	Stored func(ctx context.Context, q FileQuery) (page []StoredFile, more bool, err error)
+	// Partials lists partial files by client and path.
+	Partials func(ctx context.Context, q FileQuery) (page []PartialFile, more bool, err error)
+	// Rows lists all that there is of ClientRows, FileRows or EventRows: each row is a line
+	// that the command of that list prints with --json. An error of yield ends it.
+	Rows func(ctx context.Context, list string, yield func(row any) error) error
 	// Names are the names of clients, by id; those that are not on record are left out.
 	Names func(ctx context.Context, ids []string) (map[string]string, error)
 	// Limits are settings that bound what clients may do.
 	Limits func() []Limit
 
-	// Disable has the server refuse everything to a client, or serve it again.
-	Disable func(ctx context.Context, client string, disabled bool) error
+	// Disable has the server refuse everything to a client, or serve it again, and says
+	// which client that is.
+	Disable func(ctx context.Context, who Who, disabled bool) (Who, error)
 	// Delete has a file removed.
 	Delete func(ctx context.Context, f FileRef) error
+	// DeleteMatching has files removed, and waits until they are. each is called for each
+	// file, and now and then for how far it is.
+	DeleteMatching func(ctx context.Context, d Deletion, each func(Deleted)) error
 	// End ends a connection, named as Observe has.
 	End func(ctx context.Context, connection string) error
 	// Open opens a verified file for reading.
 	Open func(ctx context.Context, f FileRef) (content io.ReadCloser, size int64, err error)
 	// Waiting is what waits to be told to others; nil: nobody is told.
 	Waiting func(ctx context.Context) ([]Waiting, error)
+	// RetryEvents has events be told at once that were put off, and DropEvents forgets some.
+	// They say how many.
+	RetryEvents, DropEvents func(ctx context.Context, which EventChoice) (int, error)
+	// Hint is the advice that an error of these carries; nil: none does.
+	Hint func(error) string
 }
 
 // Errors of actions. What they wrap is told to whoever asks.
@@ -96,6 +110,31 @@ type StoredFile struct {
 	State    string    `json:"state"` // verified, unverified, missing, taken or deleted
 }
 
+// PartialFile is what came of a file before its connection was cut.
+type PartialFile struct {
+	Client  string    `json:"client"`
+	Name    string    `json:"name"` // of the client
+	Path    string    `json:"path"`
+	Version string    `json:"version"`
+	Size    int64     `json:"bytes"` // that are there
+	Total   int64     `json:"total_bytes"`
+	Changed time.Time `json:"changed"`
+	Deleted bool      `json:"deleted"` // it is to be removed
+}
+
+// Who names a client: by its id, or by its name.
+type Who struct {
+	Client string `json:"client,omitempty"`
+	Name   string `json:"name,omitempty"`
+}
+
+// EventChoice says which events: one, those for a target, or all.
+type EventChoice struct {
+	ID     string `json:"id,omitempty"`
+	Target string `json:"target,omitempty"`
+	All    bool   `json:"all,omitempty"`
+}
+
 // FileQuery says which files to list.
 type FileQuery struct {
 	Client string // "": of all
@@ -109,6 +148,7 @@ type FileRef struct {
 	Path     string `json:"path"`
 	Version  string `json:"version"`
 	Verified bool   `json:"verified"`
+	Partial  bool   `json:"partial,omitempty"` // it is what came of the file
 }
 
 // Limit is a setting.

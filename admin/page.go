@@ -57,7 +57,8 @@ var sections = []section{
 	{ID: "connections", Title: "Connected clients", Columns: []string{"Client", "Address", "Since", ""}, Empty: "Nobody is connected."},
 	{ID: "recent", Title: "Last files", Columns: []string{"File", "Client", "Size", "When", ""}, Empty: "No file was verified since the server began."},
 	{ID: "refusals", Title: "Last refusals and failures", Columns: []string{"When", "What", "Client", "Why"}, Empty: "Nobody was refused since the server began."},
-	{ID: "waiting", Title: "Waits to be told", Columns: []string{"Target", "Events", "Oldest", "Problem"}, Empty: "Nothing waits."},
+	{ID: "waiting", Title: "Waits to be told", Columns: []string{"Target", "Events", "Oldest", "Problem", ""}, Empty: "Nothing waits."},
 	{ID: "clients", Title: "Clients on record", Columns: []string{"Client", "Last seen", "State", ""}, Empty: "No client has registered.", More: true},
 	{ID: "files", Title: "Files on record", Columns: []string{"File", "Client", "Size", "State", ""}, Empty: "There is no file.", More: true},
+	{ID: "partials", Title: "Partial files", Columns: []string{"File", "Client", "There", "Last came", ""}, Empty: "There is no partial file.", More: true},
 }

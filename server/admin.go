@@ -77,7 +77,7 @@ func newWatched(o *Options) (*watched, error) {
 func (s *Server) openAdmin() error {
 	w := s.watched
 	if w == nil {
-		return nil
+		return s.writeAddress()
 	}
 	store, loops, service, teller := s.store, s.loops, s.service, s.events // Close clears some of s
 	stats := func() admin.Stats {
@@ -98,6 +98,9 @@ func (s *Server) openAdmin() error {
 	}
 	var err error
 	if w.server, err = admin.Open(o); err != nil {
+		return err
+	}
+	if err = s.writeAddress(); err != nil {
 		return err
 	}
 	s.o.Log.Info("the admin address answers", zap.Stringer("address", w.server.Addr()))

@@ -104,6 +104,23 @@ const (
 // a running server removes them, or the command itself if there is none.
 func depart(ctx context.Context, dir string, reg storage.Registry, left func() (int, error)) error {
 	var alone time.Time // when to try to do it alone
+	return waitToDepart(ctx, left, func() error {
+		if now := time.Now(); now.After(alone) {
+			done, err := clearAlone(ctx, dir, reg)
+			if err != nil {
+				return err
+			}
+			alone = now.Add(departAlone)
+			if done {
+				alone = now // the rest is what came meanwhile
+			}
+		}
+		return nil
+	})
+}
+
+// waitToDepart waits until left returns 0, and calls help before each wait.
+func waitToDepart(ctx context.Context, left func() (int, error), help func() error) error {
 	began, last := time.Now(), -1
 	for {
 		n, err := left()
@@ -114,15 +131,8 @@ func depart(ctx context.Context, dir string, reg storage.Registry, left func() (
 		if n != last {
 			began, last = now, n
 		}
-		if now.After(alone) {
-			done, err := clearAlone(ctx, dir, reg)
-			if err != nil {
-				return err
-			}
-			alone = now.Add(departAlone)
-			if done {
-				alone = now // the rest is what came meanwhile
-			}
+		if err := help(); err != nil {
+			return err
 		}
 		if now.Sub(began) > departPatience {
 			return &Hinted{

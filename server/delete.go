@@ -23,6 +23,8 @@ type DeleteOptions struct {
 	Each func(File, error)
 	// Removed is called with how many bytes of how many are removed.
 	Removed func(done, total int64)
+	// marked is called with each file that is to go, once that is recorded; nil: it is not.
+	marked func(*File)
 }
 
 // Why an unverified file stays that was to be deleted.
@@ -40,38 +42,52 @@ func DeleteFiles(ctx context.Context, dir string, o DeleteOptions) error {
 			return err
 		}
 		defer reg.Close()
-		found, err := o.find(ctx, reg)
-		partial, err2 := o.findPartials(ctx, reg)
-		for _, f := range append(found, asFiles(partial)...) {
-			o.Each(f, nil)
-		}
-		return errors.Join(err, err2)
+		return o.rehearse(ctx, reg)
 	}
 	return steer(ctx, dir, func(reg storage.Registry) error {
-		found, listing := o.find(ctx, reg)
-		if listing != nil && !errors.Is(listing, storage.ErrBadRows) {
-			return listing
-		}
-		partial, err := o.findPartials(ctx, reg)
-		if err != nil && !errors.Is(err, storage.ErrBadRows) {
-			return err
-		}
-		listing = errors.Join(listing, err)
-		marked, err := markDeleted(ctx, reg, found)
-		if err != nil {
-			return err
-		}
-		markedPartials, err := markPartials(ctx, reg, partial)
-		if err != nil {
-			return err
-		}
-		d := &deletion{DeleteOptions: o, reg: reg, left: make(map[uploadVersion]File)}
-		for _, f := range append(marked, asFiles(markedPartials)...) {
-			d.left[versionOf(&f)] = f
-			d.total += f.Size
-		}
-		return errors.Join(listing, depart(ctx, dir, reg, func() (int, error) { return d.look(ctx) }))
+		return o.delete(ctx, reg, func(look func() (int, error)) error { return depart(ctx, dir, reg, look) })
 	})
+}
+
+// rehearse calls Each with what delete would delete.
+func (o *DeleteOptions) rehearse(ctx context.Context, reg storage.Registry) error {
+	found, err := o.find(ctx, reg)
+	partial, err2 := o.findPartials(ctx, reg)
+	for _, f := range append(found, asFiles(partial)...) {
+		o.Each(f, nil)
+	}
+	return errors.Join(err, err2)
+}
+
+// delete marks what is to be deleted, and has depart wait until look finds that all of it
+// is removed.
+func (o *DeleteOptions) delete(ctx context.Context, reg storage.Registry, depart func(look func() (int, error)) error) error {
+	found, listing := o.find(ctx, reg)
+	if listing != nil && !errors.Is(listing, storage.ErrBadRows) {
+		return listing
+	}
+	partial, err := o.findPartials(ctx, reg)
+	if err != nil && !errors.Is(err, storage.ErrBadRows) {
+		return err
+	}
+	listing = errors.Join(listing, err)
+	marked, err := markDeleted(ctx, reg, found)
+	if err != nil {
+		return err
+	}
+	markedPartials, err := markPartials(ctx, reg, partial)
+	if err != nil {
+		return err
+	}
+	d := &deletion{DeleteOptions: *o, reg: reg, left: make(map[uploadVersion]File)}
+	for _, f := range append(marked, asFiles(markedPartials)...) {
+		d.left[versionOf(&f)] = f
+		if o.marked != nil {
+			o.marked(&f)
+		}
+		d.total += f.Size
+	}
+	return errors.Join(listing, depart(func() (int, error) { return d.look(ctx) }))
 }
 
 func (o *DeleteOptions) find(ctx context.Context, reg storage.Registry) (found []File, err error) {

@@ -215,24 +215,34 @@ func (s *Server) rereadSecrets() (said bool) {
 // Event is something that was recorded to be told; see [storage.Event].
 type Event = storage.Event
 
-// Events calls yield for each event that waits to be told, in their order; see
-// [storage.Events].
-func (r *ReadOnly) Events(ctx context.Context, yield func(Event) error) error {
-	return r.reg.ListEvents(ctx, yield)
-}
-
 // RetryEvents makes events due at once that were put off: those for target with that id, where
 // "" is any. It returns how many. The server may run, and notices within a second.
-func RetryEvents(ctx context.Context, dir, target, id string) (int, error) {
-	op := &storage.RetryEvents{Chosen: storage.Chosen{Target: target, EventID: id}}
-	err := steer(ctx, dir, func(reg storage.Registry) error { return applyOwn(ctx, reg, op) })
-	return op.Retried, err
+func RetryEvents(ctx context.Context, dir, target, id string) (n int, err error) {
+	err = steer(ctx, dir, func(reg storage.Registry) error {
+		n, err = retryEvents(ctx, reg, target, id)
+		return err
+	})
+	return n, err
 }
 
 // DropEvents forgets events: those for target with that id, where "" is any. It returns how
 // many. The server may run; an attempt that is under way is not undone.
-func DropEvents(ctx context.Context, dir, target, id string) (int, error) {
+func DropEvents(ctx context.Context, dir, target, id string) (n int, err error) {
+	err = steer(ctx, dir, func(reg storage.Registry) error {
+		n, err = dropEvents(ctx, reg, target, id)
+		return err
+	})
+	return n, err
+}
+
+func retryEvents(ctx context.Context, reg storage.Registry, target, id string) (int, error) {
+	op := &storage.RetryEvents{Chosen: storage.Chosen{Target: target, EventID: id}}
+	err := applyOwn(ctx, reg, op)
+	return op.Retried, err
+}
+
+func dropEvents(ctx context.Context, reg storage.Registry, target, id string) (int, error) {
 	op := &storage.DropEvents{Chosen: storage.Chosen{Target: target, EventID: id}}
-	err := steer(ctx, dir, func(reg storage.Registry) error { return applyOwn(ctx, reg, op) })
+	err := applyOwn(ctx, reg, op)
 	return op.Dropped, err
 }

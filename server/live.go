@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"go.uber.org/zap"
-
 	"sealift/admin"
 	"sealift/codec"
 	"sealift/eventloop"
@@ -39,7 +37,9 @@ func (s *Server) newLive() *admin.Live {
 	return &admin.Live{
 		Version: version.Number(), Started: s.watched.started, Tail: s.watched.tail, Files: &s.watched.recent,
 		Observe: l.observe, Clients: l.clients, Stored: l.stored, Names: l.names, Limits: l.limits,
-		Disable: l.disable, Delete: l.delete, End: l.end, Open: l.open, Waiting: l.waiting,
+		Partials: l.partials, Rows: l.rows, Hint: Hint,
+		Disable: l.disable, Delete: l.delete, DeleteMatching: l.deleteMatching, End: l.end, Open: l.open,
+		Waiting: l.waiting, RetryEvents: l.retryEvents, DropEvents: l.dropEvents,
 	}
 }
 
@@ -212,42 +212,6 @@ func (l *liveSource) limits() (all []admin.Limit) {
 		}
 	}
 	return all
-}
-
-// disable is admin.Live.Disable: what `sealiftd client disable` does, on the registry that
-// the server has open.
-func (l *liveSource) disable(ctx context.Context, client string, disabled bool) error {
-	if _, err := idOf(client); err != nil {
-		return err
-	}
-	c, err := setDisabledIn(ctx, l.registry, Who{ID: client}, disabled)
-	if errors.Is(err, ErrNoClient) {
-		return fmt.Errorf("%w: %w", admin.ErrNotFound, err)
-	}
-	if err != nil {
-		return err
-	}
-	l.s.o.Log.Info("client steered over the admin address", zap.Stringer("client", c.ID), zap.String("name", c.Name), zap.Bool("disabled", disabled))
-	return l.service.Recheck(ctx)
-}
-
-// delete is admin.Live.Delete: it marks the file as `sealiftd file delete` does, and has
-// the server remove it.
-func (l *liveSource) delete(ctx context.Context, ref admin.FileRef) error {
-	id, err := idOf(ref.Client)
-	if err != nil {
-		return err
-	}
-	marked, err := markDeleted(ctx, l.registry, []File{{ID: id, Path: ref.Path, Incoming: ref.Version, Verified: ref.Verified}})
-	if err != nil {
-		return err
-	}
-	if len(marked) == 0 {
-		return fmt.Errorf("%w: that version of the file is not there any more", admin.ErrNotFound)
-	}
-	l.s.o.Log.Info("file deleted over the admin address", zap.Stringer("client", id), zap.String("file", ref.Path))
-	l.s.lookForLeaving()
-	return nil
 }
 
 // open is admin.Live.Open.

@@ -114,8 +114,8 @@ func testLive(t *testing.T, registry string) {
 		}
 		return seen.Connections > 0
 	}
-	if err := live.Disable(ctx, id, true); err != nil {
-		t.Fatal(err)
+	if of, err := live.Disable(ctx, admin.Who{Client: id}, true); err != nil || of != (admin.Who{Client: id, Name: "anna"}) {
+		t.Fatal(of, err)
 	}
 	until(t, "it is cut", func() bool { return !connected() })
 	again, err := client.Dial(ctx, client.Options{Server: s.Addr().String(), Retries: -1})
@@ -126,10 +126,13 @@ func testLive(t *testing.T, registry string) {
 	if err := again.Reconnect(ctx, c.Identity()); err == nil {
 		t.Error("a client that is disabled is served")
 	}
-	if err := live.Disable(ctx, codec.ClientID{1}.String(), true); !errors.Is(err, admin.ErrNotFound) {
-		t.Errorf("nobody: %v", err)
+	for _, nobody := range []admin.Who{{Client: codec.ClientID{1}.String()}, {Name: "nobody"}} {
+		if _, err := live.Disable(ctx, nobody, true); !errors.Is(err, admin.ErrNotFound) || live.Hint(err) == "" {
+			t.Errorf("%v: %v", nobody, err)
+		}
 	}
-	for _, err := range []error{live.Disable(ctx, "x", true), live.End(ctx, "x"), live.Delete(ctx, admin.FileRef{Client: "x"})} {
+	disable := func(who admin.Who) error { _, err := live.Disable(ctx, who, true); return err }
+	for _, err := range []error{disable(admin.Who{Client: "x"}), disable(admin.Who{}), disable(admin.Who{Client: id, Name: "anna"}), live.End(ctx, "x"), live.Delete(ctx, admin.FileRef{Client: "x"})} {
 		if !errors.Is(err, admin.ErrInput) {
 			t.Errorf("%v", err)
 		}

@@ -297,6 +297,7 @@ func (s *Server) Run(ctx context.Context) error {
 // Close releases the directory and the port. Run must not be under way. It does
 // nothing when it is called again.
 func (s *Server) Close() error {
+	s.removeAddress()
 	errs := []error{s.watched.close()}
 	switch {
 	case s.ran:

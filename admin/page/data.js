@@ -3,7 +3,7 @@
 // into the header of requests to where the page came from.
 
 const isoTime = /^\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d)$/;
-const timeKeys = new Set(["now", "started", "opened", "began", "seen", "received", "at", "oldest", "expires"]);
+const timeKeys = new Set(["now", "started", "opened", "began", "seen", "received", "at", "oldest", "expires", "changed"]);
 
 // moments makes milliseconds of points in time.
 function moments(key, v) { return timeKeys.has(key) && typeof v === "string" && isoTime.test(v) ? Date.parse(v) : v; }

@@ -62,6 +62,18 @@ async function remove(f) {
 	if (yes && await act("Deleted", "files/delete", {client: f.client, path: f.path, version: f.version, verified: f.state !== "unverified"})) renew("files");
 }
 
+async function removePartial(p) {
+	const yes = await ask("Delete what came of this file?", [name(p.path), " of ", name(p.name || p.client), ", " + size(p.bytes) + ". Its client sends it from the beginning then."], "Delete");
+	if (yes && await act("Deleted", "files/delete", {client: p.client, path: p.path, version: p.version, verified: false, partial: true})) renew("partials");
+}
+
+async function retry(w) { await act("Told again", "events/retry", {target: w.target}); }
+
+async function drop(w) {
+	const yes = await ask("Forget these events?", ["All " + w.count + " for ", name(w.target), ". Nobody is told of them."], "Forget them");
+	if (yes) await act("Forgotten", "events/drop", {target: w.target});
+}
+
 async function download(f) {
 	const offer = await act("Download begins", "downloads", {client: f.client, path: f.path, version: f.version, verified: true});
 	if (!offer) return;
@@ -143,7 +155,13 @@ function refusalRow(l) {
 }
 
 function waitingRow(w) {
-	return row(cell("", name(w.target)), cell("few", String(w.count)), cell("few", w.oldest ? moment(w.oldest) : ""), cell("", plain(w.problem || "")));
+	return row(cell("", name(w.target)), cell("few", String(w.count)), cell("few", w.oldest ? moment(w.oldest) : ""), cell("", plain(w.problem || "")),
+		w.count ? cell("do", button("Retry", w.target, () => retry(w)), button("Forget", w.target, () => drop(w))) : cell("do"));
+}
+
+function partialRow(p) {
+	return row(cell("", name(p.path)), cell("", who(p.name, p.client)), cell("few", size(p.bytes) + " of " + size(p.total_bytes)), cell("few", moment(p.changed)),
+		p.deleted ? cell("few", "is removed") : cell("do", button("Delete", p.path, () => removePartial(p))));
 }
 
 // ---- What the stream tells ----
@@ -253,6 +271,7 @@ function draw() {
 const lists = {
 	clients: {path: "clients", of: (r) => r.clients, after: (c) => c.name, key: (c) => c.id, row: clientRow, all: []},
 	files: {path: "files", of: (r) => r.files, after: (f) => f.client + "/" + f.path, key: (f) => f.client + "/" + f.path + "/" + f.version + f.state, row: fileRow, all: []},
+	partials: {path: "partials", of: (r) => r.partials, after: (p) => p.client + "/" + p.path, key: (p) => p.client + "/" + p.path + "/" + p.version, row: partialRow, all: []},
 };
 
 async function load(id, anew) {

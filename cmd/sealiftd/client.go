@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sealift/internal/apiclient"
 	"sealift/internal/bars"
 	"sealift/server"
 )
@@ -43,7 +44,10 @@ func exactly(n int) cobra.PositionalArgs {
 }
 
 // steering is what the commands share that change one client.
-type steering struct{ dir, id string }
+type steering struct {
+	dir, id string
+	at      *place // where the server may also be; nil: --dir alone
+}
 
 // command makes a command of run, which gets the client, and the arguments after its name.
 func (s *steering) command(use, short, long string, more int, run func(ctx context.Context, w io.Writer, who server.Who, args []string) error) *cobra.Command {
@@ -68,7 +72,11 @@ func (s *steering) command(use, short, long string, more int, run func(ctx conte
 			return run(cmd.Context(), cmd.OutOrStdout(), who, args)
 		},
 	}
-	cmd.Flags().StringVar(&s.dir, "dir", ".", "the server's directory")
+	if s.at != nil {
+		s.at.flags(cmd.Flags())
+	} else {
+		cmd.Flags().StringVar(&s.dir, "dir", ".", "the server's directory")
+	}
 	cmd.Flags().StringVar(&s.id, "id", "", "the client's `ID`, 32 hex digits, in the place of its name")
 	return cmd
 }
@@ -95,32 +103,47 @@ has forgotten it. "client delete" takes it back.`,
 }
 
 func disableCommand() *cobra.Command {
-	s := new(steering)
-	return s.command("disable NAME", "Refuse everything to a client",
+	return servedCommand("disable NAME", "Refuse everything to a client",
 		`disable has the server answer everything that the client sends with 1607, and
-ends its open connections within a second. Its name, its id and its files stay.`, 0,
-		func(ctx context.Context, w io.Writer, who server.Who, _ []string) error {
-			c, err := server.Disable(ctx, s.dir, who)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(w, "%s is disabled\n", shown(c.Name))
-			return err
-		})
+ends its open connections within a second. Its name, its id and its files stay.`, true, server.Disable)
 }
 
 func enableCommand() *cobra.Command {
-	s := new(steering)
-	return s.command("enable NAME", "Serve a disabled client again",
-		`enable has the server serve a client again that was disabled.`, 0,
+	return servedCommand("enable NAME", "Serve a disabled client again",
+		`enable has the server serve a client again that was disabled.`, false, server.Enable)
+}
+
+// servedCommand has a client be served or not: by beside, or through the API.
+func servedCommand(use, short, long string, disabled bool, beside func(context.Context, string, server.Who) (server.Client, error)) *cobra.Command {
+	s := &steering{at: new(place)}
+	var cmd *cobra.Command
+	cmd = s.command(use, short, long, 0,
 		func(ctx context.Context, w io.Writer, who server.Who, _ []string) error {
-			c, err := server.Enable(ctx, s.dir, who)
+			api, err := s.at.remote(cmd.Flags())
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(w, "%s is enabled\n", shown(c.Name))
+			name := ""
+			if api != nil {
+				var c apiclient.Who
+				c, err = api.Disable(ctx, apiclient.Who{Client: who.ID, Name: who.Name}, disabled)
+				name = c.Name
+			} else {
+				var c server.Client
+				c, err = beside(ctx, s.at.dir, who)
+				name = c.Name
+			}
+			if err != nil {
+				return hinted(err)
+			}
+			word := "enabled"
+			if disabled {
+				word = "disabled"
+			}
+			_, err = fmt.Fprintf(w, "%s is %s\n", shown(name), word)
 			return err
 		})
+	return cmd
 }
 
 func deleteClientCommand() *cobra.Command {

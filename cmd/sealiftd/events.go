@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sealift/internal/apiclient"
 	"sealift/server"
 )
 
@@ -28,40 +29,8 @@ second, and without one. A target is "command" for --on-event, and "url" for
 	return cmd
 }
 
-// eventRow is an event that waits, as JSON.
-type eventRow struct {
-	ID       string     `json:"id"`
-	Target   string     `json:"target"`
-	Kind     string     `json:"kind"`
-	Why      string     `json:"why,omitempty"`
-	Happened time.Time  `json:"happened"`
-	Client   string     `json:"client"`
-	Name     string     `json:"client_name"`
-	FileName string     `json:"file_name,omitempty"`
-	Path     string     `json:"path,omitempty"` // below the client's folder
-	Version  string     `json:"version,omitempty"`
-	Size     int64      `json:"size_bytes"`
-	Cksum    uint32     `json:"cksum"`
-	Attempts int        `json:"attempts"` // that failed
-	Error    string     `json:"error,omitempty"`
-	Due      *time.Time `json:"due,omitempty"` // when it is told next
-	Behind   bool       `json:"behind"`        // an earlier event of the client comes first
-}
-
-func eventRowOf(e server.Event) eventRow {
-	row := eventRow{
-		ID: e.ID, Target: e.Target, Kind: string(e.Kind), Why: string(e.Why), Happened: e.Happened,
-		Client: e.Client.String(), Name: e.ClientName, FileName: e.FileName, Path: e.Path, Version: e.Version,
-		Size: e.Size, Cksum: e.Cksum, Attempts: e.Attempts, Error: e.Failure, Behind: e.Behind,
-	}
-	if !e.Due.IsZero() {
-		row.Due = &e.Due
-	}
-	return row
-}
-
 // waits says in a few words when the event is told.
-func (r *eventRow) waits() string {
+func waits(r *server.EventRow) string {
 	switch {
 	case r.Behind:
 		return "behind"
@@ -73,13 +42,12 @@ func (r *eventRow) waits() string {
 
 func listEvents() *cobra.Command {
 	l := new(listing)
-	return l.command("list", "List the events that wait, in the order in which they happened", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
+	return l.records("list", "List the events that wait, in the order in which they happened", func(ctx context.Context, w io.Writer, from records) error {
 		header := []string{"ID", "TARGET", "TIME", "KIND", "WHY", "CLIENT", "PATH", "NEXT", "ATTEMPTS", "ERROR"}
 		return l.print(w, header, func(line func(any, ...string) error) error {
-			return dir.Events(ctx, func(e server.Event) error {
-				row := eventRowOf(e)
+			return from.EventRows(ctx, func(row server.EventRow) error {
 				return line(row, row.ID, row.Target, row.Happened.Local().Format(time.DateTime), row.Kind, orDash(row.Why),
-					shown(row.Name), orDash(shown(row.Path)), row.waits(), strconv.Itoa(row.Attempts), orDash(shown(row.Error)))
+					shown(row.Name), orDash(shown(row.Path)), waits(&row), strconv.Itoa(row.Attempts), orDash(shown(row.Error)))
 			})
 		})
 	})
@@ -94,11 +62,15 @@ func orDash(s string) string {
 
 // choosingEvents is what the commands share that do something to events.
 type choosingEvents struct {
-	dir, target string
-	all         bool
+	at     place
+	target string
+	all    bool
 }
 
-func (c *choosingEvents) command(use, short, long, done string, do func(ctx context.Context, dir, target, id string) (int, error)) *cobra.Command {
+// command makes a command that does something to events by beside, or by over through the
+// API.
+func (c *choosingEvents) command(use, short, long, done string, beside func(ctx context.Context, dir, target, id string) (int, error),
+	over func(*apiclient.Client, context.Context, apiclient.EventChoice) (int, error)) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use, Short: short, Long: long,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -117,19 +89,29 @@ func (c *choosingEvents) command(use, short, long, done string, do func(ctx cont
 			if len(args) == 0 {
 				args = []string{""}
 			}
+			api, err := c.at.remote(cmd.Flags())
+			if err != nil {
+				return err
+			}
+			do := func(id string) (int, error) { return beside(cmd.Context(), c.at.dir, c.target, id) }
+			if api != nil {
+				do = func(id string) (int, error) {
+					return over(api, cmd.Context(), apiclient.EventChoice{ID: id, Target: c.target, All: id == "" && c.target == ""})
+				}
+			}
 			sum := 0
 			for _, id := range args {
-				n, err := do(cmd.Context(), c.dir, c.target, id)
+				n, err := do(id)
 				if err != nil {
-					return err
+					return hinted(err)
 				}
 				sum += n
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", count(sum, "event"), done)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", count(sum, "event"), done)
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&c.dir, "dir", ".", "the server's directory")
+	c.at.flags(cmd.Flags())
 	cmd.Flags().StringVar(&c.target, "target", "", "only events for this `TARGET`, command or url")
 	cmd.Flags().BoolVar(&c.all, "all", false, "all events")
 	return cmd
@@ -139,12 +121,12 @@ func retryEvents() *cobra.Command {
 	c := new(choosingEvents)
 	return c.command("retry [ID...]", "Have events be told at once that were put off",
 		`retry has the server tell events at once that were not accepted, and wait for
-their next attempt. Their order stays.`, "made due", server.RetryEvents)
+their next attempt. Their order stays.`, "made due", server.RetryEvents, (*apiclient.Client).RetryEvents)
 }
 
 func dropEvents() *cobra.Command {
 	c := new(choosingEvents)
 	return c.command("drop [ID...]", "Forget events: nobody is told of them",
 		`drop forgets events that wait. What comes after them is told. One that is being
-told at this moment may be accepted all the same.`, "dropped", server.DropEvents)
+told at this moment may be accepted all the same.`, "dropped", server.DropEvents, (*apiclient.Client).DropEvents)
 }

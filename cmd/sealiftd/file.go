@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"sealift/internal/apiclient"
 	"sealift/internal/bars"
 	"sealift/server"
 )
@@ -35,6 +37,7 @@ func fileCommand() *cobra.Command {
 // choosing is what the commands share that do something to files.
 type choosing struct {
 	dir          string
+	at           *place // where the server may also be; nil: dir alone
 	names, ids   []string
 	dryRun, json bool
 }
@@ -47,7 +50,11 @@ func (c *choosing) command(use, short, long string, run func(cmd *cobra.Command,
 		Args:  exactly(1),
 		RunE:  func(cmd *cobra.Command, args []string) error { return run(cmd, args[0]) },
 	}
-	cmd.Flags().StringVar(&c.dir, "dir", ".", "the server's directory")
+	if c.at != nil {
+		c.at.flags(cmd.Flags())
+	} else {
+		cmd.Flags().StringVar(&c.dir, "dir", ".", "the server's directory")
+	}
 	cmd.Flags().StringArrayVar(&c.names, "client", nil, "only files of the client with this user `NAME`; may be given several times")
 	cmd.Flags().StringArrayVar(&c.ids, "id", nil, "the same by client `ID`, 32 hex digits")
 	cmd.Flags().BoolVar(&c.dryRun, "dry-run", false, "change nothing, and print the same")
@@ -83,6 +90,10 @@ type outcomeRow struct {
 	Error  string `json:"error,omitempty"`
 }
 
+func outcomeOf(f *server.File) outcomeRow {
+	return outcomeRow{Client: f.ID.String(), From: f.PathName(), Size: f.Size}
+}
+
 // tally counts what became of files, for the last line.
 type tally struct {
 	done, left int
@@ -90,11 +101,10 @@ type tally struct {
 }
 
 // row counts a file, and says what became of it.
-func (t *tally) row(f server.File, to string, err error) outcomeRow {
-	r := outcomeRow{Client: f.ID.String(), From: f.PathName(), To: to, Size: f.Size, OK: err == nil}
-	if err == nil {
+func (t *tally) row(r outcomeRow, err error) outcomeRow {
+	if r.OK = err == nil; r.OK {
 		t.done++
-		t.bytes += f.Size
+		t.bytes += r.Size
 	} else {
 		t.left++
 		r.Error = err.Error()
@@ -140,7 +150,9 @@ status is 1.`,
 				Read: bar.Set,
 				Each: func(t server.Taken) {
 					out := lines(screen, cmd.OutOrStdout())
-					row := all.row(t.File, t.To, t.Err)
+					row := outcomeOf(&t.File)
+					row.To = t.To
+					row = all.row(row, t.Err)
 					switch {
 					case c.json:
 						_ = json.NewEncoder(out).Encode(row)
@@ -161,7 +173,8 @@ status is 1.`,
 }
 
 func deleteFilesCommand() *cobra.Command {
-	c := new(choosing)
+	at := new(place)
+	c := &choosing{at: at}
 	var unverified bool
 	cmd := c.command("delete PATTERN", "Delete files",
 		`delete removes verified files and their records. A 1029 for such a file gets
@@ -170,29 +183,52 @@ that await their client's verdict, and partial ones, and not the verified ones.
 It works beside a running server, which removes the files, and waits until that
 is done. It may be stopped and run again.`,
 		func(cmd *cobra.Command, pattern string) error {
+			api, err := at.remote(cmd.Flags())
+			if err != nil {
+				return err
+			}
 			screen := bars.New(os.Stderr)
 			defer screen.Stop()
 			bar := screen.Add("deleting files", false)
 			var all tally
-			err := server.DeleteFiles(cmd.Context(), c.dir, server.DeleteOptions{
-				Pattern: pattern, Clients: c.clients(), Unverified: unverified, DryRun: c.dryRun,
-				Removed: bar.Set,
-				Each: func(f server.File, err error) {
-					out := lines(screen, cmd.OutOrStdout())
-					row := all.row(f, "", err)
+			each := func(row outcomeRow, err error) {
+				out := lines(screen, cmd.OutOrStdout())
+				row = all.row(row, err)
+				switch {
+				case c.json:
+					_ = json.NewEncoder(out).Encode(row)
+				case err != nil:
+					fmt.Fprintf(out, "%s: %v\n", shown(row.From), err)
+				default:
+					fmt.Fprintln(out, shown(row.From))
+				}
+			}
+			if api != nil {
+				d := apiclient.Deletion{Pattern: pattern, Names: c.names, IDs: c.ids, Unverified: unverified, DryRun: c.dryRun}
+				err = api.Delete(cmd.Context(), d, func(of apiclient.Deleted) {
 					switch {
-					case c.json:
-						_ = json.NewEncoder(out).Encode(row)
-					case err != nil:
-						fmt.Fprintf(out, "%s: %v\n", shown(row.From), err)
+					case of.Path == "":
+						bar.Set(of.Done, of.Total)
+					case of.Error != "":
+						each(remoteOutcome(&of), errors.New(of.Error))
 					default:
-						fmt.Fprintln(out, shown(row.From))
+						each(remoteOutcome(&of), nil)
 					}
-				},
-			})
+				})
+			} else {
+				err = server.DeleteFiles(cmd.Context(), at.dir, server.DeleteOptions{
+					Pattern: pattern, Clients: c.clients(), Unverified: unverified, DryRun: c.dryRun,
+					Removed: bar.Set,
+					Each:    func(f server.File, err error) { each(outcomeOf(&f), err) },
+				})
+			}
 			screen.Stop()
-			return all.end(cmd.OutOrStdout(), c, "deleted", "not deleted", err)
+			return all.end(cmd.OutOrStdout(), c, "deleted", "not deleted", hinted(err))
 		})
 	cmd.Flags().BoolVar(&unverified, "unverified", false, "delete the files that await a verdict, and partial ones, and not the verified ones")
 	return cmd
+}
+
+func remoteOutcome(of *apiclient.Deleted) outcomeRow {
+	return outcomeRow{Client: of.Client, From: "files/" + of.Client + "/" + of.Path, Size: of.Size}
 }

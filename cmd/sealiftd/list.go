@@ -1,14 +1,11 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strconv"
 	"time"
 
@@ -44,6 +41,35 @@ func (l *listing) command(use, short string, run func(ctx context.Context, w io.
 	return cmd
 }
 
+// records is a command of run that also takes --api.
+func (l *listing) records(use, short string, run func(ctx context.Context, w io.Writer, from records) error) *cobra.Command {
+	var at place
+	cmd := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, w := cmd.Context(), cmd.OutOrStdout()
+			api, err := at.remote(cmd.Flags())
+			if err != nil {
+				return err
+			}
+			if api != nil {
+				return hinted(run(ctx, w, &remoteRecords{api}))
+			}
+			dir, err := server.OpenReadOnly(ctx, at.dir)
+			if err != nil {
+				return err
+			}
+			defer dir.Close()
+			return run(ctx, w, dir)
+		},
+	}
+	at.flags(cmd.Flags())
+	cmd.Flags().BoolVar(&l.json, "json", false, "one JSON object a line")
+	return cmd
+}
+
 // print prints rows in columns, or each as JSON: what line gets is the object and
 // the row's cells.
 func (l *listing) print(w io.Writer, header []string, each func(line func(object any, cells ...string) error) error) error {
@@ -60,74 +86,18 @@ func (l *listing) print(w io.Writer, header []string, each func(line func(object
 	return errors.Join(t.print(w), err)
 }
 
-type clientRow struct {
-	ID       string     `json:"id,omitempty"` // none: its name was added, and it has not registered
-	Name     string     `json:"name"`
-	Key      bool       `json:"public_key"`
-	TLSKey   string     `json:"tls_key,omitempty"` // that it is pinned to
-	LastSeen *time.Time `json:"last_seen,omitempty"`
-	Disabled bool       `json:"disabled"`
-	Added    bool       `json:"added"` // it may register where registration is closed
-
-	// Its own: 0 is what all clients have, and negative no bound.
-	QuotaBytes int64      `json:"quota_bytes,omitempty"`
-	QuotaFiles int64      `json:"quota_files,omitempty"`
-	KeepFor    int64      `json:"keep_for_seconds,omitempty"`
-	Expires    *time.Time `json:"expires,omitempty"`
-}
-
-// state is that of a client in a few words.
-func (c *clientRow) state() string {
-	switch {
-	case c.ID == "":
-		return "added"
-	case c.Disabled:
-		return "disabled"
-	case !c.Key:
-		return "no key"
-	case c.Expires != nil:
-		return "enabled until " + c.Expires.Local().Format(time.DateTime)
-	}
-	return "enabled"
-}
-
 // listClients is the command of that name.
 func listClients(use string) *cobra.Command {
 	l := new(listing)
-	return l.command(use, "List the clients on record, and names that were added", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
-		added := make(map[string]bool) // names, false where a client has registered
-		if err := dir.Added(ctx, func(name string) error {
-			added[name] = true
-			return nil
-		}); err != nil {
-			return err
-		}
+	return l.records(use, "List the clients on record, and names that were added", func(ctx context.Context, w io.Writer, from records) error {
 		return l.print(w, []string{"ID", "NAME", "KEY", "LAST SEEN", "STATE", "TLS KEY"}, func(line func(any, ...string) error) error {
-			err := dir.Clients(ctx, func(c server.Client) error {
-				_, may := added[c.Name]
-				row := clientRow{
-					ID: c.ID.String(), Name: c.Name, Key: c.PublicKey != nil, TLSKey: server.TLSKey(c),
-					Disabled: c.Disabled, Added: may,
-					QuotaBytes: c.Quota.Bytes, QuotaFiles: c.Quota.Files, KeepFor: int64(c.KeepFor / time.Second),
-				}
-				if !c.Expires.IsZero() {
-					row.Expires = &c.Expires
-				}
-				if may {
-					added[c.Name] = false
-				}
+			return from.ClientRows(ctx, func(row server.ClientRow) error {
 				seen := "-"
-				if !c.LastSeen.IsZero() {
-					row.LastSeen, seen = &c.LastSeen, c.LastSeen.Local().Format(time.DateTime)
+				if row.LastSeen != nil {
+					seen = row.LastSeen.Local().Format(time.DateTime)
 				}
-				return line(row, row.ID, shown(row.Name), yes(row.Key), seen, row.state(), cmp.Or(row.TLSKey, "-"))
+				return line(row, orDash(row.ID), shown(row.Name), yes(row.Key), seen, row.State(), orDash(row.TLSKey))
 			})
-			for _, name := range slices.Sorted(maps.Keys(added)) {
-				if row := (clientRow{Name: name, Added: true}); added[name] {
-					err = errors.Join(err, line(row, "-", shown(name), yes(false), "-", row.state(), "-"))
-				}
-			}
-			return err
 		})
 	})
 }
@@ -139,88 +109,24 @@ func yes(b bool) string {
 	return "no"
 }
 
-type fileRow struct {
-	Client   string    `json:"client"`
-	FileName string    `json:"file_name"`
-	Path     string    `json:"path"` // below the server's directory
-	Verified bool      `json:"verified"`
-	Missing  bool      `json:"missing"` // it is not in its place, and was not taken from there
-	Size     int64     `json:"size_bytes"`
-	Cksum    uint32    `json:"cksum"` // as the command of that name prints it
-	Received time.Time `json:"received"`
-
-	Taken   *time.Time `json:"taken,omitempty"` // when it was handed out
-	Deleted bool       `json:"deleted"`         // it is to be removed
-	// Partial is how many of Size bytes are there of a partial file, which has no cksum.
-	// Received is when some of it came last.
-	Partial *int64 `json:"partial_bytes,omitempty"`
-}
-
-// state is that of a file in one word.
-func (f *fileRow) state() string {
-	switch {
-	case f.Taken != nil:
-		return "taken"
-	case f.Deleted:
-		return "deleted"
-	case f.Partial != nil:
-		return "partial"
-	case f.Missing:
-		return "missing"
-	case f.Verified:
-		return "verified"
-	}
-	return "waiting"
-}
-
 // listFiles is the command of that name.
 func listFiles(use string) *cobra.Command {
 	l := new(listing)
-	return l.command(use, "List files on record, partial and lately taken ones too", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
+	return l.records(use, "List files on record, partial and lately taken ones too", func(ctx context.Context, w io.Writer, from records) error {
 		return l.print(w, []string{"PATH", "SIZE", "CKSUM", "STATE", "RECEIVED"}, func(line func(any, ...string) error) error {
-			files := dir.Files(ctx, func(f server.File) error {
-				row := rowOf(f)
-				return line(row, shown(row.Path), strconv.FormatInt(row.Size, 10), strconv.FormatUint(uint64(row.Cksum), 10),
-					row.state(), row.Received.Local().Format(time.DateTime))
+			return from.FileRows(ctx, func(row server.FileRow) error {
+				size, sum := strconv.FormatInt(row.Size, 10), strconv.FormatUint(uint64(row.Cksum), 10)
+				if row.Partial != nil {
+					size, sum = fmt.Sprintf("%d of %d", *row.Partial, row.Size), "-"
+				}
+				return line(row, shown(row.Path), size, sum, row.State(), row.Received.Local().Format(time.DateTime))
 			})
-			if files != nil && !errors.Is(files, server.ErrBadRows) {
-				return files
-			}
-			return errors.Join(files, dir.Partials(ctx, func(p server.Partial) error {
-				row := partialRowOf(p)
-				return line(row, shown(row.Path), fmt.Sprintf("%d of %d", p.Length, p.Total), "-",
-					row.state(), row.Received.Local().Format(time.DateTime))
-			}))
 		})
 	})
 }
 
-func rowOf(f server.File) fileRow {
-	row := fileRow{
-		Client: f.ID.String(), FileName: f.FileName, Path: f.PathName(),
-		Verified: f.Verified, Missing: f.Missing && f.Taken.IsZero(), Size: f.Size, Cksum: f.Cksum, Received: f.Received,
-		Deleted: f.Deleted,
-	}
-	if !f.Taken.IsZero() {
-		row.Taken = &f.Taken
-	}
-	return row
-}
-
-// partialRowOf is the row of a file of which a part is there.
-func partialRowOf(p server.Partial) fileRow {
-	f := storedAt(p)
-	return fileRow{
-		Client: p.ID.String(), FileName: p.FileName, Path: f.PathName(), Size: p.Total, Received: p.Changed,
-		Deleted: p.Deleted, Partial: &p.Length,
-	}
-}
-
-// storedAt is the file that p is to become, as far as its place.
-func storedAt(p server.Partial) server.File { return server.File{ID: p.ID, Path: p.Path} }
-
 type verifyRow struct {
-	fileRow
+	server.FileRow
 	OK    bool   `json:"ok"`
 	Error string `json:"error,omitempty"`
 }
@@ -235,7 +141,7 @@ func verifyCommand() *cobra.Command {
 		ctx, stop := context.WithCancelCause(ctx)
 		defer stop(nil)
 		err := dir.Verify(ctx, func(f server.File, err error) {
-			row := verifyRow{fileRow: rowOf(f), OK: err == nil}
+			row := verifyRow{FileRow: server.RowOf(f), OK: err == nil}
 			if err == nil {
 				good++
 				bytes += f.Size

@@ -70,7 +70,7 @@ Those of serve can stand in a file as well, see "sealiftd config --help".`,
 	cmd.SetUsageTemplate(strings.ReplaceAll(cmd.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
 	cmd.Flags().SortFlags = false
 	cmd.Flags().AddFlagSet(serve.Flags())
-	cmd.AddCommand(serve, configCommand(serve, settings), demoCommand(), clientCommand(), listClients("clients"), fileCommand(), listFiles("files"), eventsCommand(), verifyCommand(),
+	cmd.AddCommand(serve, configCommand(serve, settings), demoCommand(), statusCommand(), clientCommand(), listClients("clients"), fileCommand(), listFiles("files"), eventsCommand(), verifyCommand(),
 		backupCommand(), fingerprintCommand(), forgetMissingCommand(), takeStraysCommand(), healthCommand(), versionCommand(), manCommand())
 	return cmd
 }

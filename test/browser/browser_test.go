@@ -65,6 +65,7 @@ func run(m *testing.M) int {
 type server struct {
 	t                *testing.T
 	dir, addr, admin string
+	more             []string // flags
 	cmd              *exec.Cmd
 	complaint        bytes.Buffer
 }
@@ -79,7 +80,7 @@ func free(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func serve(t *testing.T) *server {
+func serve(t *testing.T, more ...string) *server {
 	t.Helper()
 	if chromium == "" {
 		if os.Getenv("SEALIFT_INTEROP") == "1" {
@@ -87,7 +88,7 @@ func serve(t *testing.T) *server {
 		}
 		t.Skip("there is no chromium: apt-get install chromium")
 	}
-	s := &server{t: t, dir: t.TempDir(), addr: free(t), admin: free(t)}
+	s := &server{t: t, dir: t.TempDir(), addr: free(t), admin: free(t), more: more}
 	if err := os.WriteFile(filepath.Join(s.dir, "token"), []byte(token), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -100,8 +101,8 @@ func (s *server) start() {
 	s.t.Helper()
 	ready := filepath.Join(s.dir, "addr")
 	_ = os.Remove(ready)
-	s.cmd = exec.Command(sealiftd, "serve", "--dir", s.dir, "--listen", s.addr, "--addr-file", ready, "--tls", "off", "--fsync", "off", "--drain-timeout", "1s",
-		"--admin", s.admin, "--admin-token-file", filepath.Join(s.dir, "token"))
+	s.cmd = exec.Command(sealiftd, append([]string{"serve", "--dir", s.dir, "--listen", s.addr, "--addr-file", ready, "--tls", "off", "--fsync", "off", "--drain-timeout", "1s",
+		"--admin", s.admin, "--admin-token-file", filepath.Join(s.dir, "token")}, s.more...)...)
 	s.cmd.Stderr = &s.complaint
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)

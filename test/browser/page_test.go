@@ -116,6 +116,47 @@ func TestLive(t *testing.T) {
 	p.quiet()
 }
 
+// What is left of an upload that was cut, and what waits to be told, are seen, and a person can
+// act on both.
+func TestLeftOver(t *testing.T) {
+	s := serve(t, "--event-url", "http://127.0.0.1:1/", "--event-retry", "1h")
+	w, c := s.throttle(), s.client("anna")
+	c.send("whole.txt", 10)
+	const size = 8 << 20
+	if err := os.WriteFile(filepath.Join(c.dir, "content"), make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := c.command("film.mp4")
+	cmd.Args[3] = w.addr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := s.enter(400, false)
+	w.room <- 4 << 20
+	p.has("transfers", "film.mp4")
+	p.becomes("half of it has come", `document.querySelector("#transfers progress").value > 4000000`)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
+	p.becomes("the upload is over", `!(`+has("transfers", "film.mp4")+`)`)
+	p.becomes("what came of it is listed", `(() => { if (`+has("partials", "of 8.0 MiB")+`) return true; load("partials", true); return false; })()`)
+	p.run(`document.querySelector("#partials details").open = true`)
+	p.shoot("left-over-400-light")
+	p.accessible("with partial files, and events")
+	p.press("Delete: film.mp4")
+	p.confirm()
+	p.becomes("it is gone", `(() => { if (!(`+has("partials", "film.mp4")+`)) return true; load("partials", true); return false; })()`)
+
+	p.has("waiting", "url")
+	p.press("Retry: url")
+	p.becomes("it is said", `document.getElementById("said").textContent === "Told again"`)
+	p.press("Forget: url")
+	p.confirm()
+	p.becomes("they are forgotten", `!!document.querySelector("#waiting tbody tr") && !document.querySelector("#waiting button")`)
+	p.quiet()
+}
+
 // Hostile names do nothing, and look like what they are.
 func TestHostileNames(t *testing.T) {
 	s := serve(t)
