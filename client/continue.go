@@ -224,10 +224,10 @@ func (t *transfer) unanswered(ctx context.Context, cn *conn, err error) (*conn, 
 	has, sure := t.c.peer.continues()
 	switch {
 	case isLoss(err) && !isSilence(err) && t.asks < 2: // it may be like the loss before
-		return cn, err
+		return cn, before{codec.CodeContinue, err}
 	case has == ContinueUnknown:
 	case isLoss(err) && (sure || t.asks < 2), errors.Is(err, ErrServer) && sure && (t.asks < 2 || t.size > maxTransfer):
-		return cn, err
+		return cn, before{codec.CodeContinue, err}
 	}
 	return t.instead(ctx, err)
 }

@@ -85,6 +85,15 @@ func isLoss(err error) bool { return errors.Is(err, ErrConnection) && !errors.Is
 // sent is how often the message has failed, and not the connection.
 func (f *failures) sent() int { return f.counted + f.lost }
 
+// before is the error of a message that the one that is tried needs first. Both are tried
+// together.
+type before struct {
+	code codec.Code
+	error
+}
+
+func (b before) Unwrap() error { return b.error }
+
 // retry runs try on a usable connection until it succeeds or has failed too
 // often. code is the message that try sends.
 //
@@ -112,13 +121,17 @@ func (c *Client) retry(ctx context.Context, code codec.Code, try func(*conn) err
 			c.drop()
 			return &Error{Code: code, Attempts: f.attempts + 1, Err: context.Cause(ctx)}
 		}
+		failed := code
+		if first := (before{}); errors.As(err, &first) {
+			failed, err = first.code, first.error
+		}
 		if e := (*Error)(nil); errors.As(err, &e) {
 			return e // of a message that try needed first, with its own retries
 		}
 		f.add(err, c.opts.RetryFor > 0, c.line.wary)
 		if isForGood(err) {
 			c.drop()
-			return &Error{Code: code, Attempts: f.attempts, Err: err}
+			return &Error{Code: failed, Attempts: f.attempts, Err: err}
 		}
 		if isFirst(code) && c.otherCodes(ctx, err, f.sent()) {
 			f = failures{}
@@ -127,14 +140,14 @@ func (c *Client) retry(ctx context.Context, code codec.Code, try func(*conn) err
 		if errors.Is(err, ErrConnection) {
 			c.drop()
 		} else if !errors.Is(err, ErrServer) {
-			return &Error{Code: code, Attempts: f.attempts, Err: err}
+			return &Error{Code: failed, Attempts: f.attempts, Err: err}
 		}
 		left, more := c.timeLeft(&f, err)
 		if !more {
 			c.line = line{outages: c.line.outages} // the caller may try again, at any time
-			return &Error{Code: code, Attempts: f.attempts, Err: err}
+			return &Error{Code: failed, Attempts: f.attempts, Err: err}
 		}
-		c.tellRetry(code, &f, err, left)
+		c.tellRetry(failed, &f, err, left)
 		wait := c.opts.Backoff(f.attempts)
 		if left > 0 {
 			wait = min(wait, left)

@@ -105,7 +105,13 @@ func (q *question) answer(co *coroutine) {
 	s.uploads.refused.forget(s.host, s.id, q.name)
 	if c.offset > 0 {
 		s.svc.counts.continued.Add(1)
-		s.log().Info("continued", s.fields(zap.String("file", q.name), zap.Int64("offset_bytes", c.offset), zap.Int64("total_bytes", q.total))...)
+		told := zap.InfoLevel
+		if c.offset == q.total { // nothing goes on, and a folder that is sent again asks about each of its files
+			told = zap.DebugLevel
+		}
+		if line := s.log().Check(told, "continued"); line != nil {
+			line.Write(s.fields(zap.String("file", q.name), zap.Int64("offset_bytes", c.offset), zap.Int64("total_bytes", q.total))...)
+		}
 	}
 	s.send(codec.Continued{ID: s.id, FileName: []byte(q.name), Offset: uint64(c.offset), Cksum: sum}.Append(nil))
 }

@@ -291,3 +291,38 @@ func TestRetryOfAResumedTransfer(t *testing.T) {
 	}
 	w.hangUp()
 }
+
+// TestNothingContinuedIsNotLogged: a folder of files that the server has verified may be sent
+// again, and again, without a line of the log for each file.
+func TestNothingContinuedIsNotLogged(t *testing.T) {
+	content := random(1, 5000)
+	priv, pub := pair[0]()
+	w := newCutWorld(t)
+	p, c := w.login("alice")
+	c.ask(append(p.packets(spec, "f", content, 1000), p.ok("f"))...)
+	w.pin(p, ownKey)
+	c = w.dialOver(overTLS(ownKey))
+	if got := c.ask(p.publicKey(pub)); got != "1602" {
+		t.Fatal(got)
+	}
+	p.key = c.aesKey(t, priv)
+	logs := w.loggedFrom(zapcore.InfoLevel)
+	if got, want := c.ask(p.question("f", len(content))), continued("f", content); got != want {
+		t.Fatalf("%q, want %q", got, want)
+	}
+	if logs.Len() != 0 {
+		t.Errorf("log: %v", logs.All())
+	}
+	w.cutAfter(c, p.packets(spec, "f", random(2, 10_000), 1024), 5)
+	logs.TakeAll()
+	row := w.reg.partial(storage.Place{ID: p.id, Path: "f"})
+	c = w.dialOver(overTLS(ownKey))
+	if got := c.ask(p.publicKey(pub)); got != "1602" || row == nil {
+		t.Fatal(got, row)
+	}
+	logs.TakeAll()
+	if c.ask(p.question("f", 10_000)); logs.FilterMessage("continued").Len() != 1 {
+		t.Errorf("log: %v", logs.All())
+	}
+	w.hangUp()
+}

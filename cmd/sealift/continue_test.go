@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"sealift/codec"
 	"sealift/crypto/cksum"
 	"sealift/crypto/tlskey"
 	"sealift/internal/fakeserver"
@@ -79,7 +80,7 @@ func TestACutIsTold(t *testing.T) {
 		return true
 	}
 	got := run(t, dir, "send", "--server", s.Addr, "--name", "n", "big")
-	if got.status != 0 || !strings.Contains(got.stderr, "big: continuing at 2.0 MiB of 3.0 MiB\n") || !strings.HasSuffix(got.stdout, ", sent 2 times\n") {
+	if got.status != 0 || !strings.Contains(got.stderr, "big: continuing at 2.0 MiB of 3.0 MiB\n") || !strings.HasSuffix(got.stdout, " MB/s, continued at 2.0 MiB\n") {
 		t.Errorf("%+v", got)
 	}
 }
@@ -129,6 +130,19 @@ func TestTooLarge(t *testing.T) {
 	run(t, dir, "send", "--server", s.Addr, "--name", "n", "--resume", "huge").failed(t, "too large")
 	if strings.Contains(s.Sequence(), "1028") {
 		t.Errorf("sequence %q", s.Sequence())
+	}
+	s.Continues = true
+	s.Answer = func(m fakeserver.Message, right []byte) []byte {
+		if m.Code == codec.CodeContinue && m.Total > 1<<30 {
+			return fakeserver.GeneralError
+		}
+		return right
+	}
+	put(t, dir, "big", strings.Repeat("0123456789abcdef", 9<<20/16))
+	got := run(t, dir, "send", "--server", s.Addr, "--resume", "big", "huge") // big shows that the server continues files
+	if got.status != 75 || !strings.Contains(got.stderr, "not stored: huge: message 1032 continue of ") ||
+		!strings.Contains(got.stderr, ". It may be that it takes no file of that size\n") {
+		t.Errorf("%+v", got)
 	}
 }
 

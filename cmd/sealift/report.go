@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/dustin/go-humanize"
@@ -53,6 +54,33 @@ func several(n int) string {
 	return humanize.Comma(int64(n)) + " files are"
 }
 
+// continuations are the files that went on where they were cut.
+type continuations struct {
+	mu    sync.Mutex
+	files map[string]continuation
+}
+
+type continuation struct {
+	at    int64 // the last one
+	times int
+}
+
+func (cs *continuations) note(p client.Progress) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.files == nil {
+		cs.files = make(map[string]continuation)
+	}
+	cs.files[p.File] = continuation{p.Offset, cs.files[p.File].times + 1}
+}
+
+// of says where the file was continued last, and how often it was.
+func (cs *continuations) of(name string) (at int64, times int) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return cs.files[name].at, cs.files[name].times
+}
+
 // stored writes a line about a file that is stored. For people there is none about a file
 // that was on the server already, unless it is the only one: their number is told at the end.
 func (a *app) stored(o outcome, only bool) {
@@ -61,8 +89,13 @@ func (a *app) stored(o outcome, only bool) {
 		return
 	}
 	again := ""
-	if o.Offset > 0 {
-		again = ", continued at " + humanize.IBytes(uint64(o.Offset))
+	if at, times := a.continued.of(o.Name); times > 0 {
+		again = ", continued at " + humanize.IBytes(uint64(at))
+		if o.Offset == 0 { // it had begun before
+			o.Attempts -= times
+		} else {
+			o.Attempts -= times - 1
+		}
 	}
 	if o.Attempts > 1 {
 		again += fmt.Sprintf(", sent %d times", o.Attempts)

@@ -35,6 +35,7 @@ type app struct {
 	batching    bool // it is the client of the documents
 	hint        string
 	plainTo     string // the server, if connections to it are plain
+	continued   continuations
 
 	codes        string
 	dialect      string
@@ -339,6 +340,7 @@ func (a *app) transfer(ctx context.Context, o client.Options, identity string, f
 func (a *app) withProgress(o client.Options, m **meter) client.Options {
 	o.Progress = func(p client.Progress) {
 		if p.Sent == p.Offset && p.Offset > 0 && p.Offset < p.Size {
+			a.continued.note(p)
 			fmt.Fprintf(a.screen, "%s: continuing at %s of %s\n", printable.Path(p.File),
 				humanize.IBytes(uint64(p.Offset)), humanize.IBytes(uint64(p.Size)))
 		}

@@ -163,6 +163,7 @@ func (a *app) aboutKey(e *client.KeyError) string {
 const (
 	register  = 1025
 	reconnect = 1027 // 1026 is between them
+	asked     = 1032
 )
 
 // aboutRefusal says what a 1607 may be about that has kept us from logging in: a server
@@ -174,6 +175,8 @@ func (a *app) aboutRefusal(err error) string {
 	}
 	var e *client.Error
 	switch {
+	case errors.As(err, &e) && e.Code == asked:
+		return ". It may be that it takes no file of that size"
 	case !errors.As(err, &e) || e.Code < register || e.Code > reconnect:
 	case a.plainTo != "" && a.batching:
 		return fmt.Sprintf(". If it serves this client over TLS only: %s%s as line 1 of %s", tlsScheme, a.plainTo, infofile.TransferName)

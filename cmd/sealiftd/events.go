@@ -108,6 +108,9 @@ func (c *choosingEvents) command(use, short, long, done string, do func(ctx cont
 			if len(args) > 0 && c.all {
 				return errors.New("ids and --all: want one of them")
 			}
+			if c.target != "" && c.target != "command" && c.target != "url" {
+				return fmt.Errorf("--target %q: want command or url", c.target)
+			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -78,7 +78,7 @@ running server, for which it counts from the next file on.`, 0,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(w, "%s may have %s in %s, and has %s in %s\n", shown(client.Name),
+			_, err = fmt.Fprintf(w, "%s may have %s and %s, and has %s in %s\n", shown(client.Name),
 				boundText(client.Quota.Bytes, "bytes", func(n int64) string { return humanize.IBytes(uint64(n)) }),
 				boundText(client.Quota.Files, "files", func(n int64) string { return count(int(n), "file") }),
 				humanize.IBytes(uint64(has.Bytes)), count(int(has.Files), "file"))

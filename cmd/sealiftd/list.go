@@ -68,9 +68,15 @@ type clientRow struct {
 	LastSeen *time.Time `json:"last_seen,omitempty"`
 	Disabled bool       `json:"disabled"`
 	Added    bool       `json:"added"` // it may register where registration is closed
+
+	// Its own: 0 is what all clients have, and negative no bound.
+	QuotaBytes int64      `json:"quota_bytes,omitempty"`
+	QuotaFiles int64      `json:"quota_files,omitempty"`
+	KeepFor    int64      `json:"keep_for_seconds,omitempty"`
+	Expires    *time.Time `json:"expires,omitempty"`
 }
 
-// state is that of a client in one word.
+// state is that of a client in a few words.
 func (c *clientRow) state() string {
 	switch {
 	case c.ID == "":
@@ -79,6 +85,8 @@ func (c *clientRow) state() string {
 		return "disabled"
 	case !c.Key:
 		return "no key"
+	case c.Expires != nil:
+		return "enabled until " + c.Expires.Local().Format(time.DateTime)
 	}
 	return "enabled"
 }
@@ -100,6 +108,10 @@ func listClients(use string) *cobra.Command {
 				row := clientRow{
 					ID: c.ID.String(), Name: c.Name, Key: c.PublicKey != nil, TLSKey: server.TLSKey(c),
 					Disabled: c.Disabled, Added: may,
+					QuotaBytes: c.Quota.Bytes, QuotaFiles: c.Quota.Files, KeepFor: int64(c.KeepFor / time.Second),
+				}
+				if !c.Expires.IsZero() {
+					row.Expires = &c.Expires
 				}
 				if may {
 					added[c.Name] = false

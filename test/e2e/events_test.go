@@ -353,6 +353,7 @@ func TestEventsCommands(t *testing.T) {
 		}
 	}
 	run(t, d.dir, sealiftd, "events", "drop", "--dir", d.dir).failed(t, "which events")
+	run(t, d.dir, sealiftd, "events", "drop", "--target", "hook", "--dir", d.dir).failed(t, `--target "hook": want command or url`)
 	drop := run(t, d.dir, sealiftd, "events", "drop", second.ID, "--dir", d.dir).succeeded(t)
 	if drop.stdout != "1 event dropped\n" {
 		t.Errorf("drop printed %q", drop.stdout)
