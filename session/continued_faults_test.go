@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"sealift/codec"
 )
 
 // TestKeptInSpiteOfFaults: what is kept of a file, and was promised by a 1608, stays when the
@@ -64,6 +66,29 @@ func TestKeptInSpiteOfA1606(t *testing.T) {
 	if _, err := fmt.Sscanf(c.ask(p.question("f", len(content))), "1608 f %d", &offset); err != nil || offset < len(prefix) {
 		t.Errorf("%d bytes are there, and %d were kept: %v", offset, len(prefix), err)
 	}
+	w.hangUp()
+	w.counted()
+}
+
+// TestContentGoesWithoutTheRegistry: what a refused transfer left goes also where the registry cannot
+// forget it: the disk may be full of it.
+func TestContentGoesWithoutTheRegistry(t *testing.T) {
+	content := random(1, 10_000)
+	w := newCutWorld(t)
+	p, c := w.login("alice")
+	c.ask(p.packets(spec, "f", content, 1024)[:5]...)
+	if w.partial(p, "f") == nil {
+		t.Fatal("a transfer of 5 KiB is not on record")
+	}
+	w.reg.faults.failOn = "Apply *storage.DropPartial"
+	c.ask(p.verdict(codec.CodeCRCBad, "f"))
+	if w.reg.faults.hit == "" || len(w.files.incoming) > 0 {
+		t.Errorf("%q has failed, and %d incoming files are left", w.reg.faults.hit, len(w.files.incoming))
+	}
+	if got, want := c.ask(p.question("f", len(content))), continued("f", nil); got != want {
+		t.Errorf("a 1032 gets %q, want %q", got, want)
+	}
+	w.nothingKept("the 1032")
 	w.hangUp()
 	w.counted()
 }

@@ -385,7 +385,9 @@ func (u *upload) forgetPartial(co *coroutine) {
 	err := co.apply(op)
 	if err != nil && !errors.Is(err, storage.ErrNoFile) && !errors.Is(err, storage.ErrNoClient) {
 		u.s.log().Error("removing what a transfer left", zap.String("file", u.name), zap.Error(err))
-		u.fate = fateLeave
+		if errors.Is(err, context.Canceled) {
+			u.fate = fateLeave
+		} // else the content goes all the same: the disk may be full of it, and the row alone says nothing
 	}
 	u.close(co)
 	if u.fate != fateLeave {
