@@ -88,7 +88,7 @@ func Open(o Options) (*Server, error) {
 		routes: routes(health, o.Metrics.handler(o.Source, s.checks, o.Log)),
 	}
 	if o.Live != nil {
-		s.api = newAPI(newHub(o.Live, health), o.Log)
+		s.api = newAPI(newHub(o.Live, health), o.Token, o.Log)
 		maps.Copy(s.guard.routes, pageRoutes())
 		maps.Copy(s.guard.routes, s.api.routes())
 		go s.api.keep(s.api.quit)

@@ -35,8 +35,9 @@ const (
 // api is what is below /api/v1/, and /download/.
 type api struct {
 	*hub
-	log  *zap.Logger
-	quit chan struct{} // closed when the server ends: streams do, too
+	token *Token
+	log   *zap.Logger
+	quit  chan struct{} // closed when the server ends: streams do, too
 
 	streams, downloads chan struct{} // places
 
@@ -46,13 +47,14 @@ type api struct {
 
 // ticket is the right to download a file once, without the token.
 type ticket struct {
-	file FileRef
-	ends time.Time
+	file  FileRef
+	ends  time.Time
+	token any // see Token.version: it ends with that
 }
 
-func newAPI(h *hub, log *zap.Logger) *api {
+func newAPI(h *hub, token *Token, log *zap.Logger) *api {
 	return &api{
-		hub: h, log: log, quit: make(chan struct{}), tickets: make(map[string]ticket),
+		hub: h, token: token, log: log, quit: make(chan struct{}), tickets: make(map[string]ticket),
 		streams: make(chan struct{}, maxStreams), downloads: make(chan struct{}, maxDownloads),
 	}
 }
@@ -197,6 +199,7 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request) {
 	var files, refusals, lines uint64
 	var point time.Time
 	limit := linesAtOnce
+	token := a.token.version()
 	ticker := time.NewTicker(frameEvery)
 	defer ticker.Stop()
 	for {
@@ -231,6 +234,9 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request) {
 		}
 		select {
 		case <-ticker.C:
+			if a.token.version() != token { // who watches is to show the new one
+				return
+			}
 		case <-r.Context().Done():
 			return
 		case <-a.quit:
@@ -331,7 +337,7 @@ func (a *api) offer(_ context.Context, body json.RawMessage) (any, error) {
 	if len(a.tickets) >= maxTickets {
 		return nil, fmt.Errorf("%d downloads wait to be begun", maxTickets)
 	}
-	a.tickets[name] = ticket{f, now.Add(ticketTime)}
+	a.tickets[name] = ticket{f, now.Add(ticketTime), a.token.version()}
 	return map[string]string{"location": "/download/" + name}, nil
 }
 
@@ -343,10 +349,13 @@ func (a *api) download(w http.ResponseWriter, r *http.Request) {
 		delete(a.tickets, name)
 	}
 	a.mu.Unlock()
-	if !ok || time.Now().After(t.ends) {
+	if !ok || time.Now().After(t.ends) || t.token != a.token.version() {
 		http.Error(w, "a download may be begun once, within 30 seconds", http.StatusNotFound)
 		return
 	}
+	c := connectionOf(r)
+	c.answering(true)
+	defer c.answering(false)
 	a.serve(w, r, t.file)
 }
 

@@ -265,6 +265,113 @@ func TestStream(t *testing.T) {
 	}
 }
 
+// Whoever asks for the page without a token, and reads nothing, keeps nobody out: such a
+// connection makes room for the next.
+func TestPageThatNobodyReads(t *testing.T) {
+	w, _ := watchLive(t)
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	defer close(goOn)
+	w.guard.routes["/"] = route{open: true, handler: func(http.ResponseWriter, *http.Request) {
+		begun <- struct{}{}
+		<-goOn
+	}}
+	for range maxConnections + 3 {
+		w.dial("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		select {
+		case <-begun:
+		case <-time.After(time.Minute):
+			t.Fatal("a connection waits for a place")
+		}
+	}
+	if status, _ := w.get("/healthz"); status != 200 {
+		t.Error(status)
+	}
+}
+
+// A registry that does not say who a client is holds up neither frames nor lists.
+func TestNamesThatDoNotCome(t *testing.T) {
+	w, _ := watchLive(t)
+	asked := make(chan struct{})
+	w.api.live.Names = func(ctx context.Context, _ []string) (map[string]string, error) {
+		close(asked)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	listed := make(chan string)
+	go func() {
+		_, text := w.ask("GET", "/api/v1/files?client="+someClient, bearer(secret))
+		listed <- text
+	}()
+	<-asked
+	framed := make(chan *Frame)
+	go func() { framed <- w.api.frame(t.Context()) }()
+	select {
+	case f := <-framed:
+		if f.Connections != 2 {
+			t.Errorf("%+v", f)
+		}
+	case <-listed:
+		t.Error("the frame waits for the names")
+		<-framed
+		return
+	}
+	if text := <-listed; !strings.Contains(text, someClient) {
+		t.Error(text)
+	}
+}
+
+// Another token ends what the one before has begun: whoever watches, and the tickets of
+// downloads.
+func TestAnotherTokenEndsStreams(t *testing.T) {
+	path := tokenFile(t, secret, 0o600)
+	token, err := ReadToken(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fake{}
+	w := watch(t, func(_ *watched, o *Options) { o.Live, o.Token = f.live(), token })
+	_, in := w.dial("GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + secret + "\r\n\r\n")
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatal(resp, err)
+	}
+	_, text := w.post("/api/v1/downloads", `{"client":"`+someClient+`","path":"f","version":"v"}`, nil)
+	var offer struct{ Location string }
+	if err := json.Unmarshal([]byte(text), &offer); err != nil {
+		t.Fatal(text, err)
+	}
+	if err := os.WriteFile(path, []byte("another-token-of-enough-bytes"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := token.Reload(); !changed || err != nil {
+		t.Fatal(changed, err)
+	}
+	if status, _ := w.get(offer.Location); status != 404 {
+		t.Errorf("a download by the token before: %d", status)
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil { // until the minute of dial is over
+		t.Errorf("the stream goes on: %v", err)
+	}
+}
+
+// A frame is for all who ask: that the first of them goes before it is made spoils it for
+// nobody.
+func TestFrameOfOneWhoHasGone(t *testing.T) {
+	w, _ := watchLive(t)
+	observe := w.api.live.Observe
+	w.api.live.Observe = func(ctx context.Context, most int, client string) (Observed, error) {
+		if err := ctx.Err(); err != nil {
+			return Observed{}, err
+		}
+		return observe(ctx, most, client)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if f := w.api.frame(gone); f.Problem != "" || f.Connections != 2 {
+		t.Errorf("%+v", f)
+	}
+}
+
 // Only so many watch at once; the others are told.
 func TestManyStreams(t *testing.T) {
 	w, _ := watchLive(t)

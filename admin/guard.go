@@ -88,10 +88,12 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	g.answering.RLock()
 	defer g.answering.RUnlock()
-	c := connectionOf(r)
-	c.answering(true)
-	defer c.answering(false)
 	at, _ := g.find(r.URL.Path)
+	if !at.open { // what anybody may ask for keeps nobody else out, however slowly it is read
+		c := connectionOf(r)
+		c.answering(true)
+		defer c.answering(false)
+	}
 	if at.time == 0 {
 		at.time = answerTime
 	}

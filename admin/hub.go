@@ -114,7 +114,8 @@ func (h *hub) frame(ctx context.Context) *Frame {
 	if h.last != nil && now.Sub(h.at) < frameEvery*9/10 {
 		return h.last
 	}
-	ctx, cancel := context.WithTimeout(ctx, frameTime)
+	// The frame is for all who ask, also if the one that asked first has gone.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), frameTime)
 	defer cancel()
 	h.health.checks.begin()
 	stats, condition := h.health.source.Stats(), h.health.checks.known()
@@ -245,32 +246,36 @@ func (h *hub) files(ctx context.Context, from uint64, most int) ([]StoredFile, u
 // maxNames is how many names of clients are remembered.
 const maxNames = 1000
 
-// name sets Name of files.
+// name sets Name of files, as far as the registry says in time who their clients are.
 func (h *hub) name(ctx context.Context, files []StoredFile) {
+	if unknown := h.unknown(files); len(unknown) > 0 {
+		// Frames do not wait for a disk that hangs.
+		ctx, cancel := context.WithTimeout(ctx, frameTime)
+		defer cancel()
+		if found, err := h.live.Names(ctx, unknown); err == nil {
+			h.mu.Lock()
+			maps.Copy(h.names, found)
+			h.mu.Unlock()
+		}
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var unknown []string
-	for _, f := range files {
-		if _, ok := h.names[f.Client]; !ok && !slices.Contains(unknown, f.Client) {
-			unknown = append(unknown, f.Client)
-		}
-	}
-	if len(unknown) > 0 {
-		if len(h.names) > maxNames {
-			clear(h.names)
-			for _, f := range files {
-				if !slices.Contains(unknown, f.Client) {
-					unknown = append(unknown, f.Client)
-				}
-			}
-		}
-		found, err := h.live.Names(ctx, unknown)
-		if err != nil {
-			return
-		}
-		maps.Copy(h.names, found)
-	}
 	for i := range files {
 		files[i].Name = h.names[files[i].Client]
 	}
+}
+
+// unknown are the clients of files whose names are not remembered.
+func (h *hub) unknown(files []StoredFile) (ids []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.names) > maxNames {
+		clear(h.names)
+	}
+	for _, f := range files {
+		if _, ok := h.names[f.Client]; !ok && !slices.Contains(ids, f.Client) {
+			ids = append(ids, f.Client)
+		}
+	}
+	return ids
 }

@@ -44,6 +44,14 @@ func (t *Token) Reload() (changed bool, err error) {
 	return was != nil && *was != sum, nil
 }
 
+// version is one value until another token is read.
+func (t *Token) version() any {
+	if t == nil {
+		return nil
+	}
+	return *t.sum.Load()
+}
+
 func readToken(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -350,6 +350,38 @@ func TestCutsThatGetFurtherAreNotCounted(t *testing.T) {
 	}
 }
 
+// A server that forgets each segment as soon as it has said that it has it does not get
+// the file for ever.
+func TestAServerThatForgetsSegments(t *testing.T) {
+	s, o := continuing(t)
+	o.Continue, o.Retries = client.ContinueYes, 2
+	defer client.Segments(4*mib, mib)()
+	c, content := login(t, o), pattern(6*mib)
+	for _, tc := range []struct {
+		name          string
+		forgets, sent int
+	}{{"f", 2, 8}, {"g", forever, 4}} {
+		left, sent := tc.forgets, 0
+		s.Answer = func(m fakeserver.Message, right []byte) []byte {
+			if m.Code != codec.CodeSendFile {
+				return right
+			}
+			if sent++; sent > 100 {
+				return nil
+			}
+			if left > 0 {
+				left--
+				s.Keep(tc.name, nil, len(content))
+			}
+			return right
+		}
+		_, err := send(c, tc.name, content)
+		if ok := err == nil; ok != (tc.forgets == 2) || !ok && !errors.Is(err, client.ErrReply) || sent != tc.sent {
+			t.Errorf("forgets %d: %d segments were sent: %v", tc.forgets, sent, err)
+		}
+	}
+}
+
 // A 1029 that gets 1607 on another connection is followed by a question: the server
 // may have the file.
 func TestAVerdictAfterA1608(t *testing.T) {
@@ -485,7 +517,10 @@ func TestAChangedFileIsNotContinued(t *testing.T) {
 			return false
 		}
 		once = false
-		if err := os.WriteFile(path, changed, 0o600); err != nil {
+		// In place: the client may be reading what follows.
+		if f, err := os.OpenFile(path, os.O_WRONLY, 0); err != nil {
+			t.Error(err)
+		} else if _, err := f.WriteAt(changed[:1], 0); errors.Join(err, f.Close()) != nil {
 			t.Error(err)
 		}
 		return true

@@ -170,13 +170,21 @@ func (t *transfer) run(ctx context.Context) error {
 	}
 }
 
-// all sends the file, in as many transfers as it needs, each by agree.
+// all sends the file, in as many transfers as it needs, each by agree. A server may forget
+// what it has taken, but not more often than Options.Retries without getting further.
 func (t *transfer) all(ctx context.Context, send func(afterWrong bool) (uint32, error)) error {
+	furthest, forgot := int64(0), 0
 	for t.next = false; ; t.next = true {
 		if err := t.agree(ctx, send); err != nil || t.end == t.size {
 			return err
 		}
 		t.wrong = 0
+		if t.end > furthest {
+			furthest, forgot = t.end, 0
+		} else if forgot++; forgot > t.c.opts.Retries {
+			err := fmt.Errorf("%w: the server has taken %d bytes of the file before, and forgets them", ErrReply, furthest)
+			return &Error{Code: codec.CodeSendFile, Attempts: t.attempts, Err: err}
+		}
 	}
 }
 

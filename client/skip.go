@@ -12,6 +12,10 @@ import (
 // maxAsked is how many files are asked about before the first answer is there.
 const maxAsked = 128
 
+// maxBarren is how many connections that bring replies and are lost are no failures, as
+// long as none of them gets anywhere: a server may end each at the first 1029.
+const maxBarren = 5
+
 // canSkip reports whether the server can be asked what it has verified: it continues
 // files, and may know the client by its TLS key.
 func (c *Client) canSkip() bool {
@@ -77,8 +81,11 @@ type skipping struct {
 	ready []summed
 	under int  // files whose checksum is being computed
 	told  bool // there was a reply over this connection
-	out   []byte
-	began []time.Time // of the file's 1032
+	// barren counts connections in a row that were lost before it was known of any file
+	// what becomes of it.
+	barren int
+	out    []byte
+	began  []time.Time // of the file's 1032
 }
 
 // asked is a request.
@@ -122,7 +129,8 @@ func (s *skipping) over(ctx context.Context, cn *conn) (err error) {
 		if err == nil {
 			return
 		}
-		s.c.advanced = s.told // the next connection has less to do
+		s.barren++
+		s.c.advanced = s.told && s.barren <= maxBarren // the next connection may get further
 		for i := range s.state {
 			if s.state[i] == skipAsked {
 				s.state[i] = skipUnknown
@@ -156,7 +164,7 @@ func (s *skipping) over(ctx context.Context, cn *conn) (err error) {
 			if s.under--; done.ok {
 				s.ready = append(s.ready, done)
 			} else {
-				s.state[done.file] = skipOther
+				s.settle(done.file, skipOther)
 			}
 		case <-silent.C:
 			return lost(silence(s.c.opts.ReplyTimeout))
@@ -207,7 +215,7 @@ func (s *skipping) reply(r reply, jobs chan<- toSum) error {
 	f := s.files[a.file]
 	s.told = true
 	if err := s.c.heard(r); err != nil {
-		s.state[a.file] = skipOther
+		s.settle(a.file, skipOther)
 		if r.odd != "" {
 			return lost(err)
 		}
@@ -221,7 +229,7 @@ func (s *skipping) reply(r reply, jobs chan<- toSum) error {
 		if err := checkAck(r, s.c.identity.ID); err != nil {
 			return err
 		}
-		s.state[a.file] = skipStored
+		s.settle(a.file, skipStored)
 		s.stored(f, Result{
 			ID: s.c.identity.ID, Name: f.name(), Size: f.size, Offset: f.size, Cksum: a.sum, Elapsed: time.Since(s.began[a.file]),
 		})
@@ -233,13 +241,16 @@ func (s *skipping) reply(r reply, jobs chan<- toSum) error {
 	}
 	if answer.offset < f.size {
 		s.cn.note(f.name(), answer) // the next 1028 of the file goes on there
-		s.state[a.file] = skipOther
+		s.settle(a.file, skipOther)
 		return nil
 	}
 	s.under++
 	jobs <- toSum{a.file, answer.cksum}
 	return nil
 }
+
+// settle notes what becomes of a file.
+func (s *skipping) settle(file int, to skipState) { s.state[file], s.barren = to, 0 }
 
 // sum computes the checksum of a file, and compares it with the server's.
 func (s *skipping) sum(ctx context.Context, j toSum) summed {

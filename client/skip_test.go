@@ -140,6 +140,35 @@ func TestSkippingGoesOn(t *testing.T) {
 	}
 }
 
+// A server that ends the connection at each 1029 is not asked without end.
+func TestSkippingEnds(t *testing.T) {
+	s, o := continuingTLS(t)
+	o.Retries = 2
+	_, files := folder(t, 3, 100)
+	if _, err := client.Run(t.Context(), o, files, nil); err != nil {
+		t.Fatal(err)
+	}
+	before := s.Sequence()
+	asked := 0
+	s.Answer = func(m fakeserver.Message, right []byte) []byte {
+		switch m.Code {
+		case codec.CodeContinue:
+			asked++
+		case codec.CodeCRCOK:
+			if asked <= 100 && count(s.Server, before)["1028"] == 0 {
+				return nil
+			}
+		}
+		return right
+	}
+	if _, err := client.Run(t.Context(), o, files, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := count(s.Server, before); got["conn"] > 10 || got["1028"] == 0 {
+		t.Errorf("%v", got)
+	}
+}
+
 // Part of a small file that was cut is continued, since the server expects the rest
 // after it was asked.
 func TestAPartThatSkippingFinds(t *testing.T) {

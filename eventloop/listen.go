@@ -293,7 +293,7 @@ func forgetZone(a net.Addr) {
 // stuck reports whether an enrolment takes longer than a loop may.
 func (a *acceptor) stuck(tick int64) bool {
 	for i := range a.began {
-		if began := a.began[i].Load(); began > 0 && tick-began >= loopPatience {
+		if began := a.began[i].Load(); began > 0 && tick-began >= a.srv.opts.patience {
 			return true
 		}
 	}

@@ -52,11 +52,12 @@ type Options struct {
 
 	// For tests. noPause makes the server do as on systems where a connection
 	// cannot be paused; listener and enroll put something in front of the real
-	// ones; tick, slowTime and shakeTime are others than usual.
+	// ones; tick, patience, slowTime and shakeTime are others than usual.
 	noPause  bool
 	listener func(listener) listener
 	enroll   func(enroll) enroll
 	tick     time.Duration
+	patience int64 // ticks that a loop may take to answer
 	slowTime time.Duration
 	// shakeTime is how long a TLS handshake may take.
 	shakeTime time.Duration
@@ -162,6 +163,9 @@ func (o *Options) complete() error {
 		}
 	}
 	setDefault(&o.tick, tickTime)
+	if o.patience == 0 {
+		o.patience = loopPatience
+	}
 	setDefault(&o.slowTime, slowTime)
 	setDefault(&o.shakeTime, handshakeTime)
 	if o.MemoryBudget == 0 {

@@ -85,6 +85,9 @@ func start(t testing.TB, change func(*Options, *session.Config)) *running {
 	if change != nil {
 		change(&opts, &cfg)
 	}
+	if opts.tick > 0 && opts.patience == 0 { // short ticks are no hurry: the machine may be busy
+		opts.patience = int64(time.Minute / opts.tick)
+	}
 	opts.Service = session.NewService(cfg)
 	if r.Server, err = New(opts); err != nil {
 		t.Fatal(err)

@@ -56,7 +56,7 @@ func (s *Server) tick() {
 			})
 		} else {
 			alive = false
-			stuck = stuck || tick-lp.asked.Load() >= loopPatience
+			stuck = stuck || tick-lp.asked.Load() >= s.opts.patience
 		}
 	}
 	s.mu.Unlock()

@@ -115,7 +115,7 @@ func (t *teller) begin(ctx, attempts context.Context) (wait time.Duration, err e
 		e := &next[i]
 		switch {
 		case t.busy[e.Seq]:
-		case e.Due.After(now):
+		case e.Due.After(now) && e.Due.Sub(now) <= longestWait:
 			return e.Due.Sub(now), nil
 		case free == 0:
 			return -1, nil
@@ -128,6 +128,10 @@ func (t *teller) begin(ctx, attempts context.Context) (wait time.Duration, err e
 	}
 	return -1, nil
 }
+
+// longestWait is more than any event is put off for. One that is due later was put off before
+// the clock was set back, and is told at once: others of its client wait behind it.
+const longestWait = 2 * MaxRetry
 
 // wanted reports whether somebody has asked for another attempt at e at once.
 func wanted(e storage.Event) bool { return e.Attempts > 0 && e.Due.IsZero() }

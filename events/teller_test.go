@@ -265,6 +265,30 @@ func TestBackoff(t *testing.T) {
 	})
 }
 
+// An event that was put off before the clock was set back is told, and those behind it.
+func TestClockSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		l := &listener{name: "x"}
+		if err := w.reg.SetTargets(context.Background(), []string{"x"}); err != nil {
+			t.Fatal(err)
+		}
+		w.happens(0, "a")
+		w.happens(0, "b")
+		next, err := w.reg.NextEvents(context.Background(), "x", 1)
+		if err != nil || len(next) != 1 {
+			t.Fatalf("%v, %v", next, err)
+		}
+		w.apply(&storage.PostponeEvent{Seq: next[0].Seq, Due: time.Now().Add(1000 * 24 * time.Hour)})
+		_, stop := w.run(1, l)
+		defer stop()
+		time.Sleep(time.Minute)
+		if got, want := l.accepted(name(0)), []string{"a", "b"}; !slices.Equal(got, want) {
+			t.Errorf("accepted within a minute: %q, want %q", got, want)
+		}
+	})
+}
+
 // Who asks for a rest has it, unless somebody asks for an attempt.
 func TestRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

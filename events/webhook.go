@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -63,7 +64,7 @@ func NewWebhook(o WebhookOptions) (*Webhook, error) {
 		return nil, err
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost = o.Parallel
+	transport.MaxIdleConnsPerHost, transport.MaxResponseHeaderBytes = o.Parallel, maxHeader
 	w.client = &http.Client{
 		Transport: transport,
 		// An event is for the one who was named, and its signature too.
@@ -95,20 +96,32 @@ const (
 	maxSecret    = 64
 	maxSecrets   = 4
 	maxFileSize  = 4096
+	maxHeader    = 64 << 10 // bytes of an answer's header
 )
 
 // ReadSecrets reads the secrets in a file: one a line, in base64, with or without whsec_ in
 // front. Each signs each request, so that a secret can be replaced while receivers still
-// have the one before.
+// have the one before. A file that everybody may read, or write, is refused.
 func ReadSecrets(path string) ([][]byte, error) {
+	if info, err := os.Stat(path); err == nil { // what is not there is found out below
+		if !info.Mode().IsRegular() {
+			return nil, fmt.Errorf("%s: want a regular file", path) // to open a pipe would wait for who writes to it
+		}
+		if mode := info.Mode().Perm(); mode&0o007 != 0 && runtime.GOOS != "windows" {
+			return nil, fmt.Errorf("%s: everybody may use the file, its mode is %04o: want 0600, or 0640", path, mode)
+		}
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFileSize))
+	text, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
 	if err != nil {
 		return nil, err
+	}
+	if len(text) > maxFileSize {
+		return nil, fmt.Errorf("%s: want %d bytes at most", path, maxFileSize)
 	}
 	var secrets [][]byte
 	for line := range strings.Lines(string(text)) {

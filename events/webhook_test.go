@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -229,6 +231,69 @@ func TestWebhookAnswers(t *testing.T) {
 	gone.Close()
 	if err := webhook(t, url, "").Tell(t.Context(), hostile()); err == nil || strings.Contains(err.Error(), "password") {
 		t.Errorf("nobody there: %v", err)
+	}
+}
+
+// What answers without end takes no memory: neither a header, nor a body, nor what comes
+// before an answer.
+func TestWebhookLongAnswers(t *testing.T) {
+	for _, tt := range []struct {
+		what, head, more string
+		accepted         bool
+	}{
+		{"a header", "HTTP/1.1 200 OK\r\n", "X: " + strings.Repeat("x", 1<<10) + "\r\n", false},
+		{"a body", "HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n", strings.Repeat("x", 1<<10), true},
+		{"provisional answers", "", "HTTP/1.1 103 Early Hints\r\nX: " + strings.Repeat("x", 1<<10) + "\r\n\r\n", false},
+	} {
+		in, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent := make(chan int, 1)
+		go func() {
+			c, err := in.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			_, _ = c.Read(make([]byte, 64<<10))
+			_, _ = io.WriteString(c, tt.head)
+			n := 0
+			for err = nil; err == nil && n < 64<<20; n += len(tt.more) {
+				_, err = io.WriteString(c, tt.more)
+			}
+			sent <- n
+		}()
+		err = webhook(t, "http://"+in.Addr().String(), "").Tell(t.Context(), hostile())
+		if (err == nil) != tt.accepted {
+			t.Errorf("%s: %v", tt.what, err)
+		}
+		if n := <-sent; n >= 9<<20 { // what the buffers of the connection hold counts, too
+			t.Errorf("%s: %d bytes were taken", tt.what, n)
+		}
+		_ = in.Close()
+	}
+}
+
+// Files of secrets that are no good.
+func TestSecretFiles(t *testing.T) {
+	open := secretFile(t, exampleSecret)
+	if err := os.Chmod(open, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("\n", 5000) + exampleSecret
+	for what, path := range map[string]string{
+		"nothing": secretFile(t, "\n"), "a folder": t.TempDir(), "not there": filepath.Join(t.TempDir(), "x"),
+		"a short one": secretFile(t, "whsec_YWJj"), "no base64": secretFile(t, "secret secret secret secret secret"),
+		"five": secretFile(t, strings.Repeat(exampleSecret+"\n", 5)), "a long file": secretFile(t, exampleSecret+long),
+		"open to everybody": open,
+	} {
+		if what == "open to everybody" && runtime.GOOS == "windows" {
+			continue
+		}
+		if secrets, err := events.ReadSecrets(path); err == nil || secrets != nil {
+			t.Errorf("%s: no error", what)
+		}
 	}
 }
 

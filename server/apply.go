@@ -36,6 +36,9 @@ func (s *Server) Apply(next Options) (changed, restart []Change, err error) {
 			a.take(&now, &next)
 			changed = append(changed, c)
 		default:
+			if a.shown != nil {
+				c.From, c.To = a.shown(c.From), a.shown(c.To)
+			}
 			restart = append(restart, c)
 		}
 	}

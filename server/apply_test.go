@@ -106,6 +106,24 @@ func TestApplyNamesEachSetting(t *testing.T) {
 	}
 }
 
+// That another URL needs a restart is told without what may be secret in it, also where
+// nothing else has changed.
+func TestNoSecretOfAURLIsTold(t *testing.T) {
+	base := options(t.TempDir())
+	base.Events.URL = "https://user:one@127.0.0.1:9/hook/two?three"
+	s := open(t, base)
+	next := base
+	next.Events.URL = "https://user:four@127.0.0.1:9/hook/two?three"
+	_, restart, err := s.Apply(next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const told = "https://127.0.0.1:9/…"
+	if want := []Change{{"event-url", told, told}}; !slices.Equal(restart, want) {
+		t.Errorf("%v, want %v", restart, want)
+	}
+}
+
 // Every option that a flag may set is in one setting, and no two are in the same.
 func TestEveryOptionIsASetting(t *testing.T) {
 	var o Options

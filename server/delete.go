@@ -89,14 +89,20 @@ const markBatch = 256
 // markDeleted has the registry mark files as Deleted, and returns those that were there to
 // be marked.
 func markDeleted(ctx context.Context, reg storage.Registry, found []File) (marked []File, err error) {
+	return mark(ctx, reg, found, func(f *File) storage.Operation {
+		return &storage.DeleteFile{
+			Outcome: storage.Outcome{By: storage.Server},
+			ID:      f.ID, Path: f.Path, Incoming: f.Incoming, Verified: f.Verified,
+		}
+	})
+}
+
+// mark applies the operations about what was found, and returns those that it was there for.
+func mark[T File | Partial](ctx context.Context, reg storage.Registry, found []T, op func(*T) storage.Operation) (marked []T, err error) {
 	for part := range slices.Chunk(found, markBatch) {
 		ops := make([]storage.Operation, len(part))
 		for i := range part {
-			f := &part[i]
-			ops[i] = &storage.DeleteFile{
-				Outcome: storage.Outcome{By: storage.Server},
-				ID:      f.ID, Path: f.Path, Incoming: f.Incoming, Verified: f.Verified,
-			}
+			ops[i] = op(&part[i])
 		}
 		if err := reg.Apply(ctx, ops); err != nil {
 			return marked, err

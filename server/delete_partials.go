@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"slices"
 
 	"sealift/codec"
 	"sealift/storage"
@@ -39,27 +38,11 @@ func asFiles(partial []Partial) []File {
 // markPartials has the registry mark partial files as Deleted, and returns those that were
 // there to be marked.
 func markPartials(ctx context.Context, reg storage.Registry, found []Partial) (marked []Partial, err error) {
-	for part := range slices.Chunk(found, markBatch) {
-		ops := make([]storage.Operation, len(part))
-		for i := range part {
-			p := &part[i]
-			ops[i] = &storage.DeletePartial{
-				Outcome: storage.Outcome{By: storage.Server}, ID: p.ID, Path: p.Path, Incoming: p.Incoming,
-			}
+	return mark(ctx, reg, found, func(p *Partial) storage.Operation {
+		return &storage.DeletePartial{
+			Outcome: storage.Outcome{By: storage.Server}, ID: p.ID, Path: p.Path, Incoming: p.Incoming,
 		}
-		if err := reg.Apply(ctx, ops); err != nil {
-			return marked, err
-		}
-		for i, op := range ops {
-			switch err := op.Result().Err; {
-			case err == nil:
-				marked = append(marked, part[i])
-			case !errors.Is(err, storage.ErrNoFile):
-				return marked, err
-			}
-		}
-	}
-	return marked, nil
+	})
 }
 
 // lookAtPartials adds the partial files to leaving that are still to be removed.

@@ -113,6 +113,24 @@ func (e *Events) limits() events.Limits {
 	return events.Limits{TTL: e.TTL, Max: e.Max, Retry: e.Retry, Timeout: e.Timeout}
 }
 
+// Open files that one attempt needs at most: a program's pipes, its process and the pipe that
+// tells how it began; a request's connection, and one that is kept for the next.
+const (
+	commandFiles = 8
+	requestFiles = 2
+)
+
+// descriptors is how many open files telling needs at most.
+func (e *Events) descriptors() (n int) {
+	if e.Command != "" {
+		n += commandFiles * e.Parallel
+	}
+	if e.URL != "" {
+		n += requestFiles * e.Parallel
+	}
+	return n
+}
+
 // targets are those that o asks for. The webhook is among them, or nil.
 func (o *Options) targets() (all []events.Target, hook *events.Webhook, err error) {
 	e := &o.Events

@@ -137,3 +137,22 @@ func TestEventsInMemory(t *testing.T) {
 		t.Errorf("%d requests too many", len(requests))
 	}
 }
+
+// What telling opens at most is set aside: neither connections nor uploads have it.
+func TestEventsHaveDescriptors(t *testing.T) {
+	share := func(e Events) int {
+		e.Parallel = 8
+		s := &Server{o: Options{Network: Network{MaxConnections: 1 << 30}, Machine: Machine{Loops: 1, Workers: 1}, Events: e}}
+		if err := s.shareDescriptors(); err != nil {
+			t.Fatal(err)
+		}
+		return s.share.Connections + s.share.Files
+	}
+	all := share(Events{})
+	if all >= 1<<30 {
+		t.Skip("open files have no limit here")
+	}
+	if got, want := share(Events{Command: "true", URL: "http://127.0.0.1/"}), all-8*(commandFiles+requestFiles); got != want {
+		t.Errorf("connections and uploads have %d descriptors, want %d of %d", got, want, all)
+	}
+}

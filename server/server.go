@@ -189,8 +189,12 @@ func (s *Server) openStore(ctx context.Context) (*files.Store, error) {
 func (s *Server) shareDescriptors() (err error) {
 	wanted := cmp.Or(s.o.Network.MaxConnections, eventloop.DefaultMaxConnections)
 	limit := eventloop.OpenFileLimit()
-	if limit != 0 && s.watched != nil {
-		limit -= min(limit-1, admin.Descriptors)
+	if limit != 0 {
+		aside := s.o.Events.descriptors()
+		if s.watched != nil {
+			aside += admin.Descriptors
+		}
+		limit -= min(limit-1, uint64(aside))
 	}
 	s.share, err = eventloop.ShareDescriptors(limit, wanted, s.o.Machine.Loops, s.o.Machine.Workers)
 	return err

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -18,7 +19,9 @@ type setting struct {
 	live bool
 	// text is its value as the flag takes it.
 	text func(*Options) string
-	take func(to, from *Options)
+	// shown makes of text what people are told; nil: all of it.
+	shown func(text string) string
+	take  func(to, from *Options)
 }
 
 // settings are all of them. One that is live also has to reach the part that goes by it,
@@ -61,7 +64,7 @@ var settings = []setting{
 	fixed("admin-token-file", func(o *Options) *string { return &o.Admin.TokenFile }),
 	fixed("admin-host", func(o *Options) *[]string { return &o.Admin.Hosts }, func(hosts []string) string { return strings.Join(hosts, ",") }),
 	fixed("on-event", func(o *Options) *string { return &o.Events.Command }),
-	fixed("event-url", func(o *Options) *string { return &o.Events.URL }),
+	fixed("event-url", func(o *Options) *string { return &o.Events.URL }).told(urlTold),
 	fixed("event-secret-file", func(o *Options) *string { return &o.Events.SecretFile }),
 	live("event-ttl", func(o *Options) *time.Duration { return &o.Events.TTL }),
 	live("event-max", func(o *Options) *int { return &o.Events.Max }),
@@ -100,6 +103,24 @@ func fixed[T any](flag string, field func(*Options) *T, text ...func(T) string) 
 	s := live(flag, field, text...)
 	s.live = false
 	return s
+}
+
+// told has those who are told of a change see less of the value than the flag takes.
+func (s setting) told(shown func(text string) string) setting {
+	s.shown = shown
+	return s
+}
+
+// urlTold is a URL without what may be secret in it: user and password, path and query.
+func urlTold(text string) string {
+	u, err := url.Parse(text)
+	if text == "" || err == nil && text == u.Scheme+"://"+u.Host {
+		return text
+	}
+	if err != nil {
+		return "…"
+	}
+	return u.Scheme + "://" + u.Host + "/…"
 }
 
 func words(no, yes string) func(bool) string {

@@ -29,7 +29,7 @@ type claim struct {
 	// Under claims.mu.
 	busy     bool     // a transfer, or other work, has the content
 	lost     bool     // another connection has it, or is about to. Final.
-	replaced bool     // its row went, to a file that came otherwise; it may have been put back
+	replaced bool     // its row went, or may have; it may have been put back
 	turns    []func() // of those that wait until it is not busy
 }
 
@@ -117,6 +117,14 @@ func (cs *claims) leave(c *claim) (replaced bool) {
 		turn()
 	}
 	return replaced
+}
+
+// doubt has the row be looked for when the claim is left: maintenance may have dropped it,
+// and left the content to whoever had the claim.
+func (cs *claims) doubt(c *claim) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	c.replaced = true
 }
 
 // take takes a partial file away from the connection that has a claim on it, for one that

@@ -111,6 +111,7 @@ func (us *uploads) forgetContinued(name string) {
 // giveUp ends the claim of a 1608 that no transfer or other work has.
 func (us *uploads) giveUp(c *continued) {
 	if c.claim != nil && !us.s.svc.claims.isBusy(c.claim) { // else whoever is at work does that
+		us.s.svc.claims.doubt(c.claim)
 		us.s.leaveClaim(c.claim)
 	}
 }

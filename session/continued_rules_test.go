@@ -345,6 +345,29 @@ func TestNotKept(t *testing.T) {
 	w.counted()
 }
 
+// TestDroppedAtRest: maintenance drops a partial file that somebody deleted while a connection may go on
+// with it. The content goes when the connection does.
+func TestDroppedAtRest(t *testing.T) {
+	content := random(1, 10_000)
+	w := newCutWorld(t)
+	p := w.known("alice")
+	prefix := w.cut(p, "f", content)
+	c := w.relogin(p)
+	if got, want := c.ask(p.question("f", len(content))), continued("f", prefix); got != want {
+		t.Fatalf("a 1032 gets %q, want %q", got, want)
+	}
+	row := w.partial(p, "f")
+	if !w.svc.Alive(row.Incoming) {
+		t.Error("it is not alive")
+	}
+	w.must(&storage.DropPartial{Outcome: storage.Outcome{By: storage.Server}, ID: p.id, Path: "f", Incoming: row.Incoming})
+	c.close()
+	w.run()
+	w.nothingKept("the end of the connection")
+	w.hangUp()
+	w.counted()
+}
+
 func (w *world) nothingKept(after string) {
 	w.t.Helper()
 	for at := range w.reg.partials {

@@ -30,6 +30,7 @@ type progress struct {
 	next      int64 // the Length at which the next checkpoint is due
 	marking   bool  // a checkpoint is under way
 	spoilt    bool  // a Flush failed: nobody knows what will be there after a power cut
+	gone      bool  // the content went with it, also what is on record
 }
 
 // fate is what becomes of the content of an upload that is dropped.
@@ -106,6 +107,7 @@ func (u *upload) checkpoint() {
 		if !first {
 			if err := co.flush(row.Uploaded()); err != nil {
 				p.spoilt = p.spoilt || !errors.Is(err, context.Canceled)
+				p.gone = p.gone || isGone(err)
 				s.log().Debug("checkpoint failed", s.fields(zap.String("file", u.name), zap.Error(err))...)
 				return
 			}
@@ -150,7 +152,7 @@ func (u *upload) storePart(co *coroutine, in transfer.Received) {
 	c.claim, p.claim, c.stage = p.claim, nil, sent
 	u.leaveAll()
 	s.uploads.told.served(u.name)
-	s.uploads.note(u.name, receipt{plan: u.transfer.Plan(), settled: true})
+	s.uploads.note(u.name, receipt{plan: u.transfer.Plan(), settled: true, part: true})
 	u.acknowledge("segment received", &storage.File{ID: s.id, Size: in.Size, Cksum: in.Cksum}, s.host.Now().Sub(u.started))
 	s.restClaim(c.claim)
 }
@@ -219,6 +221,45 @@ func (u *upload) fateBy(err error) fate {
 	return u.fateUnkept()
 }
 
+// fateUnwritten is what becomes of the content of a transfer that was to be kept, and of which err
+// kept the rest from being written. What is on record was promised.
+func (u *upload) fateUnwritten(err error) fate {
+	switch p := u.progress; {
+	case errors.Is(err, storage.ErrSuperseded), errors.Is(err, context.Canceled) && p != nil:
+		return fateLeave
+	case p == nil || !p.recorded || isGone(err):
+		return fateRemove
+	case !clientsDoing(err):
+		return fateLeave
+	case p.continued != nil && p.continued.offset > 0:
+		return fateUndo
+	}
+	return fateRemove
+}
+
+// fateAtCut is what becomes of the content of a transfer whose connection was lost.
+func (u *upload) fateAtCut() fate {
+	if u.keepable() {
+		return fateKeep
+	}
+	return u.fateAsRecorded()
+}
+
+// fateAsRecorded is what becomes of the content of a transfer of which no more is to be kept
+// than is on record.
+func (u *upload) fateAsRecorded() fate {
+	if p := u.progress; p != nil && p.recorded && p.row.Length > 0 && !p.gone && u.s.ousted.Load() == nil {
+		return fateLeave
+	}
+	return fateRemove
+}
+
+// isGone reports whether err says that the content is not there any more, or will not be after
+// a power cut.
+func isGone(err error) bool {
+	return errors.Is(err, storage.ErrNotDurable) || errors.Is(err, storage.ErrNotStored)
+}
+
 // fateUnkept is what becomes of the content of a transfer that its client ended, or that
 // failed.
 func (u *upload) fateUnkept() fate {
@@ -270,6 +311,7 @@ func (u *upload) cease() {
 func (u *upload) keep(co *coroutine) bool {
 	s := u.s
 	err := u.write(co)
+	synced := true
 	w := u.transfer.Written()
 	if err == nil && w.Length < s.svc.keepFrom && (u.progress == nil || u.progress.claim == nil) {
 		u.fate = fateRemove
@@ -279,7 +321,8 @@ func (u *upload) keep(co *coroutine) bool {
 		u.recordable(w)
 		row := u.progress.row
 		row.Length, row.State = w.Length, w.State
-		if err = co.flush(row.Uploaded()); err == nil {
+		err = co.flush(row.Uploaded())
+		if synced = err == nil; synced {
 			if err = u.putPartial(co, row); err == nil {
 				s.log().Info("partial file kept", s.fields(zap.String("file", u.name), zap.Int64("bytes", row.Length), zap.Int64("total_bytes", row.Total))...)
 				s.svc.counts.kept.Add(1)
@@ -289,10 +332,9 @@ func (u *upload) keep(co *coroutine) bool {
 		}
 	}
 	s.log().Info("partial file not kept", s.fields(zap.String("file", u.name), zap.Error(err))...)
-	if p := u.progress; errors.Is(err, storage.ErrSuperseded) || errors.Is(err, context.Canceled) && p != nil && p.recorded {
-		u.fate = fateLeave
-	} else {
-		u.fate = fateRemove
+	u.fate = u.fateUnwritten(err)
+	if u.fate == fateLeave && !synced && u.progress.row.Length == 0 && !errors.Is(err, context.Canceled) {
+		u.fate = fateRemove // nobody syncs the same content again and believes it
 	}
 	return false
 }

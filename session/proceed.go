@@ -151,7 +151,7 @@ func (q *question) lookIn(co *coroutine, p *place) (c *continued, sum uint32, st
 	if f := get.Unverified; f != nil && f.Size == q.total && !f.Deleted {
 		return q.whole(f), f.Cksum, StepOther, nil
 	}
-	if f := get.Verified; f != nil && f.Size == q.total && !f.Deleted {
+	if f := get.Verified; f != nil && f.Size == q.total && !f.Deleted && f.Incoming != "" { // else there can be no receipt for it
 		if ok, err := q.mayTell(co, f); err != nil {
 			return nil, 0, StepRegistry, err
 		} else if ok {
@@ -196,6 +196,7 @@ func (q *question) goOn(co *coroutine, p *place, part *storage.Partial) (c *cont
 	}()
 	op := &storage.ContinueFile{Outcome: s.outcome(), ID: part.ID, Path: part.Path, Incoming: part.Incoming, Changed: s.host.Now()}
 	if err := co.apply(op); errors.Is(err, storage.ErrNoFile) { // it has gone meanwhile
+		s.svc.claims.doubt(claim)
 		return q.nothing()
 	} else if err != nil {
 		return nil, 0, StepRegistry, err

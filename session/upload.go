@@ -124,7 +124,7 @@ func (u *upload) goOn(complete bool, err error) {
 	u.count()
 	if u.dropped || err == nil && !complete && u.guarded == nil {
 		if err != nil && u.fate == fateKeep {
-			u.fate = u.fateBy(err)
+			u.fate = u.fateUnwritten(err)
 			u.releaseQueue()
 		}
 		if !u.dropped && u.checkpointDue() {
@@ -187,7 +187,10 @@ func (co *coroutine) tookPlace(op *storage.PutFile) {
 	}
 	if op.Partial != nil && op.Partial.Incoming != op.File.Incoming {
 		co.discardReplaced(op.Partial)
-		co.s.uploads.forgetContinued(op.File.FileName) // what a 1608 said of that one
+		us := &co.s.uploads
+		if c := us.continued(op.File.FileName); c != nil && c.row.Incoming == op.Partial.Incoming {
+			us.forgetContinued(c.name) // it is about the one that has gone
+		}
 	}
 }
 

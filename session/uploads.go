@@ -36,6 +36,7 @@ type receipt struct {
 	// overtaken: an attempt to send a newer version was refused. A 1029 that comes now may
 	// have been sent ahead of that 1607, and be about the newer version.
 	overtaken bool
+	part      bool // the 1603 was about a part of the file: there is nothing to be confirmed
 }
 
 // overtake notes that an attempt to send a newer version of name was refused.
@@ -134,18 +135,13 @@ func (us *uploads) makeRoom() bool {
 	return true
 }
 
-// abandon drops all that the client has under way. Files that await a verdict
-// stay in the store.
-func (us *uploads) abandon() { us.end(func(u *upload) fate { return fateRemove }) }
+// abandon drops all that the client has under way. Files that await a verdict, and partial
+// ones as far as they are on record, stay in the store.
+func (us *uploads) abandon() { us.end((*upload).fateAsRecorded) }
 
 // cutOff is abandon for a connection that was lost: what can be kept of its transfers is.
 func (us *uploads) cutOff() {
-	us.end(func(u *upload) fate {
-		if u.keepable() {
-			return fateKeep
-		}
-		return fateRemove
-	})
+	us.end((*upload).fateAtCut)
 }
 
 // end drops all transfers under way. fateOf says what becomes of each.

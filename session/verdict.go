@@ -47,6 +47,9 @@ func (s *Session) verdict(code codec.Code, payload []byte) bool {
 	switch {
 	case code != codec.CodeCRCOK:
 		s.uploads.refused.forget(s.host, s.id, name)
+	case r.part:
+		s.refuse(request(code), &offence{ReasonVerdict, "only a part of the file is there: " + name})
+		return true
 	case r.overtaken || !known && s.uploads.refused.find(s.id, name) != nil:
 		// Sent ahead of a 1603 that never came. It is not about a file of that
 		// name that this connection or an earlier one has sent before.

@@ -55,7 +55,7 @@ func (s *Store) Reopen(ctx context.Context, up storage.Uploaded, size storage.An
 
 // Flush implements storage.Files. It opens the file anew, so that the writer's descriptor
 // still tells of an error, and makes the file's entry durable as well. After a sync that
-// failed the file is removed: nobody syncs it again and believes it.
+// failed, of a folder too, the file is removed: nobody syncs it again and believes it.
 func (s *Store) Flush(ctx context.Context, up storage.Uploaded) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -76,16 +76,19 @@ func (s *Store) Flush(ctx context.Context, up storage.Uploaded) error {
 		return notStored(err)
 	}
 	err = s.step(SyncFile, s.below(at.path()), "", f.Sync)
-	if err = errors.Join(err, f.Close()); err != nil {
-		if kept := s.takeKept(up.Key); kept != nil {
-			_ = kept.release() // for Commit not to ask a descriptor that may not tell
-		}
-		return s.spoil(up.Key, err)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = s.syncFolder(at.dir, at.folder)
 	}
-	if err := s.syncFolder(at.dir, at.folder); err != nil {
-		return err
+	if err == nil {
+		err = s.syncFolder(s.incoming, incomingFolder)
 	}
-	return s.syncFolder(s.incoming, incomingFolder)
+	if err == nil {
+		return nil
+	}
+	if kept := s.takeKept(up.Key); kept != nil {
+		_ = kept.release() // for Commit not to ask a descriptor that may not tell
+	}
+	return s.spoil(up.Key, err)
 }
 
 // OpenFrom implements storage.Files.

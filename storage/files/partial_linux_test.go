@@ -20,6 +20,7 @@ func uploadedAs(key string) storage.Uploaded {
 func TestFailedFlushIsFinal(t *testing.T) {
 	for name, fail := range map[string]func(d *disk, key string){
 		"sync":                          func(d *disk, key string) { d.failAfter(key, SyncFile) },
+		"sync of the folder":            func(d *disk, _ string) { d.fail(".incoming", SyncFolder) },
 		"sync that was not taken":       func(d *disk, key string) { d.fail(key, SyncFile) },
 		"sync, and it can't be removed": func(d *disk, key string) { d.fail(key, SyncFile, Remove) },
 	} {

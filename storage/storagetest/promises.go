@@ -145,6 +145,7 @@ type promiseModel struct {
 	logged *observer.ObservedLogs // of the life
 
 	quota    storage.Quota // of the round
+	missed   bool          // a verified version was missing at some time
 	disabled bool
 	counts   map[string]int // of what has occurred
 

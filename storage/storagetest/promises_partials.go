@@ -318,9 +318,12 @@ func (m *partialModel) failFlush() {
 		err = m.files.Flush(context.Background(), up)
 	}
 	m.machine.FailSyncs(false)
-	if !errors.Is(err, storage.ErrNotDurable) { // the folder's, or none
+	if err == nil {
 		m.sure = sure
 		return
+	}
+	if !errors.Is(err, storage.ErrNotDurable) {
+		m.fatalf("Flush: %v", err)
 	}
 	m.note("a flush failed: %v", err)
 	m.counts["flush failed"]++
