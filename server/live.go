@@ -207,7 +207,7 @@ func (l *liveSource) limits() (all []admin.Limit) {
 	o := s.asked
 	s.applying.Unlock()
 	for _, a := range settings {
-		if value := a.text(&o); shownLimits[a.flag] && value != "0" {
+		if value := a.text(&o); shownLimits[a.flag] && value != "0" && value != "0s" {
 			all = append(all, admin.Limit{Name: a.flag, Value: value})
 		}
 	}

@@ -43,6 +43,11 @@ func testLive(t *testing.T, registry string) {
 		}
 	}
 	id := c.Identity().ID.String()
+	for _, l := range live.Limits() {
+		if l.Value == "0" || l.Value == "0s" {
+			t.Errorf("%s is none, and shown as %s", l.Name, l.Value)
+		}
+	}
 
 	seen, err := live.Observe(ctx, 10, id)
 	if err != nil || seen.Connections != 1 || len(seen.List) != 1 || seen.List[0].Name != "anna" || seen.List[0].Client != id {

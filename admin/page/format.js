@@ -8,7 +8,7 @@ function size(n) {
 	if (n < 0) return "not known";
 	let unit = 0;
 	for (; n >= 1024 && unit < units.length - 1; unit++) n /= 1024;
-	return (unit === 0 || n >= 100 ? Math.round(n) : n.toFixed(1)) + " " + units[unit];
+	return (unit === 0 || n >= 100 || Number.isInteger(n) ? Math.round(n) : n.toFixed(1)) + " " + units[unit];
 }
 
 function rate(n) { return size(Math.round(n)) + "/s"; }

@@ -150,8 +150,22 @@ function clientRow(c) {
 }
 
 function refusalRow(l) {
-	return row(cell("few", moment(l.at)), cell("", l.message + (l.file ? " " : ""), l.file ? name(l.file) : ""),
+	const more = l.times > 1 ? element("span", "note", " and " + (l.times - 1) + " more") : "";
+	return row(cell("few", moment(l.at)), cell("", l.message + (l.file ? " " : ""), l.file ? name(l.file) : "", more),
 		cell("", l.client || l.name ? who(l.name, l.client) : l.remote), cell("", plain(String(l.reason || l.error || ""))));
+}
+
+// alike puts the lines about one client and one reason together, as the last of them. Numbers do
+// not count: those in a reason change with each try.
+function alike(lines) {
+	const found = new Map();
+	for (const l of lines) {
+		const key = JSON.stringify([l.message, l.client || (l.remote || "").replace(/:\d+$/, ""), String(l.reason || l.error || "").replace(/\d+/g, "#")]);
+		const last = found.get(key);
+		if (last) last.times++;
+		else found.set(key, {...l, key, times: 1});
+	}
+	return [...found.values()];
 }
 
 function waitingRow(w) {
@@ -170,7 +184,10 @@ let frame = null, files = [], refusals = [], points = [], started = 0;
 
 const tell = {
 	frame(f) {
-		if (started && f.started !== started) [files, refusals, points] = [[], [], []];
+		if (started && f.started !== started) { // what comes next is of the new start alone, and may be nothing
+			[files, refusals, points] = [[], [], []];
+			for (const id of ["recent", "refusals"]) body(id).replaceChildren();
+		}
 		started = f.started;
 		frame = f;
 		stage(f);
@@ -197,8 +214,8 @@ const tell = {
 		empties();
 	},
 	refusals(r) {
-		refusals = r.lines.reverse().map((l, i) => ({...l, key: r.next - i})).concat(refusals).slice(0, 20);
-		rows(body("refusals"), refusals, (l) => String(l.key), () => "", refusalRow);
+		refusals = r.lines.reverse().concat(refusals).slice(0, 100);
+		rows(body("refusals"), alike(refusals).slice(0, 20), (l) => l.key, (l) => l.at + " " + l.times, refusalRow);
 		empties();
 	},
 	log(l) { lines(l.lines); },
@@ -249,6 +266,7 @@ function lines(more) {
 }
 
 let plot = null;
+const steps = Array.from({length: 40}, (_, i) => 2 ** (i + 7)); // of the axis of rates
 
 function draw() {
 	const box = $("chart"), style = getComputedStyle(document.documentElement), color = (v) => style.getPropertyValue(v).trim();
@@ -261,7 +279,7 @@ function draw() {
 	plot = new uPlot({
 		width: box.clientWidth, height: 170, legend: {show: false}, cursor: {show: false}, select: {show: false},
 		scales: {x: {range: [end - 3600, end]}, y: {range: [0, Math.max(1024, most * 1.1)]}},
-		axes: [{...axis, values: (_, v) => v.map((s) => clock(s * 1000).replace(/:00(?=\D*$)/, ""))}, {...axis, size: 80, values: (_, v) => v.map((n) => rate(n))}],
+		axes: [{...axis, values: (_, v) => v.map((s) => clock(s * 1000).replace(/:00(?=\D*$)/, ""))}, {...axis, size: 80, incrs: steps, values: (_, v) => v.map((n) => rate(n))}],
 		series: [{}, {stroke: color("--mark"), width: 1.5, points: {show: points.length < 4}}],
 	}, data, box);
 }

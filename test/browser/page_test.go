@@ -90,6 +90,13 @@ func TestLive(t *testing.T) {
 		t.Error("the client that was disabled has sent its file")
 	}
 	p.has("refusals", "bert")
+	// What is refused again and again for one reason is one row, whatever the files are called.
+	for _, as := range []string{"one.txt", "two.txt", "three.txt"} {
+		if out, err := c.command(as).CombinedOutput(); err == nil {
+			t.Errorf("a disabled client has sent a file: %s", out)
+		}
+	}
+	p.becomes("the refusals of bert are one row", `document.querySelectorAll("#refusals tbody tr").length <= 2 && `+has("refusals", " more"))
 	p.run(`document.querySelector("#clients details").open = true`)
 	p.has("clients", "disabled")
 	p.press("Enable: bert")
@@ -189,6 +196,7 @@ func TestServerGone(t *testing.T) {
 	s.start()
 	p.becomes("it is back", `document.getElementById("notice").innerText === "" && document.getElementById("stage").innerText.startsWith("ready")`)
 	p.becomes("that is said", `document.getElementById("said").textContent.includes("back; it was started anew")`)
+	p.becomes("what was before it is gone", `!(`+has("recent", "before.txt")+`)`)
 	s.client("bert").send("after.txt", 100)
 	p.has("recent", "after.txt")
 	p.allow("ERR_CONNECTION_REFUSED") // the browser's own lines about it
