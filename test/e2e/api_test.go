@@ -55,7 +55,9 @@ func TestCommandsOverTheAPI(t *testing.T) {
 	waiting := p.File("waiting", []byte("for its 1029"))
 	p.sendPackets(cut(waiting, 0))
 	p.expectReceived(waiting)
-	eventually(t, "each client's first event was tried", func() bool { return strings.Count(there("events", "list", "--json").succeeded(t).stdout, `"attempts":1`) == 2 })
+	eventually(t, "each client's first event was tried", func() bool {
+		return strings.Count(there("events", "list", "--json").succeeded(t).stdout, `"attempts":1`) == 2
+	})
 
 	for _, list := range [][]string{{"clients"}, {"client", "list"}, {"files"}, {"file", "list"}, {"events", "list"}} {
 		for _, more := range [][]string{nil, {"--json"}} {
