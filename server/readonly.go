@@ -48,22 +48,10 @@ func (r *ReadOnly) Clients(ctx context.Context, yield func(Client) error) error 
 	return r.reg.Clients(ctx, yield)
 }
 
-// Added calls yield for each name that was added, until yield returns an error, which it
-// then returns.
-func (r *ReadOnly) Added(ctx context.Context, yield func(name string) error) error {
-	return r.reg.Added(ctx, yield)
-}
-
 // Files calls yield for each file, ordered by client and path, until yield returns
 // an error, which it then returns.
 func (r *ReadOnly) Files(ctx context.Context, yield func(File) error) error {
 	return r.reg.Files(ctx, yield)
-}
-
-// Partials calls yield for each partial file, ordered by client and path, until yield
-// returns an error, which it then returns.
-func (r *ReadOnly) Partials(ctx context.Context, yield func(Partial) error) error {
-	return r.reg.Partials(ctx, yield)
 }
 
 // Verify reads every verified file and calls progress with it, and with nil or

@@ -26,6 +26,7 @@ command line counts before the environment, and that before the file of --config
 		manpage.Section{Title: "FILES", Items: []manpage.Item{
 			{Term: "/etc/sealift/sealiftd.yaml", Text: "Settings of the service that the packages install: see sealiftd config."},
 			{Term: "DIR/port.info", Text: "The number of the port, for when there is no --listen. DIR is the directory that --dir names, /var/lib/sealift for the service."},
+			{Term: "DIR/admin.info", Text: "Where the server's --admin address is, and the file of its token, for sealiftd status. It is there while the server runs."},
 			{Term: "DIR/defensive.db", Text: "The registry of clients and files, in SQLite. By itself it is no copy of anything: see sealiftd backup."},
 			{Term: "DIR/files/ID/", Text: "The files of a client. In files/.incoming are those that are not complete and verified."},
 			{Term: "DIR/taking", Text: "What sealiftd file take was about to record when it was killed; the next one finishes that."},

@@ -49,7 +49,7 @@ func statusCommand() *cobra.Command {
 	var asJSON, watch bool
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Say what a server does: connections, uploads, throughput, refusals",
+		Short: "Say what a server does: uploads, throughput, refusals",
 		Long: `status asks a running server how it is, who is connected, what is on its way
 with how much of it and how fast, how much room there is, and whom it refused
 last. The server needs --admin and --admin-token-file. That of --dir, on this

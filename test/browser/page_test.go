@@ -146,9 +146,11 @@ func TestLeftOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // it was killed
+	p.press("End: anna")
+	p.confirm()
 	p.becomes("the upload is over", `!(`+has("transfers", "film.mp4")+`)`)
-	p.becomes("what came of it is listed", `(() => { if (`+has("partials", "of 8.0 MiB")+`) return true; load("partials", true); return false; })()`)
 	p.run(`document.querySelector("#partials details").open = true`)
+	p.becomes("what came of it is listed", `(() => { if (`+has("partials", "of 8.0 MiB")+`) return true; load("partials", true); return false; })()`)
 	p.shoot("left-over-400-light")
 	p.accessible("with partial files, and events")
 	p.press("Delete: film.mp4")
