@@ -364,8 +364,8 @@ func TestContinuedByTwoInEveryOrder(t *testing.T) {
 	var p *peer
 	var a, b *conn
 	schedules := every(t, func(w *world) {
-		w.svc.KeepFrom(1000)
-		w.svc.CheckpointEvery(20_000)
+		w.svc.KeepFrom = 1000
+		w.svc.CheckpointEvery = 20_000
 		w.svc.LendFrom(1 << 20)
 		p = w.known("alice")
 		prefix := w.cut(p, "f", content)
