@@ -187,7 +187,6 @@ func (co *coroutine) tookPlace(op *storage.PutFile) {
 	}
 	if op.Partial != nil && op.Partial.Incoming != op.File.Incoming {
 		co.discardReplaced(op.Partial)
-		co.s.uploads.forgetContinued(op.File.FileName) // what a 1608 said of that one
 	}
 }
 
