@@ -174,7 +174,7 @@ func (c *continued) begin(u *upload, svc *Service) error {
 		return errTaken
 	}
 	c.stage = sending
-	u.progress = &progress{continued: c, claim: c.claim, row: c.row, recorded: c.claim != nil, next: c.offset + svc.checkpointEvery}
+	u.progress = &progress{continued: c, claim: c.claim, row: c.row, recorded: c.claim != nil, next: c.offset + svc.CheckpointEvery}
 	return nil
 }
 

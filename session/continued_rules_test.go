@@ -387,8 +387,8 @@ func TestContinuedByTwoInEveryOrder(t *testing.T) {
 	var p *peer
 	var a, b *conn
 	schedules := every(t, func(w *world) {
-		w.svc.KeepFrom(1000)
-		w.svc.CheckpointEvery(20_000)
+		w.svc.KeepFrom = 1000
+		w.svc.CheckpointEvery = 20_000
 		w.svc.LendFrom(1 << 20)
 		p = w.known("alice")
 		prefix := w.cut(p, "f", content)
@@ -421,4 +421,34 @@ func TestContinuedByTwoInEveryOrder(t *testing.T) {
 		}
 	})
 	t.Log(schedules, "schedules")
+}
+
+// TestWholeAfterALostSegment: a connection that sent a part of a file, and lost that to another
+// connection, sends the name anew, as a whole. Its verdict is about what it sent.
+func TestWholeAfterALostSegment(t *testing.T) {
+	old, content := random(1, 9000), random(2, 5000)
+	for _, code := range []codec.Code{codec.CodeCRCOK, codec.CodeCRCBad, codec.CodeAbort} {
+		w := newCutWorld(t)
+		p, b := w.login("alice")
+		first := *p
+		a := w.relogin(&first)
+		want := continued("f", nil) + ", " + segment("f", 4000, old[:4000])
+		if got := a.ask(append([][]byte{p.question("f", len(old))}, first.packets(spec, "f", old[:4000], 1024)...)...); got != want {
+			t.Fatalf("the segment gets %q, want %q", got, want)
+		}
+		want = continued("f", old[:4000]) + ", " + segment("f", 5000, old) + ", 1604"
+		if got := b.ask(append([][]byte{p.question("f", len(old))}, append(p.packets(spec, "f", old[4000:], 1024), p.ok("f"))...)...); got != want {
+			t.Fatalf("the rest gets %q, want %q", got, want)
+		}
+		want = map[codec.Code]string{codec.CodeCRCOK: ", 1604", codec.CodeAbort: ", 1604"}[code]
+		if got := a.ask(append(first.packets(spec, "f", content, 1024), p.verdict(code, "f"))...); got != received("f", content)+want {
+			t.Errorf("a new version and its %d get %q, want %q", code, got, received("f", content)+want)
+		}
+		w.verified(p, "f", map[bool][]byte{true: content, false: old}[code == codec.CodeCRCOK])
+		if got := a.ask(append(first.packets(spec, "f", content, 1024), p.ok("f"))...); got != received("f", content)+", 1604" {
+			t.Errorf("after a %d the file gets %q", code, got)
+		}
+		w.hangUp()
+		w.counted()
+	}
 }

@@ -15,8 +15,8 @@ import (
 // comes after 2000 more.
 func newCutWorld(t testing.TB) *world {
 	w := newWorld(t, session.Config{Boot: "boot"})
-	w.svc.KeepFrom(1000)
-	w.svc.CheckpointEvery(2000)
+	w.svc.KeepFrom = 1000
+	w.svc.CheckpointEvery = 2000
 	return w
 }
 

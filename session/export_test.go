@@ -77,11 +77,6 @@ const MaxQuiet = maxQuiet
 // LendFrom sets the least ciphertext, in bytes, that is lent.
 func (svc *Service) LendFrom(size int64) { svc.lendFrom = size }
 
-// KeepFrom sets the least plaintext, in bytes, that is kept, and CheckpointEvery how much comes
-// between two checkpoints.
-func (svc *Service) KeepFrom(size int64)        { svc.keepFrom = size }
-func (svc *Service) CheckpointEvery(size int64) { svc.checkpointEvery = size }
-
 // Continues tells of how many names s remembers a 1608.
 func (s *Session) Continues() int { return len(s.uploads.continues.list) }
 

@@ -246,6 +246,8 @@ func (us *uploads) begin(m codec.SendFile, size uint32, f *found) error {
 			u.unbook()
 			return err
 		}
+	} else {
+		us.forgetContinued(name)
 	}
 	delete(us.received, name)
 	us.refused.forget(s.host, s.id, name)

@@ -54,8 +54,8 @@ var (
 func newMachine(t *testing.T, program []byte) *machine {
 	m := &machine{world: newWorld(t, session.Config{Limits: session.Limits{MaxUploads: 3, MaxFileSize: 6000}}), program: program}
 	m.peers = []*peer{m.known("alice"), m.known("bob"), {name: "carol", id: uuid4(codec.ClientID{7})}}
-	m.svc.KeepFrom(300)
-	m.svc.CheckpointEvery(400)
+	m.svc.KeepFrom = 300
+	m.svc.CheckpointEvery = 400
 	m.lines = []*line{{conn: m.dial()}, {conn: m.dial()}}
 	m.choose = func(n int) int { return int(m.next()) % n }
 	m.portion = func(n int) int { return 1 + (int(m.next())*n)>>8 }

@@ -71,14 +71,14 @@ func (u *upload) keepable() bool {
 		return !p.spoilt
 	}
 	_, known := u.total()
-	return known && u.transfer.Offset() >= u.s.svc.keepFrom
+	return known && u.transfer.Offset() >= u.s.svc.KeepFrom
 }
 
 // checkpointDue reports whether the transfer is to be recorded as a partial file as it is.
 // No work on it is under way. It is called by whoever has the session, also by the worker that it is
 // lent to.
 func (u *upload) checkpointDue() bool {
-	at, p := u.s.svc.keepFrom, u.progress
+	at, p := u.s.svc.KeepFrom, u.progress
 	if p != nil && p.claim != nil {
 		at = p.next
 	}
@@ -87,7 +87,7 @@ func (u *upload) checkpointDue() bool {
 		return false
 	}
 	total, known := u.total()
-	return known && total-length >= u.s.svc.keepFrom
+	return known && total-length >= u.s.svc.KeepFrom
 }
 
 // checkpoint has the registry record the transfer as a partial file, as far as it has come. The
@@ -97,7 +97,7 @@ func (u *upload) checkpoint() {
 	s, w := u.s, u.transfer.Written()
 	first := u.recordable(w)
 	p := u.progress
-	p.next, p.marking = w.Length+s.svc.checkpointEvery, true
+	p.next, p.marking = w.Length+s.svc.CheckpointEvery, true
 	row := p.row
 	if !first {
 		row.Length, row.State = w.Length, w.State
@@ -313,7 +313,7 @@ func (u *upload) keep(co *coroutine) bool {
 	err := u.write(co)
 	synced := true
 	w := u.transfer.Written()
-	if err == nil && w.Length < s.svc.keepFrom && (u.progress == nil || u.progress.claim == nil) {
+	if err == nil && w.Length < s.svc.KeepFrom && (u.progress == nil || u.progress.claim == nil) {
 		u.fate = fateRemove
 		return false
 	}

@@ -85,6 +85,9 @@ type Config struct {
 	// Kept, unless it is nil, is called when what came of a file was kept as a partial file: its
 	// transfer was cut off, or it is a segment. On the goroutines of the sessions.
 	Kept func()
+	// KeepFrom is the least plaintext, in bytes, that is kept when a transfer is cut off, and
+	// CheckpointEvery how much comes between two checkpoints. Default 1 MiB and 64 MiB.
+	KeepFrom, CheckpointEvery int64
 	// Faults, if there are any, are for testing clients.
 	Faults *Faults
 }
@@ -110,8 +113,7 @@ type Service struct {
 	resumed    resumptions
 	unverified unverified
 	rate       *registrationRate
-	// In bytes; tests set others than the constants.
-	lendFrom, keepFrom, checkpointEvery int64
+	lendFrom   int64 // in bytes; tests set another than the constant
 }
 
 // NewService completes cfg with the defaults.
@@ -120,7 +122,13 @@ func NewService(cfg Config) *Service {
 		cfg.Window = DefaultWindow
 	}
 	cfg.Window = max(cfg.Window, 2*MaxBuffer)
-	svc := &Service{Config: cfg, rate: newRegistrationRate(cfg.RegisterRate), lendFrom: lendFrom, keepFrom: keepFrom, checkpointEvery: checkpointEvery}
+	if cfg.KeepFrom <= 0 {
+		cfg.KeepFrom = keepFrom
+	}
+	if cfg.CheckpointEvery <= 0 {
+		cfg.CheckpointEvery = checkpointEvery
+	}
+	svc := &Service{Config: cfg, rate: newRegistrationRate(cfg.RegisterRate), lendFrom: lendFrom}
 	if cfg.Faults != nil && cfg.Faults.cut > 0 {
 		svc.lendFrom = math.MaxInt64 // lent content would pass the place of the cut
 	}

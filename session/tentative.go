@@ -33,6 +33,7 @@ func (u *upload) affirm() {
 	s := u.s
 	u.tentative, u.started, u.began = false, s.last, s.begins
 	s.svc.counts.begun.Add(1)
+	s.uploads.forgetContinued(u.name)
 	delete(s.uploads.received, u.name)
 	s.uploads.refused.forget(s.host, s.id, u.name)
 }

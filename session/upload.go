@@ -187,10 +187,6 @@ func (co *coroutine) tookPlace(op *storage.PutFile) {
 	}
 	if op.Partial != nil && op.Partial.Incoming != op.File.Incoming {
 		co.discardReplaced(op.Partial)
-		us := &co.s.uploads
-		if c := us.continued(op.File.FileName); c != nil && c.row.Incoming == op.Partial.Incoming {
-			us.forgetContinued(c.name) // it is about the one that has gone
-		}
 	}
 }
 

@@ -50,6 +50,9 @@ type Machine interface {
 // one waiting version W, and the mark L, "a version that had its 1603 went
 // without being verified":
 //
+// After a 1608 with Offset = Total Size that 1608 is as a 1603 about what it spoke of. While all
+// that a connection has sent or been told of is a part, a 1029 gets 1607.
+//
 //	the connection's 1603 was about    and                          answer
 //	W                                                               commit W: 1604
 //	V                                  V is there, or was taken     1604
@@ -62,6 +65,11 @@ type Machine interface {
 // A V that somebody deleted is not there. A W that somebody deleted gets 1607; if the
 // session does not know that yet, its 1604 is as true as any, and W stays. A disabled
 // client gets 1607 to everything.
+//
+// A partial file goes on where the last 1032 for it said, on that connection alone. What a 1603 of a
+// part has said, or a cut has left, is there in the next life, whatever ended this one; and all that
+// came, after a kill. It is what one client sent under the name, and goes by what replaces it alone.
+// In every third round connections are over TLS, and a 1608 may be about V.
 //
 // In every other round a quota stands: an upload that would take the client beyond it gets
 // 1607, no other does, and the count of what the client has is right at any time.
@@ -79,6 +87,7 @@ func Promises(t *testing.T, seed uint64, rounds int, mortal bool, machine func(t
 		if round%2 == 1 {
 			m.quota = promiseQuota
 		}
+		m.pinned = round%3 == 2
 		m.run()
 		if t.Failed() {
 			return
@@ -102,6 +111,8 @@ const Seed = 7
 var promiseStates = []string{
 	"taken", "taken version: 1604", "forgotten taken version", "deleted version: 1607", "cleared deleted version",
 	"cleared deleted waiting version", "disabled: 1607", "beyond the quota: 1607", "let in by the quota",
+	"continued", "segment", "last segment", "cut off", "went back", "superseded: 1607", "1608 about a waiting version",
+	"1608 about a verified version", "1608 confirmed",
 }
 
 // version is one content that a client sent.
@@ -117,7 +128,8 @@ type placeModel struct {
 	taken    bool // verified was handed out; there says that its content was not removed yet
 	deleted  bool // verified is to be removed
 	waiting  *version
-	doomed   bool // waiting is to be removed
+	part     *part // a partial file
+	doomed   bool  // waiting is to be removed
 	lapsed   bool
 }
 
@@ -146,6 +158,9 @@ type promiseModel struct {
 
 	quota    storage.Quota // of the round
 	missed   bool          // a verified version was missing at some time
+	pinned   bool          // in this round connections are over TLS, and the client is pinned to its key
+	ends     bool          // the life is to end after the act
+	held     *part         // what the server had of a file when its life ended, and must have after a kill
 	disabled bool
 	counts   map[string]int // of what has occurred
 
@@ -159,8 +174,6 @@ const eventTarget = "x"
 type ended struct{}
 
 var promisePaths = []string{"a", "b", "d/c"}
-
-var promiseKey = [aescbc.KeySize]byte{1, 2, 3}
 
 func (m *promiseModel) fatalf(format string, args ...any) {
 	m.t.Helper()
@@ -189,14 +202,19 @@ func (m *promiseModel) run() {
 	m.fuse = -1
 	m.start()
 	id := clientID(1)
-	m.apply(addClient(1, "anna"), &storage.SetKeys{ID: id, Name: "anna", PublicKey: key(1, 160), AESKey: promiseKey[:]})
+	_, public := promisePair()
+	m.apply(addClient(1, "anna"), &storage.SetKeys{ID: id, Name: "anna", PublicKey: public[:], AESKey: key(1, aescbc.KeySize)})
+	if m.pinned {
+		m.apply(&storage.PinClient{Outcome: storage.Outcome{By: storage.Server}, ID: id, TLSKey: promiseTLSKey[:]})
+	}
 	for _, path := range promisePaths {
 		m.places[path] = &placeModel{}
 	}
-	for range 80 {
+	for range 100 {
 		m.now = m.now.Add(time.Second)
 		path := promisePaths[m.rnd.IntN(len(promisePaths))]
-		c := m.someConn()
+		c, act := m.someConn(), m.someAct()
+		c, path = m.aim(act, c, path)
 		// A life ends within an operation, or syncs fail during one.
 		m.fuse = -1
 		failing := false
@@ -206,15 +224,17 @@ func (m *promiseModel) run() {
 			failing = true
 			m.machine.FailSyncs(true)
 		}
-		act := m.someAct()
 		survived := m.survives(func() { m.do(act, c, path, failing) })
 		m.machine.FailSyncs(false)
 		m.fuse = -1
 		if what := steering[act]; !survived && what != "" {
 			m.counts["life ended while "+what]++
 		}
-		if !survived || m.mortal && m.rnd.IntN(8) == 0 {
-			m.die(path, act)
+		if failing && act != actConfirm && c.asked[path] != nil && !c.gone { // what it has of a partial file is not followed through that
+			c.close()
+		}
+		if !survived || m.ends || m.mortal && m.rnd.IntN(8) == 0 {
+			m.die(path, act, survived && !failing)
 		} else if failing {
 			if act == actConfirm && !c.gone {
 				// A commit that the registry did not record is settled by whatever
@@ -224,8 +244,9 @@ func (m *promiseModel) run() {
 			}
 			// A batch that failed may come back with the next life, until another one has
 			// taken its room in the log of the database.
-			m.apply(&storage.Seen{Outcome: storage.Outcome{At: m.now, By: storage.Server}, ID: id})
+			m.apply(&storage.Seen{Outcome: storage.Outcome{At: m.now.Add(time.Millisecond), By: storage.Server}, ID: id}) // a 1027 may have been now
 			m.resync(path, act, false)
+			m.resyncPart(path, true)
 		}
 		m.check()
 		m.note("  now %s is %s, failing %v", path, m.places[path], failing)
@@ -239,8 +260,12 @@ func (p *placeModel) String() string {
 		}
 		return fmt.Sprintf("%08x", v.sum)
 	}
-	return fmt.Sprintf("verified %s (there: %v, taken: %v, deleted: %v), waiting %s (deleted: %v), lapsed: %v",
-		sum(p.verified), p.there, p.taken, p.deleted, sum(p.waiting), p.doomed, p.lapsed)
+	partial := "none"
+	if p.part != nil {
+		partial = fmt.Sprintf("%d of %d bytes of %08x", p.part.least, len(p.part.v.content), p.part.v.sum)
+	}
+	return fmt.Sprintf("verified %s (there: %v, taken: %v, deleted: %v), waiting %s (deleted: %v), lapsed: %v, partial %s",
+		sum(p.verified), p.there, p.taken, p.deleted, sum(p.waiting), p.doomed, p.lapsed, partial)
 }
 
 // survives runs f, and reports whether the life lasted.
@@ -255,8 +280,8 @@ func (m *promiseModel) survives(f func()) (lasted bool) {
 }
 
 // die ends the life, by a kill or a power cut, in the operation act on path, and
-// begins the next.
-func (m *promiseModel) die(path string, act int) {
+// begins the next. quiet: the operation had come to its end, and nothing had failed.
+func (m *promiseModel) die(path string, act int, quiet bool) {
 	cut := m.rnd.IntN(2) == 0
 	for _, c := range m.conns {
 		c.gone = true
@@ -276,6 +301,11 @@ func (m *promiseModel) die(path string, act int) {
 	}
 	m.start()
 	m.resync(path, act, cut)
+	for at, p := range m.places {
+		m.resyncPart(at, at == path && !quiet)
+		m.survived(p, at == path, cut)
+	}
+	m.ends, m.held = false, nil
 }
 
 // check compares the stored files with what clients were told, and what is on record with the
@@ -285,6 +315,7 @@ func (m *promiseModel) check() {
 		m.fatalf("events: %v", err)
 	}
 	for path, p := range m.places {
+		m.checkPart(path, p)
 		switch {
 		case p.there && !p.taken && !m.intact(path, p.verified):
 			m.fatalf("%s: the verified content is not there", path)
@@ -314,7 +345,10 @@ func (m *promiseModel) start() {
 	}
 	core, logged := observer.New(zap.WarnLevel)
 	m.logged = logged
-	m.svc = session.NewService(session.Config{Files: m.files, Log: zap.New(core), Limits: session.Limits{Quota: m.quota}})
+	m.svc = session.NewService(session.Config{
+		Files: m.files, Log: zap.New(core), Limits: session.Limits{Quota: m.quota},
+		Boot: PartialBoot, KeepFrom: promiseKeepFrom, CheckpointEvery: promiseCheckpointEvery,
+	})
 	err := m.reg.Leaving(context.Background(), func(f storage.File) error {
 		m.fatalf("after the start %+v is still to be removed", f)
 		return nil
@@ -335,8 +369,10 @@ func (m *promiseModel) apply(ops ...storage.Operation) {
 	}
 }
 
-func (m *promiseModel) newVersion() *version {
-	v := &version{content: make([]byte, 8+m.rnd.IntN(9000))}
+func (m *promiseModel) newVersion() *version { return m.versionOfSize(8 + m.rnd.IntN(9000)) }
+
+func (m *promiseModel) versionOfSize(size int) *version {
+	v := &version{content: make([]byte, size)}
 	for i := range v.content {
 		v.content[i] = byte(m.rnd.Uint32())
 	}

@@ -23,6 +23,8 @@ const (
 	actDelete
 	actClear
 	actDisable
+	actContinue
+	actGoOn
 )
 
 // steering are the names of what an operator does.
@@ -32,8 +34,9 @@ var steering = map[int]string{
 
 // actWeights say how often each is done.
 var actWeights = [...]int{
-	actUpload: 5, actConfirm: 7, actAgain: 1, actAbort: 1, actClose: 1, actExpire: 1, actRemove: 1,
+	actUpload: 5, actConfirm: 7, actAgain: 2, actAbort: 1, actClose: 1, actExpire: 1, actRemove: 1,
 	actTake: 3, actDelete: 4, actClear: 2, actDisable: 1,
+	actContinue: 7, actGoOn: 3,
 }
 
 func (m *promiseModel) someAct() int {
@@ -56,8 +59,16 @@ func (m *promiseModel) someAct() int {
 func (m *promiseModel) do(act int, c *promiseConn, path string, failing bool) {
 	p := m.places[path]
 	switch act {
-	case actUpload:
-		m.upload(c, path, p, failing)
+	case actUpload, actGoOn:
+		if c.goesOn(path) {
+			m.goOn(c, path, p, failing)
+		} else if act == actUpload {
+			m.upload(c, path, p, failing)
+		} else {
+			m.proceed(c, path, p, failing)
+		}
+	case actContinue:
+		m.proceed(c, path, p, failing)
 	case actConfirm:
 		m.confirm(c, path, p, failing)
 	case actAgain, actAbort:
@@ -93,7 +104,7 @@ func (m *promiseModel) upload(c *promiseConn, path string, p *placeModel, failin
 	v := m.newVersion()
 	m.note("connection %d uploads %s, version %08x", c.n, path, v.sum)
 	fits := m.fits(path, int64(len(v.content)))
-	reply := c.ask(c.upload(path, v))
+	reply := c.ask(c.upload(path, v.content))
 	want := fmt.Sprintf("1603 %08x", v.sum)
 	if !fits {
 		want = "1607"
@@ -117,24 +128,33 @@ func (m *promiseModel) upload(c *promiseConn, path string, p *placeModel, failin
 	if p.waiting != nil {
 		p.drop()
 	}
-	p.waiting = v
+	p.waiting, p.part = v, nil
 	c.receipts[path] = v
+	delete(c.asked, path)
 }
 
 func (m *promiseModel) confirm(c *promiseConn, path string, p *placeModel, failing bool) {
 	receipt := c.receipts[path]
 	want := m.answer(p, receipt)
+	k := c.asked[path]
+	partly := k != nil && k.part != nil && receipt != k.v // a part is not confirmed
+	if partly {
+		want = "1607"
+	}
 	m.note("connection %d confirms %s: %s", c.n, path, want)
 	got := c.ask(c.verdict(codec.CodeCRCOK, path))
 	if got != want {
 		m.note("got %s", got)
 	}
-	meant := p.waiting != nil && (receipt == p.waiting || receipt == nil && !p.lapsed)
+	meant := !partly && p.waiting != nil && (receipt == p.waiting || receipt == nil && !p.lapsed)
 	late := got == "1604" && meant && p.doomed && !m.disabled // the session did not know
 	if got != want && !(got == "1607" && (failing || meant && m.isStuck())) && !late {
 		m.fatalf("1029: got %q, want %q", got, want)
 	}
 	m.count(p, meant, receipt, got)
+	if got == "1604" && k != nil && k.spent {
+		m.counts["1608 confirmed"]++
+	}
 	switch {
 	case m.disabled && !failing: // what was on its way may have come to its end
 		m.resync(path, actConfirm, false)
@@ -193,6 +213,9 @@ func (m *promiseModel) giveUp(act int, c *promiseConn, path string, p *placeMode
 	if got := c.ask(c.verdict(code, path)); got != want && !failing {
 		m.fatalf("%d: got %q, want %q", code, got, want)
 	} else if got == "1607" {
+		return
+	}
+	if m.stops(act, c, path, p) {
 		return
 	}
 	if p.waiting != nil && (c.receipts[path] == p.waiting || c.receipts[path] == nil) {

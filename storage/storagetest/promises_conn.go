@@ -2,11 +2,15 @@ package storagetest
 
 import (
 	"context"
+	"crypto/rsa"
 	"fmt"
+	"sync"
 	"time"
 
 	"sealift/codec"
 	"sealift/crypto/aescbc"
+	"sealift/crypto/keys"
+	"sealift/crypto/tlskey"
 	"sealift/session"
 	"sealift/storage"
 )
@@ -21,8 +25,18 @@ func (m *promiseModel) someConn() *promiseConn {
 	}
 	m.conns = open
 	if n := len(m.conns); n == 0 || n < 4 && m.rnd.IntN(4) == 0 {
-		c := &promiseConn{m: m, n: m.rnd.IntN(1000), receipts: make(map[string]*version), failed: make(map[string]bool)}
+		c := &promiseConn{
+			m: m, n: m.rnd.IntN(1000), receipts: make(map[string]*version), failed: make(map[string]bool),
+			asked: make(map[string]*lastAsked), unwanted: make(map[string]bool),
+		}
 		c.s = session.New(m.svc, c, "")
+		if m.pinned {
+			c.channel = &session.Channel{TLS: true, Client: promiseTLSKey}
+			c.s.Protect(*c.channel)
+		}
+		if !m.disabled && m.rnd.IntN(4) > 0 {
+			c.rejoin()
+		}
 		m.conns = append(m.conns, c)
 		return c
 	}
@@ -39,19 +53,79 @@ type promiseConn struct {
 	replies  string
 	receipts map[string]*version
 	failed   map[string]bool // an upload got no 1603, and none did before
+	asked    map[string]*lastAsked
+	unwanted map[string]bool // a 1031 came: no 1608 speaks of what is verified
+	channel  *session.Channel
+	key      aesKey
+	bound    bool // the session knows its client, and has the key
+	proven   bool // by a 1027; otherwise by the id alone
 	gone     bool
 }
 
-func (c *promiseConn) upload(path string, v *version) []byte {
-	body := make([]byte, aescbc.CiphertextSize(int64(len(v.content))))
-	aescbc.NewEncrypter(&promiseKey).Final(body, v.content)
-	m := codec.SendFile{
-		ContentSize: uint32(len(body)), OrigSize: uint32(len(v.content)), Packet: 1, Total: 1, FileName: []byte(path),
+type aesKey = [aescbc.KeySize]byte
+
+var promiseTLSKey = tlskey.Fingerprint{5, 6, 7}
+
+// promisePair is the client's key pair, with the public half as it goes over the wire.
+var promisePair = sync.OnceValues(func() (*rsa.PrivateKey, [keys.PublicKeySize]byte) {
+	private, err := keys.Generate()
+	if err != nil {
+		panic(err)
 	}
-	return append(m.Append(nil, clientID(1), uint32(len(body))), body...)
+	public, err := keys.MarshalPublic(&private.PublicKey)
+	if err != nil {
+		panic(err)
+	}
+	return private, public
+})
+
+// rejoin has the connection show by a 1027 who the client is.
+func (c *promiseConn) rejoin() {
+	if got := c.ask(codec.Reconnect{Name: []byte("anna")}.Append(nil, clientID(1))); got != "1605" {
+		c.m.fatalf("1027: got %q", got)
+	}
+	c.bound, c.proven = true, true
+}
+
+// bind reads the key that a session has which knows its client by the id alone.
+func (c *promiseConn) bind() {
+	if c.bound {
+		return
+	}
+	get := &storage.GetClient{Outcome: storage.Outcome{By: storage.Server}, ID: clientID(1)}
+	c.m.apply(get)
+	c.key, c.bound = aesKey(get.Client.AESKey), !c.m.disabled
+}
+
+// upload is content as one packet.
+func (c *promiseConn) upload(path string, content []byte) []byte {
+	return c.packets(path, content, 1<<20)[0].message
+}
+
+// packet is a 1028, and how much content it carries.
+type packet struct {
+	message []byte
+	content int
+}
+
+// packets is content in packets of size bytes of ciphertext.
+func (c *promiseConn) packets(path string, content []byte, size int) (all []packet) {
+	c.bind()
+	body := make([]byte, aescbc.CiphertextSize(int64(len(content))))
+	aescbc.NewEncrypter(&c.key).Final(body, content)
+	total := (len(body) + size - 1) / size
+	for i := range total {
+		part := body[i*size : min(len(body), (i+1)*size)]
+		m := codec.SendFile{
+			ContentSize: uint32(len(body)), OrigSize: uint32(len(content)), Packet: uint16(i + 1), Total: uint16(total), FileName: []byte(path),
+		}
+		all = append(all, packet{append(m.Append(nil, clientID(1), uint32(len(part))), part...), min(len(part), len(content)-i*size)})
+	}
+	return all
 }
 
 func (c *promiseConn) verdict(code codec.Code, path string) []byte {
+	c.bind()
 	return codec.Verdict{Code: code, FileName: []byte(path)}.Append(nil, clientID(1))
 }
 
@@ -90,8 +164,24 @@ func (c *promiseConn) Send(reply []byte) {
 		c.m.fatalf("reply %x: %v", reply, err)
 	}
 	c.replies += fmt.Sprint(uint16(r.Header.Code))
-	if f, err := codec.ParseFileReceived(r.Payload); r.Header.Code == codec.CodeFileReceived && err == nil {
-		c.replies += fmt.Sprintf(" %08x", f.Cksum)
+	switch r.Header.Code {
+	case codec.CodeFileReceived:
+		if f, err := codec.ParseFileReceived(r.Payload); err == nil {
+			c.replies += fmt.Sprintf(" %08x", f.Cksum)
+		}
+	case codec.CodeContinued:
+		if f, err := codec.ParseContinued(r.Payload); err == nil {
+			c.replies += fmt.Sprintf(" %d %08x", f.Offset, f.Cksum)
+		}
+	case codec.CodeReconnected:
+		private, _ := promisePair()
+		f, err := codec.ParseKeyReply(r.Header.Code, r.Payload)
+		if err == nil {
+			c.key, err = keys.Unwrap(private, f.WrappedKey)
+		}
+		if err != nil {
+			c.m.fatalf("1605: %v", err)
+		}
 	}
 }
 

@@ -74,7 +74,7 @@ func (m *promiseModel) resyncWaiting(at string, p, was *placeModel, row *storage
 			m.fatalf("%s: an unknown version waits", at)
 		}
 		p.doomed = row.Deleted
-		if p.waiting != was.waiting && touched != actUpload {
+		if p.waiting != was.waiting && touched != actUpload && touched != actContinue && touched != actGoOn {
 			m.fatalf("%s: version %08x waits, and was not sent", at, p.waiting.sum)
 		}
 	}

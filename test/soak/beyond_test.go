@@ -13,7 +13,7 @@ import (
 )
 
 // TestBeyond sends a file that no single transfer can carry, 6 GiB in full size, from a
-// sparse source, and cuts it once on the way. Both programs stay small.
+// sparse source, and cuts it once where more is there than a transfer can carry. Both programs stay small.
 func TestBeyond(t *testing.T) {
 	r := newRun(t)
 	size := int64(160 << 20)
@@ -30,7 +30,7 @@ func TestBeyond(t *testing.T) {
 	if err := os.Truncate(u.path, size); err != nil {
 		r.Fatalf("%v", err)
 	}
-	d := &disturb{after: size / 3, reset: true, server: s}
+	d := &disturb{after: size / 4 * 3, reset: true, server: s}
 	m.next(d)
 	began := time.Now()
 	p := u.begin(m.addr())

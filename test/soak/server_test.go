@@ -275,6 +275,25 @@ func (s *server) resetPeak() {
 	}
 }
 
+// cpu is the processor time that the process has used.
+func (s *server) cpu() time.Duration {
+	s.r.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+	if err != nil {
+		s.r.Fatalf("%v: %s", err, s.tail())
+	}
+	_, rest, _ := strings.Cut(string(b), ") ") // the name of the program comes before
+	var ticks time.Duration
+	for _, field := range strings.Fields(rest)[11:13] { // in user mode, and in the kernel
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			s.r.Fatalf("/proc/PID/stat: %v", err)
+		}
+		ticks += time.Duration(n)
+	}
+	return ticks * time.Second / 100 // USER_HZ, which is 100 on all that Go runs on
+}
+
 // descriptors is how many the process has open.
 func (s *server) descriptors() int {
 	s.r.Helper()
