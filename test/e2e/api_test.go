@@ -131,7 +131,7 @@ func TestNoWayToTheAPI(t *testing.T) {
 		}
 	}
 	other := filepath.Join(t.TempDir(), "other")
-	put(t, other, []byte("the token of another server"))
+	put(t, other, []byte("the-token-of-another-server"))
 	ask("does not take this token", api[0], api[1], "--api-token-file", other)
 	ask("want --api-token-file", api[0], api[1])
 	ask("no such file", api[0], api[1], "--api-token-file", other+"x")
@@ -140,7 +140,7 @@ func TestNoWayToTheAPI(t *testing.T) {
 	ask("want http://host:port", append(api, "--api", "127.0.0.1:9256")...)
 	ask("want one of them", append(api, "--dir", d.dir)...)
 	ask("without --api", api[2:]...)
-	ask("is plain", append(api, "--api-fingerprint", "SHA256:abc")...)
+	ask("is plain", append(api, "--api-fingerprint", "SHA256:"+strings.Repeat("B", 42)+"A")...)
 
 	// The environment does as well; a directory on the command line counts before it.
 	env := []string{"SEALIFT_API=" + api[1], "SEALIFT_API_TOKEN_FILE=" + api[3], "SEALIFT_DIR=/nowhere"}
@@ -170,7 +170,7 @@ func TestAPIOverTLS(t *testing.T) {
 	ask("--api-fingerprint", d.fingerprint()).succeeded(t)
 	ask().failed(t, "cannot be trusted")
 	ask("--api-ca", filepath.Join(d.dir, "tls", "cert.pem")).failed(t, "cannot be trusted") // its name is not that of the host
-	ask("--api-fingerprint", "SHA256:"+strings.Repeat("A", 43)).failed(t, "another key")
+	ask("--api-fingerprint", "SHA256:"+strings.Repeat("B", 42)+"A").failed(t, "another key")
 	if got := run(t, d.dir, sealiftd, "status").succeeded(t).stdout; !strings.HasPrefix(got, "State        ready\n") {
 		t.Errorf("found in its directory: %s", got)
 	}
