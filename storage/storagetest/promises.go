@@ -119,7 +119,7 @@ var promiseStates = []string{
 }
 
 // promiseLastingStates are what must come up besides where lives do not end.
-var promiseLastingStates = []string{"cut off", "went back", "superseded: 1607", "1608 confirmed"}
+var promiseLastingStates = []string{"cut off", "superseded: 1607", "1608 confirmed"}
 
 // version is one content that a client sent.
 type version struct {

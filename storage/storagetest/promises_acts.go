@@ -34,7 +34,7 @@ var steering = map[int]string{
 
 // actWeights say how often each is done.
 var actWeights = [...]int{
-	actUpload: 5, actConfirm: 7, actAgain: 4, actAbort: 1, actClose: 1, actExpire: 1, actRemove: 1,
+	actUpload: 5, actConfirm: 7, actAgain: 2, actAbort: 1, actClose: 1, actExpire: 1, actRemove: 1,
 	actTake: 3, actDelete: 4, actClear: 2, actDisable: 1,
 	actContinue: 7, actGoOn: 3,
 }
