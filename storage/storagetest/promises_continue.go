@@ -62,6 +62,8 @@ func (m *promiseModel) aim(act int, c *promiseConn, path string) (*promiseConn, 
 				hit = o.goesOn(at)
 			case actContinue:
 				hit = o.proven && m.places[at].part != nil && m.rnd.IntN(2) == 0
+			case actConfirm:
+				hit = k != nil && k.spent && m.rnd.IntN(2) == 0
 			case actAgain, actAbort:
 				hit = k != nil && k.sent
 			}
