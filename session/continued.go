@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 
 	"go.uber.org/zap"
 
@@ -206,6 +207,9 @@ func (c *continued) goBack(co *coroutine) bool {
 	}
 	if err != nil {
 		s.log().Warn("going back in a partial file failed", s.fields(zap.String("file", c.name), zap.Error(err))...)
+		if errors.Is(err, storage.ErrNotStored) { // a sync that failed has taken it
+			_ = co.apply(&storage.DropPartial{Outcome: own, ID: row.ID, Path: row.Path, Incoming: row.Incoming, Generation: row.Generation}) // or else the next 1032 does
+		}
 		s.leaveClaim(c.claim)
 	}
 	return recorded
