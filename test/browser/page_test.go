@@ -150,7 +150,7 @@ func TestLeftOver(t *testing.T) {
 	p.confirm()
 	p.becomes("the upload is over", `!(`+has("transfers", "film.mp4")+`)`)
 	p.run(`document.querySelector("#partials details").open = true`)
-	p.becomes("what came of it is listed", `(() => { if (`+has("partials", "of 8.0 MiB")+`) return true; load("partials", true); return false; })()`)
+	p.becomes("what came of it is listed", `(() => { if (`+has("partials", "of 8 MiB")+`) return true; load("partials", true); return false; })()`)
 	p.shoot("left-over-400-light")
 	p.accessible("with partial files, and events")
 	p.press("Delete: film.mp4")
