@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"sealift/codec"
@@ -70,15 +71,9 @@ func TestResume(t *testing.T) {
 func TestACutIsTold(t *testing.T) {
 	s, dir := fakeserver.New(t), t.TempDir()
 	s.Continues = true
+	var cut atomic.Bool
+	s.Cut = func(m fakeserver.Message) bool { return m.SendFile.Packet == 33 && cut.CompareAndSwap(false, true) }
 	put(t, dir, "big", strings.Repeat("0123456789abcdef", 3<<20/16))
-	cut := false
-	s.Cut = func(m fakeserver.Message) bool {
-		if cut || m.SendFile.Packet != 33 {
-			return false
-		}
-		cut = true
-		return true
-	}
 	got := run(t, dir, "send", "--server", s.Addr, "--name", "n", "big")
 	if got.status != 0 || !strings.Contains(got.stderr, "big: continuing at 2.0 MiB of 3.0 MiB\n") || !strings.HasSuffix(got.stdout, " MB/s, continued at 2.0 MiB\n") {
 		t.Errorf("%+v", got)
