@@ -132,10 +132,10 @@ var storedLine = regexp.MustCompile(`(?m)^stored (\S+):`)
 // verified file is announced, no other is, and the order of each client's events is kept.
 func TestEventsOfKilledServers(t *testing.T) {
 	t.Parallel()
-	rnd := rand.New(rand.NewPCG(1, 2))
-	row := 0 // of refusals: the wait after them is doubled each time
+	rnd, answers := rand.New(rand.NewPCG(1, 2)), rand.New(rand.NewPCG(3, 4)) // that of the receiver
+	row := 0                                                                 // of refusals: the wait after them is doubled each time
 	r := newReceiver(t, func(*event) int {
-		status := []int{200, 500, 204, 0}[rnd.IntN(4)]
+		status := []int{200, 500, 204, 0}[answers.IntN(4)]
 		if row++; status/100 == 2 {
 			row = 0
 		} else if row > 5 {
