@@ -185,7 +185,7 @@ func (r *run) same(a, b string) {
 // starts it again. All that it had received is there.
 func TestStopped(t *testing.T) {
 	r := newRun(t)
-	size := r.size(12<<20, 256<<20)
+	size := max(12<<20, r.size(12<<20, 256<<20)) // less than 1 MiB is not kept
 	for _, how := range []string{"SIGTERM", "kill -9"} {
 		dir := r.TempDir()
 		s := r.start(dir, "--drain-timeout", "50ms")
@@ -249,7 +249,7 @@ func (r *run) redial(s *server, p *peer) {
 // client. It is there in the end, and whoever says so is right.
 func TestTwins(t *testing.T) {
 	r := newRun(t)
-	u := r.uploads(int64(r.size(24<<20, 512<<20)))
+	u := r.uploads(int64(max(24<<20, r.size(24<<20, 512<<20)))) // more than comes before the cut
 	dir := r.TempDir()
 	s := r.start(dir)
 	m := r.meter(s.addr)
@@ -258,7 +258,11 @@ func TestTwins(t *testing.T) {
 		d := &disturb{after: 4<<20 + r.rng.Int64N(4<<20)}
 		m.next(d)
 		first := u.begin(m.addr(), "--as", fmt.Sprint("file ", round))
-		<-d.reached
+		select {
+		case <-d.reached:
+		case <-first.exited:
+			r.Fatalf("round %d: sealift ends before it is cut: status %d: %s", round, first.status(), first.output.String())
+		}
 		first.kill()
 		m.next(nil)
 		twins := []*sending{u.begin(m.addr(), "--as", fmt.Sprint("file ", round)), u.begin(m.addr(), "--as", fmt.Sprint("file ", round))}
