@@ -17,8 +17,8 @@ import (
 	"sealift/storage"
 )
 
-// CommandName is the name of the target that is a command.
-const CommandName = "command"
+// commandName is the name of the target that is a command.
+const commandName = "command"
 
 // Command is a target: a program that is run for each event. It has accepted the event if it
 // ends with status 0.
@@ -30,7 +30,7 @@ type Command struct {
 }
 
 // Name implements [Target].
-func (c *Command) Name() string { return CommandName }
+func (c *Command) Name() string { return commandName }
 
 // maxOutput is how many bytes of what a command prints go to the log.
 const maxOutput = 1024
@@ -60,7 +60,7 @@ func (c *Command) Tell(ctx context.Context, e *storage.Event) error {
 		err = nil
 	}
 	if said != "" {
-		line := append(fields(CommandName, e), zap.String("output", said), zap.Error(err))
+		line := append(fields(commandName, e), zap.String("output", said), zap.Error(err))
 		if err != nil {
 			c.Log.Warn("the event command failed", line...)
 		} else {

@@ -21,8 +21,8 @@ import (
 	"sealift/storage"
 )
 
-// WebhookName is the name of the target that is a URL.
-const WebhookName = "url"
+// webhookName is the name of the target that is a URL.
+const webhookName = "url"
 
 // Webhook is a target: whoever answers at a URL. It has accepted an event if it answers 2xx.
 // The requests are CloudEvents in structured mode, signed as the Standard Webhooks
@@ -154,7 +154,7 @@ func Sign(secrets [][]byte, id, timestamp string, body []byte) string {
 }
 
 // Name implements [Target].
-func (w *Webhook) Name() string { return WebhookName }
+func (w *Webhook) Name() string { return webhookName }
 
 // goneRest is how long nothing is sent to a URL that answers 410, which says that nobody
 // wants more.
