@@ -60,5 +60,8 @@ func TestCrowd(t *testing.T) {
 	if good := r.checkStore(s.dir, want); len(good) != n {
 		r.Errorf("%d files are verified, not %d", len(good), n)
 	}
+	if r.Failed() {
+		r.Log(s.tail())
+	}
 	s.finish()
 }
