@@ -111,6 +111,8 @@ func newContents(f *faults) *contents {
 
 func (c *contents) Folds() func(string) string { return c.folds }
 
+func (c *contents) Keeping() storage.Keeping { return storage.Keeping{} }
+
 func place(id codec.ClientID, path string) string { return id.String() + "/" + path }
 
 type incoming struct {
@@ -148,6 +150,8 @@ func (in *incoming) Write(_ context.Context, p []byte) (int, error) {
 	}
 	return in.b.Write(p)
 }
+
+func (in *incoming) Complete(ctx context.Context) error { return in.Close(ctx) }
 
 func (in *incoming) Close(context.Context) error {
 	in.c.mu.Lock()
@@ -279,7 +283,7 @@ func (c *contents) Reopen(_ context.Context, up storage.Uploaded, _ storage.Anno
 	return in, nil
 }
 
-func (c *contents) Flush(_ context.Context, up storage.Uploaded) error {
+func (c *contents) Flush(_ context.Context, up storage.Uploaded, _ int64) error {
 	if err := c.faults.call("Flush"); err != nil {
 		return err
 	}

@@ -105,7 +105,7 @@ func (u *upload) checkpoint() {
 	s.start(func(co *coroutine) {
 		defer func() { p.marking = false }()
 		if !first {
-			if err := co.flush(row.Uploaded()); err != nil {
+			if err := co.flush(&row); err != nil {
 				p.spoilt = p.spoilt || !errors.Is(err, context.Canceled)
 				p.gone = p.gone || isGone(err)
 				s.log().Debug("checkpoint failed", s.fields(zap.String("file", u.name), zap.Error(err))...)
@@ -131,7 +131,7 @@ func (u *upload) storePart(co *coroutine, in transfer.Received) {
 	p := u.progress
 	row := p.row
 	row.Length, row.State = w.Length, w.State
-	step, err := StepStorage, co.flush(row.Uploaded())
+	step, err := StepStorage, co.flush(&row)
 	if err == nil && !u.dropped {
 		step, err = StepRegistry, u.putPartial(co, row)
 	}
@@ -204,10 +204,10 @@ func (co *coroutine) putPartial(row *storage.Partial) error {
 	return err
 }
 
-// flush makes content of an incoming file durable.
-func (co *coroutine) flush(file storage.Uploaded) error {
+// flush makes the content of a partial file durable, as far as row says.
+func (co *coroutine) flush(row *storage.Partial) error {
 	files := co.s.svc.Files
-	return co.do(Storage, func(ctx context.Context) error { return files.Flush(ctx, file) })
+	return co.do(Storage, func(ctx context.Context) error { return files.Flush(ctx, row.Uploaded(), row.Length) })
 }
 
 // fateBy is what becomes of the content of a transfer that ends by err.
@@ -321,7 +321,7 @@ func (u *upload) keep(co *coroutine) bool {
 		u.recordable(w)
 		row := u.progress.row
 		row.Length, row.State = w.Length, w.State
-		err = co.flush(row.Uploaded())
+		err = co.flush(&row)
 		if synced = err == nil; synced {
 			if err = u.putPartial(co, row); err == nil {
 				s.log().Info("partial file kept", s.fields(zap.String("file", u.name), zap.Int64("bytes", row.Length), zap.Int64("total_bytes", row.Total))...)

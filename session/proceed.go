@@ -265,7 +265,7 @@ func (q *question) readOn(co *coroutine, row *storage.Partial) (step Step, err e
 			err = in.Close(ctx)
 		}
 		if err == nil && row.Length > from {
-			err = files.Flush(ctx, row.Uploaded())
+			err = files.Flush(ctx, row.Uploaded(), row.Length)
 		}
 		return err
 	})

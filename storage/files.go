@@ -41,10 +41,11 @@ type Files interface {
 	// Errors as from Create, and ErrNotStored if there is no such file, or a shorter one.
 	Reopen(ctx context.Context, up Uploaded, size Announced, length int64) (Incoming, error)
 
-	// Flush makes the content of an incoming file durable, as far as it was written when
-	// Flush was called. It may run beside a Write. After an error nothing is known to be.
-	// ErrNotStored if there is no such file.
-	Flush(ctx context.Context, up Uploaded) error
+	// Flush makes the first length bytes of an incoming file durable, which were written
+	// before Flush was called. It may run beside a Write. After an error nothing is known
+	// to be. ErrNotStored if there is no such file. Reopen with a length that was flushed
+	// finds those bytes, also on another server where the store is shared.
+	Flush(ctx context.Context, up Uploaded, length int64) error
 
 	// Discard removes an incoming file. It is no error if there is none.
 	Discard(ctx context.Context, f Uploaded) error
@@ -72,9 +73,27 @@ type Files interface {
 	// place of its own. The answer does not change.
 	Folds() func(path string) string
 
+	// Keeping says how the store keeps content. The answer does not change.
+	Keeping() Keeping
+
 	// Scratch makes temporary room for packets that came before their turn. What
 	// a process that was killed left of it goes at the next start.
 	Scratch(ctx context.Context) (Scratch, error)
+}
+
+// Keeping says how a store keeps content. The zero value is that of a directory.
+type Keeping struct {
+	// Versions: each version of a file has content of its own, which the key names, also in
+	// its place. Commit moves nothing and replaces nothing: it looks whether the content is
+	// there. Whoever has a version verified removes the content of the one that was.
+	Versions bool
+	// Leases: content is on its way into the store under a lease, see [Leases]. The registry
+	// takes it away when the file is recorded, and records nothing without: PutFile.Leased,
+	// PutPartial.Leased.
+	Leases bool
+	// Sealed: content that came in cannot be read before its Complete. Of a partial file no
+	// more is there than was flushed, and that is certain, whatever boot it is of.
+	Sealed bool
 }
 
 // What Files answers when a file cannot be had or kept.
@@ -93,7 +112,10 @@ type Incoming interface {
 	// Write appends p, and returns an error unless all of it was taken. It does
 	// not keep p. Nothing of p was taken if it returns the error of ctx.
 	Write(ctx context.Context, p []byte) (int, error)
-	// Close ends the writing. The content stays, to be committed, reopened or discarded.
+	// Complete ends the writing as Close does, and says that the content is whole: it can
+	// be committed.
+	Complete(ctx context.Context) error
+	// Close ends the writing. The content stays as it is, to be reopened or discarded.
 	// Whatever it returns, and also if ctx has ended, the Incoming holds nothing
 	// any more.
 	Close(ctx context.Context) error

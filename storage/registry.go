@@ -168,6 +168,7 @@ type Registry interface {
 	Added(ctx context.Context, yield func(name string) error) error
 
 	Events
+	Leases
 
 	// Close releases the store. What Apply did is durable already.
 	Close() error
@@ -314,6 +315,7 @@ type (
 		File       File     // Incoming set; Verified, Missing, Taken and Deleted do not count
 		Quota      Quota    // of clients that have none of their own
 		Generation int64    // of the partial file that became whole; 0: none was on record
+		Leased     bool     // the content has a lease, which ends; without it, and without that partial file: ErrNoLease
 		Replaced   *File    // result: the file whose place it took, or nil
 		Partial    *Partial // result: the partial file that was forgotten, or nil; its content is left where its key is another than Incoming
 	}
@@ -325,6 +327,7 @@ type (
 	PutPartial struct {
 		Outcome
 		Partial  Partial
+		Leased   bool     // as in PutFile: without a lease, and without a row of the same key: ErrNoLease
 		Replaced *Partial // result: the one of another key whose place it took, or nil
 	}
 
@@ -391,6 +394,9 @@ type (
 		Path     string
 		Incoming string
 		Missing  bool
+		// Versions asks for Replaced, see Keeping.
+		Versions bool
+		Replaced *File // result: the verified file whose place it took, or nil
 	}
 
 	// DropFile forgets the unverified file under client and path, if Incoming

@@ -44,14 +44,14 @@ func (t *Transfer) Write(ctx context.Context, p *Part) error {
 	return t.sink.decryptPart(ctx, p)
 }
 
-// Finish closes the incoming file. All content is written.
+// Finish completes the incoming file. All content is written.
 func (t *Transfer) Finish(ctx context.Context) error {
 	k := &t.sink
 	if err := k.open(ctx); err != nil { // an empty file
 		return err
 	}
 	k.closed = true
-	return errors.Join(k.out.Close(ctx), k.closeScratch())
+	return errors.Join(k.out.Complete(ctx), k.closeScratch())
 }
 
 // Received is what there is of a file after its transfer. Its content is the incoming file Key.

@@ -180,6 +180,8 @@ func (in *incoming) Write(_ context.Context, p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (in *incoming) Complete(ctx context.Context) error { return in.Close(ctx) }
+
 func (in *incoming) Close(context.Context) error {
 	in.f.open--
 	return in.f.call()

@@ -6,6 +6,8 @@ import (
 
 	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
+
+	"sealift/storage"
 )
 
 // Folding says which names a disk takes for one. The zero value is a disk that
@@ -39,6 +41,9 @@ func visible(r rune) rune {
 	}
 	return r
 }
+
+// Keeping implements storage.Files.
+func (s *Store) Keeping() storage.Keeping { return storage.Keeping{} }
 
 // Folds implements storage.Files.
 func (s *Store) Folds() func(path string) string {

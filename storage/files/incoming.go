@@ -251,6 +251,9 @@ func (in *incoming) reserve(f *os.File, end int64) error {
 	return nil
 }
 
+// Complete implements storage.Incoming.
+func (in *incoming) Complete(ctx context.Context) error { return in.Close(ctx) }
+
 // Close ends the writing. The descriptor stays open for Commit, if it has a slot.
 // Close does not repeat the error of a Write.
 func (in *incoming) Close(context.Context) error {

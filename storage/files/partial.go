@@ -56,7 +56,7 @@ func (s *Store) Reopen(ctx context.Context, up storage.Uploaded, size storage.An
 // Flush implements storage.Files. It opens the file anew, so that the writer's descriptor
 // still tells of an error, and makes the file's entry durable as well. After a sync that
 // failed, of a folder too, the file is removed: nobody syncs it again and believes it.
-func (s *Store) Flush(ctx context.Context, up storage.Uploaded) error {
+func (s *Store) Flush(ctx context.Context, up storage.Uploaded, _ int64) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}

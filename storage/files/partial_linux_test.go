@@ -41,20 +41,20 @@ func TestFailedFlushIsFinal(t *testing.T) {
 				}
 				up := uploadedAs(in.Key())
 				fail(d, up.Key)
-				if err := s.Flush(t.Context(), up); !errors.Is(err, storage.ErrNotDurable) {
+				if err := s.Flush(t.Context(), up, 0); !errors.Is(err, storage.ErrNotDurable) {
 					t.Errorf("Flush: %v, want ErrNotDurable", err)
 				}
 				if writing {
 					_ = in.Close(t.Context())
 				}
-				if err := s.Flush(t.Context(), up); err == nil {
+				if err := s.Flush(t.Context(), up, 0); err == nil {
 					t.Error("a Flush after it succeeded")
 				}
 				if _, err := s.Reopen(t.Context(), up, storage.Announce(9), 1); err == nil {
 					t.Error("a Reopen after it succeeded")
 				}
 				d.repair()
-				if err := s.Flush(t.Context(), up); err == nil {
+				if err := s.Flush(t.Context(), up, 0); err == nil {
 					t.Error("a Flush after it succeeded, on a disk that does not fail any more")
 				}
 				if _, err := s.Reopen(t.Context(), up, storage.Announce(9), 1); err == nil {
@@ -96,7 +96,7 @@ func TestStepsOfAFlush(t *testing.T) {
 	s, d, _ := faulty(t, Options{})
 	up := uploadedAs(receive(t, s, newer))
 	_ = d.taken()
-	if err := s.Flush(t.Context(), up); err != nil {
+	if err := s.Flush(t.Context(), up, 0); err != nil {
 		t.Fatal(err)
 	}
 	folder := "files/.incoming/" + up.Key[:2]
@@ -131,7 +131,7 @@ func TestReopenOfWhatIsNoFile(t *testing.T) {
 			if _, err := s.Reopen(t.Context(), up, storage.Announce(9), 0); !errors.Is(err, storage.ErrNotStored) {
 				t.Errorf("Reopen: %v, want ErrNotStored", err)
 			}
-			if err := s.Flush(t.Context(), up); !errors.Is(err, storage.ErrNotStored) {
+			if err := s.Flush(t.Context(), up, 0); !errors.Is(err, storage.ErrNotStored) {
 				t.Errorf("Flush: %v, want ErrNotStored", err)
 			}
 			if _, err := s.OpenFrom(t.Context(), up, 0); !errors.Is(err, storage.ErrNotStored) {

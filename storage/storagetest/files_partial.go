@@ -36,7 +36,7 @@ func reopen(t testing.TB, s storage.Files, up storage.Uploaded, total, length in
 func testReopen(t *testing.T, s storage.Files) {
 	data := content(7, 3<<20)
 	up := uploaded(receive(t, s, 1, "a", data[:1<<20], storage.Announce(3<<20), 100_000), 1, "a")
-	if err := s.Flush(t.Context(), up); err != nil {
+	if err := s.Flush(t.Context(), up, 1<<20); err != nil {
 		t.Errorf("Flush: %v", err)
 	}
 	wantContent(t, s, up, data[:1<<20])
@@ -73,7 +73,7 @@ func testReopenWhatIsNotThere(t *testing.T, s storage.Files) {
 	gone := func(what string, up storage.Uploaded) {
 		t.Helper()
 		fails(what, up, 0)
-		if err := s.Flush(t.Context(), up); !errors.Is(err, storage.ErrNotStored) {
+		if err := s.Flush(t.Context(), up, 0); !errors.Is(err, storage.ErrNotStored) {
 			t.Errorf("%s: Flush: %v, want ErrNotStored", what, err)
 		}
 		if _, err := s.OpenFrom(t.Context(), up, 0); !errors.Is(err, storage.ErrNotStored) {
@@ -105,7 +105,7 @@ func testFlushBesideWrites(t *testing.T, s storage.Files) {
 	var flushing sync.WaitGroup
 	flushing.Go(func() {
 		for {
-			if err := s.Flush(t.Context(), up); err != nil {
+			if err := s.Flush(t.Context(), up, 1); err != nil {
 				t.Errorf("Flush: %v", err)
 			}
 			select {

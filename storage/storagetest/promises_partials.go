@@ -120,12 +120,12 @@ func (m *partialModel) do(act int) {
 		m.write(1 + m.rnd.IntN(5000))
 	case doCheckpoint:
 		m.note("a checkpoint at %d", m.written)
-		m.record(m.files.Flush(context.Background(), m.row.Uploaded()))
+		m.record(m.files.Flush(context.Background(), m.row.Uploaded(), m.written))
 		m.counts["checkpoint"]++
 	case doCut:
 		m.note("the connection is cut at %d", m.written)
 		m.close()
-		m.record(m.files.Flush(context.Background(), m.row.Uploaded()))
+		m.record(m.files.Flush(context.Background(), m.row.Uploaded(), m.written))
 		m.counts["cut off"]++
 	case doFinish:
 		m.finish()
@@ -315,7 +315,7 @@ func (m *partialModel) failFlush() {
 	m.machine.FailSyncs(true)
 	var err error
 	for try := 0; try < 5 && err == nil; try++ {
-		err = m.files.Flush(context.Background(), up)
+		err = m.files.Flush(context.Background(), up, m.written)
 	}
 	m.machine.FailSyncs(false)
 	if err == nil {
@@ -327,7 +327,7 @@ func (m *partialModel) failFlush() {
 	}
 	m.note("a flush failed: %v", err)
 	m.counts["flush failed"]++
-	if err := m.files.Flush(context.Background(), up); err == nil {
+	if err := m.files.Flush(context.Background(), up, m.written); err == nil {
 		m.fatalf("the next Flush succeeded")
 	}
 	in := m.in
