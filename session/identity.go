@@ -172,7 +172,16 @@ func (s *Session) adopt(co *coroutine, op *storage.SetKeys) (step Step, err erro
 	if err != nil {
 		return StepStorage, err
 	}
-	s.svc.bound.oust(op.ID, nil)
+	// Another connection may have registered the id since op found that there is none.
+	seen := s.svc.bound.look()
+	get := &storage.GetClient{Outcome: storage.Outcome{By: s.by()}, ID: op.ID}
+	switch err := co.apply(get); {
+	case err == nil:
+		return StepRegistry, storage.ErrIDTaken
+	case !errors.Is(get.Err, storage.ErrNoClient): // or else the session itself is ousted
+		return StepRegistry, err
+	}
+	s.svc.bound.oustGone(op.ID, seen)
 	if err := co.apply(s.addClient(op.ID, op.Name)); err != nil {
 		return StepRegistry, err
 	}

@@ -24,7 +24,7 @@ type Session struct {
 	dec       codec.RequestDecoder
 	state     state
 	id        codec.ClientID // bound unless state is fresh
-	settled   bool           // bound, and not about to be: for Service.bound
+	settled   moment         // since when it is bound, 0: it is not, or is about to be. For Service.bound.
 	name      string         // of the client
 	key       aesKey
 	resumedAs *codec.ClientID // for which leaveResumption is due
