@@ -229,7 +229,7 @@ func (s *Session) rejoin(id codec.ClientID, payload []byte) {
 			s.refuseOrFail(about, StepRegistry, err)
 			return
 		}
-		s.ownQuota.Store(get.Client.Quota != storage.Quota{})
+		s.facts.set(ownQuota, get.Client.Quota != storage.Quota{})
 		s.join(id, name, &w.key)
 		s.svc.counts.rejoined.Add(1)
 		s.log().Info("reconnected", s.fields()...)
@@ -319,7 +319,7 @@ func (s *Session) resume(co *coroutine, m *message, c *storage.Client) {
 	}
 	s.state, s.id, s.name = ready, c.ID, c.Name
 	s.key, s.guarded = key, true
-	s.ownQuota.Store(c.Quota != storage.Quota{})
+	s.facts.set(ownQuota, c.Quota != storage.Quota{})
 	s.svc.counts.resumed.Add(1)
 	s.log().Info("resumed", s.fields(zap.Uint16("code", uint16(m.header.Code)))...)
 	s.pending = m

@@ -1,11 +1,13 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 
@@ -65,6 +67,35 @@ func (s *Session) errPinned() error {
 		return errNoTLSKey
 	}
 	return errOtherKey
+}
+
+// facts are a set of what is known of a connection's client. Service.Recheck changes it on
+// another goroutine. The zero value is empty.
+type facts struct{ bits atomic.Uint32 }
+
+type fact uint32
+
+const (
+	// ownQuota: the client has a quota of its own. After a 1026 that is known once a file
+	// was refused by it.
+	ownQuota fact = 1 << iota
+	// keyOwner: the client was pinned to the connection's TLS key when somebody looked last.
+	keyOwner
+)
+
+func (f *facts) has(x fact) bool { return fact(f.bits.Load())&x != 0 }
+
+func (f *facts) set(x fact, to bool) {
+	if to {
+		f.bits.Or(uint32(x))
+	} else {
+		f.bits.And(^uint32(x))
+	}
+}
+
+// owns reports whether c is pinned to the TLS key of the connection.
+func (s *Session) owns(c *storage.Client) bool {
+	return c.TLSKey != nil && bytes.Equal(c.TLSKey, s.channel.tlsKey())
 }
 
 // errOtherName refuses a client that has a certificate for another user name.
@@ -181,7 +212,8 @@ func (b *bound) oust(id codec.ClientID, c *storage.Client) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for s := b.all[id]; s != nil; s = s.next {
-		s.ownQuota.Store(c.Quota != storage.Quota{})
+		s.facts.set(ownQuota, c.Quota != storage.Quota{})
+		s.facts.set(keyOwner, s.owns(c))
 		s.oust(s.misfit(c))
 	}
 }
@@ -262,6 +294,7 @@ const recheckBatch = 256
 // whoever sets one finds it, or f sees the pin.
 func (s *Session) bind(id codec.ClientID, f func(co *coroutine)) {
 	s.svc.bound.enter(id, s)
+	s.facts.set(keyOwner, false)
 	s.serve(func(co *coroutine) {
 		defer func() {
 			if s.state == fresh || s.closed {
