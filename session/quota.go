@@ -116,7 +116,9 @@ func (s *Session) tellQuota(name string, err error) {
 }
 
 // asksUsage reports whether a quota stands for the client, or may.
-func (s *Session) asksUsage() bool { return s.svc.limits.Load().Quota.Bounds() || s.facts.has(ownQuota) }
+func (s *Session) asksUsage() bool {
+	return s.svc.limits.Load().Quota.Bounds() || s.facts.has(ownQuota)
+}
 
 // learnUsage reads what the client has, before the transfer of f begins. Whether the
 // client may act at all, the record of the file finds out, as where no quota stands.
