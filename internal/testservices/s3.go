@@ -34,7 +34,7 @@ const (
 // StartS3 starts an S3 server with these buckets, which are empty. The caller ends it with
 // Close.
 func StartS3(buckets ...string) (*S3, error) {
-	path, err := program("versitygw", goPrograms(), "/tmp/bin")
+	path, err := findGateway()
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +50,14 @@ func StartS3(buckets ...string) (*S3, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+func findGateway() (string, error) { return program("versitygw", goPrograms(), "/tmp/bin") }
+
+// HasS3 returns an ErrMissing where StartS3 would.
+func HasS3() error {
+	_, err := findGateway()
+	return err
 }
 
 // goPrograms is where go install puts programs.
