@@ -132,7 +132,7 @@ func (d *depot) taker(to string) *taker {
 
 func (k *taker) run() error {
 	k.told = nil
-	return Take(k.d.t.Context(), k.d.dir, k.TakeOptions)
+	return Take(k.d.t.Context(), Stores{Dir: k.d.dir}, k.TakeOptions)
 }
 
 // takes has it take files, which must go well, and tell of want, each a path or a path and

@@ -18,7 +18,7 @@ import (
 // listing is what the commands share that look at a server's directory. They
 // work beside a running server.
 type listing struct {
-	dir  string
+	stores
 	json bool
 }
 
@@ -28,7 +28,7 @@ func (l *listing) command(use, short string, run func(ctx context.Context, w io.
 		Short: short,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := server.OpenReadOnly(cmd.Context(), l.dir)
+			dir, err := server.OpenReadOnly(cmd.Context(), l.Stores)
 			if err != nil {
 				return err
 			}
@@ -36,7 +36,7 @@ func (l *listing) command(use, short string, run func(ctx context.Context, w io.
 			return run(cmd.Context(), cmd.OutOrStdout(), dir)
 		},
 	}
-	cmd.Flags().StringVar(&l.dir, "dir", ".", "the server's directory")
+	l.stores.flags(cmd.Flags())
 	cmd.Flags().BoolVar(&l.json, "json", false, "one JSON object a line")
 	return cmd
 }
@@ -57,7 +57,7 @@ func (l *listing) records(use, short string, run func(ctx context.Context, w io.
 			if api != nil {
 				return hinted(run(ctx, w, &remoteRecords{api}))
 			}
-			dir, err := server.OpenReadOnly(ctx, at.dir)
+			dir, err := server.OpenReadOnly(ctx, at.Stores)
 			if err != nil {
 				return err
 			}
