@@ -26,7 +26,7 @@ type clusterOptions struct {
 // scenario uses.
 type cluster struct {
 	*run
-	opts            clusterOptions
+	opts        clusterOptions
 	registry    string // the URL of the database itself
 	prefix      string // of the objects
 	dirs, addrs []string
