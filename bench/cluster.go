@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,7 +29,7 @@ import (
 // stores are those services, started when the first turn needs them.
 type stores struct {
 	postgres *testservices.Postgres
-	s3       *testservices.S3
+	s3       *testservices.Bucket
 }
 
 // storesNeeded says what the machine lacks for them.
@@ -45,7 +44,7 @@ func (h *harness) needStores() (err error) {
 		}
 	}
 	if h.stores.s3 == nil {
-		if h.stores.s3, err = testservices.StartS3(bucket); err != nil {
+		if h.stores.s3, err = testservices.StartS3(); err != nil {
 			return err
 		}
 	}
@@ -74,14 +73,14 @@ func startShared(servers int, bucket bool) func(context.Context, *harness, serve
 			return nil, err
 		}
 		if bucket {
-			o.files = h.stores.bucketFor(o)
+			o.files = h.stores.s3.URL(prefixOf(o))
 		}
 		o.servers = servers
 		kind := "sealift"
 		if servers > 1 {
 			kind = "several"
 		}
-		p, err := self(ctx, append(env, h.stores.s3.Environment()...), o.args(kind)...)
+		p, err := self(ctx, append(env, h.stores.s3.Env()...), o.args(kind)...)
 		if err != nil {
 			return nil, err
 		}
@@ -89,15 +88,8 @@ func startShared(servers int, bucket bool) func(context.Context, *harness, serve
 	}
 }
 
-const bucket = "sealift"
-
 // prefixOf is where a server's objects are in the bucket.
 func prefixOf(o serverOptions) string { return filepath.Base(o.dir) }
-
-// bucketFor is the URL of that.
-func (s *stores) bucketFor(o serverOptions) string {
-	return fmt.Sprintf("s3://%s/%s?endpoint=%s&region=us-east-1", bucket, prefixOf(o), url.QueryEscape(s.s3.Endpoint()))
-}
 
 // serveSeveral runs servers in processes of their own, and tells their addresses with commas.
 func serveSeveral(ctx context.Context, o serverOptions, started func(net.Addr)) (err error) {
@@ -162,8 +154,8 @@ func putClients(ctx context.Context, h *harness, s *server, spec load.Spec) ([]f
 	var all []fileClient
 	for i := range spec.Connections {
 		all = append(all, &commandClient{command: func() *exec.Cmd {
-			cmd := exec.CommandContext(ctx, program, "put", h.stores.s3.Client().EndpointURL().Host, prefixOf(s.opts)+fmt.Sprint("/object-", i), from)
-			cmd.Env = append(os.Environ(), h.stores.s3.Environment()...)
+			cmd := exec.CommandContext(ctx, program, "put", h.stores.s3.Endpoint, h.stores.s3.Name, prefixOf(s.opts)+fmt.Sprint("/object-", i), from)
+			cmd.Env = append(os.Environ(), h.stores.s3.Env()...)
 			return cmd
 		}})
 	}
@@ -173,13 +165,13 @@ func putClients(ctx context.Context, h *harness, s *server, spec load.Spec) ([]f
 // putCommand is the hidden command that those clients run.
 func putCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "put HOST NAME FILE", Hidden: true, Args: cobra.ExactArgs(3),
+		Use: "put ENDPOINT BUCKET NAME FILE", Hidden: true, Args: cobra.ExactArgs(4),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := minio.New(args[0], &minio.Options{Creds: credentials.NewEnvAWS(), Region: "us-east-1", BucketLookup: minio.BucketLookupPath})
+			c, err := minio.New(strings.TrimPrefix(args[0], "http://"), &minio.Options{Creds: credentials.NewEnvAWS(), Region: "us-east-1", BucketLookup: minio.BucketLookupPath})
 			if err != nil {
 				return err
 			}
-			f, err := os.Open(args[2])
+			f, err := os.Open(args[3])
 			if err != nil {
 				return err
 			}
@@ -188,7 +180,7 @@ func putCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = c.PutObject(cmd.Context(), bucket, args[1], f, info.Size(), minio.PutObjectOptions{})
+			_, err = c.PutObject(cmd.Context(), args[1], args[2], f, info.Size(), minio.PutObjectOptions{})
 			return err
 		},
 	}
@@ -198,7 +190,7 @@ func putCommand() *cobra.Command {
 func storedInBucket(ctx context.Context, h *harness, s *server) error {
 	c := h.stores.s3.Client()
 	n := 0
-	for info := range c.ListObjects(ctx, bucket, minio.ListObjectsOptions{Prefix: prefixOf(s.opts) + "/"}) {
+	for info := range c.ListObjects(ctx, h.stores.s3.Name, minio.ListObjectsOptions{Prefix: prefixOf(s.opts) + "/"}) {
 		if info.Err != nil {
 			return info.Err
 		}
@@ -211,7 +203,7 @@ func storedInBucket(ctx context.Context, h *harness, s *server) error {
 		if err != nil {
 			return err
 		}
-		o, err := c.GetObject(ctx, bucket, info.Key, minio.GetObjectOptions{})
+		o, err := c.GetObject(ctx, h.stores.s3.Name, info.Key, minio.GetObjectOptions{})
 		if err != nil {
 			return err
 		}

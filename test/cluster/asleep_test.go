@@ -12,14 +12,14 @@ import (
 	"sealift/internal/testpeer"
 )
 
-// TestAsleep stops a server while the content of a file is on its way to the bucket, until
+// TestAsleep stops a server while the content of a file is on its way to the services.s3.Name, until
 // another server has taken its lease away and swept the object. When it wakes it hears that
 // the object is stored, and cannot record it: the client gets a 1607, sends the file again,
 // and then it is stored.
 func TestAsleep(t *testing.T) {
 	r := newRun(t)
 	r.needServices()
-	s3 := r.newS3Proxy(services.s3.Endpoint())
+	s3 := r.newS3Proxy(services.s3.Endpoint)
 	c := r.cluster(clusterOptions{
 		servers: 2, lease: time.Second, reapAfter: time.Second, sweep: 500 * time.Millisecond,
 		s3: func(i int, direct string) string {
@@ -69,7 +69,7 @@ func TestAsleep(t *testing.T) {
 }
 
 // TestAsleepInParts stops a server in the middle of a large file, of which parts are in the
-// bucket, for longer than its lease. What is on record no sweep takes, so the upload comes to
+// services.s3.Name, for longer than its lease. What is on record no sweep takes, so the upload comes to
 // its end, or gets a 1607 and comes again.
 func TestAsleepInParts(t *testing.T) {
 	r := newRun(t)

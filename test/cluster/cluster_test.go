@@ -5,7 +5,6 @@ package cluster
 import (
 	"errors"
 	"fmt"
-	"net/url"
 	"sync"
 	"time"
 
@@ -22,7 +21,7 @@ type clusterOptions struct {
 	registry, s3 func(i int, url string) string
 }
 
-// cluster is some servers on one database and one prefix of the bucket, which no other
+// cluster is some servers on one database and one prefix of the services.s3.Name, which no other
 // scenario uses.
 type cluster struct {
 	*run
@@ -65,7 +64,7 @@ func (r *run) cluster(o clusterOptions) *cluster {
 // begin starts server i in its directory, at its address.
 func (c *cluster) begin(i int) *server {
 	c.Helper()
-	registry, s3 := c.registry, services.s3.Endpoint()
+	registry, s3 := c.registry, services.s3.Endpoint
 	if c.opts.registry != nil {
 		registry = c.opts.registry(i, registry)
 	}
@@ -74,7 +73,7 @@ func (c *cluster) begin(i int) *server {
 	}
 	p := role{
 		Dir: c.dirs[i], Listen: c.addrs[i], Registry: registry,
-		Files: fmt.Sprintf("s3://%s/%s?endpoint=%s&region=us-east-1", bucket, c.prefix, url.QueryEscape(s3)),
+		Files: services.s3.URLAt(s3, c.prefix),
 		Lease: c.opts.lease, ReapAfter: c.opts.reapAfter, Sweep: c.opts.sweep,
 	}
 	return c.launch(p.command(c.run))
@@ -99,11 +98,9 @@ func (r *run) must(what string, err error) {
 var services struct {
 	once     sync.Once
 	postgres *testservices.Postgres
-	s3       *testservices.S3
+	s3       *testservices.Bucket
 	err      error
 }
-
-const bucket = "sealift"
 
 // needServices starts PostgreSQL and the S3 server, with the first scenario that asks.
 func (r *run) needServices() {
@@ -111,7 +108,7 @@ func (r *run) needServices() {
 	services.once.Do(func() {
 		services.postgres, services.err = testservices.StartPostgres(testservices.PostgresOptions{})
 		if services.err == nil {
-			services.s3, services.err = testservices.StartS3(bucket)
+			services.s3, services.err = testservices.StartS3()
 		}
 	})
 	testservices.Need(r, services.err)

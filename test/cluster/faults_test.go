@@ -24,7 +24,7 @@ type faulty struct {
 func (r *run) faulty() *faulty {
 	r.Helper()
 	r.needServices()
-	f := &faulty{s3: r.newS3Proxy(services.s3.Endpoint())}
+	f := &faulty{s3: r.newS3Proxy(services.s3.Endpoint)}
 	f.told.sends(place{}, content{})
 	f.cluster = r.cluster(clusterOptions{
 		servers: 1,

@@ -105,7 +105,7 @@ func (f *fire) round() {
 	f.must("restarting PostgreSQL", services.postgres.Restart())
 	f.burn(step)
 	f.murder(-1)
-	f.must("stopping the S3 server", services.s3.Stop())
+	services.s3.Kill()
 	f.burn(10 * time.Second)
 	f.must("starting the S3 server", services.s3.Start())
 	f.burn(step)

@@ -57,7 +57,7 @@ func (p role) command(r *run) *exec.Cmd {
 		r.Fatalf("%v", err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(append(os.Environ(), services.s3.Environment()...), roleVariable+"="+string(text))
+	cmd.Env = append(append(os.Environ(), services.s3.Env()...), roleVariable+"="+string(text))
 	return cmd
 }
 

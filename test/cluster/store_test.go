@@ -77,7 +77,7 @@ func (c *cluster) objects() map[string]*object {
 		return all[key], tail
 	}
 	s3 := services.s3.Client()
-	for info := range s3.ListObjects(ctx, bucket, minio.ListObjectsOptions{Prefix: c.prefix + "/", Recursive: true}) {
+	for info := range s3.ListObjects(ctx, services.s3.Name, minio.ListObjectsOptions{Prefix: c.prefix + "/", Recursive: true}) {
 		c.must("listing objects", info.Err)
 		o, tail := of(info.Key)
 		if tail {
@@ -86,7 +86,7 @@ func (c *cluster) objects() map[string]*object {
 			o.name, o.size = info.Key, info.Size
 		}
 	}
-	for info := range s3.ListIncompleteUploads(ctx, bucket, c.prefix+"/", true) {
+	for info := range s3.ListIncompleteUploads(ctx, services.s3.Name, c.prefix+"/", true) {
 		c.must("listing uploads in parts", info.Err)
 		o, _ := of(info.Key)
 		o.others = append(o.others, info.Key+" in parts")
@@ -96,7 +96,7 @@ func (c *cluster) objects() map[string]*object {
 
 // read sums an object.
 func (c *cluster) read(o *object) (content, error) {
-	in, err := services.s3.Client().GetObject(context.Background(), bucket, o.name, minio.GetObjectOptions{})
+	in, err := services.s3.Client().GetObject(context.Background(), services.s3.Name, o.name, minio.GetObjectOptions{})
 	if err != nil {
 		return content{}, err
 	}
@@ -187,7 +187,7 @@ func (c *cluster) anotherSweep() func() bool {
 	var id codec.ClientID
 	key := fmt.Sprintf("%032x", c.rng.Uint64())
 	name := fmt.Sprintf("%s/%v/stray~%s", c.prefix, id, key)
-	_, err := services.s3.Client().PutObject(context.Background(), bucket, name, strings.NewReader("stray"), 5, minio.PutObjectOptions{})
+	_, err := services.s3.Client().PutObject(context.Background(), services.s3.Name, name, strings.NewReader("stray"), 5, minio.PutObjectOptions{})
 	c.must("putting an object that nobody knows", err)
 	return func() bool { return c.objects()[key] == nil }
 }
