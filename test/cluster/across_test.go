@@ -15,7 +15,7 @@ import (
 // one than the step before.
 func TestAcross(t *testing.T) {
 	r := newRun(t)
-	c := r.cluster(clusterOptions{servers: 2})
+	c := r.cluster(clusterOptions{servers: 2, built: true})
 	var told promises
 	turn := 0
 	next := func(p *testpeer.Conn) {
@@ -69,8 +69,8 @@ func TestAcross(t *testing.T) {
 	_ = p.Close()
 
 	c.oneName()
-	c.swept()
 	c.keeps(&told)
+	c.verify()
 }
 
 // oneName has two servers register one name at one instant, over and over: one of them

@@ -5,6 +5,9 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -14,6 +17,7 @@ import (
 // clusterOptions say what a scenario wants. Times of 0 are those of sealiftd.
 type clusterOptions struct {
 	servers                 int
+	built                   bool // the servers are the program sealiftd, with its flags
 	balanced                bool // HAProxy stands in front
 	lease, reapAfter, sweep time.Duration
 	// registry and s3 change where server i finds its stores: to lead through a proxy. They
@@ -71,9 +75,14 @@ func (c *cluster) begin(i int) *server {
 	if c.opts.s3 != nil {
 		s3 = c.opts.s3(i, s3)
 	}
+	files := services.s3.URLAt(s3, c.prefix)
+	if c.opts.built {
+		cmd := exec.Command(sealiftd(c.run), "serve", "--listen", c.addrs[i], "--dir", c.dirs[i], "--registry", registry, "--files", files, "--log-format", "json")
+		cmd.Env = append(os.Environ(), services.s3.Env()...)
+		return c.launch(cmd)
+	}
 	p := role{
-		Dir: c.dirs[i], Listen: c.addrs[i], Registry: registry,
-		Files: services.s3.URLAt(s3, c.prefix),
+		Dir: c.dirs[i], Listen: c.addrs[i], Registry: registry, Files: files,
 		Lease: c.opts.lease, ReapAfter: c.opts.reapAfter, Sweep: c.opts.sweep,
 	}
 	return c.launch(p.command(c.run))
@@ -84,14 +93,6 @@ func (r *run) freeAddr() string {
 	addr, err := testservices.FreeAddress()
 	r.must("looking for a port", err)
 	return addr
-}
-
-// must ends the scenario if something that it does itself has failed.
-func (r *run) must(what string, err error) {
-	r.Helper()
-	if err != nil {
-		r.Fatalf("%s: %v", what, err)
-	}
 }
 
 // services are what the scenarios share: each has a database and a prefix of its own.
@@ -114,8 +115,46 @@ func (r *run) needServices() {
 	testservices.Need(r, services.err)
 }
 
+// sealiftd is the path of the program, which is built when the first scenario asks.
+func sealiftd(r *run) string {
+	r.Helper()
+	program.once.Do(func() {
+		if program.dir, program.err = os.MkdirTemp("", "sealift-cluster-"); program.err != nil {
+			return
+		}
+		args := []string{"build", "-o", filepath.Join(program.dir, "sealiftd")}
+		if raceEnabled {
+			args = append(args, "-race")
+		}
+		if out, err := exec.Command("go", append(args, "sealift/cmd/sealiftd")...).CombinedOutput(); err != nil {
+			program.err = fmt.Errorf("%w\n%s", err, out)
+		}
+	})
+	r.must("go build", program.err)
+	return filepath.Join(program.dir, "sealiftd")
+}
+
+var program struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// verify asserts that `sealiftd verify` finds everything in order.
+func (c *cluster) verify() {
+	c.Helper()
+	cmd := exec.Command(sealiftd(c.run), "verify", "--registry", c.registry, "--files", services.s3.URL(c.prefix))
+	cmd.Env = append(os.Environ(), services.s3.Env()...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		c.Errorf("sealiftd verify: %v\n%s", err, out)
+	}
+}
+
 func stopServices() error {
 	var errs []error
+	if program.dir != "" {
+		errs = append(errs, os.RemoveAll(program.dir))
+	}
 	if services.postgres != nil {
 		errs = append(errs, services.postgres.Close())
 	}

@@ -216,6 +216,7 @@ func (f *fire) check() {
 	}
 	f.swept()
 	f.keeps(&all)
+	f.verify()
 }
 
 // tails is what the servers complain of.

@@ -72,6 +72,14 @@ func (r *run) size(small, large int) int {
 	return n
 }
 
+// must ends the scenario if something that it does itself has failed.
+func (r *run) must(what string, err error) {
+	r.Helper()
+	if err != nil {
+		r.Fatalf("%s: %v", what, err)
+	}
+}
+
 // patience is how long anything may take that should happen at once.
 const patience = time.Minute
 
