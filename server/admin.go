@@ -79,7 +79,7 @@ func (s *Server) openAdmin() error {
 	if w == nil {
 		return s.writeAddress()
 	}
-	store, loops, service, teller := s.store, s.loops, s.service, s.events // Close clears some of s
+	folder, loops, service, teller := s.folder, s.loops, s.service, s.events // Close clears some of s
 	stats := func() admin.Stats {
 		st := statsOf(loops.Stats(), service.Counts(), teller.Stats())
 		st.Partials.Files, st.Partials.Bytes = s.partials.files.Load(), s.partials.bytes.Load()
@@ -91,7 +91,7 @@ func (s *Server) openAdmin() error {
 		Source: admin.Source{
 			Alive: w.alive,
 			Stage: func() admin.Stage { return w.stage(loops.Ready()) },
-			Check: func() admin.Condition { return condition(store, w.registry) },
+			Check: func() admin.Condition { return condition(folder, w.registry) },
 			Stats: stats,
 		},
 		Live: s.newLive(),
@@ -176,29 +176,39 @@ func (p *protection) adminConfig() *tls.Config {
 	}
 }
 
-// condition looks at the disk and the registry.
-func condition(store *files.Store, registry *observedRegistry) admin.Condition {
-	found, err := store.Condition()
+// condition looks at the stores. folder is nil if content is elsewhere.
+func condition(folder *files.Store, registry *observedRegistry) admin.Condition {
+	c := admin.Condition{Free: -1, Reserve: -1}
+	if folder != nil {
+		c = folderCondition(folder)
+	}
+	if err := registry.writable(context.Background()); err != nil {
+		add(&c, admin.RegistryNotWritable, err)
+	}
+	return c
+}
+
+func add(c *admin.Condition, reason string, err error) {
+	c.Reasons = append(c.Reasons, admin.Reason{Reason: reason, Detail: err.Error()})
+}
+
+// folderCondition looks at the disk.
+func folderCondition(folder *files.Store) admin.Condition {
+	found, err := folder.Condition()
 	c := admin.Condition{Free: -1, Reserve: found.Reserve}
 	if found.Known && err == nil {
 		c.Free = found.Free
 	}
-	add := func(reason string, err error) {
-		c.Reasons = append(c.Reasons, admin.Reason{Reason: reason, Detail: err.Error()})
-	}
 	switch {
 	case errors.Is(found.Moved, files.ErrMoved):
-		add(admin.StoreMoved, found.Moved)
+		add(&c, admin.StoreMoved, found.Moved)
 	case found.Moved != nil:
-		add(admin.StoreFails, found.Moved)
+		add(&c, admin.StoreFails, found.Moved)
 	case err != nil:
-		add(admin.StoreFails, err)
+		add(&c, admin.StoreFails, err)
 	}
 	if err == nil && found.Short() {
-		add(admin.DiskBelowReserve, storage.ErrFull)
-	}
-	if err := registry.writable(context.Background()); err != nil {
-		add(admin.RegistryNotWritable, err)
+		add(&c, admin.DiskBelowReserve, storage.ErrFull)
 	}
 	return c
 }

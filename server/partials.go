@@ -99,8 +99,10 @@ func (s *Server) partialOptions(now time.Time) audit.PartialOptions {
 		Boot: s.partials.boot, TTL: time.Duration(s.partials.ttl.Load()), Budget: s.partials.budget.Load(), PerClient: maxPartials,
 		Now: now, Alive: s.service.Alive, Log: s.logFinding, Exclusive: s.service.Exclusive,
 	}
-	if c, err := s.store.Condition(); o.Budget == 0 && err == nil && c.Known {
-		o.Budget = max(1, c.Total/10)
+	if o.Budget == 0 && s.folder != nil {
+		if c, err := s.folder.Condition(); err == nil && c.Known {
+			o.Budget = max(1, c.Total/10)
+		}
 	}
 	return o
 }

@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -35,7 +34,8 @@ const DatabaseName = "defensive.db"
 // [Open], [Server.Run] it once, and [Server.Close] it in any case.
 type Server struct {
 	o        Options // as Open has completed them; those that Apply changes are elsewhere
-	store    *files.Store
+	store    fileStore
+	folder   *files.Store // the store, where it is in the directory; nil: it is in a bucket
 	registry storage.Registry
 	service  *session.Service
 	tls      *protection // nil: all connections are plain
@@ -133,10 +133,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if err = s.shareDescriptors(); err != nil {
 		return err
 	}
-	if s.store, err = s.openStore(ctx); err != nil {
-		return err
-	}
-	if s.registry, err = openRegistry(ctx, o, s.store); err != nil {
+	if err = s.openStores(ctx); err != nil {
 		return err
 	}
 	s.service = s.newService(faults)
@@ -161,28 +158,6 @@ func (s *Server) open(ctx context.Context) (err error) {
 	}
 	s.missing, err = s.recover(ctx)
 	return err
-}
-
-// storeWait is how long the server waits for the directory at its start: a command that
-// finds no server has it for a moment.
-const storeWait = 3 * time.Second
-
-// openStore opens the files.
-func (s *Server) openStore(ctx context.Context) (*files.Store, error) {
-	o, began := &s.o, time.Now()
-	for {
-		store, err := files.Open(o.Dir, files.Options{
-			Fsync: o.Storage.Fsync, MaxOpen: s.share.Files, MinFree: o.Storage.MinFree,
-			FileMode: o.Storage.FileMode, DirMode: o.Storage.DirMode, Synced: s.watched.synced(),
-			Folding: o.Testing.Folding, Faults: o.Testing.DiskFaults,
-		})
-		if !errors.Is(err, files.ErrLocked) || time.Since(began) > storeWait {
-			return store, err
-		}
-		if err := pause(ctx, storeWait/100); err != nil {
-			return nil, err
-		}
-	}
 }
 
 // shareDescriptors divides the limit of open files.
@@ -316,7 +291,7 @@ func (s *Server) Close() error {
 	}
 	if s.store != nil {
 		errs = append(errs, s.store.Close())
-		s.store = nil
+		s.store, s.folder = nil, nil
 	}
 	return errors.Join(errs...)
 }
