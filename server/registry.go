@@ -176,6 +176,15 @@ func refuseStored(ctx context.Context, o *Options, store fileStore) error {
 	return noRecords(o.Dir)
 }
 
+// noRecords is ErrNoRecords about dir, with what can be done.
+func noRecords(dir string) error {
+	return &Hinted{
+		Err: fmt.Errorf("%s: %w", dir, ErrNoRecords),
+		Hint: fmt.Sprintf("Was %[1]s lost? Put it back from a backup. To start anew without it, move %[2]s away.",
+			filepath.Join(dir, DatabaseName), filepath.Join(dir, "files")),
+	}
+}
+
 // errFound ends a walk over files, or clients, that found what it looked for.
 var errFound = errors.New("found")
 
