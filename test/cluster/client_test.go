@@ -226,9 +226,7 @@ func (u *uploader) cut(name string, b []byte) error {
 }
 
 // sender is the client that people use, in this process.
-type sender struct {
-	uploader
-}
+type sender struct{ *uploader }
 
 // work sends until ctx ends. The client itself tries again what fails.
 func (s *sender) work(ctx context.Context) {

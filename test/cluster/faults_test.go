@@ -203,18 +203,18 @@ func TestBucket(t *testing.T) {
 	writes := func(_ int64, q *http.Request) bool { return q.Method == http.MethodPut || q.Method == http.MethodPost }
 	for _, c := range []struct {
 		name  string
-		fault s3Fault
+		fault *s3Fault
 		well  bool // the client notices nothing
 	}{
-		{"a slow bucket", s3Fault{perSecond: 8 << 20}, true},
-		{"503 for a while", s3Fault{status: 503, code: "SlowDown", hits: func(n int64, _ *http.Request) bool { return n <= 3 }}, true},
-		{"500 for a while", s3Fault{status: 500, code: "InternalError", hits: func(n int64, _ *http.Request) bool { return n <= 3 }}, true},
-		{"503 to all", s3Fault{status: 503, code: "SlowDown"}, false},
-		{"a full bucket", s3Fault{status: 507, code: "XMinioStorageFull", hits: writes}, false},
-		{"a quota of the bucket", s3Fault{status: 403, code: "QuotaExceeded", hits: writes}, false},
-		{"an expired credential", s3Fault{status: 403, code: "ExpiredToken"}, false},
-		{"another credential", s3Fault{status: 403, code: "InvalidAccessKeyId"}, false},
-		{"no such bucket", s3Fault{status: 404, code: "NoSuchBucket"}, false},
+		{"a slow bucket", &s3Fault{perSecond: 8 << 20}, true},
+		{"503 for a while", &s3Fault{status: 503, code: "SlowDown", hits: func(n int64, _ *http.Request) bool { return n <= 3 }}, true},
+		{"500 for a while", &s3Fault{status: 500, code: "InternalError", hits: func(n int64, _ *http.Request) bool { return n <= 3 }}, true},
+		{"503 to all", &s3Fault{status: 503, code: "SlowDown"}, false},
+		{"a full bucket", &s3Fault{status: 507, code: "XMinioStorageFull", hits: writes}, false},
+		{"a quota of the bucket", &s3Fault{status: 403, code: "QuotaExceeded", hits: writes}, false},
+		{"an expired credential", &s3Fault{status: 403, code: "ExpiredToken"}, false},
+		{"another credential", &s3Fault{status: 403, code: "InvalidAccessKeyId"}, false},
+		{"no such bucket", &s3Fault{status: 404, code: "NoSuchBucket"}, false},
 	} {
 		for _, size := range []int{5000, 40 << 20} {
 			p := f.peer()
@@ -223,8 +223,9 @@ func TestBucket(t *testing.T) {
 			}
 			b := pattern(f.rng.Uint64(), size)
 			began := time.Now()
-			fault := c.fault
-			f.s3.fault.Store(&fault)
+			c.fault.done.Store(0)
+			c.fault.seen.Store(0)
+			f.s3.fault.Store(c.fault)
 			err := f.upload(p, "file", b)
 			switch {
 			case c.well && err != nil:
@@ -234,7 +235,7 @@ func TestBucket(t *testing.T) {
 			}
 			r.Logf("%s, %d bytes: %v, after %.1f s", c.name, size, err, time.Since(began).Seconds())
 			f.s3.fault.Store(nil)
-			if fault.done.Load() == 0 {
+			if c.fault.done.Load() == 0 {
 				f.Errorf("%s, %d bytes: no request was hit", c.name, size)
 			}
 			// What follows the 1607 may be packets that the server passes over, so the file comes

@@ -65,12 +65,12 @@ func (f *fire) light() {
 	f.Cleanup(cancel)
 	n := f.size(300, 300)
 	for i := range n {
-		u := uploader{
+		u := &uploader{
 			addr: f.addr, number: i, rng: rand.New(rand.NewPCG(f.seed, uint64(100+i))),
 			pause: 3 * time.Second, large: 12 << 20,
 		}
 		if i%10 == 0 {
-			s := &sender{uploader: u}
+			s := &sender{u}
 			f.senders = append(f.senders, s)
 			f.done.Go(func() { s.work(ctx) })
 			continue
@@ -78,7 +78,7 @@ func (f *fire) light() {
 		if i%30 != 1 {
 			u.large = 0
 		}
-		f.uploaders = append(f.uploaders, &u)
+		f.uploaders = append(f.uploaders, u)
 		f.done.Go(func() { u.work(ctx) })
 	}
 	f.all = make(chan struct{})
@@ -152,7 +152,7 @@ func (f *fire) watch() {
 		see(u)
 	}
 	for _, s := range f.senders {
-		see(&s.uploader)
+		see(s.uploader)
 	}
 }
 
@@ -168,7 +168,7 @@ func (f *fire) calm() {
 			yield(u)
 		}
 		for _, s := range f.senders {
-			yield(&s.uploader)
+			yield(s.uploader)
 		}
 	}
 	each(func(u *uploader) { before[u] = u.stored.Load() })

@@ -4,12 +4,14 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"strings"
 	"time"
 
 	"github.com/minio/minio-go/v7"
 
+	"sealift/codec"
 	"sealift/crypto/cksum"
 	"sealift/storage"
 	"sealift/storage/postgres"
