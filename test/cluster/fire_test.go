@@ -88,27 +88,22 @@ func (f *fire) light() {
 	}()
 }
 
-// round is half a minute in which everything fails once.
+// round is half a minute in which everything fails once. Every three seconds a server is
+// killed.
 func (f *fire) round() {
 	const step = 3 * time.Second
-	f.burn(step)
-	f.murder(-1)
-	f.burn(step)
+	f.burn(2*step, -1)
 	asleep := f.rng.IntN(len(f.servers))
 	f.servers[asleep].signal(syscall.SIGSTOP)
-	for range 2 { // past its lease and what is granted beyond
-		f.burn(step)
-		f.murder(asleep)
-	}
+	f.burn(2*step, asleep) // past its lease and what is granted beyond
 	f.servers[asleep].signal(syscall.SIGCONT)
-	f.burn(step)
+	f.burn(step, -1)
 	f.must("restarting PostgreSQL", services.postgres.Restart())
-	f.burn(step)
-	f.murder(-1)
+	f.burn(2*step, -1)
 	services.s3.Kill()
-	f.burn(10 * time.Second)
+	f.burn(10*time.Second, -1)
 	f.must("starting the S3 server", services.s3.Start())
-	f.burn(step)
+	f.burn(step, -1)
 }
 
 // murder kills a server, but not that one, and starts another in its place.
@@ -123,10 +118,15 @@ func (f *fire) murder(butNot int) {
 	f.servers[i] = f.begin(i) // not waited for: the others serve meanwhile
 }
 
-// burn lets time pass, and looks how long clients wait.
-func (f *fire) burn(d time.Duration) {
-	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+// burn lets time pass, in which servers are killed, but not that one.
+func (f *fire) burn(d time.Duration, butNot int) {
+	const every = 3 * time.Second
+	for began, kills := time.Now(), 1; time.Since(began) < d; time.Sleep(100 * time.Millisecond) {
 		f.watch()
+		if time.Since(began) > time.Duration(kills)*every-every/2 {
+			f.murder(butNot)
+			kills++
+		}
 	}
 }
 
