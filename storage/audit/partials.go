@@ -105,7 +105,7 @@ func (r *recovery) dropPartial(p *storage.Partial, why Event, err error) {
 // SweepPartials drops the partial files that are deleted, too old, or too many, and says what
 // is left. The oldest go first, but none that is alive, nor the newest of a client. It may run
 // beside a server. It looks at rows alone, and what goes goes in batches.
-func SweepPartials(ctx context.Context, reg storage.Registry, files Files, o PartialOptions) (left Partials, err error) {
+func SweepPartials(ctx context.Context, reg storage.Registry, files storage.Files, o PartialOptions) (left Partials, err error) {
 	var all []storage.Partial
 	err = reg.Partials(ctx, func(p storage.Partial) error {
 		all = append(all, p)
@@ -232,7 +232,7 @@ func (s *sweep) drop(ctx context.Context, gone []doomed) (dropped []doomed, err 
 // the others are dropped. It may run beside a server, and holds up nobody while it reads.
 //
 // The error is one of the registry, or ctx's. A partial file that cannot be read stays as it is.
-func CheckPartials(ctx context.Context, reg storage.Registry, files Files, o PartialOptions) error {
+func CheckPartials(ctx context.Context, reg storage.Registry, files storage.Files, o PartialOptions) error {
 	var others []storage.Partial
 	err := reg.Partials(ctx, func(p storage.Partial) error {
 		if p.Boot != o.Boot {
