@@ -21,6 +21,9 @@ const (
 	maxWait   = 3 * time.Second
 )
 
+// minio-go waits up to that after an attempt also where it makes no other one.
+func init() { minio.DefaultRetryUnit = time.Millisecond }
+
 // try makes a request until it succeeds, for as long as the store is patient, and observes
 // each attempt. A request is made again after an attempt whose answer was lost, so it must
 // come out the same then. The error says what was asked for.
