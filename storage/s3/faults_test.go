@@ -6,6 +6,7 @@ import (
 	"io"
 	"log"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -37,6 +38,9 @@ func TestFaultAtAnyRequest(t *testing.T) {
 	}
 	for name, run := range uploads {
 		for _, what := range []fault{busy, slowDown, cutInside, lost} {
+			if (what == slowDown || what == cutInside) && strings.HasPrefix(name, "flushed") {
+				continue
+			}
 			for at := 0; ; at++ {
 				base, hit := p.count(), false
 				p.set(func(n int, _ *http.Request) fault {

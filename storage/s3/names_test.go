@@ -131,7 +131,8 @@ func TestEachContent(t *testing.T) {
 	}
 	flushed := create(t, s, "flushed", content(1, 10)).flush(10).close()
 	parts := create(t, s, "parts", content(1, minPart+1))
-	for parts.in.(*incoming).wait(t.Context(), 1) != nil {
+	if err := parts.in.(*incoming).wait(t.Context(), 1); err != nil {
+		t.Fatal(err)
 	}
 	other := openAt(t, b.URL(s.url.Prefix+"-2"), b, Options{})
 	create(t, other, "of another prefix", nil).complete(nil)

@@ -94,7 +94,8 @@ var (
 	// soon.
 	expired = set("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired")
 	// refused are the codes of credentials that the server does not take.
-	refused = set("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidClientTokenId")
+	refused = set("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidClientTokenId",
+		"XAdminUserNotFound") // of versitygw
 	// again are the codes that say "later", whatever the status.
 	again = set("RequestTimeout", "SlowDown", "SlowDownRead", "SlowDownWrite", "Throttling", "ThrottlingException",
 		"RequestLimitExceeded", "RequestThrottled", "InternalError", "ServiceUnavailable", "OperationAborted",
