@@ -3,6 +3,7 @@ package s3
 import (
 	"context"
 	"crypto/md5"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
@@ -31,6 +32,7 @@ const (
 	growEvery = 1000
 
 	checksumHeader = "X-Amz-Checksum-Crc32c"
+	emptySHA256    = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -99,7 +101,7 @@ func (in *incoming) send(p *part) {
 		return
 	}
 	if err := in.put(in.ctx, p); err != nil {
-		in.fail(err)
+		in.fail(in.lost(err))
 	}
 }
 
@@ -111,12 +113,24 @@ func (in *incoming) put(ctx context.Context, p *part) error {
 		return err
 	}
 	in.mu.Lock()
-	uploadID := in.uploadID
+	uploadID, plain := in.uploadID, in.plain
 	in.mu.Unlock()
-	checksum := base64Sum(p.sum)
+	checksum, options := base64Sum(p.sum), minio.PutObjectPartOptions{CustomHeader: make(http.Header)}
+	switch {
+	case plain:
+		sha, err := in.sha256(p)
+		if err != nil {
+			return err
+		}
+		checksum, options.DisableContentSha256, options.Sha256Hex = "", true, sha
+	case p.size == 0: // as in putObject
+		options.DisableContentSha256, options.Sha256Hex = true, emptySHA256
+		fallthrough
+	default:
+		options.CustomHeader.Set(checksumHeader, checksum)
+	}
 	return in.s.try(ctx, "UploadPart", func(ctx context.Context) error {
-		put, err := in.s.core.PutObjectPart(ctx, in.s.bucket, in.object, uploadID, p.number, io.NewSectionReader(in.area, p.from, p.size), p.size,
-			minio.PutObjectPartOptions{CustomHeader: http.Header{checksumHeader: {checksum}}})
+		put, err := in.s.core.PutObjectPart(ctx, in.s.bucket, in.object, uploadID, p.number, io.NewSectionReader(in.area, p.from, p.size), p.size, options)
 		p.etag, p.checksum = put.ETag, checksum
 		return err
 	})
@@ -131,6 +145,16 @@ func (in *incoming) sumUp(p *part) error {
 	sum, err := sumOf(io.NewSectionReader(in.area, p.from, p.size))
 	p.sum, p.summed = sum, err == nil
 	return err
+}
+
+// sha256 returns the SHA-256 of a part, in hex. What is read again must have the checksum of what came in.
+func (in *incoming) sha256(p *part) (string, error) {
+	h := sha256.New()
+	sum, err := sumOf(io.TeeReader(io.NewSectionReader(in.area, p.from, p.size), h))
+	if err == nil && sum != p.sum {
+		err = errors.New("the scratch file has other content than was written to it")
+	}
+	return hex.EncodeToString(h.Sum(nil)), err
 }
 
 func sumOf(r io.Reader) (uint32, error) {
@@ -185,14 +209,18 @@ func (s *Store) putOptions(checksum string) minio.PutObjectOptions {
 	return minio.PutObjectOptions{ContentType: "application/octet-stream", UserMetadata: map[string]string{checksumHeader: checksum}}
 }
 
-func (s *Store) multipartOptions() minio.PutObjectOptions {
-	return minio.PutObjectOptions{ContentType: "application/octet-stream", UserMetadata: map[string]string{"X-Amz-Checksum-Algorithm": "CRC32C"}}
+func (s *Store) multipartOptions(plain bool) minio.PutObjectOptions {
+	options := minio.PutObjectOptions{ContentType: "application/octet-stream"}
+	if !plain {
+		options.UserMetadata = map[string]string{"X-Amz-Checksum-Algorithm": "CRC32C"}
+	}
+	return options
 }
 
-func (s *Store) beginMultipart(ctx context.Context, object string) (uploadID string, err error) {
+func (s *Store) beginMultipart(ctx context.Context, object string, plain bool) (uploadID string, err error) {
 	// An upload whose answer was lost is found by the sweep, and by a Discard.
 	err = s.try(ctx, "CreateMultipartUpload", func(ctx context.Context) (err error) {
-		uploadID, err = s.core.NewMultipartUpload(ctx, s.bucket, object, s.multipartOptions())
+		uploadID, err = s.core.NewMultipartUpload(ctx, s.bucket, object, s.multipartOptions(plain))
 		return err
 	})
 	return uploadID, err
@@ -200,8 +228,12 @@ func (s *Store) beginMultipart(ctx context.Context, object string) (uploadID str
 
 // putObject makes an object of what r has.
 func (s *Store) putObject(ctx context.Context, object string, r io.ReaderAt, size int64, checksum string) error {
+	options, sha := s.putOptions(checksum), ""
+	if size == 0 { // a signature of chunks has a last chunk, which is more than nothing
+		options.DisableContentSha256, sha = true, emptySHA256
+	}
 	return s.try(ctx, "PutObject", func(ctx context.Context) error {
-		_, err := s.core.PutObject(ctx, s.bucket, object, io.NewSectionReader(r, 0, size), size, "", "", s.putOptions(checksum))
+		_, err := s.core.PutObject(ctx, s.bucket, object, io.NewSectionReader(r, 0, size), size, "", sha, options)
 		return err
 	})
 }
@@ -229,7 +261,7 @@ func (in *incoming) putWhole(ctx context.Context) error {
 // finishParts makes a last part of what is left, waits for the others, and has the server make
 // the object of them.
 func (in *incoming) finishParts(ctx context.Context) error {
-	if in.size > in.cut {
+	if in.size > in.cut || len(in.parts) == 0 {
 		if err := in.slot(ctx); err != nil {
 			return err
 		}
@@ -294,9 +326,4 @@ func (s *Store) isOf(ctx context.Context, object string, parts []*part) bool {
 	}
 	want := checksumOf(sums)
 	return info.ChecksumCRC32C == want || info.ChecksumCRC32C == want+count
-}
-
-// isGone reports whether err says that there is no such multipart upload any more.
-func isGone(err error) bool {
-	return errorCode(err) == "NoSuchUpload" || errors.Is(err, storage.ErrNotStored)
 }
