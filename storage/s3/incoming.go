@@ -2,10 +2,10 @@ package s3
 
 import (
 	"context"
+	"fmt"
 	"hash/crc32"
 	"math"
 	"sync"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -27,7 +27,7 @@ type incoming struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	slots   chan struct{} // holds one for each part that is not done, ahead at most
-	turn    chan struct{} // held by a Flush or a Complete
+	turn    chan struct{} // holds one while a Flush, a Complete or the end is under way
 	beginMu sync.Mutex    // held while the lease and the multipart upload are made
 
 	mu       sync.Mutex
@@ -39,10 +39,9 @@ type incoming struct {
 	hold     int64  // from there on the scratch file keeps the content: a Flush reads it
 	uploadID string
 	leased   bool
-	sent     bool  // something of the key may be in the bucket
-	whole    bool  // it was completed
-	failed   error // what the bucket gets is not sure any more
-	parked   *time.Timer
+	sent     bool       // something of the key may be in the bucket
+	whole    bool       // it was completed
+	failed   error      // what the bucket gets is not sure any more
 	kept     []keptName // the objects that a Flush has made, or that it was reopened by, the oldest first
 	reopened bool
 	opened   int64 // the length that it was reopened with
@@ -89,15 +88,20 @@ func (in *incoming) Write(ctx context.Context, p []byte) (int, error) {
 			in.fail(err)
 			return written, err
 		}
-		in.mu.Lock()
-		in.size += int64(len(piece))
-		if in.sumFrom >= 0 {
-			in.sum = crc32.Update(in.sum, castagnoli, piece)
-		}
-		in.mu.Unlock()
+		in.appended(piece)
 		written += len(piece)
 	}
 	return written, nil
+}
+
+// appended counts in what was appended to the scratch file.
+func (in *incoming) appended(p []byte) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.size += int64(len(p))
+	if in.sumFrom >= 0 {
+		in.sum = crc32.Update(in.sum, castagnoli, p)
+	}
 }
 
 // space returns how many bytes can be appended to the next part. It cuts one that is full.
@@ -169,19 +173,18 @@ func (in *incoming) take(ctx context.Context) error {
 	}
 }
 
+// giveBack ends what take began.
+func (in *incoming) giveBack() { <-in.turn }
+
 // Complete implements storage.Incoming: the object is there when it returns nil.
 func (in *incoming) Complete(ctx context.Context) error {
 	err := in.take(ctx)
 	if err == nil {
-		err = in.complete(ctx)
-		<-in.turn
+		err = in.lost(in.complete(ctx))
+		in.giveBack()
 	}
-	if err != nil {
-		in.park()
-		return err
-	}
-	in.leave()
-	return nil
+	in.leave(errClosed)
+	return err
 }
 
 func (in *incoming) complete(ctx context.Context) error {
@@ -189,7 +192,7 @@ func (in *incoming) complete(ctx context.Context) error {
 		return err
 	}
 	in.mu.Lock()
-	single, tidy := len(in.parts) == 0, len(in.kept) > 0 || in.reopened
+	single, kept := in.uploadID == "" && len(in.parts) == 0, in.kept
 	in.mu.Unlock()
 	var err error
 	if single {
@@ -203,33 +206,26 @@ func (in *incoming) complete(ctx context.Context) error {
 	in.mu.Lock()
 	in.whole = true
 	in.mu.Unlock()
-	if !tidy {
-		return nil
-	}
-	if err := in.s.clear(ctx, in.up, true); err != nil {
-		in.s.log.Warn("what a file needed on its way is left in the bucket", zap.String("object", in.object), zap.Error(err))
+	for _, k := range kept {
+		if err := in.s.remove(ctx, k.name); err != nil { // it takes room, and does no harm
+			in.s.log.Warn("what a file needed on its way is left in the bucket", zap.String("object", k.name), zap.Error(err))
+		}
 	}
 	return nil
 }
 
-// Close implements storage.Incoming. What is in the scratch file is kept for a Flush, which
-// comes soon or never.
+// Close implements storage.Incoming. What was flushed stays.
 func (in *incoming) Close(context.Context) error {
-	in.park()
+	in.leave(errClosed)
 	return nil
 }
 
-// park keeps a closed upload for a while.
-func (in *incoming) park() {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.parked == nil {
-		in.parked = time.AfterFunc(parkedFor, in.leave)
-	}
-}
+// errClosed is what comes of the use of an upload that was closed.
+var errClosed = fmt.Errorf("the upload is closed")
 
-// leave ends what is under way for the upload in this store, and forgets it. What the bucket has stays.
-func (in *incoming) leave() {
+// leave ends what is under way for the upload in this store, whose further use fails with err, and forgets
+// it. What the bucket has stays.
+func (in *incoming) leave(err error) {
 	in.s.mu.Lock()
 	if in.s.uploads[in.up.Key] != in {
 		in.s.mu.Unlock()
@@ -237,18 +233,42 @@ func (in *incoming) leave() {
 	}
 	delete(in.s.uploads, in.up.Key)
 	in.s.mu.Unlock()
-	in.mu.Lock()
-	if in.parked != nil {
-		in.parked.Stop()
-	}
-	parts := in.parts
-	in.mu.Unlock()
+	in.fail(err)
 	in.cancel()
 	in.turn <- struct{}{} // a Flush that is under way ends first
+	defer in.giveBack()
+	in.mu.Lock()
+	parts, sent := in.parts, in.sent
+	in.mu.Unlock()
 	for _, p := range parts {
 		<-p.done
 	}
 	_ = in.area.Close() // never fails
+	if !sent {
+		in.s.noteUnsent(in.up.Key)
+	}
+}
+
+// maxUnsent is of how many uploads it is remembered that the bucket has nothing of them.
+const maxUnsent = 4096
+
+// noteUnsent remembers that the bucket has nothing of a key, so its Discard needs no request.
+func (s *Store) noteUnsent(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.unsent) >= maxUnsent {
+		clear(s.unsent) // those that stay are closed and discarded at once
+	}
+	s.unsent[key] = struct{}{}
+}
+
+// takeUnsent reports whether the bucket has nothing of a key for sure, and forgets it.
+func (s *Store) takeUnsent(key string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.unsent[key]
+	delete(s.unsent, key)
+	return ok
 }
 
 // Leased returns the keys of the uploads that are on their way under a lease: they want it renewed.
@@ -295,7 +315,7 @@ func (in *incoming) begin(ctx context.Context, multipart bool) error {
 	}
 	if !leased {
 		if in.s.lease != nil {
-			if err := in.s.lease(ctx, in.up); err != nil {
+			if err := in.s.lease(ctx, in.up, in.reopened); err != nil {
 				return err
 			}
 		}

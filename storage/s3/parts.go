@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -31,6 +30,7 @@ const (
 	growEvery = 1000
 
 	checksumHeader = "X-Amz-Checksum-Crc32c"
+	emptySHA256    = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -99,7 +99,7 @@ func (in *incoming) send(p *part) {
 		return
 	}
 	if err := in.put(in.ctx, p); err != nil {
-		in.fail(err)
+		in.fail(in.lost(err))
 	}
 }
 
@@ -114,9 +114,12 @@ func (in *incoming) put(ctx context.Context, p *part) error {
 	uploadID := in.uploadID
 	in.mu.Unlock()
 	checksum := base64Sum(p.sum)
+	options := minio.PutObjectPartOptions{CustomHeader: http.Header{checksumHeader: {checksum}}}
+	if p.size == 0 { // as in putObject
+		options.DisableContentSha256, options.Sha256Hex = true, emptySHA256
+	}
 	return in.s.try(ctx, "UploadPart", func(ctx context.Context) error {
-		put, err := in.s.core.PutObjectPart(ctx, in.s.bucket, in.object, uploadID, p.number, io.NewSectionReader(in.area, p.from, p.size), p.size,
-			minio.PutObjectPartOptions{CustomHeader: http.Header{checksumHeader: {checksum}}})
+		put, err := in.s.core.PutObjectPart(ctx, in.s.bucket, in.object, uploadID, p.number, io.NewSectionReader(in.area, p.from, p.size), p.size, options)
 		p.etag, p.checksum = put.ETag, checksum
 		return err
 	})
@@ -200,8 +203,12 @@ func (s *Store) beginMultipart(ctx context.Context, object string) (uploadID str
 
 // putObject makes an object of what r has.
 func (s *Store) putObject(ctx context.Context, object string, r io.ReaderAt, size int64, checksum string) error {
+	options, sha := s.putOptions(checksum), ""
+	if size == 0 { // a signature of chunks has a last chunk, which is more than nothing
+		options.DisableContentSha256, sha = true, emptySHA256
+	}
 	return s.try(ctx, "PutObject", func(ctx context.Context) error {
-		_, err := s.core.PutObject(ctx, s.bucket, object, io.NewSectionReader(r, 0, size), size, "", "", s.putOptions(checksum))
+		_, err := s.core.PutObject(ctx, s.bucket, object, io.NewSectionReader(r, 0, size), size, "", sha, options)
 		return err
 	})
 }
@@ -229,7 +236,7 @@ func (in *incoming) putWhole(ctx context.Context) error {
 // finishParts makes a last part of what is left, waits for the others, and has the server make
 // the object of them.
 func (in *incoming) finishParts(ctx context.Context) error {
-	if in.size > in.cut {
+	if in.size > in.cut || len(in.parts) == 0 {
 		if err := in.slot(ctx); err != nil {
 			return err
 		}
@@ -294,9 +301,4 @@ func (s *Store) isOf(ctx context.Context, object string, parts []*part) bool {
 	}
 	want := checksumOf(sums)
 	return info.ChecksumCRC32C == want || info.ChecksumCRC32C == want+count
-}
-
-// isGone reports whether err says that there is no such multipart upload any more.
-func isGone(err error) bool {
-	return errorCode(err) == "NoSuchUpload" || errors.Is(err, storage.ErrNotStored)
 }

@@ -10,8 +10,8 @@ import (
 )
 
 // probe tries out what the store needs, so that what the credentials lack is found at the start
-// and not by the first client.
-func (s *Store) probe(ctx context.Context) error {
+// and not by the first client. Without write it only lists.
+func (s *Store) probe(ctx context.Context, write bool) error {
 	object := s.prefix + ".sealift-" + randomHex(4)
 	content := []byte("Sealift tries out whether it can write here.\n")
 	uploadID := ""
@@ -51,6 +51,9 @@ func (s *Store) probe(ctx context.Context) error {
 		{"AbortMultipartUpload", "s3:AbortMultipartUpload", func(ctx context.Context) error {
 			return s.core.AbortMultipartUpload(ctx, s.bucket, object, uploadID)
 		}},
+	}
+	if !write {
+		steps = steps[:1]
 	}
 	for _, step := range steps {
 		err := s.try(ctx, step.request, step.do)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -95,8 +96,10 @@ func (r *room) give(blocks []int64) {
 type area struct {
 	room *room
 
+	closing sync.RWMutex // held for reading while the content is read or written
+
 	mu     sync.Mutex
-	blocks map[int64]int64 // offset in the room, by number of the block
+	blocks map[int64]int64 // offset in the room, by number of the block. nil: it is closed
 	low    int64           // blocks below were dropped
 	size   int64           // behind the last byte that was written
 }
@@ -110,6 +113,9 @@ var _ storage.Scratch = (*area)(nil)
 func (a *area) span(off, n int64, take bool) (at, length int64, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.blocks == nil {
+		return 0, 0, fs.ErrClosed
+	}
 	if take {
 		a.size = max(a.size, off+n)
 	} else if n = min(n, a.size-off); n <= 0 {
@@ -137,6 +143,8 @@ func (a *area) span(off, n int64, take bool) (at, length int64, err error) {
 
 // WriteAt implements io.WriterAt.
 func (a *area) WriteAt(p []byte, off int64) (written int, err error) {
+	a.closing.RLock()
+	defer a.closing.RUnlock()
 	for written < len(p) {
 		at, n, err := a.span(off+int64(written), int64(len(p)-written), true)
 		if err != nil {
@@ -152,6 +160,8 @@ func (a *area) WriteAt(p []byte, off int64) (written int, err error) {
 
 // ReadAt implements io.ReaderAt.
 func (a *area) ReadAt(p []byte, off int64) (read int, err error) {
+	a.closing.RLock()
+	defer a.closing.RUnlock()
 	for read < len(p) {
 		at, n, err := a.span(off+int64(read), int64(len(p)-read), false)
 		if err != nil {
@@ -181,8 +191,10 @@ func (a *area) drop(before int64) {
 	}
 }
 
-// Close gives all room back. Nobody may use the area any more.
+// Close gives all room back. Further use fails.
 func (a *area) Close() error {
+	a.closing.Lock()
+	defer a.closing.Unlock()
 	a.mu.Lock()
 	blocks := make([]int64, 0, len(a.blocks))
 	for _, at := range a.blocks {
@@ -200,6 +212,9 @@ func (a *area) Close() error {
 func (s *Store) Scratch(ctx context.Context) (storage.Scratch, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	if s.room == nil {
+		return nil, errReadOnly
 	}
 	return s.room.area(), nil
 }

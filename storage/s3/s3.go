@@ -35,18 +35,16 @@ const (
 	DefaultMaxUploads = 16
 	// DefaultPartSize is the least size of a part, in bytes, unless Options say otherwise.
 	DefaultPartSize = 16 << 20
-
-	// parkedFor is how long content that was not flushed stays in the scratch file after Close.
-	parkedFor = time.Minute
 )
 
 // Options of Open.
 type Options struct {
-	// Scratch is the directory for content on its way. It is made if there is none.
+	// Scratch is the directory for content on its way. It is made if there is none. Without one the store takes no
+	// content: nothing is tried out but whether the bucket can be listed, and Create, Reopen and Scratch fail.
 	Scratch string
-	// Lease, if not nil, is called before the first byte of an upload goes to the bucket, also by
-	// Reopen. What it returns ends the upload.
-	Lease func(ctx context.Context, up storage.Uploaded) error
+	// Lease, if not nil, is called before the first byte of an upload goes to the bucket, with again by
+	// a Reopen. What it returns ends the upload.
+	Lease func(ctx context.Context, up storage.Uploaded, again bool) error
 	// Release, if not nil, is called when the content of a key is gone that may have a lease.
 	Release func(ctx context.Context, key string) error
 	// Log, if not nil, is told of requests that are repeated, at Debug, and of what was left behind,
@@ -75,17 +73,18 @@ type Store struct {
 	credentials *credentials.Credentials
 	bucket      string
 	prefix      string // "" or with a slash at its end
-	room        *room
+	room        *room  // nil: the store takes no content
 	patience    time.Duration
 	partSize    int64
-	lease       func(context.Context, storage.Uploaded) error
+	lease       func(context.Context, storage.Uploaded, bool) error
 	release     func(context.Context, string) error
 	observed    func(string, time.Duration, error)
 	log         *zap.Logger
 	sending     chan struct{} // holds one for each part on its way
 
 	mu      sync.Mutex
-	uploads map[string]*incoming // by key: those that are open, and those that were closed and are kept for a Flush
+	uploads map[string]*incoming // those that are open, by key
+	unsent  map[string]struct{}  // keys of uploads that were closed, and of which the bucket has nothing
 }
 
 var _ storage.Files = (*Store)(nil)
@@ -101,7 +100,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 		patience: cmp.Or(o.Patience, DefaultPatience), partSize: max(minPart, cmp.Or(o.PartSize, DefaultPartSize)),
 		lease: o.Lease, release: o.Release, observed: o.Observed, log: o.Log,
 		sending: make(chan struct{}, cmp.Or(o.MaxUploads, DefaultMaxUploads)),
-		uploads: make(map[string]*incoming),
+		uploads: make(map[string]*incoming), unsent: make(map[string]struct{}),
 	}
 	if u.Prefix != "" {
 		s.prefix = u.Prefix + "/"
@@ -133,8 +132,11 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", u, err)
 	}
-	if err := s.probe(ctx); err != nil {
+	if err := s.probe(ctx, o.Scratch != ""); err != nil {
 		return nil, fmt.Errorf("%s: %w", u, err)
+	}
+	if o.Scratch == "" {
+		return s, nil
 	}
 	if s.room, err = newRoom(o.Scratch); err != nil {
 		return nil, err
@@ -152,7 +154,10 @@ func (s *Store) Close() error {
 	}
 	s.mu.Unlock()
 	for _, in := range left {
-		in.leave()
+		in.leave(errClosed)
+	}
+	if s.room == nil {
+		return nil
 	}
 	return s.room.close()
 }
@@ -179,8 +184,14 @@ func (s *Store) Create(ctx context.Context, place storage.Place, size storage.An
 	if err := checkPlace(place); err != nil {
 		return nil, err
 	}
+	if s.room == nil {
+		return nil, errReadOnly
+	}
 	return s.newIncoming(storage.Uploaded{Place: place, Key: newKey()}, size), nil
 }
+
+// errReadOnly is what a store without a scratch directory answers to content.
+var errReadOnly = errors.New("the bucket is open without a scratch directory: it takes no content")
 
 // Commit implements storage.Files. The object is in its place since it was completed.
 func (s *Store) Commit(ctx context.Context, f *storage.File) error {
@@ -219,18 +230,22 @@ func (s *Store) Size(ctx context.Context, ref storage.Ref) (int64, error) {
 	if err != nil {
 		return 0, errors.Join(err, ctx.Err())
 	}
-	size, err := s.stat(ctx, object)
-	if up, ok := ref.(storage.Uploaded); !ok || !errors.Is(err, storage.ErrNotStored) {
-		return size, err
-	} else if there, listErr := s.what(ctx, up); listErr != nil {
-		return 0, listErr
-	} else if len(there.kept) > 0 {
-		for _, k := range there.kept {
-			size = max(size, k.length)
-		}
-		return size, nil
+	up, ok := ref.(storage.Uploaded)
+	if !ok {
+		return s.stat(ctx, object)
 	}
-	return 0, err
+	t, err := s.what(ctx, up)
+	if err != nil {
+		return 0, err
+	}
+	size := t.object
+	for _, k := range t.kept {
+		size = max(size, k.length)
+	}
+	if size < 0 {
+		return 0, storage.ErrNotStored
+	}
+	return size, nil
 }
 
 // Has implements storage.Files. What only came in counts, too.

@@ -14,10 +14,13 @@ import (
 
 var prefixes atomic.Int64
 
+// newPrefix is a folder of the bucket that nobody has used.
+func newPrefix() string { return fmt.Sprintf("test/%d", prefixes.Add(1)) }
+
 // open opens a store with nothing in it, in a folder of the bucket that only this test uses.
 func open(t testing.TB, b *testservices.Bucket, o Options) *Store {
 	t.Helper()
-	return openAt(t, b.URL(fmt.Sprintf("test/%d", prefixes.Add(1))), b, o)
+	return openAt(t, b.URL(newPrefix()), b, o)
 }
 
 func openAt(t testing.TB, url string, b *testservices.Bucket, o Options) *Store {

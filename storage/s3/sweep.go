@@ -19,15 +19,12 @@ func (s *Store) Discard(ctx context.Context, up storage.Uploaded) error {
 		return notThere(err)
 	}
 	if in := s.find(up.Key); in != nil && in.up == up {
-		in.leave()
-		in.mu.Lock()
-		sent := in.sent
-		in.mu.Unlock()
-		if !sent {
-			return nil
-		}
+		in.leave(errClosed)
 	}
-	if err := s.clear(ctx, up, false); err != nil {
+	if s.takeUnsent(up.Key) {
+		return nil
+	}
+	if err := s.clear(ctx, up); err != nil {
 		return err
 	}
 	if s.release == nil {
@@ -36,8 +33,8 @@ func (s *Store) Discard(ctx context.Context, up storage.Uploaded) error {
 	return s.release(ctx, up.Key)
 }
 
-// clear removes what the bucket has of a key, but the object if that is to be kept.
-func (s *Store) clear(ctx context.Context, up storage.Uploaded, keepObject bool) error {
+// clear removes what the bucket has of a key.
+func (s *Store) clear(ctx context.Context, up storage.Uploaded) error {
 	object := s.object(up.Place, up.Key)
 	// First the uploads, of which there could be an object otherwise.
 	err := s.eachUpload(ctx, object, func(u minio.ObjectMultipartInfo) error {
@@ -54,8 +51,7 @@ func (s *Store) clear(ctx context.Context, up storage.Uploaded, keepObject bool)
 		return err
 	}
 	for _, info := range found {
-		of, kept, ok := s.parse(info.Key)
-		if !ok || of != up || keepObject && kept.name == "" {
+		if of, _, ok := s.parse(info.Key); !ok || of != up {
 			continue
 		}
 		if err := s.remove(ctx, info.Key); err != nil {
@@ -69,10 +65,10 @@ func (s *Store) abort(ctx context.Context, object, uploadID string) error {
 	err := s.try(ctx, "AbortMultipartUpload", func(ctx context.Context) error {
 		return s.core.AbortMultipartUpload(ctx, s.bucket, object, uploadID)
 	})
-	if isGone(err) {
+	if errorCode(err) == "NoSuchUpload" {
 		return nil
 	}
-	return err
+	return notThere(err)
 }
 
 // eachUpload calls yield for each multipart upload of an object whose name begins with prefix.
