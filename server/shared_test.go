@@ -3,9 +3,11 @@ package server
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -202,6 +204,15 @@ func TestServersThatShareTheirStores(t *testing.T) {
 	})
 }
 
+// taken reports whether a server has a lock, by trying to take it.
+func taken(s *Server, lock string) bool {
+	_, unlock, ok, err := s.registry.(storage.Locker).TryLock(context.Background(), lock)
+	if ok {
+		unlock()
+	}
+	return err == nil && !ok
+}
+
 // ready is what /readyz says.
 func ready(t *testing.T, s *Server) (bool, string) {
 	t.Helper()
@@ -263,4 +274,58 @@ func TestStoresThatGoAwayForAWhile(t *testing.T) {
 			t.Errorf("f has %q", got)
 		}
 	}
+}
+
+// Events of all servers are told by one of them, in the order of each client, and by another
+// one when that has ended.
+func TestEventsOfServersThatShare(t *testing.T) {
+	stores := sharedStores(t)
+	told := make(chan string, 100)
+	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var event struct {
+			Type string
+			Data struct{ File struct{ Path string } }
+		}
+		if err := json.NewDecoder(r.Body).Decode(&event); err != nil {
+			t.Errorf("an event: %v", err)
+		}
+		told <- event.Type + " " + event.Data.File.Path
+	}))
+	defer hook.Close()
+	events := func(o *Options) { o.Events.URL = hook.URL }
+	o := options(t.TempDir())
+	o.Storage = stores
+	events(&o)
+	a := open(t, o)
+	stop := run(t, a)
+	until(t, "the first server tells", func() bool { return taken(a, lockEvents) })
+	b := serveOn(t, stores, events)
+
+	expect := func(want ...string) {
+		t.Helper()
+		for _, w := range want {
+			select {
+			case got := <-told:
+				if !strings.HasSuffix(got, w) {
+					t.Fatalf("told is %q, not %q", got, w)
+				}
+			case <-time.After(time.Minute):
+				t.Fatalf("%q is not told", w)
+			}
+		}
+	}
+	c, err := dial(t, b, "anna", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, c, "1", []byte("content"))
+	put(t, c, "2", []byte("content"))
+	expect("registered ", "received 1", "verified 1", "received 2", "verified 2")
+	if n := b.events.Stats()[0].Told; n > 0 {
+		t.Errorf("the second server has told %d", n)
+	}
+	stop()
+	put(t, c, "3", []byte("content"))
+	expect("received 3", "verified 3")
+	until(t, "the server that goes on has told them", func() bool { return b.events.Stats()[0].Told >= 2 })
 }
