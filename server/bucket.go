@@ -30,7 +30,7 @@ func (s *Server) openBucket(ctx context.Context) error {
 		Observed: s.watched.requested(),
 	})
 	if err != nil {
-		return fmt.Errorf("--files %w", err)
+		return fmt.Errorf("--files: %w", err)
 	}
 	s.store = store
 	return nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +18,8 @@ import (
 	"sealift/eventloop"
 	"sealift/internal/testservices"
 	"sealift/storage"
+	"sealift/storage/audit"
+	"sealift/storage/postgres"
 )
 
 func TestMain(m *testing.M) { os.Exit(testservices.Main(m)) }
@@ -328,4 +331,67 @@ func TestEventsOfServersThatShare(t *testing.T) {
 	put(t, c, "3", []byte("content"))
 	expect("received 3", "verified 3")
 	until(t, "the server that goes on has told them", func() bool { return b.events.Stats()[0].Told >= 2 })
+}
+
+// A PostgreSQL serves one server whose content is in a directory; another one is told which.
+func TestPostgresAndADirectory(t *testing.T) {
+	stores := Storage{Registry: testservices.SharedPostgres(t)}
+	dir := t.TempDir()
+	o := options(dir)
+	o.Storage = stores
+	s, err := Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := run(t, s)
+	c, err := dial(t, s, "anna", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 { // fewer may be gone
+		put(t, c, fmt.Sprint(i), []byte("content"))
+	}
+	second := options(t.TempDir())
+	second.Storage = stores
+	refused := func(want error) {
+		t.Helper()
+		other, err := Open(t.Context(), second)
+		if err == nil {
+			_ = other.Close()
+		}
+		if !errors.Is(err, want) || want == postgres.ErrHeld && (!strings.Contains(err.Error(), dir) || Hint(err) == "") {
+			t.Errorf("another server: %v", err)
+		}
+	}
+	refused(postgres.ErrHeld)
+	stop()
+	refused(postgres.ErrHeld) // it is not closed
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var gone *audit.FilesGoneError
+	if other, err := Open(t.Context(), second); !errors.As(err, &gone) {
+		t.Errorf("in another directory: %v, %v", other, err)
+	}
+	s = serveOn(t, stores, func(o *Options) { o.Dir = dir })
+	if got := string(stored(t, s, c, "0")); got != "content" {
+		t.Errorf("0 has %q", got)
+	}
+}
+
+// A server whose registry another one has ends at once, and says why.
+func TestServerIsReplaced(t *testing.T) {
+	s := open(t, options(t.TempDir()))
+	lost := make(chan struct{})
+	s.lost = lost
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(t.Context()) }()
+	<-s.Ready()
+	if _, err := dial(t, s, "anna", nil); err != nil {
+		t.Fatal(err)
+	}
+	close(lost)
+	if err := <-ended; !errors.Is(err, errReplaced) {
+		t.Errorf("it ends with %v", err)
+	}
 }
