@@ -114,6 +114,9 @@ type Testing struct {
 	// WrapFiles puts something between the sessions and the store: a disk that is
 	// slow, or fails.
 	WrapFiles func(storage.Files) storage.Files
+	// Lease is how long a lease lasts, ReapAfter how long after its end it is reaped, and
+	// SweepEvery how often content is looked for that no record names. Default: 5 min, 1 h, 1 h.
+	Lease, ReapAfter, SweepEvery time.Duration
 }
 
 // Defaults returns the options of a server that is told nothing but its directory

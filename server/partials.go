@@ -88,6 +88,9 @@ func (s *Server) sweepPartials(ctx context.Context) {
 // checkPartials reads what another boot of the machine has left of partial files. Until it is
 // through with one, a client that asks for it begins anew.
 func (s *Server) checkPartials(ctx context.Context) {
+	if s.store.Keeping().Sealed {
+		return // what is there was flushed, whatever boot it is of
+	}
 	err := audit.CheckPartials(ctx, s.registry, s.store, s.partialOptions(time.Now()))
 	if err != nil && ctx.Err() == nil {
 		s.o.Log.Error("reading partial files of another boot failed", zap.Error(err))

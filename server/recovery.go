@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -75,6 +76,19 @@ func levelOf(e audit.Event) zapcore.Level {
 
 // expireEvery is how often files that stay unverified are looked for.
 const expireEvery = 10 * time.Minute
+
+// lookAfter looks after what is stored, beside the loops, until ctx ends.
+func (s *Server) lookAfter(ctx context.Context) {
+	var others sync.WaitGroup
+	others.Go(func() { s.removeLeaving(ctx) })
+	others.Go(func() { s.checkPartials(ctx) })
+	others.Go(func() { s.sweepPartials(ctx) })
+	// Another server may have left something that it was told of alone.
+	s.lookForLeaving()
+	s.partials.look()
+	s.maintain(ctx)
+	others.Wait()
+}
 
 // maintain removes what nobody needs any more, beside the loops, until ctx ends.
 func (s *Server) maintain(ctx context.Context) {

@@ -33,6 +33,7 @@ const DatabaseName = "defensive.db"
 // Server is a server on a directory, which it has for itself. Make one with
 // [Open], [Server.Run] it once, and [Server.Close] it in any case.
 type Server struct {
+	name     string  // of this process, among the servers of a store
 	o        Options // as Open has completed them; those that Apply changes are elsewhere
 	store    fileStore
 	folder   *files.Store // the store, where it is in the directory; nil: it is in a bucket
@@ -84,7 +85,7 @@ func Serve(ctx context.Context, o Options, started func(context.Context, *Server
 // earlier server left. Clients that connect wait until Run. After an error nothing is
 // left open.
 func Open(ctx context.Context, o Options) (*Server, error) {
-	s := &Server{asked: o}
+	s := &Server{name: serverName(), asked: o}
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
@@ -140,7 +141,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if o.TLS.Cert == "" {
 		// Here, since the directory is ours now, and is not another server's whose
 		// database was lost.
-		if s.tls, err = openProtection(o); err != nil {
+		if s.tls, err = s.openOwnProtection(ctx); err != nil {
 			return err
 		}
 	}
@@ -156,7 +157,9 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if err = s.warnOfPinned(ctx); err != nil {
 		return err
 	}
-	s.missing, err = s.recover(ctx)
+	if s.folder != nil {
+		s.missing, err = s.recover(ctx)
+	}
 	return err
 }
 
@@ -250,21 +253,23 @@ func (s *Server) Run(ctx context.Context) error {
 		case <-s.loops.Ready():
 			var watching sync.WaitGroup
 			watching.Go(func() { s.watch(beside) })
-			watching.Go(func() { s.removeLeaving(beside) })
-			watching.Go(func() { s.events.Run(beside) })
-			watching.Go(func() { s.checkPartials(beside) })
-			watching.Go(func() { s.sweepPartials(beside) })
-			s.maintain(beside)
+			watching.Go(func() { s.alone(beside, s.eventsLock(), s.events.Run) })
+			watching.Go(func() { s.alone(beside, lockSweep, s.sweep) })
+			s.alone(beside, lockMaintenance, s.lookAfter)
 			watching.Wait()
 		case <-beside.Done():
 		}
 	})
+	// Uploads go on while the server drains.
+	draining, drained := context.WithCancel(context.WithoutCancel(ctx))
+	others.Go(func() { s.renewLeases(draining) })
 	if s.tls != nil {
 		others.Go(func() { s.tls.follow(beside) })
 	}
 	s.watched.begin(beside)
 	err := s.loops.Run(ctx)
 	stop()
+	drained()
 	others.Wait()
 	return err
 }

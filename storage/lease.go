@@ -35,12 +35,14 @@ type Leases interface {
 
 type (
 	// LeaseUpload records a lease that ends in For. One with that key it renews, and it is
-	// Server's from now on.
+	// Server's from now on. With Again, something must be on record of the content, as for
+	// FindUpload: else the content may be gone. Err: ErrNoLease.
 	LeaseUpload struct {
 		Outcome
 		Upload Uploaded
 		Server string
 		For    time.Duration
+		Again  bool // the content came in before, and is gone on with
 	}
 
 	// RenewLeases has all leases of Server whose keys are in Keys end in For from now.

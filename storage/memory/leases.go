@@ -9,8 +9,12 @@ import (
 	"sealift/storage"
 )
 
-func (r *Registry) leaseUpload(op *storage.LeaseUpload) {
+func (r *Registry) leaseUpload(op *storage.LeaseUpload) error {
+	if op.Again && !r.knows(op.Upload) {
+		return storage.ErrNoLease
+	}
 	r.leases[op.Upload.Key] = storage.Lease{Upload: op.Upload, Server: op.Server, Ends: r.now().Add(op.For)}
+	return nil
 }
 
 func (r *Registry) renewLeases(op *storage.RenewLeases) {
@@ -37,12 +41,12 @@ func (r *Registry) reapLeases(op *storage.ReapLeases) {
 	}
 }
 
-func (r *Registry) findUpload(op *storage.FindUpload) {
-	up := op.Upload
+// knows reports whether anything is on record of content.
+func (r *Registry) knows(up storage.Uploaded) bool {
 	at := place{up.ID, up.Path}
 	p := r.parts[at]
 	_, leased := r.leases[up.Key]
-	op.Found = leased || r.files[at].has(up.Key) || p != nil && p.Incoming == up.Key
+	return leased || r.files[at].has(up.Key) || p != nil && p.Incoming == up.Key
 }
 
 // EachLease implements storage.Leases. It yields what there was when it began.

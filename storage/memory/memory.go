@@ -158,8 +158,7 @@ func (r *Registry) apply(op storage.Operation) (codec.ClientID, error) {
 	case *storage.DeleteFile:
 		return op.ID, r.deleteFile(op)
 	case *storage.LeaseUpload:
-		r.leaseUpload(op)
-		return codec.ClientID{}, nil
+		return codec.ClientID{}, r.leaseUpload(op)
 	case *storage.RenewLeases:
 		r.renewLeases(op)
 		return codec.ClientID{}, nil
@@ -170,7 +169,7 @@ func (r *Registry) apply(op storage.Operation) (codec.ClientID, error) {
 		r.reapLeases(op)
 		return codec.ClientID{}, nil
 	case *storage.FindUpload:
-		r.findUpload(op)
+		op.Found = r.knows(op.Upload)
 		return codec.ClientID{}, nil
 	case *storage.AddName:
 		return codec.ClientID{}, r.addName(op)

@@ -198,7 +198,7 @@ func (t *transaction) apply(op storage.Operation) error {
 		id = op.ID
 		refused, failed = t.change(storage.ErrNoFile, deleteFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Verified)
 	case *storage.LeaseUpload:
-		failed = t.leaseUpload(op)
+		refused, failed = t.leaseUpload(op)
 	case *storage.RenewLeases:
 		failed = t.renewLeases(op)
 	case *storage.EndLease:
@@ -206,7 +206,7 @@ func (t *transaction) apply(op storage.Operation) error {
 	case *storage.ReapLeases:
 		failed = t.reapLeases(op)
 	case *storage.FindUpload:
-		failed = t.findUpload(op)
+		op.Found, failed = t.knows(&op.Upload)
 	case *storage.AddName:
 		refused, failed = t.addName(op)
 	case *storage.DropName:

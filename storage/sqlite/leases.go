@@ -41,10 +41,15 @@ var leaseStatements = map[statement]string{
 		" OR EXISTS (SELECT 1 FROM partials" + ofPath + " AND Incoming = ?3)",
 }
 
-func (t *transaction) leaseUpload(op *storage.LeaseUpload) error {
+func (t *transaction) leaseUpload(op *storage.LeaseUpload) (refused, failed error) {
 	up := &op.Upload
+	if op.Again {
+		if known, err := t.knows(up); !known || err != nil {
+			return storage.ErrNoLease, err
+		}
+	}
 	_, err := t.c.exec(putLease, up.Key, up.ID[:], pathName(up.ID, up.Path), op.Server, t.now().Add(op.For).UnixMilli())
-	return err
+	return nil, err
 }
 
 func (t *transaction) renewLeases(op *storage.RenewLeases) error {
@@ -87,10 +92,9 @@ func (t *transaction) reapLeases(op *storage.ReapLeases) error {
 	return err
 }
 
-func (t *transaction) findUpload(op *storage.FindUpload) (err error) {
-	up := &op.Upload
-	op.Found, err = t.exists(findUpload, up.ID[:], pathName(up.ID, up.Path), up.Key)
-	return err
+// knows reports whether anything is on record of content.
+func (t *transaction) knows(up *storage.Uploaded) (bool, error) {
+	return t.exists(findUpload, up.ID[:], pathName(up.ID, up.Path), up.Key)
 }
 
 // mustBeLeased is refused with ErrNoLease if the content with that key has no lease.

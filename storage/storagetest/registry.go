@@ -83,6 +83,7 @@ func TestRegistry(t *testing.T, open func(t *testing.T) storage.Registry) {
 		{"PartialsAndClients", testPartialsAndClients},
 		{"PartialsAreOrdered", testPartialsAreOrdered},
 		{"Leases", testLeases},
+		{"LeaseAgain", testLeaseAgain},
 		{"ReapLeases", testReapLeases},
 		{"LeasedFile", testLeasedFile},
 		{"LeasedPartial", testLeasedPartial},

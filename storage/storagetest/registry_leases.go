@@ -86,6 +86,34 @@ func testLeases(t *testing.T, r storage.Registry) {
 	}
 }
 
+// Content of which nothing is on record does not get a lease again.
+func testLeaseAgain(t *testing.T, r storage.Registry) {
+	again := func(want error) {
+		t.Helper()
+		op := leaseFor("k1", "a", time.Hour)
+		op.Again = true
+		tryApply(t, r, op)
+		wantErr(t, op, want)
+	}
+	again(storage.ErrNoLease)
+	wantLeases(t, r)
+	apply(t, r, addClient(1, "anna"), leaseFor("k1", "a", -2*time.Hour))
+	again(nil)
+	reap := &storage.ReapLeases{Ago: time.Hour, Limit: 9}
+	apply(t, r, reap)
+	wantLeases(t, r, "k1") // it was renewed
+	apply(t, r, &storage.EndLease{Key: "k1"})
+	again(storage.ErrNoLease)
+	tryPartial(t, r, partial(1, "a", "k1", 5), nil, nil)
+	again(nil)
+	apply(t, r, &storage.PutFile{File: upload(1, "a", "k1", 9), Generation: 1, Leased: true})
+	wantLeases(t, r)
+	again(nil)
+	apply(t, r, &storage.EndLease{Key: "k1"}, &storage.DropFile{ID: clientID(1), Path: "a", Incoming: "k1"})
+	again(storage.ErrNoLease)
+	wantLeases(t, r)
+}
+
 // What ran out long enough ago is forgotten, a few at a time.
 func testReapLeases(t *testing.T, r storage.Registry) {
 	var want []string
