@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path/filepath"
 	"time"
@@ -31,13 +30,14 @@ func (at Stores) folder() bool { return at.Files == "" }
 
 // check returns what is wrong with at.
 func (at Stores) check() error {
-	if at.Registry == registryMemory {
-		return &Hinted{
-			Err:  errors.New("--registry memory: want a registry that lasts, this one is in the memory of its server"),
-			Hint: "Ask the server itself: --api URL, the address that it has with --admin.",
-		}
+	s := Storage{Registry: at.Registry, Files: at.Files}
+	if at.Registry != registryMemory {
+		return s.complete()
 	}
-	return nil
+	return &Hinted{
+		Err:  errors.New("--registry memory: want a registry that lasts, this one is in the memory of its server"),
+		Hint: "Ask the server itself: --api URL, the address that it has with --admin.",
+	}
 }
 
 // openReadOnly opens the records for reading, and changes nothing. The error says what is
@@ -48,6 +48,9 @@ func (at Stores) openReadOnly(ctx context.Context) (storage.Registry, error) {
 	}
 	if !at.database() {
 		return openSharedReadOnly(ctx, at.Registry)
+	}
+	if err := checkMovedToRead(at.Dir, true, at.folder()); err != nil {
+		return nil, err
 	}
 	reg, err := openDatabaseReadOnly(ctx, at.Dir)
 	if err != nil {
@@ -65,6 +68,9 @@ func (at Stores) openToChange(ctx context.Context) (storage.Registry, error) {
 	if !at.database() {
 		return openSharedToChange(ctx, at.Registry)
 	}
+	if err := checkMoved(at.Dir, true, at.folder()); err != nil {
+		return nil, err
+	}
 	err := checkRecords(ctx, at.Dir)
 	if errors.Is(err, sqlite.ErrOlder) {
 		return nil, &Hinted{Err: err, Hint: "Nothing was changed. Start the server of this version first."}
@@ -79,16 +85,13 @@ func (at Stores) openToChange(ctx context.Context) (storage.Registry, error) {
 	return reg, nil
 }
 
-// content is a store of files that a command has open.
-type content interface {
-	storage.Files
-	io.Closer
-}
-
 // openContent opens the files for reading, beside a server or without one.
-func (at Stores) openContent(ctx context.Context) (content, error) {
+func (at Stores) openContent(ctx context.Context) (fileStore, error) {
 	if !at.folder() {
 		return openBucket(ctx, at.Files)
+	}
+	if err := checkMovedToRead(at.Dir, false, true); err != nil {
+		return nil, err
 	}
 	store, err := files.OpenReadOnly(at.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -102,7 +105,7 @@ func (at Stores) openContent(ctx context.Context) (content, error) {
 
 // openAlone opens the files to do what a server does beside its loops. It returns nil if
 // there is a server, which does so itself.
-func (at Stores) openAlone(ctx context.Context, reg storage.Registry) (content, error) {
+func (at Stores) openAlone(ctx context.Context, reg storage.Registry) (fileStore, error) {
 	if at.folder() {
 		store, err := files.Open(at.Dir, files.Options{Fsync: true})
 		if errors.Is(err, files.ErrLocked) {
@@ -174,8 +177,8 @@ func openSharedToChange(context.Context, string) (storage.Registry, error) {
 	return nil, fmt.Errorf("no such registry")
 }
 
-func openBucket(context.Context, string) (content, error) { return nil, fmt.Errorf("no such store") }
+func openBucket(context.Context, string) (fileStore, error) { return nil, fmt.Errorf("no such store") }
 
-func openBucketAlone(context.Context, Stores, storage.Registry) (content, error) {
+func openBucketAlone(context.Context, Stores, storage.Registry) (fileStore, error) {
 	return nil, fmt.Errorf("no such store")
 }

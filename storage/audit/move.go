@@ -35,10 +35,11 @@ type Move struct {
 
 // Moved says how much there is after a Move.
 type Moved struct {
-	Clients, Verified, Waiting, Partials, Events int
-	Bytes                                        int64 // of verified and waiting files
-	Sent                                         int   // files whose content was sent by this call
-	SentBytes                                    int64
+	Clients, Names, Verified, Waiting, Partials, Events int
+
+	Bytes     int64 // of verified and waiting files
+	Sent      int   // files whose content was sent by this call
+	SentBytes int64
 }
 
 // errRecords is what a Move ends with that finds records in the new registry that it did not
@@ -97,6 +98,7 @@ func (r *mover) names(ctx context.Context) error {
 	}
 	b := batch{r: r}
 	err := r.From.Added(ctx, func(name string) error {
+		r.moved.Names++
 		if there[name] {
 			return nil
 		}

@@ -18,6 +18,7 @@ import (
 	"sealift/storage/audit"
 	"sealift/storage/files"
 	"sealift/storage/memory"
+	"sealift/storage/storagetest"
 )
 
 // mixed is a world with records of all kinds.
@@ -94,9 +95,9 @@ func records(t *testing.T, reg storage.Registry, store storage.Files) (all []str
 			return nil
 		}),
 		reg.Partials(t.Context(), func(p storage.Partial) error {
-			content := read(p.Uploaded(), p.Length)
+			size, err := store.Size(t.Context(), p.Uploaded())
 			p.Incoming = ""
-			all = append(all, fmt.Sprintf("%+v: %s", p, content))
+			all = append(all, fmt.Sprintf("%+v: %v %v", p, size >= p.Length, err))
 			return nil
 		}),
 		reg.ListEvents(t.Context(), func(e storage.Event) error {
@@ -111,20 +112,33 @@ func records(t *testing.T, reg storage.Registry, store storage.Files) (all []str
 	return all
 }
 
-// mover is a Move into a store and a registry of its own.
-func (w *world) mover(t *testing.T) (*audit.Move, *[]string) {
+// mover is a Move into a registry of its own and a directory, or a bucket.
+func (w *world) mover(t *testing.T, bucket bool) (*audit.Move, *[]string) {
+	wrong := new([]string)
+	m := &audit.Move{
+		From: w.reg, To: memory.New(), FromFiles: w, Workers: 3, Targets: []string{"command"},
+		Done:  func(int64) {},
+		Wrong: func(f storage.File, err error) { *wrong = append(*wrong, f.Path+": "+err.Error()) },
+		Left:  func(p storage.Partial, err error) { *wrong = append(*wrong, p.Path+": "+err.Error()) },
+	}
+	if bucket {
+		m.ToFiles = storagetest.NewBucket().Server(storagetest.LeaseFrom(m.To, "mover", time.Minute))
+		return m, wrong
+	}
 	store, err := files.Open(t.TempDir(), files.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	wrong := new([]string)
-	return &audit.Move{
-		From: w.reg, To: memory.New(), FromFiles: w, ToFiles: store, Workers: 3, Targets: []string{"command"},
-		Done:  func(int64) {},
-		Wrong: func(f storage.File, err error) { *wrong = append(*wrong, f.Path+": "+err.Error()) },
-		Left:  func(p storage.Partial, err error) { *wrong = append(*wrong, p.Path+": "+err.Error()) },
-	}, wrong
+	m.ToFiles = store
+	return m, wrong
+}
+
+// inEither runs a test with a directory to move to, and with a bucket.
+func inEither(t *testing.T, test func(t *testing.T, bucket bool)) {
+	for _, bucket := range []bool{false, true} {
+		t.Run(fmt.Sprint("bucket ", bucket), func(t *testing.T) { test(t, bucket) })
+	}
 }
 
 func wantRecords(t *testing.T, got, want []string) {
@@ -145,10 +159,11 @@ func wantRecords(t *testing.T, got, want []string) {
 
 // Everything is moved as it is, with its content or without, and a second Move sends nothing.
 func TestMove(t *testing.T) {
-	for _, content := range []bool{true, false} {
-		t.Run(fmt.Sprint("content ", content), func(t *testing.T) {
+	for _, to := range []string{"directory", "bucket", "nowhere"} {
+		t.Run(to, func(t *testing.T) {
 			w := mixed(t)
-			m, wrong := w.mover(t)
+			m, wrong := w.mover(t, to == "bucket")
+			content := to != "nowhere"
 			at := m.ToFiles
 			if !content {
 				m.ToFiles, at = nil, w
@@ -179,7 +194,9 @@ func TestMove(t *testing.T) {
 
 // What is missing or damaged is told of, and is not believed: a verified file is on record as
 // missing, and one that waits is gone, so that a 1029 which may mean it gets 1607.
-func TestMoveOfDamagedFiles(t *testing.T) {
+func TestMoveOfDamagedFiles(t *testing.T) { inEither(t, testMoveOfDamagedFiles) }
+
+func testMoveOfDamagedFiles(t *testing.T, bucket bool) {
 	w := mixed(t)
 	if err := errors.Join(os.WriteFile(w.storedFile("verified"), []byte(strings.ToUpper(oldContent)), 0o600), os.Remove(w.storedFile("lapsed"))); err != nil {
 		t.Fatal(err)
@@ -190,7 +207,7 @@ func TestMoveOfDamagedFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	m, wrong := w.mover(t)
+	m, wrong := w.mover(t, bucket)
 	for range 2 {
 		*wrong = nil
 		if _, err := m.Run(t.Context()); err != nil {
@@ -260,11 +277,13 @@ func (s steppedFiles) Commit(ctx context.Context, f *storage.File) error {
 
 // A Move that ends at any step is finished by the next one, which sends nothing anew that was
 // recorded.
-func TestMoveThatEndsAnywhere(t *testing.T) {
+func TestMoveThatEndsAnywhere(t *testing.T) { inEither(t, testMoveThatEndsAnywhere) }
+
+func testMoveThatEndsAnywhere(t *testing.T, bucket bool) {
+	w := mixed(t)
+	want := records(t, w.reg, w)
 	for left := 0; ; left++ {
-		w := mixed(t)
-		want := records(t, w.reg, w)
-		m, _ := w.mover(t)
+		m, _ := w.mover(t, bucket)
 		whole, sent := m.ToFiles, 0
 		reg, s := m.To, &steps{left}
 		m.Workers = 1
@@ -305,7 +324,7 @@ func TestMoveThatEndsAnywhere(t *testing.T) {
 // Records of somebody else in the new registry are no reason to pass anything over.
 func TestMoveBesideOtherRecords(t *testing.T) {
 	w := mixed(t)
-	m, _ := w.mover(t)
+	m, _ := w.mover(t, true)
 	to := &world{t: t, reg: m.To}
 	to.apply(&storage.AddClient{ID: codec.ClientID{0xcc}, Name: "carol"})
 	if _, err := m.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "other records") {
