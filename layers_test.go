@@ -37,6 +37,7 @@ var layers = []struct {
 	{"storage/files", []string{"session", "transfer"}},
 	{"storage/memory", []string{"session", "transfer"}},
 	{"storage/sqlite", []string{"session", "transfer"}},
+	{"storage/postgres", []string{"session", "transfer"}},
 	{"eventloop", append(stores, "admin", "events", "server", "client", "cmd", "internal", "test", sqlite)},
 	// It has functions and numbers of the server, and knows none of its parts.
 	{"admin", []string{"codec", "crypto", "transfer", "session", "eventloop", "events", "storage", "server", "client", "cmd", "internal", "test", gnet, sqlite}},
@@ -51,7 +52,7 @@ var layers = []struct {
 }
 
 // stores are what is below the contract of storage.
-var stores = []string{"storage/audit", "storage/files", "storage/memory", "storage/sqlite", "storage/storagetest"}
+var stores = []string{"storage/audit", "storage/files", "storage/memory", "storage/postgres", "storage/sqlite", "storage/storagetest"}
 
 // doors says for the folders behind them all folders of the module that their
 // packages may import themselves.
