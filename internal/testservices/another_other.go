@@ -2,6 +2,9 @@
 
 package testservices
 
-import "os/exec"
+import (
+	"os/exec"
+	"syscall"
+)
 
-func endWithUs(*exec.Cmd) {}
+func endWithUs(*exec.Cmd, syscall.Signal) {}

@@ -3,6 +3,7 @@ package testservices
 import (
 	"os"
 	"os/exec"
+	"syscall"
 )
 
 var (
@@ -10,6 +11,6 @@ var (
 	crashSignal = os.Kill
 )
 
-func asAnother(*exec.Cmd)   {}
-func giveAway(string) error { return nil }
-func endWithUs(*exec.Cmd)   {}
+func asAnother(*exec.Cmd)                 {}
+func giveAway(string) error               { return nil }
+func endWithUs(*exec.Cmd, syscall.Signal) {}

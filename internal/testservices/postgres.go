@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -131,7 +132,7 @@ func (p *Postgres) launch() error {
 	cmd := exec.Command(filepath.Join(p.bin, "postgres"), "-D", p.data())
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, log, log
 	asAnother(cmd)
-	endWithUs(cmd)
+	endWithUs(cmd, syscall.SIGQUIT)
 	if err := cmd.Start(); err != nil {
 		return err
 	}
