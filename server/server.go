@@ -38,6 +38,9 @@ type Server struct {
 	store    fileStore
 	folder   *files.Store // the store, where it is in the directory; nil: it is in a bucket
 	registry storage.Registry
+	unlock   func()          // gives the directory back that has no files; nil: they are in it
+	lost     <-chan struct{} // closed when another server may have the registry; nil: it cannot
+	release  func()          // gives that back; nil: there is nothing to give
 	service  *session.Service
 	tls      *protection // nil: all connections are plain
 	loops    *eventloop.Server
@@ -270,7 +273,13 @@ func (s *Server) Run(ctx context.Context) error {
 		others.Go(func() { s.tls.follow(beside) })
 	}
 	s.watched.begin(beside)
-	err := s.loops.Run(ctx)
+	serving, end := context.WithCancelCause(ctx)
+	others.Go(func() { s.endIfReplaced(draining, end) })
+	err := s.loops.Run(serving)
+	if cause := context.Cause(serving); errors.Is(cause, errReplaced) {
+		err = errors.Join(cause, err)
+	}
+	end(nil)
 	stop()
 	drained()
 	others.Wait()
@@ -293,6 +302,10 @@ func (s *Server) Close() error {
 	if s.webhook != nil {
 		s.webhook.Close()
 	}
+	if s.release != nil {
+		s.release()
+		s.release = nil
+	}
 	if s.registry != nil {
 		errs = append(errs, s.registry.Close())
 		s.registry = nil
@@ -300,6 +313,10 @@ func (s *Server) Close() error {
 	if s.store != nil {
 		errs = append(errs, s.store.Close())
 		s.store, s.folder = nil, nil
+	}
+	if s.unlock != nil {
+		s.unlock()
+		s.unlock = nil
 	}
 	return errors.Join(errs...)
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
 	"sealift/storage"
 	"sealift/storage/files"
 )
@@ -32,11 +34,28 @@ type fileStore interface {
 
 // openStores opens the files and the registry.
 func (s *Server) openStores(ctx context.Context) (err error) {
-	if s.folder, err = s.openFolder(ctx); err != nil {
-		return err
+	o := &s.o
+	if o.Storage.inBucket() {
+		if err = s.openBucket(ctx); err != nil {
+			return err
+		}
+	} else {
+		if s.folder, err = s.openFolder(ctx); err != nil {
+			return err
+		}
+		s.store = s.folder
 	}
-	s.store = s.folder
-	s.registry, err = openRegistry(ctx, &s.o, s.folder)
+	switch {
+	case o.Storage.inPostgres():
+		err = s.openPostgres(ctx)
+	case o.Storage.Registry == registryMemory:
+		s.registry, err = openMemory(ctx, o, s.folder)
+	default:
+		s.registry, err = openDatabase(ctx, o, s.store)
+	}
+	if err == nil && (o.Storage.inBucket() || o.Storage.inPostgres()) {
+		o.Log.Info("the stores are open", zap.String("registry", storeTold(o.Storage.Registry)), zap.String("files", cmp.Or(storeTold(o.Storage.Files), o.Dir)))
+	}
 	return err
 }
 

@@ -43,7 +43,7 @@ const patience = 60 * time.Second
 
 // StartPostgres makes an empty PostgreSQL and starts it. The caller ends it with Close.
 func StartPostgres(o PostgresOptions) (*Postgres, error) {
-	initdb, err := program("initdb", "/usr/lib/postgresql/*/bin", "/usr/local/pgsql/bin", "/opt/homebrew/opt/postgresql*/bin")
+	initdb, err := findInitdb()
 	if err != nil {
 		return nil, err
 	}
@@ -59,6 +59,16 @@ func StartPostgres(o PostgresOptions) (*Postgres, error) {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
+}
+
+func findInitdb() (string, error) {
+	return program("initdb", "/usr/lib/postgresql/*/bin", "/usr/local/pgsql/bin", "/opt/homebrew/opt/postgresql*/bin")
+}
+
+// HasPostgres returns an ErrMissing where StartPostgres would.
+func HasPostgres() error {
+	_, err := findInitdb()
+	return err
 }
 
 func (p *Postgres) make(initdb string, o PostgresOptions) (err error) {

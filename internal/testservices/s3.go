@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -15,26 +16,26 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 )
 
-// S3 is an S3 server of its own, versitygw on a temporary directory. One goroutine at a time
-// starts and stops it.
-type S3 struct {
+// Bucket is an S3 server, versitygw on a temporary directory, with a bucket in it. One
+// goroutine at a time starts and stops it.
+type Bucket struct {
+	Endpoint  string // http://127.0.0.1:port
+	Name      string
+	AccessKey string
+	SecretKey string
+	Dir       string // has the objects as files
+
 	dir, program string
-	port         int
 	client       *minio.Client
 	cmd          *exec.Cmd
 	ended        chan struct{} // closed when cmd has
 }
 
-// The credentials of its only user.
-const (
-	s3Access = "sealift-access"
-	s3Secret = "sealift-secret"
-)
+const region = "us-east-1"
 
-// StartS3 starts an S3 server with these buckets, which are empty. The caller ends it with
-// Close.
-func StartS3(buckets ...string) (*S3, error) {
-	path, err := program("versitygw", goPrograms(), "/tmp/bin")
+// StartS3 starts an S3 server with an empty bucket. The caller ends it with Close.
+func StartS3() (*Bucket, error) {
+	path, err := findGateway()
 	if err != nil {
 		return nil, err
 	}
@@ -42,14 +43,40 @@ func StartS3(buckets ...string) (*S3, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &S3{dir: dir, program: path}
-	if err = s.make(buckets); err == nil {
-		err = s.Start()
+	b := &Bucket{
+		Name: "sealift", AccessKey: "sealift-test", SecretKey: "sealift-test-secret",
+		Dir: filepath.Join(dir, "buckets", "sealift"), dir: dir, program: path,
+	}
+	if err = b.make(); err == nil {
+		err = b.Start()
 	}
 	if err != nil {
-		return nil, errors.Join(err, s.Close())
+		return nil, errors.Join(err, b.Close())
 	}
-	return s, nil
+	return b, nil
+}
+
+// S3 returns an S3 server that ends with the test.
+func S3(t TB) *Bucket {
+	t.Helper()
+	b, err := StartS3()
+	Need(t, err)
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Logf("%v", err)
+		}
+	})
+	return b
+}
+
+func findGateway() (string, error) {
+	return program("versitygw", goPrograms(), "/usr/local/bin", "/tmp/bin")
+}
+
+// HasS3 returns an ErrMissing where StartS3 would.
+func HasS3() error {
+	_, err := findGateway()
+	return err
 }
 
 // goPrograms is where go install puts programs.
@@ -64,103 +91,116 @@ func goPrograms() string {
 	return filepath.Join(home, "go", "bin")
 }
 
-func (s *S3) make(buckets []string) (err error) {
-	for _, b := range buckets {
-		if err := os.MkdirAll(filepath.Join(s.dir, "buckets", b), 0o700); err != nil {
-			return err
-		}
-	}
-	if s.port, err = freePort(); err != nil {
+func (b *Bucket) make() error {
+	if err := os.MkdirAll(b.Dir, 0o700); err != nil {
 		return err
 	}
-	s.client, err = minio.New("127.0.0.1:"+strconv.Itoa(s.port), &minio.Options{
-		Creds: credentials.NewStaticV4(s3Access, s3Secret, ""), Region: "us-east-1", BucketLookup: minio.BucketLookupPath,
+	port, err := freePort()
+	if err != nil {
+		return err
+	}
+	b.Endpoint = fmt.Sprintf("http://127.0.0.1:%d", port)
+	b.client, err = minio.New(b.address(), &minio.Options{
+		Creds: credentials.NewStaticV4(b.AccessKey, b.SecretKey, ""), Region: region, BucketLookup: minio.BucketLookupPath,
 	})
 	return err
 }
 
-// Endpoint is the URL of the server.
-func (s *S3) Endpoint() string { return "http://127.0.0.1:" + strconv.Itoa(s.port) }
-
-// Environment is what a process needs in its environment to be let in.
-func (s *S3) Environment() []string {
-	return []string{"AWS_ACCESS_KEY_ID=" + s3Access, "AWS_SECRET_ACCESS_KEY=" + s3Secret}
-}
+func (b *Bucket) address() string { return strings.TrimPrefix(b.Endpoint, "http://") }
 
 // Client is a client of the server.
-func (s *S3) Client() *minio.Client { return s.client }
+func (b *Bucket) Client() *minio.Client { return b.client }
+
+// URL names the bucket, with that prefix, as --files takes it.
+func (b *Bucket) URL(prefix string) string { return b.URLAt(b.Endpoint, prefix) }
+
+// URLAt is URL by way of another endpoint: a proxy.
+func (b *Bucket) URLAt(endpoint, prefix string) string {
+	return "s3://" + b.Name + "/" + prefix + "?endpoint=" + url.QueryEscape(endpoint) + "&region=" + region + "&path-style=true"
+}
+
+// Env are the variables of the environment with which a program has access.
+func (b *Bucket) Env() []string {
+	return []string{"AWS_ACCESS_KEY_ID=" + b.AccessKey, "AWS_SECRET_ACCESS_KEY=" + b.SecretKey}
+}
+
+// Use gives the test, and what it starts, access. The test cannot be parallel.
+func (b *Bucket) Use(t interface{ Setenv(key, value string) }) {
+	t.Setenv("AWS_ACCESS_KEY_ID", b.AccessKey)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", b.SecretKey)
+}
 
 // Start starts the server, where it does not run, and waits until it answers.
-func (s *S3) Start() error {
-	log, err := os.OpenFile(s.log(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
+func (b *Bucket) Start() error {
 	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
-		if !s.running() {
-			cmd := exec.Command(s.program, "--quiet", "--keep-alive", "--port", "127.0.0.1:"+strconv.Itoa(s.port), "posix", filepath.Join(s.dir, "buckets"))
-			cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+s3Access, "ROOT_SECRET_KEY="+s3Secret)
-			cmd.Stdout, cmd.Stderr = log, log
-			cmd.SysProcAttr = new(syscall.SysProcAttr)
-			endWithUs(cmd, syscall.SIGKILL)
-			if err := cmd.Start(); err != nil {
+		if !b.running() {
+			if err := b.launch(); err != nil {
 				return err
 			}
-			ended := make(chan struct{})
-			go func() {
-				_ = cmd.Wait()
-				close(ended)
-			}()
-			s.cmd, s.ended = cmd, ended
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		_, err := s.client.ListBuckets(ctx)
+		_, err := b.client.ListBuckets(ctx)
 		cancel()
 		if err == nil {
 			return nil
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("versitygw does not answer: %w\n%s", err, tail(s.log()))
+			return fmt.Errorf("versitygw does not answer: %w\n%s", err, tail(b.log()))
 		}
 	}
 }
 
-func (s *S3) log() string { return filepath.Join(s.dir, "log") }
+func (b *Bucket) log() string { return filepath.Join(b.dir, "log") }
 
-func (s *S3) running() bool {
-	if s.cmd == nil {
+func (b *Bucket) launch() error {
+	log, err := os.OpenFile(b.log(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(b.program, "--quiet", "--keep-alive", "--port", b.address(), "--region", region, "posix", filepath.Dir(b.Dir))
+	// Not as arguments, which anybody on the machine could read.
+	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+b.AccessKey, "ROOT_SECRET_KEY="+b.SecretKey)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = new(syscall.SysProcAttr)
+	endWithUs(cmd, syscall.SIGKILL)
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(ended)
+	}()
+	b.cmd, b.ended = cmd, ended
+	return nil
+}
+
+func (b *Bucket) running() bool {
+	if b.cmd == nil {
 		return false
 	}
 	select {
-	case <-s.ended:
+	case <-b.ended:
 		return false
 	default:
 		return true
 	}
 }
 
-// Stop ends the server in the middle of whatever it does.
-func (s *S3) Stop() error {
-	if s.running() {
-		_ = s.cmd.Process.Kill()
-		<-s.ended
+// Signal sends a signal to the server, which must run.
+func (b *Bucket) Signal(s os.Signal) error { return b.cmd.Process.Signal(s) }
+
+// Kill ends the server as a crash does, if it runs.
+func (b *Bucket) Kill() {
+	if b.running() {
+		_ = b.cmd.Process.Kill() // it may have ended
+		<-b.ended
 	}
-	return nil
 }
 
 // Close ends the server and removes what it has.
-func (s *S3) Close() error { return errors.Join(s.Stop(), os.RemoveAll(s.dir)) }
-
-// NewS3 returns an S3 server that ends with the test.
-func NewS3(t TB, buckets ...string) *S3 {
-	t.Helper()
-	s, err := StartS3(buckets...)
-	Need(t, err)
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Logf("%v", err)
-		}
-	})
-	return s
+func (b *Bucket) Close() error {
+	b.Kill()
+	return os.RemoveAll(b.dir)
 }

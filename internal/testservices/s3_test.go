@@ -12,18 +12,16 @@ import (
 
 // An S3 server keeps what it has over a restart, and leaves nothing behind.
 func TestS3(t *testing.T) {
-	s := NewS3(t, "bucket")
+	s := S3(t)
 	ctx := context.Background()
-	if _, err := s.Client().PutObject(ctx, "bucket", "folder/name", strings.NewReader("content"), 7, minio.PutObjectOptions{}); err != nil {
+	if _, err := s.Client().PutObject(ctx, s.Name, "folder/name", strings.NewReader("content"), 7, minio.PutObjectOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	s.Kill()
 	if err := s.Start(); err != nil {
 		t.Fatal(err)
 	}
-	o, err := s.Client().GetObject(ctx, "bucket", "folder/name", minio.GetObjectOptions{})
+	o, err := s.Client().GetObject(ctx, s.Name, "folder/name", minio.GetObjectOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

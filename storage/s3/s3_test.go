@@ -1,10 +1,7 @@
 package s3
 
 import (
-	"cmp"
 	"fmt"
-	"net/url"
-	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -17,41 +14,20 @@ import (
 
 var prefixes atomic.Int64
 
-// bucket is an S3 server with an empty bucket.
-type bucket struct{ *testservices.S3 }
-
-const bucketName = "sealift-test"
-
-func newBucket(t testing.TB) bucket { return bucket{testservices.NewS3(t, bucketName)} }
-
-// url names the bucket, by way of that endpoint if it is not "".
-func (b bucket) url(endpoint, prefix string) string {
-	return "s3://" + bucketName + "/" + prefix + "?region=us-east-1&path-style=true&endpoint=" + url.QueryEscape(cmp.Or(endpoint, b.Endpoint()))
-}
-
 // newPrefix is a folder of the bucket that nobody has used.
 func newPrefix() string { return fmt.Sprintf("test/%d", prefixes.Add(1)) }
 
-// credentials are those of Environment.
-func (b bucket) credentials() *credentials.Credentials {
-	var v [2]string
-	for i, e := range b.Environment() {
-		_, v[i], _ = strings.Cut(e, "=")
-	}
-	return credentials.NewStaticV4(v[0], v[1], "")
-}
-
 // open opens a store with nothing in it, in a folder of the bucket that only this test uses.
-func open(t testing.TB, b bucket, o Options) *Store {
+func open(t testing.TB, b *testservices.Bucket, o Options) *Store {
 	t.Helper()
-	return openAt(t, b.url("", newPrefix()), b, o)
+	return openAt(t, b.URL(newPrefix()), b, o)
 }
 
-func openAt(t testing.TB, url string, b bucket, o Options) *Store {
+func openAt(t testing.TB, url string, b *testservices.Bucket, o Options) *Store {
 	t.Helper()
 	o.Scratch = t.TempDir()
 	if o.Credentials == nil {
-		o.Credentials = b.credentials()
+		o.Credentials = credentials.NewStaticV4(b.AccessKey, b.SecretKey, "")
 	}
 	s, err := Open(t.Context(), url, o)
 	if err != nil {
@@ -66,6 +42,6 @@ func openAt(t testing.TB, url string, b bucket, o Options) *Store {
 }
 
 func TestFiles(t *testing.T) {
-	b := newBucket(t)
+	b := testservices.S3(t)
 	storagetest.TestFiles(t, func(t *testing.T) storage.Files { return open(t, b, Options{PartSize: minPart}) })
 }
