@@ -6,11 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"time"
 
+	"sealift/internal/infofile"
 	"sealift/storage"
 	"sealift/storage/files"
+	"sealift/storage/postgres"
+	"sealift/storage/s3"
 	"sealift/storage/sqlite"
 )
 
@@ -116,7 +120,7 @@ func (at Stores) openAlone(ctx context.Context, reg storage.Registry) (fileStore
 		}
 		return store, nil
 	}
-	return openBucketAlone(ctx, at, reg)
+	return at.openBucketAlone(ctx, reg)
 }
 
 // checkRecords opens the database in dir for reading: that makes none, and can tell what
@@ -167,18 +171,98 @@ func explainNoDatabase(ctx context.Context, dir string, err error) error {
 	return err
 }
 
-// Until the stores that several servers share are there.
-
-func openSharedReadOnly(context.Context, string) (storage.Registry, error) {
-	return nil, fmt.Errorf("no such registry")
+// openSharedReadOnly opens the records in a PostgreSQL for reading.
+func openSharedReadOnly(ctx context.Context, url string) (storage.Registry, error) {
+	reg, err := postgres.OpenReadOnly(ctx, url, commandOptions)
+	if err != nil {
+		return nil, explainShared(err)
+	}
+	return reg, nil
 }
 
-func openSharedToChange(context.Context, string) (storage.Registry, error) {
-	return nil, fmt.Errorf("no such registry")
+// openSharedToChange opens the records in a PostgreSQL, which servers may have open.
+func openSharedToChange(ctx context.Context, url string) (storage.Registry, error) {
+	look, err := openSharedReadOnly(ctx, url) // makes no tables where there are none
+	if err != nil {
+		return nil, err
+	}
+	if err := look.Close(); err != nil {
+		return nil, err
+	}
+	reg, err := postgres.Open(ctx, url, commandOptions)
+	if err != nil {
+		return nil, explainShared(err)
+	}
+	return reg, nil
 }
 
-func openBucket(context.Context, string) (fileStore, error) { return nil, fmt.Errorf("no such store") }
+// commandOptions are for commands, which ask for little at a time.
+var commandOptions = postgres.Options{Connections: 4}
 
-func openBucketAlone(context.Context, Stores, storage.Registry) (fileStore, error) {
-	return nil, fmt.Errorf("no such store")
+func explainShared(err error) error {
+	err = fmt.Errorf("--registry %w", err)
+	if errors.Is(err, postgres.ErrOlder) {
+		return &Hinted{Err: err, Hint: "Nothing was changed. Is this the right database, and schema? Start a server of this version on it first."}
+	}
+	return err
+}
+
+// openBucket opens the files in a bucket, to read and to remove them.
+func openBucket(ctx context.Context, url string) (fileStore, error) {
+	store, err := s3.Open(ctx, url, s3.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("--files %w", err)
+	}
+	return store, nil
+}
+
+// lockedStore is a store that is locked otherwise than by being open.
+type lockedStore struct {
+	fileStore
+	unlock func()
+}
+
+func (s *lockedStore) Close() error {
+	err := s.fileStore.Close()
+	s.unlock()
+	return err
+}
+
+// openBucketAlone is openAlone for files in a bucket. What servers that share their stores do
+// one at a time, they do under a lock of the registry; one that has a database of its own locks
+// its directory.
+func (at Stores) openBucketAlone(ctx context.Context, reg storage.Registry) (fileStore, error) {
+	unlock, err := at.lockAlone(ctx, reg)
+	if unlock == nil {
+		return nil, err
+	}
+	store, err := openBucket(ctx, at.Files)
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	return &lockedStore{store, unlock}, nil
+}
+
+// lockAlone takes that lock. unlock is nil if a server has it.
+func (at Stores) lockAlone(ctx context.Context, reg storage.Registry) (unlock func(), err error) {
+	if locker, ok := reg.(storage.Locker); ok {
+		_, unlock, ok, err := locker.TryLock(ctx, lockMaintenance)
+		if !ok {
+			return nil, err
+		}
+		return unlock, nil
+	}
+	f, err := os.OpenFile(filepath.Join(at.Dir, dirLockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := infofile.TryLock(f); err != nil {
+		_ = f.Close()
+		if errors.Is(err, infofile.ErrBusy) {
+			err = nil
+		}
+		return nil, err
+	}
+	return func() { _ = f.Close() }, nil
 }

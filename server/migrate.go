@@ -8,11 +8,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"sealift/storage"
 	"sealift/storage/audit"
 	"sealift/storage/files"
+	"sealift/storage/postgres"
+	"sealift/storage/s3"
 	"sealift/storage/sqlite"
 )
 
@@ -244,12 +248,20 @@ func (m *migration) begin(ctx context.Context) (err error) {
 		if m.mark.Name, err = registryName(ctx, m.to); err != nil {
 			return err
 		}
+		if m.toFiles != nil { // servers show the same TLS key where they share both
+			if _, err := sharedPair(ctx, m.dir, secrets); err != nil {
+				return err
+			}
+		}
 	}
 	if m.mark.State == moveBegun {
 		if m.mark.ID != id && !m.at.database() {
 			return m.notOurs()
 		}
-		return nil
+		if m.toFiles == nil {
+			return nil
+		}
+		return m.dropLeft(ctx)
 	}
 	if err := m.checkEmpty(ctx); err != nil {
 		return err
@@ -284,7 +296,7 @@ func (m *migration) checkEmpty(ctx context.Context) error {
 	if err != nil || m.toFiles == nil {
 		return err
 	}
-	holds, err := holdsContent(ctx, m.toFiles)
+	holds, err := hasContent(ctx, m.toFiles)
 	if err == nil && holds {
 		err = &Hinted{
 			Err:  fmt.Errorf("%s has files: want an empty bucket, or a prefix of which there is nothing", m.mark.Files),
@@ -405,12 +417,28 @@ func (m *migration) openTarget(ctx context.Context) (err error) {
 	if m.at.database() {
 		m.to, err = openNewDatabase(ctx, filepath.Join(m.dir, newDatabase), m.mark.State == moveBegun)
 	} else {
-		m.to, err = openSharedToChange(ctx, m.at.Registry)
+		m.to, err = m.openPostgres(ctx)
 	}
 	if err != nil || m.at.folder() {
 		return err
 	}
 	return m.openBucket(ctx)
+}
+
+// openPostgres opens the PostgreSQL, and has it for this Migrate alone among others.
+func (m *migration) openPostgres(ctx context.Context) (storage.Registry, error) {
+	reg, err := postgres.Open(ctx, m.at.Registry, commandOptions)
+	if err != nil {
+		return nil, fmt.Errorf("--to %w", err)
+	}
+	_, _, ok, err := reg.TryLock(ctx, "migrate") // until it is closed
+	if err == nil && !ok {
+		err = errors.New("another sealiftd migrate is at work there")
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("--to %s: %w", m.mark.Registry, err), reg.Close())
+	}
+	return reg, nil
 }
 
 // openNewDatabase opens the database that is to take the place of another. Unless it was begun,
@@ -426,18 +454,72 @@ func openNewDatabase(ctx context.Context, path string, begun bool) (*sqlite.Regi
 	return sqlite.Open(ctx, path, sqlite.Options{Fsync: true})
 }
 
-func (m *migration) openBucket(ctx context.Context) error { return errors.New("no such store") }
-
-func holdsContent(ctx context.Context, store fileStore) (bool, error) {
-	each, ok := store.(interface {
-		EachContent(ctx context.Context, yield func(storage.Uploaded, time.Time) error) error
+// openBucket opens the bucket, removes what a Migrate that was killed has left on its way, and
+// renews the leases of what is on its way until m is closed.
+func (m *migration) openBucket(ctx context.Context) error {
+	store, err := s3.Open(ctx, m.at.Files, s3.Options{
+		Scratch: filepath.Join(m.dir, "scratch"),
+		Lease: func(ctx context.Context, up storage.Uploaded, again bool) error {
+			return applyOwn(ctx, m.to, &storage.LeaseUpload{Upload: up, Server: m.lessee(), For: leaseFor, Again: again})
+		},
+		Release: func(ctx context.Context, key string) error { return applyOwn(ctx, m.to, &storage.EndLease{Key: key}) },
 	})
-	if !ok {
-		return false, errors.New("the store does not say what it has")
+	if err != nil {
+		return fmt.Errorf("--to %w", err)
 	}
-	err := each.EachContent(ctx, func(storage.Uploaded, time.Time) error { return errFound })
-	if errors.Is(err, errFound) {
-		return true, nil
+	m.toFiles = store
+	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var renewing sync.WaitGroup
+	renewing.Go(func() { m.renewLeases(beside, store) })
+	m.stop = func() {
+		stop()
+		renewing.Wait()
 	}
-	return false, err
+	return nil
+}
+
+// lessee is who has the leases of what is on its way.
+func (m *migration) lessee() string { return "migrate " + m.mark.ID }
+
+// renewLeases renews them until ctx ends. What fails shows where content is recorded.
+func (m *migration) renewLeases(ctx context.Context, store *s3.Store) {
+	ticker := time.NewTicker(leaseFor / renewParts)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for keys := range slices.Chunk(store.Leased(), renewBatch) {
+			op := &storage.RenewLeases{Server: m.lessee(), Keys: keys, For: leaseFor}
+			if applyOwn(ctx, m.to, op) == nil && len(op.Lost) > 0 {
+				store.Lost(op.Lost)
+			}
+		}
+	}
+}
+
+// dropLeft removes what an earlier run was sending when it was killed.
+func (m *migration) dropLeft(ctx context.Context) error {
+	var left []storage.Uploaded
+	err := m.to.EachLease(ctx, func(l storage.Lease) error {
+		if l.Server == m.lessee() {
+			left = append(left, l.Upload)
+		}
+		return nil
+	})
+	for _, up := range left {
+		if err != nil {
+			return err
+		}
+		if err = applyOwn(ctx, m.to, &storage.EndLease{Key: up.Key}); err != nil {
+			return err
+		}
+		find := &storage.FindUpload{Upload: up}
+		if err = applyOwn(ctx, m.to, find); err == nil && !find.Found {
+			err = m.toFiles.Discard(ctx, up)
+		}
+	}
+	return err
 }
