@@ -5,13 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"time"
 
+	"sealift/internal/infofile"
 	"sealift/storage"
 	"sealift/storage/files"
+	"sealift/storage/postgres"
+	"sealift/storage/s3"
 	"sealift/storage/sqlite"
 )
 
@@ -31,13 +34,14 @@ func (at Stores) folder() bool { return at.Files == "" }
 
 // check returns what is wrong with at.
 func (at Stores) check() error {
-	if at.Registry == registryMemory {
-		return &Hinted{
-			Err:  errors.New("--registry memory: want a registry that lasts, this one is in the memory of its server"),
-			Hint: "Ask the server itself: --api URL, the address that it has with --admin.",
-		}
+	s := Storage{Registry: at.Registry, Files: at.Files}
+	if at.Registry != registryMemory {
+		return s.complete()
 	}
-	return nil
+	return &Hinted{
+		Err:  errors.New("--registry memory: want a registry that lasts, this one is in the memory of its server"),
+		Hint: "Ask the server itself: --api URL, the address that it has with --admin.",
+	}
 }
 
 // openReadOnly opens the records for reading, and changes nothing. The error says what is
@@ -48,6 +52,9 @@ func (at Stores) openReadOnly(ctx context.Context) (storage.Registry, error) {
 	}
 	if !at.database() {
 		return openSharedReadOnly(ctx, at.Registry)
+	}
+	if err := checkMovedToRead(at.Dir, true, at.folder()); err != nil {
+		return nil, err
 	}
 	reg, err := openDatabaseReadOnly(ctx, at.Dir)
 	if err != nil {
@@ -65,6 +72,9 @@ func (at Stores) openToChange(ctx context.Context) (storage.Registry, error) {
 	if !at.database() {
 		return openSharedToChange(ctx, at.Registry)
 	}
+	if err := checkMoved(at.Dir, true, at.folder()); err != nil {
+		return nil, err
+	}
 	err := checkRecords(ctx, at.Dir)
 	if errors.Is(err, sqlite.ErrOlder) {
 		return nil, &Hinted{Err: err, Hint: "Nothing was changed. Start the server of this version first."}
@@ -79,16 +89,13 @@ func (at Stores) openToChange(ctx context.Context) (storage.Registry, error) {
 	return reg, nil
 }
 
-// content is a store of files that a command has open.
-type content interface {
-	storage.Files
-	io.Closer
-}
-
 // openContent opens the files for reading, beside a server or without one.
-func (at Stores) openContent(ctx context.Context) (content, error) {
+func (at Stores) openContent(ctx context.Context) (fileStore, error) {
 	if !at.folder() {
 		return openBucket(ctx, at.Files)
+	}
+	if err := checkMovedToRead(at.Dir, false, true); err != nil {
+		return nil, err
 	}
 	store, err := files.OpenReadOnly(at.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -102,7 +109,7 @@ func (at Stores) openContent(ctx context.Context) (content, error) {
 
 // openAlone opens the files to do what a server does beside its loops. It returns nil if
 // there is a server, which does so itself.
-func (at Stores) openAlone(ctx context.Context, reg storage.Registry) (content, error) {
+func (at Stores) openAlone(ctx context.Context, reg storage.Registry) (fileStore, error) {
 	if at.folder() {
 		store, err := files.Open(at.Dir, files.Options{Fsync: true})
 		if errors.Is(err, files.ErrLocked) {
@@ -113,7 +120,7 @@ func (at Stores) openAlone(ctx context.Context, reg storage.Registry) (content, 
 		}
 		return store, nil
 	}
-	return openBucketAlone(ctx, at, reg)
+	return at.openBucketAlone(ctx, reg)
 }
 
 // checkRecords opens the database in dir for reading: that makes none, and can tell what
@@ -164,18 +171,98 @@ func explainNoDatabase(ctx context.Context, dir string, err error) error {
 	return err
 }
 
-// Until the stores that several servers share are there.
-
-func openSharedReadOnly(context.Context, string) (storage.Registry, error) {
-	return nil, fmt.Errorf("no such registry")
+// openSharedReadOnly opens the records in a PostgreSQL for reading.
+func openSharedReadOnly(ctx context.Context, url string) (storage.Registry, error) {
+	reg, err := postgres.OpenReadOnly(ctx, url, commandOptions)
+	if err != nil {
+		return nil, explainShared(err)
+	}
+	return reg, nil
 }
 
-func openSharedToChange(context.Context, string) (storage.Registry, error) {
-	return nil, fmt.Errorf("no such registry")
+// openSharedToChange opens the records in a PostgreSQL, which servers may have open.
+func openSharedToChange(ctx context.Context, url string) (storage.Registry, error) {
+	look, err := openSharedReadOnly(ctx, url) // makes no tables where there are none
+	if err != nil {
+		return nil, err
+	}
+	if err := look.Close(); err != nil {
+		return nil, err
+	}
+	reg, err := postgres.Open(ctx, url, commandOptions)
+	if err != nil {
+		return nil, explainShared(err)
+	}
+	return reg, nil
 }
 
-func openBucket(context.Context, string) (content, error) { return nil, fmt.Errorf("no such store") }
+// commandOptions are for commands, which ask for little at a time.
+var commandOptions = postgres.Options{Connections: 4}
 
-func openBucketAlone(context.Context, Stores, storage.Registry) (content, error) {
-	return nil, fmt.Errorf("no such store")
+func explainShared(err error) error {
+	err = fmt.Errorf("--registry %w", err)
+	if errors.Is(err, postgres.ErrOlder) {
+		return &Hinted{Err: err, Hint: "Nothing was changed. Is this the right database, and schema? Start a server of this version on it first."}
+	}
+	return err
+}
+
+// openBucket opens the files in a bucket, to read and to remove them.
+func openBucket(ctx context.Context, url string) (fileStore, error) {
+	store, err := s3.Open(ctx, url, s3.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("--files %w", err)
+	}
+	return store, nil
+}
+
+// lockedStore is a store that is locked otherwise than by being open.
+type lockedStore struct {
+	fileStore
+	unlock func()
+}
+
+func (s *lockedStore) Close() error {
+	err := s.fileStore.Close()
+	s.unlock()
+	return err
+}
+
+// openBucketAlone is openAlone for files in a bucket. What servers that share their stores do
+// one at a time, they do under a lock of the registry; one that has a database of its own locks
+// its directory.
+func (at Stores) openBucketAlone(ctx context.Context, reg storage.Registry) (fileStore, error) {
+	unlock, err := at.lockAlone(ctx, reg)
+	if unlock == nil {
+		return nil, err
+	}
+	store, err := openBucket(ctx, at.Files)
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	return &lockedStore{store, unlock}, nil
+}
+
+// lockAlone takes that lock. unlock is nil if a server has it.
+func (at Stores) lockAlone(ctx context.Context, reg storage.Registry) (unlock func(), err error) {
+	if locker, ok := reg.(storage.Locker); ok {
+		_, unlock, ok, err := locker.TryLock(ctx, lockMaintenance)
+		if !ok {
+			return nil, err
+		}
+		return unlock, nil
+	}
+	f, err := os.OpenFile(filepath.Join(at.Dir, dirLockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := infofile.TryLock(f); err != nil {
+		_ = f.Close()
+		if errors.Is(err, infofile.ErrBusy) {
+			err = nil
+		}
+		return nil, err
+	}
+	return func() { _ = f.Close() }, nil
 }

@@ -178,7 +178,7 @@ type take struct {
 	at          Stores
 	owner       owner // whose files these are
 	reg         storage.Registry
-	store       content
+	store       fileStore
 	out         *outlet
 	done, total int64 // bytes read
 	buf         []byte

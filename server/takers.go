@@ -17,6 +17,7 @@ import (
 // leave those alone, since only whoever has its outlet can bring the batch to its end.
 type takers struct {
 	*take
+	lost    <-chan struct{}
 	release func()
 	ends    []storage.Operation // of the leases that were set
 }
@@ -34,12 +35,12 @@ func lockTakers(ctx context.Context, t *take) (*takers, error) {
 		return nil, errors.New("files cannot be taken: the registry has no locks")
 	}
 	for {
-		_, unlock, ok, err := locker.TryLock(ctx, takersLock)
+		lost, unlock, ok, err := locker.TryLock(ctx, takersLock)
 		if err != nil {
 			return nil, err
 		}
 		if ok {
-			return &takers{take: t, release: unlock}, nil
+			return &takers{take: t, lost: lost, release: unlock}, nil
 		}
 		if err := pause(ctx, settleEvery); err != nil {
 			return nil, err
@@ -80,7 +81,15 @@ func (u *takers) set(ctx context.Context, b *taking, outlet string) error {
 		})
 		u.ends = append(u.ends, endTaken(b.name(), f.Incoming))
 	}
-	return applyAll(ctx, u.reg, ops)
+	if err := applyAll(ctx, u.reg, ops); err != nil {
+		return err
+	}
+	select {
+	case <-u.lost: // another command may not have seen these leases
+		return errors.Join(errors.New("the connection to the registry was lost"), u.clear(ctx))
+	default:
+		return nil
+	}
 }
 
 // clear implements underway.
