@@ -54,9 +54,16 @@ func TestAcross(t *testing.T) {
 	r.must("half of the 1028", p.SendPackets(packets[:len(packets)*3/4]))
 	next(p)
 	r.must("1027", p.Rejoin())
+	r.until("the other server to hear of a part", func() bool {
+		partials := c.rows().partials
+		return len(partials) == 1 && partials[0].Length > 0
+	})
 	offset, err := p.Resume("large", large, 60_000)
 	r.must("1032", err)
 	told.keeps(place{p.ID, "large"}, contentOf(large))
+	if offset < 16<<20 {
+		r.Errorf("the other server has %d bytes, less than a part", offset)
+	}
 	r.Logf("of %d bytes that were sent, %d are at the other server", len(large)*3/4, offset)
 
 	// A verdict that the other server hears of at once.
