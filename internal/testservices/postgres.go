@@ -255,3 +255,4 @@ func NewPostgres(t TB, o PostgresOptions) *Postgres {
 	})
 	return p
 }
+
