@@ -31,3 +31,12 @@ func TestShared(t *testing.T) {
 		return open(t, url), open(t, url)
 	})
 }
+
+func BenchmarkRegistry(b *testing.B) {
+	p := testservices.NewPostgres(b, testservices.PostgresOptions{Fsync: true})
+	url, err := p.Database()
+	if err != nil {
+		b.Fatal(err)
+	}
+	storagetest.BenchmarkRegistry(b, open(b, url))
+}
