@@ -144,7 +144,7 @@ func (in *incoming) slot(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-in.ctx.Done():
-		return in.ctx.Err()
+		return in.failure() // which came first
 	}
 }
 

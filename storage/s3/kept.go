@@ -50,7 +50,14 @@ func (s *Store) Flush(ctx context.Context, up storage.Uploaded, length int64) er
 		return err
 	}
 	defer in.giveBack()
-	return in.flush(ctx, length)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(in.ctx, cancel)() // whoever closes the upload does not wait for it
+	err := in.flush(ctx, length)
+	if failed := in.failure(); failed != nil {
+		return failed
+	}
+	return err
 }
 
 // isKept returns nil if the first bytes of an upload are in the bucket.
