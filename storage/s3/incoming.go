@@ -43,9 +43,8 @@ type incoming struct {
 	sent     bool       // something of the key may be in the bucket
 	whole    bool       // it was completed
 	failed   error      // what the bucket gets is not sure any more
-	kept     []keptName // the objects that a Flush has made, or that it was reopened by, the oldest first
+	kept     []keptName // the objects that this incoming has made in the bucket, with growing lengths
 	reopened bool
-	opened   int64 // the length that it was reopened with
 }
 
 // newIncoming is an upload that has nothing yet, and is known to the store.
@@ -144,7 +143,7 @@ func (in *incoming) slot(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-in.ctx.Done():
-		return in.ctx.Err()
+		return in.failure() // which came first
 	}
 }
 

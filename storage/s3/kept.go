@@ -50,7 +50,14 @@ func (s *Store) Flush(ctx context.Context, up storage.Uploaded, length int64) er
 		return err
 	}
 	defer in.giveBack()
-	return in.flush(ctx, length)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(in.ctx, cancel)() // whoever closes the upload does not wait for it
+	err := in.flush(ctx, length)
+	if failed := in.failure(); failed != nil {
+		return failed
+	}
+	return err
 }
 
 // isKept returns nil if the first bytes of an upload are in the bucket.
@@ -67,19 +74,37 @@ func (s *Store) isKept(ctx context.Context, up storage.Uploaded, length int64) e
 
 // flush makes the first length bytes durable. The caller has the turn.
 func (in *incoming) flush(ctx context.Context, length int64) error {
-	if in.reopened && length == in.opened {
-		return nil // it is what it was reopened by
-	}
-	if err := in.cutFor(ctx, length); err != nil {
+	made, err := in.keepUpTo(ctx, length)
+	if err != nil {
 		return err
 	}
-	in.mu.Lock()
-	if in.failed != nil || length > in.size {
-		defer in.mu.Unlock()
-		if in.failed != nil {
-			return in.failed
+	// It counts only if nobody has ended the multipart upload by then.
+	if _, err := in.s.listParts(ctx, in.object, in.uploadID, 1); err != nil {
+		if err = in.lost(err); errors.Is(err, storage.ErrSuperseded) && made.name != "" {
+			err = errors.Join(err, in.s.remove(ctx, made.name))
 		}
-		return fmt.Errorf("%w: only %d bytes came in", storage.ErrNotStored, in.size)
+		return err
+	}
+	in.thin(ctx)
+	return nil
+}
+
+// keepUpTo has the bucket keep the first length bytes. It returns the name of what it has made, if it was not there.
+func (in *incoming) keepUpTo(ctx context.Context, length int64) (made keptName, err error) {
+	if err := in.cutFor(ctx, length); err != nil {
+		return made, err
+	}
+	in.mu.Lock()
+	switch {
+	case in.failed != nil:
+		defer in.mu.Unlock()
+		return made, in.failed
+	case len(in.kept) > 0 && length <= in.kept[len(in.kept)-1].length:
+		in.mu.Unlock()
+		return made, nil
+	case length > in.size:
+		defer in.mu.Unlock()
+		return made, fmt.Errorf("%w: only %d bytes came in", storage.ErrNotStored, in.size)
 	}
 	// The parts that the length lies behind, or in: then Reopen has the server copy what it needs.
 	n, end := 0, int64(0)
@@ -87,55 +112,36 @@ func (in *incoming) flush(ctx context.Context, length int64) error {
 		end = in.parts[n].end()
 		n++
 	}
-	if rest := length - end; rest > 0 {
-		in.hold = end
-		defer func() {
-			in.mu.Lock()
-			in.hold = math.MaxInt64
-			in.mu.Unlock()
-			in.dropDone()
-		}()
-	}
+	in.hold = end // what lies behind is read here, also if a Write has it sent meanwhile
 	in.mu.Unlock()
+	defer func() {
+		in.mu.Lock()
+		in.hold = math.MaxInt64
+		in.mu.Unlock()
+		in.dropDone()
+	}()
 	if err := in.wait(ctx, n); err != nil {
-		return err
+		return made, err
 	}
 	if err := in.begin(ctx, true); err != nil {
-		return err
+		return made, err
 	}
-	name, err := in.keep(ctx, in.parts[:n:n], end, length)
-	if err != nil {
-		return err
-	}
-	// It counts only if nobody has ended the multipart upload by then.
-	if _, err := in.s.listParts(ctx, in.object, in.uploadID, 1); err != nil {
-		if err = in.lost(err); errors.Is(err, storage.ErrSuperseded) {
-			err = errors.Join(err, in.s.remove(ctx, name.name))
-		}
-		return err
-	}
-	return nil
+	return in.keep(ctx, in.parts[:n:n], end, length)
 }
 
 // cutFor cuts a part at length, if there is enough for one.
 func (in *incoming) cutFor(ctx context.Context, length int64) error {
-	wanted := func() bool {
-		in.mu.Lock()
-		defer in.mu.Unlock()
-		return in.failed == nil && length <= in.size && length-in.cut >= minPart
-	}
-	if !wanted() {
+	in.mu.Lock()
+	enough := length <= in.size && length-in.cut >= minPart
+	in.mu.Unlock()
+	if !enough {
 		return nil
 	}
 	if err := in.slot(ctx); err != nil {
 		return err
 	}
-	if !wanted() { // a Write has cut one
-		<-in.slots
-		return nil
-	}
 	in.mu.Lock()
-	if length-in.cut < minPart {
+	if in.failed != nil || length-in.cut < minPart { // a Write has cut one
 		in.mu.Unlock()
 		<-in.slots
 		return nil
@@ -150,7 +156,7 @@ func (in *incoming) cutFor(ctx context.Context, length int64) error {
 	return nil
 }
 
-// keep makes the object that says what was flushed, and removes those that nobody needs any more.
+// keep makes the object that says what was flushed.
 func (in *incoming) keep(ctx context.Context, parts []*part, end, length int64) (keptName, error) {
 	in.mu.Lock()
 	k := kept{Upload: in.uploadID}
@@ -181,31 +187,24 @@ func (in *incoming) keep(ctx context.Context, parts []*part, end, length int64) 
 		return keptName{}, err
 	}
 	in.mu.Lock()
-	if !slices.Contains(in.kept, name) {
-		in.kept = append(in.kept, name)
-	}
+	in.kept = append(in.kept, name)
 	in.mu.Unlock()
-	in.thin(ctx)
 	return name, nil
 }
 
-// thin removes what was flushed before the last two times: what is on record is one of these, or what the upload was reopened
-// with, to which a client may go back.
+// thin removes what was flushed before the last two times: what is on record is one of these, and another server may
+// just read the one before the last.
 func (in *incoming) thin(ctx context.Context) {
 	for {
 		in.mu.Lock()
-		first := 0
-		if in.reopened && len(in.kept) > 0 && in.kept[0].length == in.opened {
-			first = 1
-		}
-		if len(in.kept)-first <= 2 {
+		if len(in.kept) <= 2 {
 			in.mu.Unlock()
 			return
 		}
-		name := in.kept[first].name
-		in.kept = slices.Delete(in.kept, first, first+1)
+		first := in.kept[0].name
+		in.kept = in.kept[1:]
 		in.mu.Unlock()
-		if err := in.s.remove(ctx, name); err != nil {
+		if in.s.remove(ctx, first) != nil {
 			return // it goes with the upload
 		}
 	}

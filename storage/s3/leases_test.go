@@ -96,9 +96,7 @@ func TestLeases(t *testing.T) {
 	l.want(t, "small, discarded", "release small")
 
 	u = create(t, s, "large", content(1, 2*minPart+1))
-	if err := u.in.(*incoming).wait(t.Context(), 1); err != nil {
-		t.Fatal(err)
-	}
+	u.parts()
 	wantLeased("on its way", 1)
 	u.flush(minPart)
 	wantLeased("flushed", 1)
@@ -160,7 +158,7 @@ func TestDiscard(t *testing.T) {
 	data := content(1, 2*minPart+1)
 	lost := create(t, one, "a", data).flush(minPart + 100)
 	for name, u := range map[string]*upload{
-		"open":                     create(t, one, "a", data),
+		"open":                     create(t, one, "a", data).parts(),
 		"flushed":                  create(t, one, "a", data).flush(10).flush(minPart + 100),
 		"closed":                   create(t, one, "a", data).flush(minPart + 100).close(),
 		"reopened elsewhere":       lost.reopen(other, minPart+100).write(data),

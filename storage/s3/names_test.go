@@ -131,9 +131,7 @@ func TestEachContent(t *testing.T) {
 	}
 	flushed := create(t, s, "flushed", content(1, 10)).flush(10).close()
 	parts := create(t, s, "parts", content(1, minPart+1))
-	if err := parts.in.(*incoming).wait(t.Context(), 1); err != nil {
-		t.Fatal(err)
-	}
+	parts.parts()
 	other := openAt(t, b.URL(s.url.Prefix+"-2"), b, Options{})
 	create(t, other, "of another prefix", nil).complete(nil)
 

@@ -33,6 +33,7 @@ const (
 type proxy struct {
 	*httptest.Server
 	judge func(n int, r *http.Request) fault
+	delay func(r *http.Request) // may wait. Set before the first request
 
 	mu       sync.Mutex
 	requests []string
@@ -57,6 +58,9 @@ func newProxy(t testing.TB, b *testservices.Bucket, judge func(n int, r *http.Re
 			what = p.judge(n, r)
 		}
 		p.mu.Unlock()
+		if p.delay != nil {
+			p.delay(r)
+		}
 		switch what {
 		case pass:
 			forward.ServeHTTP(w, r)

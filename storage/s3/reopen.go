@@ -26,7 +26,7 @@ func (s *Store) Reopen(ctx context.Context, up storage.Uploaded, size storage.An
 		in.leave(storage.ErrSuperseded)
 	}
 	in := s.newIncoming(up, size)
-	in.reopened, in.opened, in.sent = true, length, true
+	in.reopened, in.sent = true, true
 	err := in.begin(ctx, false)
 	if err == nil {
 		err = in.reopen(ctx, length)
@@ -168,13 +168,7 @@ func (in *incoming) takeFrom(ctx context.Context, from source, length int64) err
 // endOthers ends all multipart uploads of the key but that of in, and removes what was there of
 // the key before name. There is an object only of what is complete.
 func (in *incoming) endOthers(ctx context.Context, t there, name keptName) error {
-	err := in.s.eachUpload(ctx, in.object, func(u minio.ObjectMultipartInfo) error {
-		if u.Key != in.object || u.UploadID == in.uploadID {
-			return nil
-		}
-		return in.s.abort(ctx, in.object, u.UploadID)
-	})
-	if err != nil {
+	if err := in.s.abortAll(ctx, in.object, in.uploadID); err != nil {
 		return err
 	}
 	if err := in.s.remove(ctx, in.object); err != nil {

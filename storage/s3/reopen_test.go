@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,6 +30,8 @@ func TestAnotherServerGoesOn(t *testing.T) {
 		for _, more := range []int{0, 1, len(data)} { // what came in besides, before the Flush
 			u := create(t, one, fmt.Sprintf("%d and %d", length, more), data[:min(len(data), length+more)])
 			u.flush(int64(length))
+			// A part that is on its way when its upload is ended may stay, or come back with it.
+			u.parts()
 			u.close()
 			if n, err := other.Size(t.Context(), u.up); n < int64(length) || err != nil {
 				t.Errorf("%d bytes were flushed, and Size is %d, %v", length, n, err)
@@ -53,7 +56,7 @@ func TestCheckpoints(t *testing.T) {
 		u.write(data[from : from+step]).flush(int64(from + step))
 	}
 	if left := u.left(); len(left) != 3 {
-		t.Errorf("the bucket has %q, want the last two checkpoints and a multipart upload", left)
+		t.Errorf("the bucket has %q, want two checkpoints and a multipart upload", left)
 	}
 	u.close()
 	u = u.reopen(other, 3*step)
@@ -66,6 +69,38 @@ func TestCheckpoints(t *testing.T) {
 	if left := u.left(); len(left) != 1 {
 		t.Errorf("besides the object there is %q", left)
 	}
+}
+
+// What a Flush is about to send stays in the scratch file, whatever is written and sent meanwhile.
+func TestFlushBesideParts(t *testing.T) {
+	b := testservices.S3(t)
+	p := newProxy(t, b, nil)
+	arrived, goOn := make(chan struct{}), make(chan struct{})
+	p.delay = func(r *http.Request) {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, keptMark) {
+			close(arrived)
+			<-goOn
+		}
+	}
+	s := openAt(t, b.URLAt(p.URL, newPrefix()), b, Options{PartSize: minPart})
+	data := content(1, minPart+1<<20)
+	u := create(t, s, "a", data[:1<<20])
+	done := make(chan error, 1)
+	go func() { done <- s.Flush(t.Context(), u.up, 1<<20) }()
+	<-arrived
+	u.write(data[1<<20:])
+	u.parts()
+	u.in.(*incoming).dropDone()
+	other := create(t, s, "b", content(2, minPart)) // takes the blocks that are free
+	close(goOn)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	p.delay = nil
+	u.close()
+	other.close()
+	u = u.reopen(s, 1<<20)
+	u.write(data[1<<20:]).complete(data).committed()
 }
 
 // What is complete goes on from before its end, with other content.

@@ -111,27 +111,20 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 		s.log = zap.NewNop()
 	}
 	if s.credentials == nil {
-		s.credentials = credentials.NewChainCredentials([]credentials.Provider{
-			&credentials.EnvAWS{}, &credentials.FileAWSCredentials{}, &credentials.IAM{},
-		})
+		s.credentials = usualCredentials()
 	}
 	transport, err := newTransport(u.Secure, max(s.patience/3, minStall))
 	if err != nil {
 		return nil, err
 	}
-	lookup := minio.BucketLookupAuto
-	switch u.PathStyle {
-	case "true", "1", "t", "T", "TRUE", "True":
-		lookup = minio.BucketLookupPath
-	case "auto":
-	default:
-		lookup = minio.BucketLookupDNS
-	}
 	s.core, err = minio.NewCore(u.Endpoint, &minio.Options{
-		Creds: s.credentials, Secure: u.Secure, Region: u.Region, BucketLookup: lookup, Transport: transport,
+		Creds: s.credentials, Secure: u.Secure, Region: u.Region, BucketLookup: u.lookup(), Transport: transport,
 		MaxRetries: 1, // try repeats
 	})
 	if err != nil {
+		return nil, fmt.Errorf("%s: %w", u, err)
+	}
+	if err := s.checkCredentials(); err != nil {
 		return nil, fmt.Errorf("%s: %w", u, err)
 	}
 	if err := s.probe(ctx, o.Scratch != ""); err != nil {

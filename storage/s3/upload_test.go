@@ -65,6 +65,19 @@ func (u *upload) flush(length int64) *upload {
 	return u
 }
 
+// parts waits until the parts that were cut are in the bucket.
+func (u *upload) parts() *upload {
+	u.t.Helper()
+	in := u.in.(*incoming)
+	in.mu.Lock()
+	n := len(in.parts)
+	in.mu.Unlock()
+	if err := in.wait(u.t.Context(), n); err != nil {
+		u.t.Errorf("sending parts: %v", err)
+	}
+	return u
+}
+
 func (u *upload) close() *upload {
 	u.t.Helper()
 	if err := u.in.Close(u.t.Context()); err != nil {
