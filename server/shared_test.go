@@ -258,6 +258,11 @@ func TestStoresThatGoAwayForAWhile(t *testing.T) {
 			ok, why := ready(t, s)
 			return !ok && strings.Contains(why, what) && strings.Count(why, "\n") == 1
 		})
+		if what == "registry_not_writable" {
+			if _, err := c.Send(t.Context(), "f", strings.NewReader("x"), 1); err == nil || !strings.Contains(err.Error(), "1607") {
+				t.Errorf("what is asked for longer than the server waits: %v", err)
+			}
+		}
 		// What is asked meanwhile waits.
 		sent := make(chan error, 1)
 		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
