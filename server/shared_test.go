@@ -282,6 +282,9 @@ func TestStoresThatGoAwayForAWhile(t *testing.T) {
 			t.Errorf("f has %q", got)
 		}
 	}
+	if n := s.loops.Stats().Admitted; n != 1 {
+		t.Errorf("the client connected %d times", n)
+	}
 }
 
 // Events of all servers are told by one of them, in the order of each client, and by another
