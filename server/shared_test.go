@@ -128,6 +128,32 @@ func TestServerWithABucket(t *testing.T) {
 		t.Errorf("with another registry: %v, %v", s, err)
 	}
 
+	// Also if that has clients of its own.
+	other.Storage = Storage{}
+	here, err := Open(t.Context(), other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop = run(t, here)
+	otto, err := dial(t, here, "otto", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, otto, "f", []byte("content"))
+	stop()
+	if err := here.Close(); err != nil {
+		t.Fatal(err)
+	}
+	other.Storage = stores
+	if s, err := Open(t.Context(), other); !errors.Is(err, ErrNoRecords) || Hint(err) == "" {
+		t.Errorf("with another registry that has a client: %v, %v", s, err)
+	}
+	// Content in a directory does not move by itself.
+	other.Storage.Files = strings.Replace(stores.Files, "a/prefix", "another", 1)
+	if s, err := Open(t.Context(), other); !errors.Is(err, errFilesElsewhere) || !strings.Contains(Hint(err), "sealiftd migrate") {
+		t.Errorf("with a bucket that has none of the files: %v, %v", s, err)
+	}
+
 	s = serveOn(t, stores, func(o *Options) { o.Dir = dir })
 	if !bytes.Equal(stored(t, s, c, "large"), content) || string(stored(t, s, c, "small")) != "content" {
 		t.Error("the content is another")
@@ -258,6 +284,11 @@ func TestStoresThatGoAwayForAWhile(t *testing.T) {
 			ok, why := ready(t, s)
 			return !ok && strings.Contains(why, what) && strings.Count(why, "\n") == 1
 		})
+		if what == "registry_not_writable" {
+			if _, err := c.Send(t.Context(), "f", strings.NewReader("x"), 1); err == nil || !strings.Contains(err.Error(), "1607") {
+				t.Errorf("what is asked for longer than the server waits: %v", err)
+			}
+		}
 		// What is asked meanwhile waits.
 		sent := make(chan error, 1)
 		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
@@ -276,6 +307,9 @@ func TestStoresThatGoAwayForAWhile(t *testing.T) {
 		if got := string(stored(t, s, c, "f")); got != what {
 			t.Errorf("f has %q", got)
 		}
+	}
+	if n := s.loops.Stats().Admitted; n != 1 {
+		t.Errorf("the client connected %d times", n)
 	}
 }
 
