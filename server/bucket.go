@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -15,29 +16,46 @@ import (
 // openBucket takes the directory, and opens the bucket with the files.
 func (s *Server) openBucket(ctx context.Context) error {
 	o := &s.o
-	waiting, stop := context.WithTimeout(ctx, storeWait)
-	defer stop()
-	unlock, err := infofile.Lock(waiting, filepath.Join(o.Dir, dirLockName))
-	if errors.Is(err, infofile.ErrBusy) {
-		err = fmt.Errorf("%s: %w", o.Dir, files.ErrLocked)
-	}
-	if err != nil {
+	if err := s.lockDir(ctx); err != nil {
 		return err
 	}
-	s.unlock = unlock
 	store, err := s3.Open(ctx, o.Storage.Files, s3.Options{
 		Scratch: filepath.Join(o.Dir, "scratch"), Lease: s.leaseUpload, Release: s.endLease, Log: o.Log.Named("bucket"),
 		Observed: s.watched.requested(),
 	})
 	if err != nil {
-		return fmt.Errorf("--files %w", err)
+		return fmt.Errorf("--files: %w", err)
 	}
 	s.store = store
 	return nil
 }
 
 // dirLockName is the file whose lock a server has that keeps no files in its directory.
-const dirLockName = "sealiftd"
+const dirLockName = "sealiftd.lock"
+
+// lockDir takes that lock. A command that finds no server has it for a moment.
+func (s *Server) lockDir(ctx context.Context) error {
+	f, err := os.OpenFile(filepath.Join(s.o.Dir, dirLockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	for began := time.Now(); ; {
+		err := infofile.TryLock(f)
+		if err == nil {
+			s.unlock = func() { _ = f.Close() }
+			return nil
+		}
+		if errors.Is(err, infofile.ErrBusy) && time.Since(began) < storeWait {
+			if err = pause(ctx, storeWait/100); err == nil {
+				continue
+			}
+		}
+		if errors.Is(err, infofile.ErrBusy) {
+			err = fmt.Errorf("%s: %w", s.o.Dir, files.ErrLocked)
+		}
+		return errors.Join(err, f.Close())
+	}
+}
 
 // requested is s3.Options.Observed.
 func (w *watched) requested() func(request string, took time.Duration, err error) {

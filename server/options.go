@@ -185,6 +185,9 @@ func (o Options) CheckFiles() error {
 			return err
 		}
 	}
+	if err := o.Storage.check(); err != nil {
+		return err
+	}
 	return o.Events.checkFiles()
 }
 

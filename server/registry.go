@@ -75,32 +75,20 @@ func (s *Server) openPostgres(ctx context.Context) error {
 		Log: func(err error) { o.Log.Debug("a batch for the registry is repeated", zap.Error(err)) },
 	})
 	if err != nil {
-		return fmt.Errorf("--registry %w", err)
+		return fmt.Errorf("--registry: %w", err)
 	}
 	s.registry = reg
 	if !o.Storage.inBucket() {
-		if err := s.hold(ctx); err != nil {
+		if err := s.hold(ctx, reg); err != nil {
 			return err
 		}
 	}
 	return refuseUnknown(ctx, o, reg, s.store)
 }
 
-// holder is a registry that one server at a time may have.
-type holder interface {
-	// Hold takes the registry for the server of that name, with its content in dir of host, until
-	// release. lost is closed when another server may have it. Whoever has dir of host has dir to
-	// itself, and takes the registry over at once. Otherwise the error names who has it.
-	Hold(ctx context.Context, server, host, dir string) (lost <-chan struct{}, release func(), err error)
-}
-
 // hold takes the registry for this server alone: nobody else can get at the content in its
 // directory.
-func (s *Server) hold(ctx context.Context) error {
-	reg, ok := s.registry.(holder)
-	if !ok {
-		return nil
-	}
+func (s *Server) hold(ctx context.Context, reg *postgres.Registry) error {
 	host, err := os.Hostname()
 	if err != nil {
 		return err
@@ -108,7 +96,7 @@ func (s *Server) hold(ctx context.Context) error {
 	lost, release, err := reg.Hold(ctx, s.name, host, s.o.Dir)
 	if err != nil {
 		return &Hinted{
-			Err:  fmt.Errorf("--registry %s: %w", storeTold(s.o.Storage.Registry), err),
+			Err:  fmt.Errorf("--registry: %w", err),
 			Hint: "Content in a directory is one server's. Stop the other one, and wait for a minute if it was killed; or give both a bucket: --files s3://…",
 		}
 	}

@@ -174,7 +174,7 @@ func (s *Server) shareDescriptors() (err error) {
 	wanted := cmp.Or(s.o.Network.MaxConnections, eventloop.DefaultMaxConnections)
 	limit := eventloop.OpenFileLimit()
 	if limit != 0 {
-		aside := s.o.Events.descriptors()
+		aside := s.o.Events.descriptors() + s.o.Storage.descriptors(s.o.Machine.Workers)
 		if s.watched != nil {
 			aside += admin.Descriptors
 		}

@@ -123,7 +123,7 @@ func TestOptionsWithoutSense(t *testing.T) {
 		`--registry "postgres": want sqlite, memory or`:   func(o *Options) { o.Storage.Registry = "postgres" },
 		"--registry: it is not a URL":                     func(o *Options) { o.Storage.Registry = "postgres://anna:a%zz@host" },
 		`--files "/srv": want s3://`:                      func(o *Options) { o.Storage.Files = "/srv" },
-		`--files "s3:///x": want s3://`:                   func(o *Options) { o.Storage.Files = "s3:///x" },
+		"--files: bucket \"\"":                            func(o *Options) { o.Storage.Files = "s3:///x" },
 		"--files with --registry memory":                  func(o *Options) { o.Storage.Registry, o.Storage.Files = "memory", "s3://b" },
 		"--file-mode or --dir-mode with --files":          func(o *Options) { o.Storage.DirMode, o.Storage.Files = 0o750, "s3://b" },
 		"--memory-budget -1: want 0 or more":              func(o *Options) { o.Machine.MemoryBudget = -1 },

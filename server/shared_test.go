@@ -3,9 +3,12 @@ package server
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -15,6 +18,8 @@ import (
 	"sealift/eventloop"
 	"sealift/internal/testservices"
 	"sealift/storage"
+	"sealift/storage/audit"
+	"sealift/storage/postgres"
 )
 
 func TestMain(m *testing.M) { os.Exit(testservices.Main(m)) }
@@ -202,6 +207,15 @@ func TestServersThatShareTheirStores(t *testing.T) {
 	})
 }
 
+// taken reports whether a server has a lock, by trying to take it.
+func taken(s *Server, lock string) bool {
+	_, unlock, ok, err := s.registry.(storage.Locker).TryLock(context.Background(), lock)
+	if ok {
+		unlock()
+	}
+	return err == nil && !ok
+}
+
 // ready is what /readyz says.
 func ready(t *testing.T, s *Server) (bool, string) {
 	t.Helper()
@@ -244,6 +258,11 @@ func TestStoresThatGoAwayForAWhile(t *testing.T) {
 			ok, why := ready(t, s)
 			return !ok && strings.Contains(why, what) && strings.Count(why, "\n") == 1
 		})
+		if what == "registry_not_writable" {
+			if _, err := c.Send(t.Context(), "f", strings.NewReader("x"), 1); err == nil || !strings.Contains(err.Error(), "1607") {
+				t.Errorf("what is asked for longer than the server waits: %v", err)
+			}
+		}
 		// What is asked meanwhile waits.
 		sent := make(chan error, 1)
 		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
@@ -262,5 +281,125 @@ func TestStoresThatGoAwayForAWhile(t *testing.T) {
 		if got := string(stored(t, s, c, "f")); got != what {
 			t.Errorf("f has %q", got)
 		}
+	}
+	if n := s.loops.Stats().Admitted; n != 1 {
+		t.Errorf("the client connected %d times", n)
+	}
+}
+
+// Events of all servers are told by one of them, in the order of each client, and by another
+// one when that has ended.
+func TestEventsOfServersThatShare(t *testing.T) {
+	stores := sharedStores(t)
+	told := make(chan string, 100)
+	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var event struct {
+			Type string
+			Data struct{ File struct{ Path string } }
+		}
+		if err := json.NewDecoder(r.Body).Decode(&event); err != nil {
+			t.Errorf("an event: %v", err)
+		}
+		told <- event.Type + " " + event.Data.File.Path
+	}))
+	defer hook.Close()
+	events := func(o *Options) { o.Events.URL = hook.URL }
+	o := options(t.TempDir())
+	o.Storage = stores
+	events(&o)
+	a := open(t, o)
+	stop := run(t, a)
+	until(t, "the first server tells", func() bool { return taken(a, lockEvents) })
+	b := serveOn(t, stores, events)
+
+	expect := func(want ...string) {
+		t.Helper()
+		for _, w := range want {
+			select {
+			case got := <-told:
+				if !strings.HasSuffix(got, w) {
+					t.Fatalf("told is %q, not %q", got, w)
+				}
+			case <-time.After(time.Minute):
+				t.Fatalf("%q is not told", w)
+			}
+		}
+	}
+	c, err := dial(t, b, "anna", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, c, "1", []byte("content"))
+	put(t, c, "2", []byte("content"))
+	expect("registered ", "received 1", "verified 1", "received 2", "verified 2")
+	if n := b.events.Stats()[0].Told; n > 0 {
+		t.Errorf("the second server has told %d", n)
+	}
+	stop()
+	put(t, c, "3", []byte("content"))
+	expect("received 3", "verified 3")
+	until(t, "the server that goes on has told them", func() bool { return b.events.Stats()[0].Told >= 2 })
+}
+
+// A PostgreSQL serves one server whose content is in a directory; another one is told which.
+func TestPostgresAndADirectory(t *testing.T) {
+	stores := Storage{Registry: testservices.SharedPostgres(t)}
+	dir := t.TempDir()
+	o := options(dir)
+	o.Storage = stores
+	s, err := Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := run(t, s)
+	c, err := dial(t, s, "anna", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 { // fewer may be gone
+		put(t, c, fmt.Sprint(i), []byte("content"))
+	}
+	second := options(t.TempDir())
+	second.Storage = stores
+	refused := func(want error) {
+		t.Helper()
+		other, err := Open(t.Context(), second)
+		if err == nil {
+			_ = other.Close()
+		}
+		if !errors.Is(err, want) || want == postgres.ErrHeld && (!strings.Contains(err.Error(), dir) || Hint(err) == "") {
+			t.Errorf("another server: %v", err)
+		}
+	}
+	refused(postgres.ErrHeld)
+	stop()
+	refused(postgres.ErrHeld) // it is not closed
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var gone *audit.FilesGoneError
+	if other, err := Open(t.Context(), second); !errors.As(err, &gone) {
+		t.Errorf("in another directory: %v, %v", other, err)
+	}
+	s = serveOn(t, stores, func(o *Options) { o.Dir = dir })
+	if got := string(stored(t, s, c, "0")); got != "content" {
+		t.Errorf("0 has %q", got)
+	}
+}
+
+// A server whose registry another one has ends at once, and says why.
+func TestServerIsReplaced(t *testing.T) {
+	s := open(t, options(t.TempDir()))
+	lost := make(chan struct{})
+	s.lost = lost
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(t.Context()) }()
+	<-s.Ready()
+	if _, err := dial(t, s, "anna", nil); err != nil {
+		t.Fatal(err)
+	}
+	close(lost)
+	if err := <-ended; !errors.Is(err, errReplaced) {
+		t.Errorf("it ends with %v", err)
 	}
 }

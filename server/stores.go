@@ -13,6 +13,8 @@ import (
 
 	"sealift/storage"
 	"sealift/storage/files"
+	"sealift/storage/postgres"
+	"sealift/storage/s3"
 )
 
 // Where a server keeps its records and its content is said by two settings. Without them both
@@ -82,17 +84,13 @@ func (s *Server) openFolder(ctx context.Context) (*files.Store, error) {
 }
 
 // inPostgres reports whether the registry is a PostgreSQL.
-func (s *Storage) inPostgres() bool { return isPostgresURL(s.Registry) }
+func (s *Storage) inPostgres() bool { return postgres.IsURL(s.Registry) }
 
 // inBucket reports whether content is in a bucket.
 func (s *Storage) inBucket() bool { return s.Files != "" }
 
 // shared reports whether other servers may have the same stores.
 func (s *Storage) shared() bool { return s.inPostgres() && s.inBucket() }
-
-func isPostgresURL(text string) bool {
-	return strings.HasPrefix(text, "postgres://") || strings.HasPrefix(text, "postgresql://")
-}
 
 // complete checks s and sets what is zero and has a default.
 func (s *Storage) complete() error {
@@ -110,18 +108,51 @@ func (s *Storage) complete() error {
 	if !s.inBucket() {
 		return nil
 	}
-	u, err := url.Parse(s.Files)
 	switch {
-	case err != nil:
-		return fmt.Errorf("--files: %w", errNoURL)
-	case u.Scheme != "s3" || u.Host == "":
+	case !s3.IsURL(s.Files):
 		return fmt.Errorf("--files %q: want s3://BUCKET/PREFIX?endpoint=URL&region=NAME", storeTold(s.Files))
 	case s.Registry == registryMemory:
 		return errors.New("--files with --registry memory: want a registry that lasts, since content that it has forgotten would be removed from the bucket")
 	case cmp.Or(s.FileMode, files.DefaultFileMode) != files.DefaultFileMode, cmp.Or(s.DirMode, files.DefaultDirMode) != files.DefaultDirMode:
 		return errors.New("--file-mode or --dir-mode with --files: want neither, a bucket has no permissions of that kind")
 	}
+	if _, err := s3.ParseURL(s.Files); err != nil {
+		return fmt.Errorf("--files: %w", err)
+	}
 	return nil
+}
+
+// check returns what Open would find wrong with the registry, as far as reading tells. It changes
+// nothing.
+func (s *Storage) check() error {
+	if !s.inPostgres() {
+		return nil
+	}
+	ctx, stop := context.WithTimeout(context.Background(), checkTime)
+	defer stop()
+	reg, err := postgres.OpenReadOnly(ctx, s.Registry, postgres.Options{Patience: checkTime})
+	if errors.Is(err, postgres.ErrOlder) {
+		return nil // the server makes the tables, or brings them up to date
+	}
+	if err != nil {
+		return fmt.Errorf("--registry: %w", err)
+	}
+	return reg.Close()
+}
+
+// checkTime is how long check waits for a database.
+const checkTime = 5 * time.Second
+
+// descriptors is how many open files the stores need at most beside those of a directory, with
+// so many workers.
+func (s *Storage) descriptors(workers int) (n int) {
+	if s.inPostgres() {
+		n += postgres.DefaultConnections + 2 // and one for the locks, and one that is made anew
+	}
+	if s.inBucket() {
+		n += workers + s3.DefaultMaxUploads + 2 // connections, and the scratch file
+	}
+	return n
 }
 
 var errNoURL = errors.New("it is not a URL; characters such as / ? # @ % in a password are written as %2F %3F %23 %40 %25")

@@ -32,6 +32,6 @@ func (s *Server) sweep(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			s.o.Log.Error("looking for content without a record failed", zap.Error(err))
 		}
-		s.o.Log.Debug("content without a record was looked for", zap.Int("looked_at", found.Looked), zap.Int("leases", found.Leases), zap.Int("removed", found.Removed), zap.Int("failed", found.Failed))
+		s.o.Log.Debug("content without a record was looked for", zap.Any("findings", found))
 	}
 }

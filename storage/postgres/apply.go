@@ -107,12 +107,26 @@ func (r *Registry) change(ctx context.Context, w *writer, todo []step, clients [
 			b.Queue(s.text, s.args...)
 		}
 	}
-	return r.send(ctx, b, func(results pgx.BatchResults) error {
-		if _, err := results.Exec(); err != nil {
-			return err
-		}
-		return takeAll(results, todo)
-	})
+	c, err := r.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Release()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// From here on it is not interrupted.
+	if end, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(context.WithoutCancel(ctx), end)
+		defer cancel()
+	}
+	results := c.SendBatch(ctx, b)
+	if _, err = results.Exec(); err == nil {
+		err = takeAll(results, todo)
+	}
+	// The commit is the end of the pipeline: what Close returns is its result.
+	return cmp.Or(err, results.Close())
 }
 
 // ask sends the questions among todo, and takes their results.
@@ -127,7 +141,14 @@ func (r *Registry) ask(ctx context.Context, todo []step) error {
 		return nil
 	}
 	todo = slices.DeleteFunc(slices.Clone(todo), func(s step) bool { return s.changes })
-	return r.send(ctx, b, func(results pgx.BatchResults) error { return takeAll(results, todo) })
+	c, err := r.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Release()
+	results := c.SendBatch(ctx, b)
+	err = takeAll(results, todo)
+	return cmp.Or(err, results.Close())
 }
 
 func takeAll(results pgx.BatchResults, todo []step) error {
@@ -143,28 +164,6 @@ func takeAll(results pgx.BatchResults, todo []step) error {
 		}
 	}
 	return nil
-}
-
-// send sends b over one connection. When it returns nil, take has returned nil, and what b did is
-// committed. From the moment at which it is sent, only the deadline of ctx ends it.
-func (r *Registry) send(ctx context.Context, b *pgx.Batch, take func(pgx.BatchResults) error) error {
-	c, err := r.acquire(ctx)
-	if err != nil {
-		return err
-	}
-	defer c.Release()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if end, ok := ctx.Deadline(); ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(context.WithoutCancel(ctx), end)
-		defer cancel()
-	}
-	results := c.SendBatch(ctx, b)
-	err = take(results)
-	// The commit is the end of the pipeline: what Close returns is its result.
-	return cmp.Or(err, results.Close())
 }
 
 // recall takes the results of w's last batch, which was committed and whose answer was lost. What
@@ -211,18 +210,19 @@ const (
 	longPause  = time.Second
 )
 
-// persist calls do until it succeeds, fails for good, or Patience is over. The context of do has
-// a deadline.
+// persist calls do until it succeeds, fails for good, ctx ends, or Patience is over. The context
+// of do ends after half of Patience at the latest: what a dead connection keeps waiting gets a
+// fresh one.
 func (r *Registry) persist(ctx context.Context, do func(ctx context.Context) error) error {
 	end := time.Now().Add(r.patience)
-	attempt, cancel := context.WithDeadline(ctx, end)
-	defer cancel()
 	for pause := firstPause; ; pause = min(2*pause, longPause) {
-		err := do(attempt)
-		if err == nil || ctx.Err() != nil {
-			return cmp.Or(ctx.Err(), err)
-		}
-		if !passes(err) {
+		err := r.attempt(ctx, end, do)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		case ctx.Err() != nil || !passes(err):
 			return err
 		}
 		wait := pause/2 + rand.N(pause)
@@ -236,11 +236,26 @@ func (r *Registry) persist(ctx context.Context, do func(ctx context.Context) err
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return ctx.Err()
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
 		case <-r.closed:
 			return ErrClosed
 		}
 	}
+}
+
+// attempt calls do once. If it was kept waiting until its time was over, the connections that
+// nobody uses are closed: they go the same way.
+func (r *Registry) attempt(ctx context.Context, end time.Time, do func(ctx context.Context) error) error {
+	if half := time.Now().Add(r.patience / 2); half.Before(end) {
+		end = half
+	}
+	ctx, cancel := context.WithDeadline(ctx, end)
+	defer cancel()
+	err := do(ctx)
+	if err != nil && ctx.Err() == context.DeadlineExceeded {
+		r.pool.Reset()
+	}
+	return err
 }
 
 // passes reports whether what failed with err may succeed later.
@@ -261,7 +276,7 @@ func passes(err error) bool {
 
 // isOurs reports whether err says that a database was looked at and is not the right one.
 func isOurs(err error) bool {
-	for _, e := range []error{ErrEncoding, ErrVersion, ErrForeign, ErrNewer, ErrOlder, ErrReadOnly, ErrURL} {
+	for _, e := range []error{ErrEncoding, ErrVersion, ErrForeign, ErrNewer, ErrOlder, ErrReadOnly, ErrURL, ErrHeld} {
 		if errors.Is(err, e) {
 			return true
 		}

@@ -60,9 +60,20 @@ func (r *Registry) SetTargets(ctx context.Context, targets []string) error {
 
 // steered notes that this registry has steered, in a transaction beside the batches.
 func (r *Registry) steered(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, "INSERT INTO writers (writer, instance, seq, changes, at) VALUES ($1, $1, 0, 1, now())"+
-		" ON CONFLICT (writer) DO UPDATE SET changes = writers.changes + 1, at = excluded.at", r.instance)
+	_, err := tx.Exec(ctx, noteInstance, r.instance, 1)
 	return err
+}
+
+// Targets returns the targets that events are recorded for, in order.
+func (r *Registry) Targets(ctx context.Context) (names []string, err error) {
+	err = r.persist(ctx, func(ctx context.Context) error {
+		names, err = targetsOf(ctx, r.pool)
+		return err
+	})
+	if err != nil {
+		return nil, r.failure("read", err)
+	}
+	return names, nil
 }
 
 type querier interface {

@@ -121,7 +121,21 @@ func Open(ctx context.Context, url string, o Options) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = r.persist(ctx, r.migrate); err == nil {
+	var c *pgxpool.Conn
+	err = r.persist(ctx, func(attempt context.Context) (err error) {
+		if c, err = r.acquire(attempt); err == nil {
+			err = checkServer(attempt, c.Conn())
+		}
+		if err != nil && c != nil {
+			c.Release()
+		}
+		return err
+	})
+	if err == nil {
+		err = r.migrate(ctx, c) // which may take its time
+		c.Release()
+	}
+	if err == nil {
 		err = r.persist(ctx, r.loadTargets)
 	}
 	if err != nil {

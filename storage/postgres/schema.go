@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 //go:embed schema
@@ -25,15 +26,7 @@ const oldestServer = 140000
 
 // migrate makes the tables, or the changes that an older schema lacks. Of several that do that
 // at once one does it, and the others wait.
-func (r *Registry) migrate(ctx context.Context) error {
-	c, err := r.acquire(ctx)
-	if err != nil {
-		return err
-	}
-	defer c.Release()
-	if err := checkServer(ctx, c.Conn()); err != nil {
-		return err
-	}
+func (r *Registry) migrate(ctx context.Context, c *pgxpool.Conn) error {
 	// Look before touching, and lock nothing if nothing is to be done.
 	if version, err := r.version(ctx, c.Conn()); err != nil || version == schemaVersion {
 		return err

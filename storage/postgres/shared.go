@@ -87,3 +87,23 @@ func (r *Registry) Secret(ctx context.Context, name string, fresh func() ([]byte
 	}
 	return value, nil
 }
+
+// Writable returns nil if what is applied now would be durable: it commits something that says
+// nothing.
+func (r *Registry) Writable(ctx context.Context) error {
+	if r.readOnly {
+		return r.failure("write", ErrReadOnly)
+	}
+	err := r.persist(ctx, func(ctx context.Context) error {
+		_, err := r.pool.Exec(ctx, noteInstance, r.instance, 0)
+		return err
+	})
+	if err != nil {
+		return r.failure("write", err)
+	}
+	return nil
+}
+
+// noteInstance has a registry be in the table writers by itself, with so many more changes.
+const noteInstance = "INSERT INTO writers (writer, instance, seq, changes, at) VALUES ($1, $1, 0, $2, now())" +
+	" ON CONFLICT (writer) DO UPDATE SET changes = writers.changes + excluded.changes, at = excluded.at"

@@ -265,7 +265,7 @@ func (p *plan) addOwn(op storage.Operation) bool {
 		p.getUsage(op)
 		p.touch(op, "seen($1, $2, $3, $4)", id(op.ID), out.By.IsServer(), blob(out.By.Key()), at)
 	case *storage.LeaseUpload:
-		p.change(op, "lease_upload", nil, op.Upload.Key, id(op.Upload.ID), op.Upload.Path, op.Server, op.For)
+		p.change(op, "lease_upload", nil, op.Upload.Key, id(op.Upload.ID), op.Upload.Path, op.Server, op.For, op.Again)
 	case *storage.RenewLeases:
 		p.change(op, "renew_leases", func(r *result) { op.Lost = r.Lost }, op.Server, op.Keys, op.For)
 	case *storage.EndLease:

@@ -38,6 +38,7 @@ type incoming struct {
 	sumFrom  int64  // -1: not known
 	hold     int64  // from there on the scratch file keeps the content: a Flush reads it
 	uploadID string
+	plain    bool // the multipart upload knows no checksums: its parts are sent with their SHA-256
 	leased   bool
 	sent     bool       // something of the key may be in the bucket
 	whole    bool       // it was completed
@@ -308,7 +309,7 @@ func (in *incoming) begin(ctx context.Context, multipart bool) error {
 	in.beginMu.Lock()
 	defer in.beginMu.Unlock()
 	in.mu.Lock()
-	leased, uploadID, err := in.leased, in.uploadID, in.failed
+	leased, uploadID, plain, err := in.leased, in.uploadID, in.plain, in.failed
 	in.mu.Unlock()
 	if err != nil {
 		return err
@@ -326,7 +327,7 @@ func (in *incoming) begin(ctx context.Context, multipart bool) error {
 	if !multipart || uploadID != "" {
 		return nil
 	}
-	uploadID, err = in.s.beginMultipart(ctx, in.object)
+	uploadID, err = in.s.beginMultipart(ctx, in.object, plain)
 	in.mu.Lock()
 	in.uploadID = uploadID
 	in.mu.Unlock()

@@ -3,9 +3,11 @@ package s3
 import (
 	"context"
 	"crypto/md5"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -111,12 +113,21 @@ func (in *incoming) put(ctx context.Context, p *part) error {
 		return err
 	}
 	in.mu.Lock()
-	uploadID := in.uploadID
+	uploadID, plain := in.uploadID, in.plain
 	in.mu.Unlock()
-	checksum := base64Sum(p.sum)
-	options := minio.PutObjectPartOptions{CustomHeader: http.Header{checksumHeader: {checksum}}}
-	if p.size == 0 { // as in putObject
+	checksum, options := base64Sum(p.sum), minio.PutObjectPartOptions{CustomHeader: make(http.Header)}
+	switch {
+	case plain:
+		sha, err := in.sha256(p)
+		if err != nil {
+			return err
+		}
+		checksum, options.DisableContentSha256, options.Sha256Hex = "", true, sha
+	case p.size == 0: // as in putObject
 		options.DisableContentSha256, options.Sha256Hex = true, emptySHA256
+		fallthrough
+	default:
+		options.CustomHeader.Set(checksumHeader, checksum)
 	}
 	return in.s.try(ctx, "UploadPart", func(ctx context.Context) error {
 		put, err := in.s.core.PutObjectPart(ctx, in.s.bucket, in.object, uploadID, p.number, io.NewSectionReader(in.area, p.from, p.size), p.size, options)
@@ -134,6 +145,16 @@ func (in *incoming) sumUp(p *part) error {
 	sum, err := sumOf(io.NewSectionReader(in.area, p.from, p.size))
 	p.sum, p.summed = sum, err == nil
 	return err
+}
+
+// sha256 returns the SHA-256 of a part, in hex. What is read again must have the checksum of what came in.
+func (in *incoming) sha256(p *part) (string, error) {
+	h := sha256.New()
+	sum, err := sumOf(io.TeeReader(io.NewSectionReader(in.area, p.from, p.size), h))
+	if err == nil && sum != p.sum {
+		err = errors.New("the scratch file has other content than was written to it")
+	}
+	return hex.EncodeToString(h.Sum(nil)), err
 }
 
 func sumOf(r io.Reader) (uint32, error) {
@@ -188,14 +209,18 @@ func (s *Store) putOptions(checksum string) minio.PutObjectOptions {
 	return minio.PutObjectOptions{ContentType: "application/octet-stream", UserMetadata: map[string]string{checksumHeader: checksum}}
 }
 
-func (s *Store) multipartOptions() minio.PutObjectOptions {
-	return minio.PutObjectOptions{ContentType: "application/octet-stream", UserMetadata: map[string]string{"X-Amz-Checksum-Algorithm": "CRC32C"}}
+func (s *Store) multipartOptions(plain bool) minio.PutObjectOptions {
+	options := minio.PutObjectOptions{ContentType: "application/octet-stream"}
+	if !plain {
+		options.UserMetadata = map[string]string{"X-Amz-Checksum-Algorithm": "CRC32C"}
+	}
+	return options
 }
 
-func (s *Store) beginMultipart(ctx context.Context, object string) (uploadID string, err error) {
+func (s *Store) beginMultipart(ctx context.Context, object string, plain bool) (uploadID string, err error) {
 	// An upload whose answer was lost is found by the sweep, and by a Discard.
 	err = s.try(ctx, "CreateMultipartUpload", func(ctx context.Context) (err error) {
-		uploadID, err = s.core.NewMultipartUpload(ctx, s.bucket, object, s.multipartOptions())
+		uploadID, err = s.core.NewMultipartUpload(ctx, s.bucket, object, s.multipartOptions(plain))
 		return err
 	})
 	return uploadID, err

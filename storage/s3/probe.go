@@ -37,7 +37,7 @@ func (s *Store) probe(ctx context.Context, write bool) error {
 			return s.core.RemoveObject(ctx, s.bucket, object, minio.RemoveObjectOptions{})
 		}},
 		{"CreateMultipartUpload", "s3:PutObject", func(ctx context.Context) (err error) {
-			uploadID, err = s.core.NewMultipartUpload(ctx, s.bucket, object, s.multipartOptions())
+			uploadID, err = s.core.NewMultipartUpload(ctx, s.bucket, object, s.multipartOptions(false))
 			return err
 		}},
 		{"ListMultipartUploads", "s3:ListBucketMultipartUploads", func(ctx context.Context) error {

@@ -21,6 +21,9 @@ const (
 	maxWait   = 3 * time.Second
 )
 
+// minio-go waits up to that after an attempt also where it makes no other one.
+func init() { minio.DefaultRetryUnit = time.Millisecond }
+
 // try makes a request until it succeeds, for as long as the store is patient, and observes
 // each attempt. A request is made again after an attempt whose answer was lost, so it must
 // come out the same then. The error says what was asked for.
@@ -91,7 +94,8 @@ var (
 	// soon.
 	expired = set("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired")
 	// refused are the codes of credentials that the server does not take.
-	refused = set("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidClientTokenId")
+	refused = set("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidClientTokenId",
+		"XAdminUserNotFound") // of versitygw
 	// again are the codes that say "later", whatever the status.
 	again = set("RequestTimeout", "SlowDown", "SlowDownRead", "SlowDownWrite", "Throttling", "ThrottlingException",
 		"RequestLimitExceeded", "RequestThrottled", "InternalError", "ServiceUnavailable", "OperationAborted",

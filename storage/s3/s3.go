@@ -33,6 +33,8 @@ const (
 	DefaultPatience = time.Minute
 	// DefaultMaxUploads is how many parts are on their way at once, unless Options say otherwise.
 	DefaultMaxUploads = 16
+	// minStall is how long a connection may stand still at least.
+	minStall = 5 * time.Second
 	// DefaultPartSize is the least size of a part, in bytes, unless Options say otherwise.
 	DefaultPartSize = 16 << 20
 )
@@ -50,8 +52,8 @@ type Options struct {
 	// Log, if not nil, is told of requests that are repeated, at Debug, and of what was left behind,
 	// at Warn.
 	Log *zap.Logger
-	// Patience is how long a request that fails is repeated, and a third of it how long a
-	// connection may stand still. Zero is DefaultPatience.
+	// Patience is how long a request that fails is repeated, and a third of it, or 5 s if that is more, how
+	// long a connection may stand still. Zero is DefaultPatience.
 	Patience time.Duration
 	// MaxUploads is how many parts of files go up at once. Zero is DefaultMaxUploads.
 	MaxUploads int
@@ -113,7 +115,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 			&credentials.EnvAWS{}, &credentials.FileAWSCredentials{}, &credentials.IAM{},
 		})
 	}
-	transport, err := newTransport(u.Secure, s.patience/3)
+	transport, err := newTransport(u.Secure, max(s.patience/3, minStall))
 	if err != nil {
 		return nil, err
 	}

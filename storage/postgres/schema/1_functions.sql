@@ -696,9 +696,18 @@ END $$;
 
 -- Leases. Their times are by the clock of the database.
 
-CREATE FUNCTION lease_upload(_key text, _id uuid, _path text, _server text, _for interval) RETURNS jsonb
+CREATE FUNCTION lease_upload(_key text, _id uuid, _path text, _server text, _for interval, _again boolean) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 BEGIN
+    IF _again THEN
+        UPDATE leases SET id = _id, path = _path, server = _server, ends = clock_timestamp() + _for WHERE key = _key;
+        IF FOUND THEN
+            RETURN NULL;
+        ELSIF NOT EXISTS (SELECT FROM files WHERE id = _id AND path = _path AND incoming = _key)
+            AND NOT EXISTS (SELECT FROM partials WHERE id = _id AND path = _path AND incoming = _key) THEN
+            RETURN refuse('no_lease');
+        END IF;
+    END IF;
     INSERT INTO leases (key, id, path, server, ends) VALUES (_key, _id, _path, _server, clock_timestamp() + _for)
         ON CONFLICT (key) DO UPDATE SET id = excluded.id, path = excluded.path, server = excluded.server, ends = excluded.ends;
     RETURN NULL;
@@ -756,19 +765,20 @@ BEGIN
     RETURN result;
 END $$;
 
-CREATE FUNCTION restore_event(_target text, _event_id text, _kind text, _why text, _happened timestamptz, _id uuid, _client_name text,
+-- restore_event records an event as it is, unless it is on record: it comes from another registry.
+CREATE FUNCTION restore_event(_target text, _event_id text, _kind text, _why text, _happened timestamptz, _id uuid, _name text,
     _file_name text, _path text, _version text, _size bigint, _cksum bigint, _attempts bigint, _failure text) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(hashtext('sealift events'), hashtext(current_schema()));
     INSERT INTO events (target, event_id, kind, why, happened, id, client_name, file_name, path, version, size, cksum, attempts, failure, due)
-        SELECT _target, _event_id, _kind, _why, _happened, _id, _client_name, _file_name, _path, _version, _size, _cksum, _attempts, _failure,
+        SELECT _target, _event_id, _kind, _why, _happened, _id, _name, _file_name, _path, _version, _size, _cksum, _attempts, _failure,
             CASE WHEN EXISTS (SELECT FROM events WHERE target = _target AND id = _id) THEN NULL ELSE 0 END
         WHERE NOT EXISTS (SELECT FROM events WHERE target = _target AND id = _id AND event_id = _event_id);
     RETURN NULL;
 END $$;
 
--- event_told: the row of the client is locked, so no event of it is recorded meanwhile, which
+-- event_told: the row of the client is locked by begin_batch, so no event of it is recorded meanwhile, which
 -- would take this one for one that is before it.
 CREATE FUNCTION event_told(_seq bigint, _target text, _id uuid) RETURNS jsonb
 LANGUAGE plpgsql AS $$

@@ -113,6 +113,7 @@ CREATE TABLE secrets (name text COLLATE "C" PRIMARY KEY, value bytea NOT NULL);
 -- The one server that may serve, where the content is in a directory: one row at most.
 CREATE TABLE holder (
     one    boolean PRIMARY KEY DEFAULT true CHECK (one),
+    token  uuid NOT NULL,                  -- of that process
     server text NOT NULL,
     host   text NOT NULL,
     dir    text NOT NULL,
