@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 
 	"sealift/storage"
 	"sealift/storage/audit"
@@ -47,6 +48,20 @@ func (r *ReadOnly) Clients(ctx context.Context, yield func(Client) error) error 
 // an error, which it then returns.
 func (r *ReadOnly) Files(ctx context.Context, yield func(File) error) error {
 	return r.reg.Files(ctx, yield)
+}
+
+// Size returns how many bytes Verify reads.
+func (r *ReadOnly) Size(ctx context.Context) (bytes int64, err error) {
+	err = r.reg.Files(ctx, func(f File) error {
+		if f.Verified && f.Stays() {
+			bytes += f.Size
+		}
+		return nil
+	})
+	if errors.Is(err, ErrBadRows) {
+		err = nil // Verify says so
+	}
+	return bytes, err
 }
 
 // Verify reads every verified file and calls progress with it, and with nil or

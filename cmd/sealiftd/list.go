@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"sealift/internal/bars"
 	"sealift/server"
 )
 
@@ -135,12 +137,23 @@ func verifyCommand() *cobra.Command {
 	l := new(listing)
 	cmd := l.command("verify", "Compare every stored file with the checksum of its upload", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
 		var good, bad int
-		var bytes int64
+		var bytes, done int64
 		began := time.Now()
-		encode := json.NewEncoder(w)
+		total, err := dir.Size(ctx)
+		if err != nil {
+			return err
+		}
+		screen := bars.New(os.Stderr)
+		defer screen.Stop()
+		bar := screen.Add("verifying", true)
+		bar.Set(0, total)
+		out := lines(screen, w)
+		encode := json.NewEncoder(out)
 		ctx, stop := context.WithCancelCause(ctx)
 		defer stop(nil)
-		err := dir.Verify(ctx, func(f server.File, err error) {
+		err = dir.Verify(ctx, func(f server.File, err error) {
+			done += f.Size
+			bar.Set(done, max(done, total))
 			row := verifyRow{FileRow: server.RowOf(f), OK: err == nil}
 			if err == nil {
 				good++
@@ -153,12 +166,13 @@ func verifyCommand() *cobra.Command {
 			case l.json:
 				_ = encode.Encode(row)
 			case err != nil:
-				fmt.Fprintf(w, "%s: %v\n", shown(row.Path), err)
+				fmt.Fprintf(out, "%s: %v\n", shown(row.Path), err)
 			}
 			if lost := stdout.Err(); lost != nil {
 				stop(lost) // nobody hears what else is found
 			}
 		})
+		screen.Stop()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
