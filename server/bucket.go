@@ -21,7 +21,7 @@ func (s *Server) openBucket(ctx context.Context) error {
 	}
 	store, err := s3.Open(ctx, o.Storage.Files, s3.Options{
 		Scratch: filepath.Join(o.Dir, "scratch"), Lease: s.leaseUpload, Release: s.endLease, Log: o.Log.Named("bucket"),
-		Observed: s.watched.requested(),
+		Observed: s.watched.requested(), Patience: o.Testing.Patience,
 	})
 	if err != nil {
 		return fmt.Errorf("--files: %w", err)

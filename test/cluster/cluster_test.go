@@ -20,6 +20,7 @@ type clusterOptions struct {
 	built                   bool // the servers are the program sealiftd, with its flags
 	balanced                bool // HAProxy stands in front
 	lease, reapAfter, sweep time.Duration
+	patience                time.Duration // with the bucket
 	// registry and s3 change where server i finds its stores: to lead through a proxy. They
 	// get the URL of the database, and that of the S3 server.
 	registry, s3 func(i int, url string) string
@@ -83,7 +84,7 @@ func (c *cluster) begin(i int) *server {
 	}
 	p := role{
 		Dir: c.dirs[i], Listen: c.addrs[i], Registry: registry, Files: files,
-		Lease: c.opts.lease, ReapAfter: c.opts.reapAfter, Sweep: c.opts.sweep,
+		Lease: c.opts.lease, ReapAfter: c.opts.reapAfter, Sweep: c.opts.sweep, Patience: c.opts.patience,
 	}
 	return c.launch(p.command(c.run))
 }

@@ -35,7 +35,7 @@ func (r *run) faulty() *faulty {
 			return f.pg.through(direct)
 		},
 		s3:    func(int, string) string { return f.s3.URL },
-		lease: 30 * time.Second, reapAfter: time.Second, sweep: time.Second,
+		lease: 30 * time.Second, reapAfter: time.Second, sweep: time.Second, patience: 2 * time.Second,
 	})
 	return f
 }
@@ -219,7 +219,7 @@ func TestBucket(t *testing.T) {
 		{"another credential", &s3Fault{status: 403, code: "InvalidAccessKeyId"}, false},
 		{"no such bucket", &s3Fault{status: 404, code: "NoSuchBucket"}, false},
 	} {
-		for _, size := range []int{5000, 40 << 20} {
+		for _, size := range []int{5000, 20 << 20} {
 			p := f.peer()
 			if err := f.enter(p); err != nil {
 				f.Fatalf("%s: %v\n%s", c.name, err, f.tails())

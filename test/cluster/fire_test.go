@@ -132,7 +132,7 @@ func (f *fire) burn(d time.Duration, butNot int) {
 
 // stuckAfter is more than a server waits for its stores, and a client for a server that
 // has gone.
-const stuckAfter = patience
+const stuckAfter = 90 * time.Second
 
 // watch fails the run if a client is stuck.
 func (f *fire) watch() {

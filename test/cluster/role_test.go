@@ -29,6 +29,7 @@ type role struct {
 	// ReapAfter is how long after its end the lease is taken away, and Sweep how often
 	// that is looked for.
 	Lease, ReapAfter, Sweep time.Duration
+	Patience                time.Duration // with requests to the bucket
 }
 
 // playRole does what the environment asks of this process. done is false if it asks
@@ -75,5 +76,6 @@ func (p role) serve() error {
 	o.Sessions.RegisterRate = 0
 	o.Storage.Registry, o.Storage.Files = p.Registry, p.Files
 	o.Testing.Lease, o.Testing.ReapAfter, o.Testing.SweepEvery = p.Lease, p.ReapAfter, p.Sweep
+	o.Testing.Patience = p.Patience
 	return daemon.Serve(ctx, o, func(_ context.Context, s *daemon.Server) { log.Info("listening", zap.Stringer("address", s.Addr())) })
 }
