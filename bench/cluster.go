@@ -47,6 +47,12 @@ func (h *harness) needStores() (err error) {
 		if h.stores.s3, err = testservices.StartS3(); err != nil {
 			return err
 		}
+		for _, v := range h.stores.s3.Env() { // of this process, which reads back, and those that it starts
+			name, value, _ := strings.Cut(v, "=")
+			if err := os.Setenv(name, value); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -80,7 +86,7 @@ func startShared(servers int, bucket bool) func(context.Context, *harness, serve
 		if servers > 1 {
 			kind = "several"
 		}
-		p, err := self(ctx, append(env, h.stores.s3.Env()...), o.args(kind)...)
+		p, err := self(ctx, env, o.args(kind)...)
 		if err != nil {
 			return nil, err
 		}
@@ -154,9 +160,7 @@ func putClients(ctx context.Context, h *harness, s *server, spec load.Spec) ([]f
 	var all []fileClient
 	for i := range spec.Connections {
 		all = append(all, &commandClient{command: func() *exec.Cmd {
-			cmd := exec.CommandContext(ctx, program, "put", h.stores.s3.Endpoint, h.stores.s3.Name, prefixOf(s.opts)+fmt.Sprint("/object-", i), from)
-			cmd.Env = append(os.Environ(), h.stores.s3.Env()...)
-			return cmd
+			return exec.CommandContext(ctx, program, "put", h.stores.s3.Endpoint, h.stores.s3.Name, prefixOf(s.opts)+fmt.Sprint("/object-", i), from)
 		}})
 	}
 	return all, nil
