@@ -68,12 +68,12 @@ func (h *harness) buildBefore(ctx context.Context, commit string) error {
 
 // storedBefore is storedBySealift for what may have an older form: a server is opened
 // on it first, which brings it up to date.
-func storedBefore(ctx context.Context, dir string) error {
-	s, err := sealift.Open(ctx, sealift.Options{Dir: dir, Log: zap.NewNop(), Network: sealift.Network{Listen: loopback}})
+func storedBefore(ctx context.Context, h *harness, srv *server) error {
+	s, err := sealift.Open(ctx, sealift.Options{Dir: srv.opts.dir, Log: zap.NewNop(), Network: sealift.Network{Listen: loopback}})
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.Close(), storedBySealift(ctx, dir))
+	return errors.Join(s.Close(), storedBySealift(ctx, h, srv))
 }
 
 // output runs a command and returns what it prints. Its error says what it complained of.

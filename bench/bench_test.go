@@ -19,7 +19,7 @@ import (
 // TestMain lets the test's binary be the servers and the load generator, as the
 // benchmark's own is.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && (os.Args[1] == "server" || os.Args[1] == "load") {
+	if len(os.Args) > 1 && (os.Args[1] == "server" || os.Args[1] == "load" || os.Args[1] == "put") {
 		main()
 		return
 	}

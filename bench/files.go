@@ -76,10 +76,10 @@ func cksumOf(path string) (uint32, error) {
 	return h.Sum32(), err
 }
 
-// storedBySealift reads back what is in a directory of Sealift's. The clients
+// storedBySealift reads back what is in the stores of a server of Sealift's. The clients
 // have compared what the server received; this is whether that is on the disk.
-func storedBySealift(ctx context.Context, dir string) error {
-	stored, err := sealift.OpenReadOnly(ctx, dir)
+func storedBySealift(ctx context.Context, _ *harness, s *server) error {
+	stored, err := sealift.OpenReadOnly(ctx, sealift.Stores{Dir: s.opts.dir, Registry: s.opts.registry, Files: s.opts.files})
 	if err != nil {
 		return err
 	}
@@ -102,9 +102,9 @@ var errNothingStored = errors.New("nothing is stored")
 
 // storedByPython looks whether there is anything: that server records no
 // checksums.
-func storedByPython(_ context.Context, dir string) error {
+func storedByPython(_ context.Context, _ *harness, s *server) error {
 	n := 0
-	err := eachFile(filepath.Join(dir, "files"), func(string, int64) error { n++; return nil })
+	err := eachFile(filepath.Join(s.opts.dir, "files"), func(string, int64) error { n++; return nil })
 	if err == nil && n == 0 {
 		err = errNothingStored
 	}

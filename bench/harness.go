@@ -28,6 +28,7 @@ type harness struct {
 	run     *report.Run
 	missing map[string]error // peers that this machine cannot run
 	serial  int
+	stores  stores // that servers share
 	notes   io.Writer
 }
 
@@ -42,7 +43,7 @@ func newHarness(o options) (*harness, error) {
 	return h, nil
 }
 
-func (h *harness) close() error { return os.RemoveAll(h.dir) }
+func (h *harness) close() error { return errors.Join(h.stores.close(), os.RemoveAll(h.dir)) }
 
 func (h *harness) note(format string, args ...any) { fmt.Fprintf(h.notes, format+"\n", args...) }
 
@@ -202,7 +203,7 @@ func (h *harness) turn(ctx context.Context, s scenario, c kase, p *peer) (f repo
 		err = stopped
 	}
 	if err == nil && p.stored != nil {
-		err = p.stored(ctx, dir)
+		err = p.stored(ctx, h, srv)
 	}
 	return f, err
 }
@@ -315,7 +316,7 @@ func (h *harness) load(ctx context.Context, c kase, p *peer, srv *server, spec l
 			return nil, err
 		}
 		l := &programs{spec: spec, clients: all}
-		if p.clients != nil {
+		if p.clients != nil && p.stored == nil {
 			l.verify = func() error { return h.compareFiles(srv.opts.dir, spec) }
 		}
 		if err := l.connect(); err != nil {

@@ -96,7 +96,7 @@ func root() *cobra.Command {
 	f.BoolVar(&o.tls, "tls", false, "protect the connections of sealift and tusd by TLS in all scenarios")
 	f.BoolVar(&o.tiny, "tiny", false, "small and short loads, to see whether everything works")
 	cmd.CompletionOptions.HiddenDefaultCmd = true
-	cmd.AddCommand(serverCommand(), loadCommand())
+	cmd.AddCommand(serverCommand(), loadCommand(), putCommand())
 	return cmd
 }
 

@@ -33,8 +33,8 @@ type peer struct {
 	// tls: the server, and its clients, can protect connections.
 	tls bool
 	// stored looks, when the server has ended, whether what it acknowledged is in
-	// its directory. nil where the clients' side does that.
-	stored func(ctx context.Context, dir string) error
+	// its stores. nil where the clients' side does that.
+	stored func(ctx context.Context, h *harness, s *server) error
 }
 
 // server is one that runs.
@@ -84,6 +84,22 @@ var peers = []*peer{
 	{
 		name: "floor", about: "gnet and write(2): the same bytes, nothing decrypted, no protocol",
 		start: startGo("floor"), raw: true,
+	},
+	{
+		name: "postgres", about: "sealiftd with PostgreSQL and a directory",
+		needs: storesNeeded, start: startShared(1, false), stored: storedBySealift,
+	},
+	{
+		name: "shared", about: "sealiftd with PostgreSQL and an S3 server, versitygw",
+		needs: storesNeeded, start: startShared(1, true), stored: storedBySealift,
+	},
+	{
+		name: "shared-3", about: "three of these on the same stores",
+		needs: storesNeeded, start: startShared(3, true), stored: storedBySealift,
+	},
+	{
+		name: "putobject", about: "PutObject of minio-go, to the same S3 server",
+		needs: storesNeeded, start: startNothing, clients: putClients, stored: storedInBucket,
 	},
 }
 

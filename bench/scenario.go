@@ -224,6 +224,32 @@ var scenarios = []scenario{
 		},
 	},
 	{
+		name: "cluster-sessions", about: "sessions on stores that servers share, and the same load on each of one server and of three",
+		table: report.Rate,
+		cases: func() []kase {
+			one, three := sessions(load.Sessions, 60), sessions(load.Sessions, 180)
+			one.Rate, three.Rate = 60, 180
+			one.Duration, three.Duration = 2*second, 2*second
+			return []kase{
+				{label: "durable, 128 at a time", peers: []string{"sealift", "postgres", "shared"}, load: sessions(load.Sessions, 128), fsync: true},
+				{label: "60 a second", peers: []string{"shared"}, load: one, fsync: true},
+				{label: "180 a second", peers: []string{"shared-3"}, load: three, fsync: true},
+			}
+		},
+	},
+	{
+		name: "cluster-bulk", about: "large files into an S3 server, beside what puts them there without a protocol",
+		table: report.Throughput,
+		cases: func() []kase {
+			peers := []string{"sealift", "shared", "putobject"}
+			return []kase{
+				{label: "1 x 1 GiB", peers: peers, load: uploads(1, gib, 1), disk: true},
+				{label: "4 x 256 MiB", peers: peers, load: uploads(4, 256*mib, 1), disk: true},
+				{label: "64 x 16 MiB", peers: peers, load: uploads(64, 16*mib, 1), disk: true},
+			}
+		},
+	},
+	{
 		name: "parts", about: "what a received byte costs, one part at a time; nothing runs beside it",
 		table: report.Parts,
 	},

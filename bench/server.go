@@ -46,20 +46,28 @@ type serverOptions struct {
 	logLevel    string
 	tls         bool   // it also serves protected connections
 	fault       string // what a Sealift server does wrong, see session.ParseFaults
+	registry    string // URL of a Sealift server's database; "": SQLite
+	files       string // URL of its bucket; "": a directory
+	servers     int    // how many Sealift servers there are on these
 }
 
 // args are the arguments of the command for a server of that kind.
 func (o serverOptions) args(kind string) []string {
-	return []string{
+	args := []string{
 		"server", kind, "--dir", o.dir, fmt.Sprintf("--fsync=%t", o.fsync),
 		"--connections", fmt.Sprint(o.connections), "--log-level", o.logLevel, "--fault", o.fault, fmt.Sprintf("--tls=%t", o.tls),
 	}
+	if o.registry != "" { // servers of earlier commits do not know these
+		args = append(args, "--registry", o.registry, "--files", o.files, "--servers", fmt.Sprint(o.servers))
+	}
+	return args
 }
 
 func serverCommand() *cobra.Command {
 	var o serverOptions
 	kinds := map[string]func(context.Context, serverOptions, func(net.Addr)) error{
 		"sealift": serveSealift, "goroutine": serveGoroutine, "floor": serveFloor,
+		"several": serveSeveral, "none": serveNone,
 	}
 	cmd := &cobra.Command{
 		Use: "server KIND", Hidden: true, Args: cobra.ExactArgs(1),
@@ -83,6 +91,9 @@ func serverCommand() *cobra.Command {
 	f.StringVar(&o.logLevel, "log-level", "warn", "")
 	f.BoolVar(&o.tls, "tls", false, "")
 	f.StringVar(&o.fault, "fault", "", "")
+	f.StringVar(&o.registry, "registry", "", "")
+	f.StringVar(&o.files, "files", "", "")
+	f.IntVar(&o.servers, "servers", 0, "")
 	return cmd
 }
 
@@ -166,7 +177,7 @@ func serveSealift(ctx context.Context, o serverOptions, started func(net.Addr)) 
 		Network:  sealift.Network{Listen: loopback, MaxConnections: most, MaxPerIP: most},
 		TLS:      protection(o),
 		Sessions: sealift.Sessions{Faults: o.fault},
-		Storage:  sealift.Storage{Fsync: o.fsync},
+		Storage:  sealift.Storage{Fsync: o.fsync, Registry: o.registry, Files: o.files},
 	}, func(_ context.Context, s *sealift.Server) { started(s.Addr()) })
 }
 

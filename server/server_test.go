@@ -120,7 +120,12 @@ func TestOptionsWithoutSense(t *testing.T) {
 		"--min-free -1: want 0 or more":                   func(o *Options) { o.Storage.MinFree = -1 },
 		"--unverified-ttl -1s: want 0 or more":            func(o *Options) { o.Storage.UnverifiedTTL = -time.Second },
 		"--unverified-ttl 59s is too short: want 1m0s":    func(o *Options) { o.Storage.UnverifiedTTL = 59 * time.Second },
-		`--registry "postgres": want sqlite or memory`:    func(o *Options) { o.Storage.Registry = "postgres" },
+		`--registry "postgres": want sqlite, memory or`:   func(o *Options) { o.Storage.Registry = "postgres" },
+		"--registry: it is not a URL":                     func(o *Options) { o.Storage.Registry = "postgres://anna:a%zz@host" },
+		`--files "/srv": want s3://`:                      func(o *Options) { o.Storage.Files = "/srv" },
+		"--files: bucket \"\"":                            func(o *Options) { o.Storage.Files = "s3:///x" },
+		"--files with --registry memory":                  func(o *Options) { o.Storage.Registry, o.Storage.Files = "memory", "s3://b" },
+		"--file-mode or --dir-mode with --files":          func(o *Options) { o.Storage.DirMode, o.Storage.Files = 0o750, "s3://b" },
 		"--memory-budget -1: want 0 or more":              func(o *Options) { o.Machine.MemoryBudget = -1 },
 		"--workers -1: want 0 or more":                    func(o *Options) { o.Machine.Workers = -1 },
 		"--loops -1: want 0 or more":                      func(o *Options) { o.Machine.Loops = -1 },
@@ -181,7 +186,7 @@ func TestMemoryBesideADatabase(t *testing.T) {
 // hasFile reports whether there is a file on record in dir.
 func hasFile(t *testing.T, dir string) bool {
 	t.Helper()
-	r, err := OpenReadOnly(t.Context(), dir)
+	r, err := OpenReadOnly(t.Context(), Stores{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +253,7 @@ func TestOpenFailsHalfWay(t *testing.T) {
 		{"the memory is too small", func(t *testing.T, o *Options) { o.Machine.MemoryBudget = 1 },
 			func(t *testing.T, o *Options) { o.Machine.MemoryBudget = 0 }, "memory budget"},
 		{"the files are gone", func(t *testing.T, o *Options) { record(t, o.Dir, 100) }, func(t *testing.T, o *Options) {
-			if err := ForgetMissing(t.Context(), o.Dir, false, func(File) {}); err != nil {
+			if err := ForgetMissing(t.Context(), Stores{Dir: o.Dir}, false, func(File) {}); err != nil {
 				t.Fatal(err)
 			}
 		}, "none of the 100 recorded files was found"},
@@ -357,7 +362,7 @@ func TestReadOnlyWhereThereIsNone(t *testing.T) {
 			}
 			tc.make(t, dir)
 			before, _ := os.ReadDir(dir)
-			r, err := OpenReadOnly(t.Context(), dir)
+			r, err := OpenReadOnly(t.Context(), Stores{Dir: dir})
 			if r != nil || err == nil || tc.want != nil && !errors.Is(err, tc.want) || !strings.Contains(Hint(err), tc.hint) {
 				t.Errorf("%v, %v with hint %q, want %v with %q", r, err, Hint(err), tc.want, tc.hint)
 			}
@@ -377,7 +382,7 @@ func TestReadOnlyBesideAServer(t *testing.T) {
 	send(t, s.Addr(), "anna")
 	look := func(when string) {
 		t.Helper()
-		r, err := OpenReadOnly(t.Context(), dir)
+		r, err := OpenReadOnly(t.Context(), Stores{Dir: dir})
 		if err != nil {
 			t.Fatalf("%s: %v", when, err)
 		}
@@ -392,7 +397,7 @@ func TestReadOnlyBesideAServer(t *testing.T) {
 		}
 	}
 	look("beside the server")
-	if err := TakeStrays(t.Context(), dir, true, func(File, error) {}); !errors.Is(err, files.ErrLocked) || Hint(err) == "" {
+	if err := TakeStrays(t.Context(), Stores{Dir: dir}, true, func(File, error) {}); !errors.Is(err, files.ErrLocked) || Hint(err) == "" {
 		t.Errorf("TakeStrays beside a server: %v", err)
 	}
 	stop()

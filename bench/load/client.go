@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 
 	"sealift/codec"
 	"sealift/internal/testpeer"
@@ -22,14 +23,16 @@ type client struct {
 // than the ports that the kernel has to give by default.
 const portsPerAddress = 20_000
 
-// connect opens connection i to server. Each 20,000 connections come from an
-// address of their own, where the server is on this machine.
+// connect opens connection i to server, or where that is several with commas between them,
+// to the next of these. Each 20,000 connections come from an address of their own, where the
+// server is on this machine.
 func (c *client) connect(server string, i int) error {
 	d := net.Dialer{Timeout: testpeer.Patience}
 	if n := i / portsPerAddress; n > 0 {
 		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(1+n))}
 	}
-	nc, err := d.Dial("tcp", server)
+	servers := strings.Split(server, ",")
+	nc, err := d.Dial("tcp", servers[i%len(servers)])
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ const (
 // Spec is what a generator is asked to do.
 type Spec struct {
 	Kind        Kind   `json:"kind"`
-	Server      string `json:"server"` // host:port
+	Server      string `json:"server"` // host:port, or several with commas
 	Run         string `json:"run"`    // makes names unique
 	Connections int    `json:"connections"`
 	FileSize    int64  `json:"file_size"`        // bytes

@@ -79,6 +79,25 @@ func (r *Registry) raiseEvent(op *storage.RaiseEvent) error {
 	return err
 }
 
+func (r *Registry) restoreEvent(e storage.Event) {
+	to := audience{e.Target, e.Client}
+	if r.waiting[to] == nil {
+		r.waiting[to] = new([]storage.Event)
+	}
+	all := r.waiting[to]
+	if slices.ContainsFunc(*all, func(other storage.Event) bool { return other.ID == e.ID }) {
+		return
+	}
+	r.last++
+	e.Seq, e.Due, e.Behind = r.last, time.Time{}, false
+	e.Happened = e.Happened.UTC().Truncate(time.Millisecond)
+	*all = append(*all, e)
+	select {
+	case r.events.recorded <- struct{}{}:
+	default: // whoever listens will look anyway
+	}
+}
+
 func (r *Registry) eventTold(op *storage.EventTold) error {
 	e := &op.Event
 	dropped := r.drop(func(other *storage.Event) bool { return other.Seq == e.Seq }, audience{e.Target, e.Client})
@@ -224,6 +243,3 @@ func (r *Registry) Backlogs(ctx context.Context) ([]storage.Backlog, error) {
 
 // Recorded implements storage.Events.
 func (r *Registry) Recorded() <-chan struct{} { return r.events.recorded }
-
-// EachLease implements storage.Registry.
-func (r *Registry) EachLease(context.Context, func(storage.Lease) error) error { return nil }

@@ -25,11 +25,25 @@ func (t *transaction) putPartial(op *storage.PutPartial) (refused, failed error)
 	if whole, err := t.exists(hasVersion, p.ID[:], path, p.Incoming); whole || err != nil {
 		return storage.ErrSuperseded, err
 	}
+	if op.From != "" && !isOf(old, op.From, p.Generation) {
+		return storage.ErrSuperseded, nil
+	}
+	if op.Leased && (old == nil || old.Incoming != p.Incoming) {
+		if refused, failed = t.mustBeLeased(p.Incoming); refused != nil || failed != nil {
+			return refused, failed
+		}
+	}
 	deleted := p.Deleted
 	switch {
 	case old == nil:
 	case old.Incoming != p.Incoming:
 		op.Replaced = old
+		if op.From != "" {
+			deleted = old.Deleted
+			if err := t.endLease(op.From); err != nil {
+				return nil, err
+			}
+		}
 	case old.Generation != p.Generation:
 		return storage.ErrSuperseded, nil
 	default:
@@ -39,6 +53,11 @@ func (t *transaction) putPartial(op *storage.PutPartial) (refused, failed error)
 	_, err = t.c.exec(putPartial, p.ID[:], p.FileName, path, p.Incoming, p.Total, p.Length, int64(p.State), p.Boot,
 		p.Generation, timestamp(p.Changed), deleted)
 	return nil, err
+}
+
+// isOf reports whether p is there, and has that key and generation.
+func isOf(p *storage.Partial, key string, generation int64) bool {
+	return p != nil && p.Incoming == key && p.Generation == generation
 }
 
 func (t *transaction) continueFile(op *storage.ContinueFile) (refused, failed error) {
@@ -62,6 +81,9 @@ func (t *transaction) continueFile(op *storage.ContinueFile) (refused, failed er
 func (t *transaction) dropPartial(op *storage.DropPartial) (refused, failed error) {
 	refused, failed = t.changeFor(op.ID, op.By, storage.ErrNoFile, dropPartial,
 		op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Generation, actor(op.By))
+	if refused == nil && failed == nil && op.Leased {
+		failed = t.endLease(op.Incoming)
+	}
 	if refused == nil && failed == nil {
 		failed = t.lookForPartials()
 	}
@@ -69,11 +91,11 @@ func (t *transaction) dropPartial(op *storage.DropPartial) (refused, failed erro
 }
 
 // takePartial forgets the partial file that became the whole file of op, or that it
-// replaces.
+// replaces, and the lease of its content.
 func (t *transaction) takePartial(op *storage.PutFile, path string) (refused, failed error) {
 	id := op.File.ID
 	p, err := t.partial(id, path)
-	if p == nil && op.Generation == 0 || err != nil {
+	if p == nil && op.Generation == 0 && !op.Leased || err != nil {
 		return nil, err
 	}
 	if refused, failed = t.mayAct(id, op.By); refused != nil || failed != nil {
@@ -85,11 +107,29 @@ func (t *transaction) takePartial(op *storage.PutFile, path string) (refused, fa
 			return storage.ErrSuperseded, err
 		}
 	}
-	if p == nil {
+	if op.From != "" && !isOf(p, op.From, op.Generation) {
+		return storage.ErrSuperseded, nil
+	}
+	if op.Leased && (p == nil || p.Incoming != op.File.Incoming) {
+		if refused, failed = t.mustBeLeased(op.File.Incoming); refused != nil || failed != nil {
+			return refused, failed
+		}
+	}
+	if p == nil && !op.Leased {
 		return nil, nil
 	}
 	if _, refused, failed = t.admit(op); refused != nil || failed != nil {
 		return refused, failed
+	}
+	if op.Leased {
+		for _, key := range []string{op.File.Incoming, op.From} {
+			if err := t.endLease(key); err != nil {
+				return nil, err
+			}
+		}
+		if p == nil {
+			return nil, nil
+		}
 	}
 	op.Partial = p
 	if _, err := t.c.exec(forgetPartial, id[:], path); err != nil {

@@ -1,0 +1,37 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sealift/storage/audit"
+)
+
+// sweepContentEvery is how often content is looked for in a bucket that no record names: what a
+// server has left that was killed. Each look lists the whole bucket.
+const sweepContentEvery = time.Hour
+
+// sweep removes such content until ctx ends.
+func (s *Server) sweep(ctx context.Context) {
+	store, ok := s.store.(audit.Contents)
+	if !ok {
+		return
+	}
+	ticker := time.NewTicker(cmp.Or(s.o.Testing.SweepEvery, sweepContentEvery))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		found, err := audit.Sweep(ctx, s.registry, store, audit.SweepOptions{ReapAfter: s.o.Testing.ReapAfter, Log: s.logFinding})
+		if err != nil && ctx.Err() == nil {
+			s.o.Log.Error("looking for content without a record failed", zap.Error(err))
+		}
+		s.o.Log.Debug("content without a record was looked for", zap.Any("findings", found))
+	}
+}
