@@ -84,11 +84,13 @@ func checkTarget(at *Stores) error {
 // migration is one Migrate.
 type migration struct {
 	MigrateOptions
-	dir   string
-	at    Stores // where to
-	mark  moved
-	total int64
-	wrong int
+	dir  string
+	at   Stores // where to
+	mark moved
+	// resumed: an earlier Migrate has begun.
+	resumed bool
+	total   int64
+	wrong   int
 
 	store   *files.Store // of the directory, which it locks
 	from    *sqlite.Registry
@@ -215,6 +217,9 @@ func (m *migration) move(ctx context.Context) (done Migrated, err error) {
 		copying.ToFiles = m.toFiles
 	}
 	done.Moved, err = copying.Run(ctx)
+	if err == nil && m.resumed && m.toFiles != nil {
+		err = m.sweep(ctx)
+	}
 	if err == nil && m.Verify {
 		err = m.readBack(ctx)
 	}
@@ -254,7 +259,7 @@ func (m *migration) begin(ctx context.Context) (err error) {
 			}
 		}
 	}
-	if m.mark.State == moveBegun {
+	if m.resumed = m.mark.State == moveBegun; m.resumed {
 		if m.mark.ID != id && !m.at.database() {
 			return m.notOurs()
 		}
@@ -346,6 +351,17 @@ func (m *migration) readBack(ctx context.Context) error {
 	if err == nil && bad > 0 {
 		err = fmt.Errorf("%s read back are not what was sent", countFiles(int(bad)))
 	}
+	return err
+}
+
+// sweep removes content that nothing on record names: what a Migrate that was killed had sent
+// may have become an object after the next one had looked.
+func (m *migration) sweep(ctx context.Context) error {
+	store, ok := m.toFiles.(audit.Contents)
+	if !ok {
+		return nil
+	}
+	_, err := audit.Sweep(ctx, m.to, store, audit.SweepOptions{})
 	return err
 }
 
