@@ -172,7 +172,7 @@ func storeTold(text string) string {
 		u.User = url.User(u.User.Username())
 	}
 	told := make(url.Values)
-	for _, name := range []string{"host", "port", "dbname", "search_path", "sslmode", "endpoint", "region"} {
+	for _, name := range []string{"host", "port", "dbname", "search_path", "sslmode", "endpoint", "region", "path-style"} {
 		value := u.Query().Get(name)
 		if name == "endpoint" {
 			value = urlTold(value)
