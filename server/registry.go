@@ -43,9 +43,13 @@ func openDatabase(ctx context.Context, o *Options, store fileStore) (storage.Reg
 	return reg, nil
 }
 
-// refuseUnknown returns an error if there are stored files and reg is empty.
+// refuseUnknown returns an error if there are stored files and reg is empty. Of a bucket it must
+// know some client, or it is another registry's: what it does not know would be swept.
 func refuseUnknown(ctx context.Context, o *Options, reg storage.Registry, store fileStore) error {
 	empty, err := isEmpty(ctx, reg)
+	if contents, ok := store.(audit.Contents); ok && err == nil && !empty {
+		return refuseStrangers(ctx, o, reg, contents)
+	}
 	if err != nil || !empty {
 		return err
 	}
@@ -66,6 +70,86 @@ func refuseUnknown(ctx context.Context, o *Options, reg storage.Registry, store 
 		return err
 	}
 	return stored
+}
+
+// sampleSize is how much content of a bucket is looked at for a client that is on record.
+const sampleSize = 10_000
+
+// errFilesElsewhere is a bucket that has nothing of what is on record.
+var errFilesElsewhere = errors.New("there are files on record, and nothing is in the bucket")
+
+// refuseStrangers returns an error if there is content in a bucket, and none of it is of a client
+// on record; or if there is none, and files are on record.
+func refuseStrangers(ctx context.Context, o *Options, reg storage.Registry, store audit.Contents) error {
+	some, known, err := lookForClients(ctx, reg, store)
+	if err != nil || known {
+		return err
+	}
+	if some {
+		return anothersBucket(o)
+	}
+	recorded, err := hasRecorded(ctx, reg)
+	if err != nil || !recorded {
+		return err
+	}
+	// Where others share the stores, it may be a file that has come meanwhile.
+	if some, _, err = lookForClients(ctx, reg, store); err != nil || some {
+		return err
+	}
+	return &Hinted{
+		Err:  fmt.Errorf("%s: %w", storeTold(o.Storage.Files), errFilesElsewhere),
+		Hint: "Is this the right bucket, and prefix? To move what is in the directory of a server there: sealiftd migrate",
+	}
+}
+
+// hasRecorded reports whether reg has a verified file that should be there.
+func hasRecorded(ctx context.Context, reg storage.Registry) (bool, error) {
+	err := reg.Files(ctx, func(f storage.File) error {
+		if f.Verified && f.Stays() && !f.Missing {
+			return errFound
+		}
+		return nil
+	})
+	if errors.Is(err, errFound) {
+		return true, nil
+	}
+	return false, passedOver(err)
+}
+
+// lookForClients reports whether there is content in a bucket, and whether some is of a client on
+// record.
+func lookForClients(ctx context.Context, reg storage.Registry, store audit.Contents) (some, known bool, err error) {
+	looked, last := 0, codec.ClientID{}
+	err = store.EachContent(ctx, func(up storage.Uploaded, _ time.Time) error {
+		if looked++; looked > sampleSize {
+			return errFound
+		}
+		if up.ID == last { // it is no client's either
+			return nil
+		}
+		last = up.ID
+		switch err := applyOwn(ctx, reg, &storage.GetClient{ID: up.ID}); {
+		case err == nil:
+			known = true
+			return errFound
+		case !errors.Is(err, storage.ErrNoClient):
+			return err
+		}
+		return nil
+	})
+	if errors.Is(err, errFound) {
+		err = nil
+	}
+	return looked > 0, known, err
+}
+
+// anothersBucket is ErrNoRecords about a bucket, with what can be done.
+func anothersBucket(o *Options) error {
+	return &Hinted{
+		Err: fmt.Errorf("%s: %w", storeTold(o.Storage.Files), ErrNoRecords),
+		Hint: "Is this the registry that goes with the bucket? What no record names would be removed there. " +
+			"To start anew, name another prefix, or empty this one.",
+	}
 }
 
 // openPostgres opens the registry in a PostgreSQL.
@@ -150,11 +234,7 @@ func refuseStored(ctx context.Context, o *Options, store fileStore) error {
 	case err != nil || !stored:
 		return err
 	case o.Storage.inBucket():
-		return &Hinted{
-			Err: fmt.Errorf("%s: %w", storeTold(o.Storage.Files), ErrNoRecords),
-			Hint: "Is this the registry that goes with the bucket? What no record names would be removed there. " +
-				"To start anew, name another prefix, or empty this one.",
-		}
+		return anothersBucket(o)
 	case o.Storage.inPostgres():
 		return &Hinted{
 			Err:  fmt.Errorf("%s: %w", o.Dir, ErrNoRecords),

@@ -128,6 +128,32 @@ func TestServerWithABucket(t *testing.T) {
 		t.Errorf("with another registry: %v, %v", s, err)
 	}
 
+	// Also if that has clients of its own.
+	other.Storage = Storage{}
+	here, err := Open(t.Context(), other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop = run(t, here)
+	otto, err := dial(t, here, "otto", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, otto, "f", []byte("content"))
+	stop()
+	if err := here.Close(); err != nil {
+		t.Fatal(err)
+	}
+	other.Storage = stores
+	if s, err := Open(t.Context(), other); !errors.Is(err, ErrNoRecords) || Hint(err) == "" {
+		t.Errorf("with another registry that has a client: %v, %v", s, err)
+	}
+	// Content in a directory does not move by itself.
+	other.Storage.Files = strings.Replace(stores.Files, "a/prefix", "another", 1)
+	if s, err := Open(t.Context(), other); !errors.Is(err, errFilesElsewhere) || !strings.Contains(Hint(err), "sealiftd migrate") {
+		t.Errorf("with a bucket that has none of the files: %v, %v", s, err)
+	}
+
 	s = serveOn(t, stores, func(o *Options) { o.Dir = dir })
 	if !bytes.Equal(stored(t, s, c, "large"), content) || string(stored(t, s, c, "small")) != "content" {
 		t.Error("the content is another")
