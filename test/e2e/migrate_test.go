@@ -160,6 +160,9 @@ func TestMigrateKilled(t *testing.T) {
 	p.rejoin()
 	p.confirm("waiting")
 	p.confirm("docs/1")
+	if offset, err := p.Resume("half", randomBytes(8<<20, 7), 1<<20); err != nil || offset != 4<<20 {
+		t.Errorf("the upload that was cut goes on at %d, %v", offset, err)
+	}
 	inbox := t.TempDir()
 	got := d.run("file", "take", "{waiting,docs/1}", "--to", inbox, "--registry", registry, "--files", files).succeeded(t).stdout
 	if got != "0 files taken (0 B)\n" {
