@@ -117,6 +117,8 @@ type Testing struct {
 	// Lease is how long a lease lasts, ReapAfter how long after its end it is reaped, and
 	// SweepEvery how often content is looked for that no record names. Default: 5 min, 1 h, 1 h.
 	Lease, ReapAfter, SweepEvery time.Duration
+	// Patience is how long a request to a bucket is repeated. Default: 30 s.
+	Patience time.Duration
 }
 
 // Defaults returns the options of a server that is told nothing but its directory
