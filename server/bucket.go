@@ -18,6 +18,10 @@ import (
 // minute, and one that has none does not learn why.
 const bucketPatience = 30 * time.Second
 
+// bucketWorkers is how many workers a server has at least, unless it is told: one that stores a
+// small file waits for the bucket, 5 to 50 ms, and does nothing else.
+const bucketWorkers = 32
+
 // openBucket takes the directory, and opens the bucket with the files.
 func (s *Server) openBucket(ctx context.Context) error {
 	o := &s.o
