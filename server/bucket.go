@@ -29,7 +29,7 @@ func (s *Server) openBucket(ctx context.Context) error {
 		return err
 	}
 	store, err := s3.Open(ctx, o.Storage.Files, s3.Options{
-		Scratch: filepath.Join(o.Dir, "scratch"), Lease: s.leaseUpload, Release: s.endLease, Log: o.Log.Named("bucket"),
+		Scratch: filepath.Join(o.Dir, scratchFolder), Lease: s.leaseUpload, Release: s.endLease, Log: o.Log.Named("bucket"),
 		Observed: s.watched.requested(), Patience: cmp.Or(o.Testing.Patience, bucketPatience),
 	})
 	if err != nil {
