@@ -76,6 +76,17 @@ func (cs *claims) isLost(c *claim) bool {
 	return c.lost
 }
 
+// rename has the claim be on other content: that of its partial file has another key now.
+func (cs *claims) rename(c *claim, file storage.Uploaded) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.all[c.file.Key] == c {
+		delete(cs.all, c.file.Key)
+		cs.all[file.Key] = c
+	}
+	c.file = file
+}
+
 // isBusy reports whether a transfer, or other work, has the content.
 func (cs *claims) isBusy(c *claim) bool {
 	cs.mu.Lock()

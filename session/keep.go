@@ -30,12 +30,13 @@ type progress struct {
 	continued *continued // what the 1608 said; nil: the transfer began without one
 	claim     *claim     // nil: it was never recorded as a partial file
 	row       storage.Partial
-	recorded  bool  // the registry has the row, or had it
-	next      int64 // the Length at which the next checkpoint is due
-	marking   bool  // a checkpoint is under way
-	doubtful  bool  // the registry failed to record a row, and may have done it
-	spoilt    bool  // a Flush failed: nobody knows what will be there after a power cut
-	gone      bool  // the content went with it, also what is on record
+	recorded  bool   // the registry has the row, or had it
+	next      int64  // the Length at which the next checkpoint is due
+	marking   bool   // a checkpoint is under way
+	marked    func() // is to be called after it, by way of the host; nil: nobody waits
+	doubtful  bool   // the registry failed to record a row, and may have done it
+	spoilt    bool   // a Flush failed: nobody knows what will be there after a power cut
+	gone      bool   // the content went with it, also what is on record
 }
 
 // fate is what becomes of the content of an upload that is dropped.
@@ -110,10 +111,16 @@ func (u *upload) checkpoint() {
 	row := p.row
 	flushes := !first || s.svc.keeping.Sealed
 	if flushes {
-		row.Length, row.State = w.Length, w.State
+		row.Length, row.State, row.Incoming = w.Length, w.State, w.Key
 	}
 	s.start(func(co *coroutine) {
-		defer func() { p.marking = false }()
+		defer func() {
+			p.marking = false
+			if f := p.marked; f != nil {
+				p.marked = nil
+				s.host.Do(Compute, nil, f)
+			}
+		}()
 		if flushes {
 			if err := co.flush(&row); err != nil {
 				p.spoilt = p.spoilt || !errors.Is(err, context.Canceled)
@@ -126,12 +133,21 @@ func (u *upload) checkpoint() {
 			return
 		}
 		switch err := u.putPartial(co, row); {
-		case errors.Is(err, storage.ErrSuperseded) && !u.dropped:
-			u.end(u.transfer.Current(), err)
+		case !u.dropped && (errors.Is(err, storage.ErrSuperseded) || errors.Is(err, storage.ErrNoLease)):
+			u.end(u.transfer.Current(), err) // it is another one's, or can't be recorded any more
 		case err != nil:
 			s.log().Debug("checkpoint failed", s.fields(zap.String("file", u.name), zap.Error(err))...)
 		}
 	})
+}
+
+// awaitCheckpoint waits until no checkpoint of u is under way, where one may give its row another key.
+// No work on u is under way.
+func (u *upload) awaitCheckpoint(co *coroutine) {
+	for p := u.progress; p != nil && p.marking && u.s.svc.keeping.Sealed; {
+		p.marked = co.resumed
+		co.wait(func() {})
+	}
 }
 
 // checkpointStep is how much plaintext of a file of total bytes comes between two checkpoints.
@@ -144,11 +160,13 @@ func (svc *Service) checkpointStep(total int64) int64 {
 
 // storePart records the part of a file that has come whole, durably, and sends its 1603.
 func (u *upload) storePart(co *coroutine, in transfer.Received) {
+	u.awaitCheckpoint(co)
 	s, c, w := u.s, u.progress.continued, u.transfer.Written()
 	u.recordable(w)
 	p := u.progress
 	row := p.row
 	row.Length, row.State = w.Length, w.State
+	row.Incoming = w.Key
 	step, err := StepStorage, co.flush(&row)
 	if err == nil && !u.dropped {
 		step, err = StepRegistry, u.putPartial(co, row)
@@ -163,6 +181,7 @@ func (u *upload) storePart(co *coroutine, in transfer.Received) {
 	s.svc.tellKept()
 	u.stored = true
 	u.uncount()
+	c.row.Incoming = row.Incoming
 	if c.offset == 0 {
 		c.row = row
 		c.row.Length, c.row.State = 0, 0
@@ -204,9 +223,12 @@ func (u *upload) recordable(w transfer.Written) (first bool) {
 // putPartial has the registry record the partial file of u.
 func (u *upload) putPartial(co *coroutine, row storage.Partial) error {
 	p := u.progress
-	err := co.putPartial(&row)
+	err := co.putPartial(&row, u.from(row.Incoming), p.claim)
 	if err == nil {
 		p.recorded, p.row = true, row
+		if c := p.continued; c != nil && c.claim != nil {
+			c.row.Incoming = row.Incoming // what the 1608 said is the beginning of that, too
+		}
 	} else if u.unsure(err) {
 		p.doubtful = true
 	}
@@ -220,12 +242,25 @@ func (u *upload) unsure(err error) bool {
 	return u.s.svc.swept() && !clientsDoing(err) && !errors.Is(err, storage.ErrSuperseded) && !errors.Is(err, storage.ErrNoLease)
 }
 
-// putPartial has the registry record a partial file.
-func (co *coroutine) putPartial(row *storage.Partial) error {
+// from is what content with that key goes on from, for storage.PutPartial and PutFile: the partial file
+// of u, unless it has the same key or is not on record.
+func (u *upload) from(key string) string {
+	if p := u.progress; p != nil && p.recorded && p.row.Incoming != key {
+		return p.row.Incoming
+	}
+	return ""
+}
+
+// putPartial has the registry record a partial file, in the place of the one with the key from, if that
+// is not "". c is the claim on it, which goes with it.
+func (co *coroutine) putPartial(row *storage.Partial, from string, c *claim) error {
 	row.Changed = co.s.host.Now()
-	op := &storage.PutPartial{Outcome: co.s.outcome(), Partial: *row, Leased: co.s.svc.keeping.Leases}
+	op := &storage.PutPartial{Outcome: co.s.outcome(), Partial: *row, From: from, Leased: co.s.svc.keeping.Leases}
 	err := co.apply(op)
 	if err == nil {
+		if from != "" {
+			co.s.svc.claims.rename(c, row.Uploaded())
+		}
 		co.discardReplaced(op.Replaced)
 	}
 	return err
@@ -302,6 +337,7 @@ func (u *upload) fateUnkept() fate {
 // or is to have one. No work on it is under way.
 func (u *upload) conclude(co *coroutine) {
 	defer u.cease()
+	u.awaitCheckpoint(co)
 	if u.fate == fateKeep && u.keep(co) {
 		return
 	}
@@ -349,7 +385,7 @@ func (u *upload) keep(co *coroutine) bool {
 	if err == nil {
 		u.recordable(w)
 		row := u.progress.row
-		row.Length, row.State = w.Length, w.State
+		row.Length, row.State, row.Incoming = w.Length, w.State, w.Key
 		err = co.flush(&row)
 		if s.svc.keeping.Sealed { // else write has done that
 			err = errors.Join(err, co.do(Storage, u.transfer.Park))
@@ -402,7 +438,7 @@ func (u *upload) write(co *coroutine) error {
 // close closes the incoming file, and leaves it, unless it was never recorded.
 func (u *upload) close(co *coroutine) {
 	s, t := u.s, u.transfer
-	leave := u.fate == fateLeave
+	leave := u.fate == fateLeave && !u.isOwn()
 	err := co.do(Storage, func(ctx context.Context) error {
 		if leave {
 			return t.Park(ctx)
@@ -414,11 +450,26 @@ func (u *upload) close(co *coroutine) {
 	}
 }
 
+// isOwn reports whether the content that u has written is certainly not on record: it goes on from that
+// of a partial file, with a key of its own.
+func (u *upload) isOwn() bool {
+	p := u.progress
+	return p != nil && !p.doubtful && u.from(u.transfer.Written().Key) != ""
+}
+
+// dropPartial is the operation that forgets a partial file, before its content is removed: then no
+// server can record that any more.
+func (svc *Service) dropPartial(o storage.Outcome, row *storage.Partial) *storage.DropPartial {
+	return &storage.DropPartial{
+		Outcome: o, ID: row.ID, Path: row.Path, Incoming: row.Incoming, Generation: row.Generation, Leased: svc.keeping.Leases,
+	}
+}
+
 // forgetPartial removes the row of u, and then its content.
 func (u *upload) forgetPartial(co *coroutine) {
 	p := u.progress
 	row := &p.row
-	op := &storage.DropPartial{Outcome: own, ID: row.ID, Path: row.Path, Incoming: row.Incoming, Generation: row.Generation}
+	op := u.s.svc.dropPartial(own, row)
 	err := co.apply(op)
 	if err != nil && u.s.svc.swept() && (p.recorded || p.doubtful) {
 		u.fate = fateLeave // another server may go on with it

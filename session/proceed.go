@@ -228,7 +228,7 @@ func (q *question) nothing() (*continued, uint32, Step, error) {
 
 // gone forgets a partial file of which nothing can be used.
 func (q *question) gone(co *coroutine, row *storage.Partial) (*continued, uint32, Step, error) {
-	err := co.apply(&storage.DropPartial{Outcome: q.s.outcome(), ID: row.ID, Path: row.Path, Incoming: row.Incoming, Generation: row.Generation})
+	err := co.apply(q.s.svc.dropPartial(q.s.outcome(), row))
 	if err != nil && !errors.Is(err, storage.ErrNoFile) {
 		return nil, 0, StepRegistry, err
 	}
@@ -242,10 +242,19 @@ func (q *question) gone(co *coroutine, row *storage.Partial) (*continued, uint32
 // was missing.
 func (q *question) complete(co *coroutine, p *place, row *storage.Partial) (*continued, uint32, Step, error) {
 	s := q.s
+	key, err := q.seal(co, row)
+	if errors.Is(err, storage.ErrNotStored) {
+		return q.gone(co, row)
+	} else if err != nil {
+		return nil, 0, StepStorage, err
+	}
 	op := &storage.PutFile{Outcome: s.outcome(), Generation: row.Generation, Quota: s.svc.limits.Load().Quota, File: storage.File{
-		ID: row.ID, FileName: row.FileName, Path: row.Path, Incoming: row.Incoming,
+		ID: row.ID, FileName: row.FileName, Path: row.Path, Incoming: key,
 		Size: row.Total, Cksum: sum(row.State, row.Length), Received: s.host.Now(),
 	}, Leased: s.svc.keeping.Leases}
+	if key != row.Incoming {
+		op.From = row.Incoming
+	}
 	if err := p.put(co, op); err != nil {
 		return nil, 0, StepRegistry, err
 	}
@@ -255,11 +264,10 @@ func (q *question) complete(co *coroutine, p *place, row *storage.Partial) (*con
 
 // readOn counts in what lies behind the Length of a partial file: a server that was killed
 // wrote it. It is made durable and recorded, so that it is read once. What is beyond
-// Total is cut off. ErrNotStored if the content is not there, or less than Length. Content that
-// has all its bytes is completed.
+// Total is cut off. ErrNotStored if the content is not there, or less than Length.
 func (q *question) readOn(co *coroutine, row *storage.Partial) (step Step, err error) {
 	if q.s.svc.keeping.Sealed {
-		return StepStorage, q.find(co, row)
+		return StepStorage, co.stillThere(row) // nothing lies behind the Length
 	}
 	files, from := q.s.svc.Files, row.Length
 	err = co.do(Storage, func(ctx context.Context) error {
@@ -281,28 +289,25 @@ func (q *question) readOn(co *coroutine, row *storage.Partial) (step Step, err e
 	case err != nil || row.Length == from:
 		return StepStorage, err
 	}
-	return StepRegistry, co.putPartial(row)
+	return StepRegistry, co.putPartial(row, "", nil)
 }
 
-// find is readOn in a store that is Sealed: nothing lies behind the Length.
-func (q *question) find(co *coroutine, row *storage.Partial) error {
+// seal completes the content of a partial file that has all its bytes, where that is needed, and returns
+// its key then.
+func (q *question) seal(co *coroutine, row *storage.Partial) (key string, err error) {
 	files := q.s.svc.Files
-	return co.do(Storage, func(ctx context.Context) error {
-		size, err := files.Size(ctx, row.Uploaded())
-		switch {
-		case err != nil:
-			return err
-		case size < row.Length:
-			return storage.ErrNotStored
-		case row.Length < row.Total:
-			return nil
-		}
+	if !q.s.svc.keeping.Sealed {
+		return row.Incoming, nil
+	}
+	err = co.do(Storage, func(ctx context.Context) error {
 		in, err := files.Reopen(ctx, row.Uploaded(), storage.Announce(row.Total), row.Length)
 		if err != nil {
 			return err
 		}
+		key = in.Key()
 		return in.Complete(ctx)
 	})
+	return key, err
 }
 
 // readBuffers are for readBehind. Workers use them, one each, so they need no budget.

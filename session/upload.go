@@ -162,11 +162,15 @@ func (u *upload) store(co *coroutine) {
 		u.storePart(co, in)
 		return
 	}
+	u.awaitCheckpoint(co)
 	op := &storage.PutFile{Outcome: s.outcome(), File: storage.File{
 		ID: s.id, FileName: u.name, Path: u.path, Incoming: in.Key,
 		Size: in.Size, Cksum: in.Cksum, Received: s.host.Now(),
-	}, Generation: u.generation(), Quota: s.svc.limits.Load().Quota, Leased: s.svc.keeping.Leases}
+	}, Generation: u.generation(), Quota: s.svc.limits.Load().Quota, From: u.from(in.Key), Leased: s.svc.keeping.Leases}
 	err := u.record(co, op)
+	if p := u.progress; p != nil && err != nil && u.unsure(err) {
+		p.doubtful = true
+	}
 	switch {
 	case err == nil:
 		u.stored = true
@@ -232,7 +236,7 @@ func (u *upload) answer(f *storage.File) {
 	s := u.s
 	u.leaveAll()
 	if p := u.progress; p != nil && p.continued != nil {
-		p.continued.claim, p.continued.stage = nil, sent
+		p.continued.claim, p.continued.stage, p.continued.row.Incoming = nil, sent, f.Incoming
 	}
 	s.uploads.told.served(u.name)
 	s.uploads.note(u.name, receipt{incoming: f.Incoming, plan: u.transfer.Plan()})

@@ -118,6 +118,7 @@ func (v *judgement) judge(co *coroutine) *ruling {
 	if f == nil {
 		var r *ruling
 		if f, r = v.version(co); r != nil {
+			v.anew(nil) // what comes behind a 1030 is the rest of the file, and not another one
 			return r
 		}
 	}

@@ -46,7 +46,7 @@ func (v *judgement) ofContinued(co *coroutine) (r *ruling, done bool) {
 func (c *continued) start(co *coroutine) {
 	s, claim := co.s, c.claim
 	c.claim = nil
-	op := &storage.DropPartial{Outcome: s.outcome(), ID: c.row.ID, Path: c.row.Path, Incoming: c.row.Incoming, Generation: c.row.Generation}
+	op := s.svc.dropPartial(s.outcome(), &c.row)
 	if s.svc.mayDiscard(co.apply(op)) {
 		co.discard(c.row.Uploaded())
 	} // else the next transfer replaces it
@@ -87,7 +87,7 @@ func (v *judgement) goBack(co *coroutine, p *place, f *storage.File) *ruling {
 	}
 	v.ended = true
 	c.claim = co.enter(f.Uploaded())
-	if !c.goBack(co) {
+	if !c.goBack(co) && !s.svc.swept() { // else the row may be there
 		co.discard(f.Uploaded())
 	}
 	c.stage = given
@@ -128,7 +128,7 @@ func (v *judgement) removePartial(co *coroutine, part *storage.Partial) *ruling 
 	if free, _ := s.svc.claims.free(part.Incoming, s); !free {
 		return nil
 	}
-	op := &storage.DropPartial{Outcome: s.outcome(), ID: part.ID, Path: part.Path, Incoming: part.Incoming, Generation: part.Generation}
+	op := s.svc.dropPartial(s.outcome(), part)
 	err := co.apply(op)
 	if err != nil && !errors.Is(err, storage.ErrNoFile) {
 		return registryRuling(err)

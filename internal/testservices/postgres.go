@@ -266,3 +266,4 @@ func NewPostgres(t TB, o PostgresOptions) *Postgres {
 	})
 	return p
 }
+

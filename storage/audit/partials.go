@@ -200,7 +200,10 @@ func (s *sweep) drop(ctx context.Context, gone []doomed) (dropped []doomed, err 
 	batch := make([]storage.Operation, len(gone))
 	for i := range gone {
 		d := &gone[i]
-		op := &storage.DropPartial{Outcome: own, ID: d.ID, Path: d.Path, Incoming: d.Incoming, Generation: d.Generation}
+		op := &storage.DropPartial{
+			Outcome: own, ID: d.ID, Path: d.Path, Incoming: d.Incoming, Generation: d.Generation,
+			Leased: s.files.Keeping().Leases && !s.alive(&d.Partial),
+		}
 		if d.why == PartialDeleted {
 			op.Generation = 0
 		}

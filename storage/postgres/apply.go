@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -173,21 +171,23 @@ func (r *Registry) recall(ctx context.Context, w *writer, todo []step) error {
 	if err != nil {
 		return err
 	}
-	var kept []byte
-	err = c.QueryRow(ctx, "SELECT results FROM writers WHERE writer = $1 AND seq = $2", w.id, w.seq).Scan(&kept)
+	var n int
+	var result []byte
+	results := make(map[int][]byte)
+	rows, err := c.Query(ctx, "SELECT n, result FROM results WHERE writer = $1", w.id)
+	if err == nil {
+		_, err = pgx.ForEachRow(rows, []any{&n, &result}, func() error {
+			results[n] = bytes.Clone(result)
+			return nil
+		})
+	}
 	c.Release()
 	if err != nil {
 		return err
 	}
-	results := make(map[string]json.RawMessage)
-	if kept != nil {
-		if err := json.Unmarshal(kept, &results); err != nil {
-			return err
-		}
-	}
 	for i := range todo {
 		if todo[i].changes {
-			if err := todo[i].takeResult(results[strconv.Itoa(i)]); err != nil {
+			if err := todo[i].takeResult(results[i]); err != nil {
 				return err
 			}
 		}

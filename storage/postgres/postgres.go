@@ -224,11 +224,19 @@ func configure(address string) (*pgxpool.Config, error) {
 	if params["application_name"] == "" {
 		params["application_name"] = "sealift"
 	}
+	for name, value := range planning {
+		params[name] = value
+	}
 	if config.ConnConfig.ConnectTimeout == 0 {
 		config.ConnConfig.ConnectTimeout = connectTimeout
 	}
 	return config, nil
 }
+
+// planning are settings of the sessions. All that is asked goes by an index; but in a new database
+// the planner takes tables for so small that it reads them whole, and the functions keep such a
+// plan: until statistics came in, batches took a hundred times as long.
+var planning = map[string]string{"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan", "jit": "off"}
 
 const connectTimeout = 5 * time.Second
 

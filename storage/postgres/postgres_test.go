@@ -22,12 +22,21 @@ func open(t testing.TB, url string) *Registry {
 }
 
 func TestRegistry(t *testing.T) {
-	storagetest.TestRegistry(t, func(t *testing.T) storage.Registry { return open(t, testservices.SharedPostgres(t)) })
+	storagetest.TestRegistry(t, func(t *testing.T) storage.Registry { return open(t, schema(t)) })
 }
 
 func TestShared(t *testing.T) {
 	storagetest.TestShared(t, func(t *testing.T) (a, b storage.Registry) {
-		url := testservices.SharedPostgres(t)
+		url := schema(t)
 		return open(t, url), open(t, url)
 	})
+}
+
+func BenchmarkRegistry(b *testing.B) {
+	p := testservices.NewPostgres(b, testservices.PostgresOptions{Fsync: true})
+	url, err := p.Database()
+	if err != nil {
+		b.Fatal(err)
+	}
+	storagetest.BenchmarkRegistry(b, open(b, url))
 }

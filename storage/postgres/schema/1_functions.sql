@@ -14,18 +14,19 @@
 
 -- begin_batch begins batch _seq of a writer. A writer's batches have rising numbers. Where the
 -- batch was done before, it raises SL001, which ends the transaction: the answer was lost, and
--- what came of it is in writers. Where the first attempt is still under way, in another
+-- what came of it is in results. Where the first attempt is still under way, in another
 -- session, it waits for its end.
 CREATE FUNCTION begin_batch(_writer uuid, _instance uuid, _seq bigint, _steers boolean, _clients uuid[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO writers (writer, instance, seq, changes, at) VALUES (_writer, _instance, _seq, _steers::int, now())
     ON CONFLICT (writer) DO UPDATE
-        SET seq = excluded.seq, results = NULL, changes = writers.changes + excluded.changes, at = excluded.at
+        SET seq = excluded.seq, changes = writers.changes + excluded.changes, at = excluded.at
         WHERE writers.seq < excluded.seq;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'batch % was done before', _seq USING ERRCODE = 'SL001';
     END IF;
+    DELETE FROM results WHERE writer = _writer;
     PERFORM 1 FROM clients WHERE id = ANY (_clients) ORDER BY id FOR NO KEY UPDATE;
 END $$;
 
@@ -34,7 +35,7 @@ END $$;
 CREATE FUNCTION note(_writer uuid, _n integer, _result jsonb) RETURNS jsonb
 LANGUAGE plpgsql STRICT AS $$
 BEGIN
-    UPDATE writers SET results = coalesce(results, '{}') || jsonb_build_object(_n::text, _result) WHERE writer = _writer;
+    INSERT INTO results (writer, n, result) VALUES (_writer, _n, _result);
     RETURN _result;
 END $$;
 
@@ -416,7 +417,6 @@ CREATE FUNCTION verify_file(_id uuid, _path text, _incoming text, _missing boole
 LANGUAGE plpgsql AS $$
 DECLARE
     c clients;
-    f files;
     v files; -- the verified one
     w files; -- the one that waits
     why text;
@@ -427,22 +427,14 @@ BEGIN
     IF why IS NOT NULL AND why <> 'no_client' THEN
         RETURN refuse(why);
     END IF;
-    FOR f IN SELECT * FROM files WHERE id = _id AND path = _path LOOP
-        IF f.waiting THEN
-            w := f;
-        ELSE
-            v := f;
-        END IF;
-    END LOOP;
+    SELECT * INTO w FROM files WHERE id = _id AND path = _path AND waiting;
     IF w.incoming IS DISTINCT FROM _incoming THEN
         RETURN refuse('no_file');
     END IF;
     IF c.used_files IS NOT NULL THEN
         before := here(_id, _path);
     END IF;
-    IF v.id IS NOT NULL THEN
-        DELETE FROM files WHERE id = _id AND path = _path AND NOT waiting;
-    END IF;
+    DELETE FROM files WHERE id = _id AND path = _path AND NOT waiting RETURNING * INTO v;
     UPDATE files SET waiting = false, missing = _missing, lapsed = false, deleted = false WHERE id = _id AND path = _path AND waiting;
     IF c.used_files IS NOT NULL THEN
         PERFORM count_place(_id, _path, before);

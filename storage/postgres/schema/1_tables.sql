@@ -96,16 +96,24 @@ CREATE INDEX events_due ON events (target, due, seq) WHERE due IS NOT NULL;
 CREATE INDEX events_of_client ON events (target, id, seq);
 
 -- Who applies batches: a row for each of those that a registry has under way at once. It makes
--- sure that a batch is done once, and keeps what came of the last one until the next: see
--- begin_batch. changes counts the batches that steered clients or files.
+-- sure that a batch is done once: see begin_batch. changes counts the batches that steered clients
+-- or files.
 CREATE TABLE writers (
     writer   uuid PRIMARY KEY,
     instance uuid NOT NULL,                -- the registry whose it is
     seq      bigint NOT NULL,              -- of the last batch
-    results  jsonb,                        -- of that, by the number of the operation
     changes  bigint NOT NULL DEFAULT 0,
     at       timestamptz NOT NULL
 ) WITH (fillfactor = 40);
+
+-- What came of a writer's last batch, by the number of the operation, until the next. Most
+-- operations have no row: there is nothing to tell.
+CREATE TABLE results (
+    writer uuid NOT NULL,
+    n      integer NOT NULL,
+    result jsonb NOT NULL,
+    PRIMARY KEY (writer, n)
+);
 
 -- What servers share and nobody else is to know.
 CREATE TABLE secrets (name text COLLATE "C" PRIMARY KEY, value bytea NOT NULL);
