@@ -22,12 +22,12 @@ func open(t testing.TB, url string) *Registry {
 }
 
 func TestRegistry(t *testing.T) {
-	storagetest.TestRegistry(t, func(t *testing.T) storage.Registry { return open(t, testservices.SharedPostgres(t)) })
+	storagetest.TestRegistry(t, func(t *testing.T) storage.Registry { return open(t, schema(t)) })
 }
 
 func TestShared(t *testing.T) {
 	storagetest.TestShared(t, func(t *testing.T) (a, b storage.Registry) {
-		url := testservices.SharedPostgres(t)
+		url := schema(t)
 		return open(t, url), open(t, url)
 	})
 }
