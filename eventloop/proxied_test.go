@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -453,13 +454,18 @@ func TestHealthChecks(t *testing.T) {
 	}
 	for name, proxies := range map[string][]netip.Prefix{"by a proxy": loopback, "by a stranger": {netip.MustParsePrefix("192.0.2.1/32")}, "without": nil} {
 		t.Run(name, func(t *testing.T) {
-			r := start(t, func(o *Options, _ *session.Config) { o.Proxies, o.MaxConnections = proxies, 500 })
+			var accepts, looked atomic.Int64 // an accept begins when the connection before has been counted
+			r := start(t, func(o *Options, c *session.Config) {
+				o.Proxies, o.MaxConnections = proxies, 500
+				failingAccept(func() error { accepts.Add(1); return nil })(o, c)
+			})
 			for what, header := range looks {
 				if header != nil && name != "by a proxy" {
 					continue
 				}
 				before := r.Stats()
 				for i := range 50 {
+					looked.Add(1)
 					c := r.tcp().(*net.TCPConn)
 					_, _ = c.Write(header)
 					if i%2 == 0 {
@@ -468,7 +474,9 @@ func TestHealthChecks(t *testing.T) {
 					_ = c.Close()
 				}
 				r.eventually("they have gone", func(st Stats) bool {
-					return st.Introducing+st.Sniffing+st.Shaking+st.Open+st.Ending+st.Lingering == 0 && st.Served == 0
+					r.census.mu.Lock()
+					defer r.census.mu.Unlock()
+					return accepts.Load() == looked.Load()+1 && st.Served+r.census.awaiting == 0
 				})
 				for _, l := range r.logs.All() {
 					if l.Level > zap.DebugLevel {
@@ -507,6 +515,7 @@ func TestHealthCheckOfAFullServer(t *testing.T) {
 	for _, header := range [][]byte{nil, headers["1, nobody"].header, headers["2, its own"].header} {
 		nc := r.tcp()
 		_, _ = nc.Write(header)
+		r.eventually("it is there", func(st Stats) bool { return st.Introducing == 1 })
 		_ = nc.Close()
 		r.eventually("it has gone", func(st Stats) bool { return st.Introducing == 0 })
 	}
