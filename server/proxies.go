@@ -8,11 +8,8 @@ import (
 )
 
 func (n *Network) checkProxies() error {
-	switch {
-	case n.ProxyProtocol && len(n.TrustedProxies) == 0:
+	if n.ProxyProtocol && len(n.TrustedProxies) == 0 {
 		return errors.New("--proxy-protocol without --trusted-proxies: want the addresses of the proxies, such as 192.0.2.1 or 10.1.0.0/16")
-	case !n.ProxyProtocol && len(n.TrustedProxies) > 0:
-		return errors.New("--trusted-proxies without --proxy-protocol: want both, or neither")
 	}
 	for _, text := range n.TrustedProxies {
 		if _, err := parseNetwork(text); err != nil {
@@ -22,8 +19,11 @@ func (n *Network) checkProxies() error {
 	return nil
 }
 
-// proxies are the networks of TrustedProxies, which have been checked.
+// proxies are the networks of TrustedProxies, which have been checked, if they count.
 func (n *Network) proxies() (all []netip.Prefix) {
+	if !n.ProxyProtocol {
+		return nil
+	}
 	for _, text := range n.TrustedProxies {
 		if p, err := parseNetwork(text); err == nil {
 			all = append(all, p)

@@ -167,7 +167,7 @@ func serveCommand() (*cobra.Command, *serveFlags) {
 	f.IntVar(&n.MaxConnections, "max-connections", n.MaxConnections, "connections served at once; the next gets 1607 (default: 20,000, or what the limit of open files allows)")
 	f.IntVar(&n.MaxPerIP, "max-connections-per-ip", n.MaxPerIP, "the same for one address, or IPv6 network of 64 bits (default 0: any number while a quarter of all is free, then a quarter); behind a balancer without --proxy-protocol, give the number of --max-connections")
 	f.BoolVar(&n.ProxyProtocol, "proxy-protocol", false, "connections from --trusted-proxies begin with a header of the PROXY protocol, version 1 or 2, that names the client's address; others are served without, and refused with one")
-	f.StringSliceVar(&n.TrustedProxies, "trusted-proxies", nil, "address or network of the proxies for --proxy-protocol, such as 192.0.2.1 or 10.1.0.0/16; may be given several times, or with commas")
+	f.StringSliceVar(&n.TrustedProxies, "trusted-proxies", nil, "address or network of proxies that --proxy-protocol believes, such as 192.0.2.1 or 10.1.0.0/16; may be given several times, or with commas")
 	f.Float64Var(&c.RegisterRate, "register-rate", c.RegisterRate, "clients that may register from one address, a second, after a burst of 20 times as many; the next gets 1607; 0 is no limit")
 	f.IntVar(&c.MaxUploads, "max-uploads-per-connection", c.MaxUploads, "transfers under way on one connection; the next gets 1607")
 	f.Var((*byteSize)(&c.MaxFileSize), "max-file-size", "largest file taken; 1607 for a larger one; more than 4GiB comes from clients that send it in segments")
