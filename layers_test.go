@@ -16,7 +16,11 @@ const (
 	gnet        = "github.com/panjf2000/gnet/v2"
 	sqlite      = "modernc.org/sqlite"
 	prometheus  = "github.com/prometheus/client_golang"
+	pgx         = "github.com/jackc/pgx/v5"
+	minio       = "github.com/minio/minio-go/v7"
+	proxyproto  = "github.com/pires/go-proxyproto"
 	testpeer    = module + "/internal/testpeer"
+	services    = module + "/internal/testservices"
 	notStandard = "all but the standard library"
 )
 
@@ -36,6 +40,8 @@ var layers = []struct {
 	{"storage/audit", []string{"session", "transfer"}},
 	{"storage/files", []string{"session", "transfer"}},
 	{"storage/memory", []string{"session", "transfer"}},
+	{"storage/postgres", []string{"session", "transfer", "storage/files", "storage/sqlite", "storage/s3", sqlite, minio}},
+	{"storage/s3", []string{"session", "transfer", "storage/files", "storage/sqlite", "storage/postgres", sqlite, pgx}},
 	{"storage/sqlite", []string{"session", "transfer"}},
 	{"eventloop", append(stores, "admin", "events", "server", "client", "cmd", "internal", "test", sqlite)},
 	// It has functions and numbers of the server, and knows none of its parts.
@@ -47,11 +53,13 @@ var layers = []struct {
 	{"internal", []string{"cmd", "test"}},
 	// A peer that tests the product with none of its parts but messages and ciphers.
 	{"internal/testpeer", []string{"session", "eventloop", "client", "storage", "cmd", "internal", "test", gnet, sqlite}},
+	// It starts what the product needs, and nothing of the product.
+	{"internal/testservices", []string{"codec", "crypto", "transfer", "session", "eventloop", "admin", "events", "server", "client", "storage", "cmd", gnet, sqlite}},
 	{"cmd", []string{"test"}},
 }
 
 // stores are what is below the contract of storage.
-var stores = []string{"storage/audit", "storage/files", "storage/memory", "storage/sqlite", "storage/storagetest"}
+var stores = []string{"storage/audit", "storage/files", "storage/memory", "storage/postgres", "storage/s3", "storage/sqlite", "storage/storagetest"}
 
 // doors says for the folders behind them all folders of the module that their
 // packages may import themselves.
@@ -73,7 +81,11 @@ var alone = map[string][]string{
 var direct = map[string][]string{
 	gnet:       {"eventloop"},
 	prometheus: {"admin"},
+	pgx:        {"storage/postgres", "internal/testservices"},
+	minio:      {"storage/s3", "internal/testservices"},
+	proxyproto: {"eventloop"},
 	testpeer:   {"test"},
+	services:   {"test"},
 }
 
 // apart are modules of their own, which the product does without.
@@ -111,7 +123,7 @@ func TestLayers(t *testing.T) {
 					switch never {
 					case notStandard:
 						bad = !standard[dep] && !below(dep, module+"/"+l.folder)
-					case gnet, sqlite:
+					case gnet, sqlite, pgx, minio:
 						bad = below(dep, never)
 					}
 					if bad {

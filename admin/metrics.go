@@ -17,8 +17,9 @@ import (
 type Metrics struct {
 	registry *prometheus.Registry
 
-	fsync, batch, batchSize *prometheus.HistogramVec
-	commit, upload          prometheus.Histogram
+	fsync, batch, batchSize, bucket *prometheus.HistogramVec
+	commit, upload                  prometheus.Histogram
+	bucketFailures                  *prometheus.CounterVec
 }
 
 // Buckets, in seconds, but for those of sizes.
@@ -26,6 +27,7 @@ var (
 	diskBuckets   = prometheus.ExponentialBuckets(0.0001, 2, 16) // 100 µs to 3.3 s
 	batchBuckets  = prometheus.ExponentialBuckets(0.00002, 2.5, 14)
 	uploadBuckets = prometheus.ExponentialBuckets(0.001, 4, 12) // 1 ms to 70 min
+	bucketBuckets = prometheus.ExponentialBuckets(0.001, 2, 15)  // 1 ms to 16 s
 	sizeBuckets   = prometheus.ExponentialBuckets(1, 2, 11)     // 1 to 1,024
 )
 
@@ -45,6 +47,10 @@ func NewMetrics(build map[string]string) *Metrics {
 			"Operations in a batch for the registry.", sizeBuckets), []string{"kind"}),
 		commit: prometheus.NewHistogram(histogram("sealift_commit_seconds",
 			"Time to make a verified file durable in its place, without its record.", diskBuckets)),
+		bucket: prometheus.NewHistogramVec(histogram("sealift_bucket_request_seconds",
+			"Time of each attempt at a request to the bucket.", bucketBuckets), []string{"request"}),
+		bucketFailures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sealift_bucket_failures_total",
+			Help: "Attempts at a request to the bucket that failed. Most are repeated."}, []string{"request"}),
 		upload: prometheus.NewHistogram(histogram("sealift_upload_seconds",
 			"Time from the first packet of a transfer to its 1603.", uploadBuckets)),
 	}
@@ -59,7 +65,7 @@ func NewMetrics(build map[string]string) *Metrics {
 		m.batch.WithLabelValues(kind)
 		m.batchSize.WithLabelValues(kind)
 	}
-	m.registry.MustRegister(m.fsync, m.batch, m.batchSize, m.commit, m.upload, info,
+	m.registry.MustRegister(m.fsync, m.batch, m.batchSize, m.bucket, m.bucketFailures, m.commit, m.upload, info,
 		collectors.NewGoCollector(), ownProcess{collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})})
 	return m
 }
@@ -97,6 +103,14 @@ func (m *Metrics) Synced(of string, took time.Duration) {
 func (m *Metrics) Applied(kind string, operations int, took time.Duration) {
 	m.batch.WithLabelValues(kind).Observe(took.Seconds())
 	m.batchSize.WithLabelValues(kind).Observe(float64(operations))
+}
+
+// Requested counts an attempt at a request to the bucket.
+func (m *Metrics) Requested(request string, took time.Duration, err error) {
+	m.bucket.WithLabelValues(request).Observe(took.Seconds())
+	if err != nil {
+		m.bucketFailures.WithLabelValues(request).Inc()
+	}
 }
 
 // Committed counts a file that came into its place, or failed to.

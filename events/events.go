@@ -59,7 +59,7 @@ type Options struct {
 	Log      *zap.Logger
 }
 
-// Teller tells the events of a registry. Make one with [New] and Run it once.
+// Teller tells the events of a registry. Make one with [New] and [Teller.Run] it.
 type Teller struct {
 	o       Options
 	limits  atomic.Pointer[Limits]
@@ -109,12 +109,18 @@ func (t *Teller) Wake() {
 // grace is how long attempts under way may take after Run's context has ended.
 const grace = 3 * time.Second
 
-// Run tells events until ctx ends.
+// Run tells events until ctx ends. Attempts under way may take some seconds more, unless ctx
+// ends for a cause of its own: then another process tells the same events. It may be called
+// again after that.
 func (t *Teller) Run(ctx context.Context) {
 	attempts, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	defer context.AfterFunc(ctx, func() {
-		time.AfterFunc(grace, stop)
+		if context.Cause(ctx) == ctx.Err() {
+			time.AfterFunc(grace, stop)
+		} else {
+			stop()
+		}
 	})()
 	var all sync.WaitGroup
 	for _, of := range t.tellers {
@@ -130,6 +136,11 @@ func (t *Teller) Run(ctx context.Context) {
 		}
 	}
 	all.Wait()
+	if context.Cause(ctx) != ctx.Err() { // what waits is another process's to count
+		t.mu.Lock()
+		t.backlogs, t.looked = nil, false
+		t.mu.Unlock()
+	}
 }
 
 // Stats are numbers of a moment and totals since the start, of one target.

@@ -387,6 +387,53 @@ func TestStopAndGoOn(t *testing.T) {
 	})
 }
 
+// A Teller whose work another process takes over ends what is under way at once, counts nothing
+// any more, and may be run again when it is its turn.
+func TestTakenOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		l := &listener{name: "x", answer: func(ctx context.Context, _ *storage.Event) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}}
+		if err := w.reg.SetTargets(t.Context(), []string{l.name}); err != nil {
+			t.Fatal(err)
+		}
+		teller := events.New(events.Options{
+			Registry: w.reg, Submit: storage.NewQueue(t.Context(), w.reg).Submit, Targets: []events.Target{l}, Parallel: 2, Limits: w.limits, Log: zap.NewNop(),
+		})
+		for i := range 3 {
+			w.happens(0, fmt.Sprint(i))
+		}
+		run := func(cause error) {
+			ctx, stop := context.WithCancelCause(t.Context())
+			var running sync.WaitGroup
+			running.Go(func() { teller.Run(ctx) })
+			synctest.Wait()
+			if got := teller.Stats()[0].Waiting; got != w.waiting() && l.answer != nil {
+				t.Errorf("%d are counted, of %d", got, w.waiting())
+			}
+			before := time.Now()
+			stop(cause)
+			running.Wait()
+			if took := time.Since(before); took != 0 {
+				t.Errorf("the end took %v", took)
+			}
+		}
+		run(errors.New("another process tells"))
+		if got := teller.Stats()[0]; got.Waiting != 0 || got.UnderWay != 0 || got.Told != 0 {
+			t.Errorf("after that there are %+v", got)
+		}
+		w.wantWaiting(3)
+		l.relent()
+		run(nil)
+		if got := l.accepted(name(0)); !slices.Equal(got, numbers(3)) {
+			t.Errorf("accepted %q", got)
+		}
+		w.wantWaiting(0)
+	})
+}
+
 // What cannot be recorded as told is told again.
 func TestRegistryFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -14,8 +14,6 @@ import (
 	"sealift/events"
 	"sealift/internal/version"
 	"sealift/session"
-	"sealift/storage"
-	"sealift/storage/files"
 )
 
 // Admin is about the address at which the server is watched; see package admin.
@@ -79,7 +77,7 @@ func (s *Server) openAdmin() error {
 	if w == nil {
 		return s.writeAddress()
 	}
-	store, loops, service, teller := s.store, s.loops, s.service, s.events // Close clears some of s
+	stores, loops, service, teller := s.storesToCheck(), s.loops, s.service, s.events // Close clears some of s
 	stats := func() admin.Stats {
 		st := statsOf(loops.Stats(), service.Counts(), teller.Stats())
 		st.Partials.Files, st.Partials.Bytes = s.partials.files.Load(), s.partials.bytes.Load()
@@ -91,7 +89,7 @@ func (s *Server) openAdmin() error {
 		Source: admin.Source{
 			Alive: w.alive,
 			Stage: func() admin.Stage { return w.stage(loops.Ready()) },
-			Check: func() admin.Condition { return condition(store, w.registry) },
+			Check: func() admin.Condition { return stores.condition() },
 			Stats: stats,
 		},
 		Live: s.newLive(),
@@ -174,33 +172,6 @@ func (p *protection) adminConfig() *tls.Config {
 			return &p.serve.Load().config.Certificates[0], nil
 		},
 	}
-}
-
-// condition looks at the disk and the registry.
-func condition(store *files.Store, registry *observedRegistry) admin.Condition {
-	found, err := store.Condition()
-	c := admin.Condition{Free: -1, Reserve: found.Reserve}
-	if found.Known && err == nil {
-		c.Free = found.Free
-	}
-	add := func(reason string, err error) {
-		c.Reasons = append(c.Reasons, admin.Reason{Reason: reason, Detail: err.Error()})
-	}
-	switch {
-	case errors.Is(found.Moved, files.ErrMoved):
-		add(admin.StoreMoved, found.Moved)
-	case found.Moved != nil:
-		add(admin.StoreFails, found.Moved)
-	case err != nil:
-		add(admin.StoreFails, err)
-	}
-	if err == nil && found.Short() {
-		add(admin.DiskBelowReserve, storage.ErrFull)
-	}
-	if err := registry.writable(context.Background()); err != nil {
-		add(admin.RegistryNotWritable, err)
-	}
-	return c
 }
 
 // statsOf puts numbers in the words of package admin.

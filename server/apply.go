@@ -58,7 +58,9 @@ func (s *Server) Apply(next Options) (changed, restart []Change, err error) {
 func (s *Server) take(o *Options) {
 	s.loops.Limit(loopLimits(&o.Network, s.connections(&o.Network)))
 	s.service.Limit(sessionLimits(&o.Sessions))
-	s.store.Keep(o.Storage.MinFree)
+	if s.folder != nil {
+		s.folder.Keep(o.Storage.MinFree)
+	}
 	s.ttl.Store(int64(o.Storage.UnverifiedTTL))
 	s.keepFor.Store(int64(o.Storage.KeepFor))
 	s.events.Limit(o.Events.limits())

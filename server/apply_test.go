@@ -33,6 +33,7 @@ var other = map[string]struct {
 	"tls-clients":                {func(o *Options) { o.TLS.Clients = clientsAny }, "any"},
 	"tls-client-ca":              {func(o *Options) { o.TLS = TLS{Mode: tlsRequire, Clients: clientsCA, ClientCA: "ca"} }, "ca"},
 	"registry":                   {func(o *Options) { o.Storage.Registry = registryMemory }, "memory"},
+	"files":                      {func(o *Options) { o.Storage.Files = "s3://bucket/x" }, "s3://bucket/x"},
 	"fsync":                      {func(o *Options) { o.Storage.Fsync = true }, "on"},
 	"key-policy":                 {func(o *Options) { o.Sessions.ReplaceKeys = true }, "replace"},
 	"registration":               {func(o *Options) { o.Sessions.Closed = true }, "closed"},

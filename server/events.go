@@ -109,6 +109,9 @@ func (e *Events) checkFiles() error {
 	return nil
 }
 
+// any reports whether there is a target.
+func (e *Events) any() bool { return e.Command != "" || e.URL != "" }
+
 func (e *Events) limits() events.Limits {
 	return events.Limits{TTL: e.TTL, Max: e.Max, Retry: e.Retry, Timeout: e.Timeout}
 }

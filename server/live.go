@@ -17,14 +17,13 @@ import (
 	"sealift/internal/version"
 	"sealift/session"
 	"sealift/storage"
-	"sealift/storage/files"
 )
 
 // liveSource is what the page of the admin address asks the server, and has it do. The parts
 // are kept here: Close clears those of the server.
 type liveSource struct {
 	s        *Server
-	store    *files.Store
+	store    storage.Files
 	registry storage.Registry
 	loops    *eventloop.Server
 	service  *session.Service
@@ -197,7 +196,7 @@ var shownLimits = map[string]bool{
 	"registration": true, "key-policy": true, "max-connections-per-ip": true, "register-rate": true, "max-uploads-per-connection": true,
 	"quota-bytes": true, "quota-files": true, "keep-for": true, "limit-rate": true, "partial-ttl": true, "partial-budget": true,
 	"max-file-size": true, "max-unverified": true, "min-free": true, "memory-budget": true, "handshake-timeout": true,
-	"idle-timeout": true, "drain-timeout": true, "unverified-ttl": true, "tls": true, "fsync": true, "registry": true,
+	"idle-timeout": true, "drain-timeout": true, "unverified-ttl": true, "tls": true, "fsync": true, "registry": true, "files": true,
 }
 
 // limits is admin.Live.Limits.
@@ -207,7 +206,11 @@ func (l *liveSource) limits() (all []admin.Limit) {
 	o := s.asked
 	s.applying.Unlock()
 	for _, a := range settings {
-		if value := a.text(&o); shownLimits[a.flag] && value != "0" && value != "0s" {
+		value := a.text(&o)
+		if a.shown != nil {
+			value = a.shown(value)
+		}
+		if shownLimits[a.flag] && value != "0" && value != "0s" && value != "" {
 			all = append(all, admin.Limit{Name: a.flag, Value: value})
 		}
 	}
@@ -233,14 +236,27 @@ func (l *liveSource) open(ctx context.Context, ref admin.FileRef) (io.ReadCloser
 	if err != nil {
 		return nil, 0, err
 	}
-	info, err := content.(*os.File).Stat()
-	if err == nil && info.Size() != f.Size {
+	size, err := sizeOf(ctx, l.store, f, content)
+	if err == nil && size != f.Size {
 		err = fmt.Errorf("%w: the file is being replaced, or damaged", admin.ErrNotFound)
 	}
 	if err != nil {
 		return nil, 0, errors.Join(err, content.Close())
 	}
 	return content, f.Size, nil
+}
+
+// sizeOf is how much there is of the content of f, which was opened. In a folder a newer version
+// may take its place at any time, so the open file itself is asked.
+func sizeOf(ctx context.Context, store storage.Files, f *File, content io.Reader) (int64, error) {
+	if file, ok := content.(*os.File); ok {
+		info, err := file.Stat()
+		if err != nil {
+			return 0, err
+		}
+		return info.Size(), nil
+	}
+	return store.Size(ctx, f.Stored())
 }
 
 // waiting is admin.Live.Waiting: nil where nobody is told of anything.

@@ -13,19 +13,22 @@ import (
 	"sealift/admin"
 	"sealift/client"
 	"sealift/codec"
+	"sealift/storage"
 )
 
 // What a person sees of a server, and does there, with each of the registries.
 func TestLive(t *testing.T) {
 	for _, registry := range []string{registrySQLite, registryMemory} {
-		t.Run(registry, func(t *testing.T) { testLive(t, registry) })
+		t.Run(registry, func(t *testing.T) { testLive(t, Storage{Registry: registry}) })
 	}
+	t.Run("bucket", func(t *testing.T) { testLive(t, Storage{Files: bucket(t)}) })
+	t.Run("shared", func(t *testing.T) { testLive(t, sharedStores(t)) })
 }
 
-func testLive(t *testing.T, registry string) {
+func testLive(t *testing.T, stores Storage) {
 	ctx := t.Context()
 	o := options(t.TempDir())
-	o.Admin.Listen, o.Storage.Registry = "127.0.0.1:0", registry
+	o.Admin.Listen, o.Storage = "127.0.0.1:0", stores
 	s := open(t, o)
 	defer run(t, s)()
 	live := s.newLive()
@@ -107,6 +110,10 @@ func testLive(t *testing.T, registry string) {
 		t.Fatal(err)
 	}
 	until(t, "the file is gone", func() bool {
+		if s.folder == nil {
+			_, err := s.store.Size(ctx, storage.Stored{Place: storage.Place{ID: c.Identity().ID, Path: "d"}, Key: ref.Version})
+			return errors.Is(err, storage.ErrNotStored)
+		}
 		_, err := os.Stat(filepath.Join(o.Dir, "files", id, "d"))
 		return errors.Is(err, os.ErrNotExist)
 	})

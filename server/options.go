@@ -82,9 +82,12 @@ type Sessions struct {
 
 // Storage is about what is stored.
 type Storage struct {
-	Registry string // "sqlite" or "memory". Default sqlite
-	Fsync    bool   // what was acknowledged survives a power cut
-	MinFree  int64  // bytes that content leaves on the disk; 0: none
+	// Registry is "sqlite", "memory", or the URL of a PostgreSQL, postgres://…. Default sqlite.
+	Registry string
+	// Files is the URL of a bucket, s3://…. "": content is in Dir.
+	Files   string
+	Fsync   bool  // what was acknowledged survives a power cut
+	MinFree int64 // bytes that content leaves on the disk; 0: none
 	// FileMode and DirMode are the permissions of what is stored, see files.Options.
 	// Default: 0600 and 0700.
 	FileMode, DirMode fs.FileMode
@@ -116,6 +119,9 @@ type Testing struct {
 	// WrapFiles puts something between the sessions and the store: a disk that is
 	// slow, or fails.
 	WrapFiles func(storage.Files) storage.Files
+	// Lease is how long a lease lasts, ReapAfter how long after its end it is reaped, and
+	// SweepEvery how often content is looked for that no record names. Default: 5 min, 1 h, 1 h.
+	Lease, ReapAfter, SweepEvery time.Duration
 }
 
 // Defaults returns the options of a server that is told nothing but its directory
@@ -143,12 +149,6 @@ func Defaults() Options {
 		},
 	}
 }
-
-// Values of Storage.Registry.
-const (
-	registrySQLite = "sqlite"
-	registryMemory = "memory"
-)
 
 // Values of TLS.Mode and of TLS.Clients.
 const (
@@ -208,12 +208,8 @@ func (o *Options) complete() error {
 	if ttl := o.Storage.UnverifiedTTL; ttl != 0 && ttl < session.MinUnverifiedTTL {
 		return fmt.Errorf("--unverified-ttl %v is too short: want %v or more, or 0 to keep such files for ever", ttl, session.MinUnverifiedTTL)
 	}
-	switch o.Storage.Registry {
-	case "":
-		o.Storage.Registry = registrySQLite
-	case registrySQLite, registryMemory:
-	default:
-		return fmt.Errorf("--registry %q: want sqlite or memory", o.Storage.Registry)
+	if err := o.Storage.complete(); err != nil {
+		return err
 	}
 	if err := o.TLS.complete(); err != nil {
 		return err

@@ -88,6 +88,9 @@ func (s *Server) sweepPartials(ctx context.Context) {
 // checkPartials reads what another boot of the machine has left of partial files. Until it is
 // through with one, a client that asks for it begins anew.
 func (s *Server) checkPartials(ctx context.Context) {
+	if s.store.Keeping().Sealed {
+		return // what is there was flushed, whatever boot it is of
+	}
 	err := audit.CheckPartials(ctx, s.registry, s.store, s.partialOptions(time.Now()))
 	if err != nil && ctx.Err() == nil {
 		s.o.Log.Error("reading partial files of another boot failed", zap.Error(err))
@@ -99,8 +102,10 @@ func (s *Server) partialOptions(now time.Time) audit.PartialOptions {
 		Boot: s.partials.boot, TTL: time.Duration(s.partials.ttl.Load()), Budget: s.partials.budget.Load(), PerClient: maxPartials,
 		Now: now, Alive: s.service.Alive, Log: s.logFinding, Exclusive: s.service.Exclusive,
 	}
-	if c, err := s.store.Condition(); o.Budget == 0 && err == nil && c.Known {
-		o.Budget = max(1, c.Total/10)
+	if o.Budget == 0 && s.folder != nil {
+		if c, err := s.folder.Condition(); err == nil && c.Known {
+			o.Budget = max(1, c.Total/10)
+		}
 	}
 	return o
 }

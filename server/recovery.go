@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -25,7 +26,7 @@ func (s *Server) recover(ctx context.Context) (missing int, err error) {
 	o.Enough = func() bool { return time.Since(began) > recoverTurn } // removeLeaving does the rest
 	var waiting []storage.File
 	o.Waiting = func(f *storage.File) { waiting = append(waiting, *f) }
-	report, err := audit.Recover(ctx, s.registry, s.store, o)
+	report, err := audit.Recover(ctx, s.registry, s.folder, o)
 	var gone *audit.FilesGoneError
 	if errors.As(err, &gone) {
 		return 0, &Hinted{Err: err, Hint: "Is the right disk mounted? To start without them: sealiftd forget-missing --dir " + s.o.Dir}
@@ -76,12 +77,25 @@ func levelOf(e audit.Event) zapcore.Level {
 // expireEvery is how often files that stay unverified are looked for.
 const expireEvery = 10 * time.Minute
 
+// lookAfter looks after what is stored, beside the loops, until ctx ends.
+func (s *Server) lookAfter(ctx context.Context) {
+	var others sync.WaitGroup
+	others.Go(func() { s.removeLeaving(ctx) })
+	others.Go(func() { s.checkPartials(ctx) })
+	others.Go(func() { s.sweepPartials(ctx) })
+	// Another server may have left something that it was told of alone.
+	s.lookForLeaving()
+	s.partials.look()
+	s.maintain(ctx)
+	others.Wait()
+}
+
 // maintain removes what nobody needs any more, beside the loops, until ctx ends.
 func (s *Server) maintain(ctx context.Context) {
 	// Where files are missing, an empty folder may be the place of a disk that is
 	// not mounted.
-	if s.missing == 0 {
-		if err := s.store.RemoveEmptyFolders(ctx); err != nil && ctx.Err() == nil {
+	if s.missing == 0 && s.folder != nil {
+		if err := s.folder.RemoveEmptyFolders(ctx); err != nil && ctx.Err() == nil {
 			s.o.Log.Error("removing empty folders failed", zap.Error(err))
 		}
 	}

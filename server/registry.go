@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -14,6 +15,8 @@ import (
 	"sealift/storage"
 	"sealift/storage/files"
 	"sealift/storage/memory"
+	"sealift/storage/postgres"
+	"sealift/storage/s3"
 	"sealift/storage/sqlite"
 )
 
@@ -21,20 +24,12 @@ import (
 // its database was lost.
 var ErrNoRecords = errors.New("there are stored files, and no record of any client")
 
-// openRegistry opens the registry that goes with store.
-func openRegistry(ctx context.Context, o *Options, store *files.Store) (storage.Registry, error) {
-	if o.Storage.Registry == registryMemory {
-		return openMemory(ctx, o, store)
-	}
-	return openDatabase(ctx, o, store)
-}
-
 // openDatabase opens the database, unless it is empty beside stored files.
-func openDatabase(ctx context.Context, o *Options, store *files.Store) (storage.Registry, error) {
+func openDatabase(ctx context.Context, o *Options, store fileStore) (storage.Registry, error) {
 	path := filepath.Join(o.Dir, DatabaseName)
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		// Looked at before the database is made: nothing of it is to stay.
-		if err := refuseStored(ctx, o.Dir, store); err != nil {
+		if err := refuseStored(ctx, o, store); err != nil {
 			return nil, err
 		}
 	}
@@ -42,18 +37,83 @@ func openDatabase(ctx context.Context, o *Options, store *files.Store) (storage.
 	if err != nil {
 		return nil, err
 	}
-	empty, err := isEmpty(ctx, reg)
-	emptied := false // the last client was deleted, beside a file that somebody else has put there
-	if err == nil && empty {
-		emptied, err = reg.Emptied(ctx)
-	}
-	if err == nil && empty && !emptied {
-		err = refuseStored(ctx, o.Dir, store)
-	}
-	if err != nil {
+	if err := refuseUnknown(ctx, o, reg, store); err != nil {
 		return nil, errors.Join(err, reg.Close())
 	}
 	return reg, nil
+}
+
+// refuseUnknown returns an error if there are stored files and reg is empty.
+func refuseUnknown(ctx context.Context, o *Options, reg storage.Registry, store fileStore) error {
+	empty, err := isEmpty(ctx, reg)
+	if err != nil || !empty {
+		return err
+	}
+	if r, ok := reg.(interface {
+		Emptied(ctx context.Context) (bool, error)
+	}); ok { // the last client was deleted, beside a file that somebody else has put there
+		if emptied, err := r.Emptied(ctx); err != nil || emptied {
+			return err
+		}
+	}
+	stored := refuseStored(ctx, o, store)
+	if stored == nil {
+		return nil
+	}
+	// Where others share the stores, a client may have come meanwhile: it was on record before
+	// its file was there.
+	if empty, err = isEmpty(ctx, reg); err != nil || !empty {
+		return err
+	}
+	return stored
+}
+
+// openPostgres opens the registry in a PostgreSQL.
+func (s *Server) openPostgres(ctx context.Context) error {
+	o := &s.o
+	reg, err := postgres.Open(ctx, o.Storage.Registry, postgres.Options{
+		Log: func(err error) { o.Log.Debug("a batch for the registry is repeated", zap.Error(err)) },
+	})
+	if err != nil {
+		return fmt.Errorf("--registry %w", err)
+	}
+	s.registry = reg
+	if !o.Storage.inBucket() {
+		if err := s.hold(ctx); err != nil {
+			return err
+		}
+	}
+	return refuseUnknown(ctx, o, reg, s.store)
+}
+
+// holder is a registry that one server at a time may have.
+type holder interface {
+	// Hold takes the registry for the server of that name, with its content in dir of host, until
+	// release. lost is closed when another server may have it. Whoever has dir of host has dir to
+	// itself, and takes the registry over at once. Otherwise the error names who has it.
+	Hold(ctx context.Context, server, host, dir string) (lost <-chan struct{}, release func(), err error)
+}
+
+// hold takes the registry for this server alone: nobody else can get at the content in its
+// directory.
+func (s *Server) hold(ctx context.Context) error {
+	reg, ok := s.registry.(holder)
+	if !ok {
+		return nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	lost, release, err := reg.Hold(ctx, s.name, host, s.o.Dir)
+	if err != nil {
+		return &Hinted{
+			Err:  fmt.Errorf("--registry %s: %w", storeTold(s.o.Storage.Registry), err),
+			Hint: "Content in a directory is one server's. Stop the other one, and wait for a minute if it was killed; or give both a bucket: --files s3://…",
+		}
+	}
+	s.lost, s.release = lost, release
+	return nil
 }
 
 // openMemory makes a registry in memory, unless there is a database: what that
@@ -78,13 +138,42 @@ func openMemory(ctx context.Context, o *Options, store *files.Store) (storage.Re
 	return memory.New(), nil
 }
 
-// refuseStored returns an error if there are stored files.
-func refuseStored(ctx context.Context, dir string, store *files.Store) error {
-	stored, err := hasStored(ctx, store)
-	if err == nil && stored {
-		err = noRecords(dir)
+// errReplaced ends a server whose registry another one has.
+var errReplaced = errors.New("the registry belongs to another server now")
+
+// endIfReplaced ends the server at once if another one has its registry, until ctx ends: what
+// it recorded would be in a directory that the other one does not have.
+func (s *Server) endIfReplaced(ctx context.Context, end func(cause error)) {
+	select {
+	case <-s.lost: // nil: never
+		s.o.Log.Error("the server was replaced by another one")
+		limits := loopLimits(&s.o.Network, s.connections(&s.o.Network))
+		limits.DrainTimeout = time.Nanosecond
+		s.loops.Limit(limits)
+		end(errReplaced)
+	case <-ctx.Done():
 	}
-	return err
+}
+
+// refuseStored returns an error if there are stored files.
+func refuseStored(ctx context.Context, o *Options, store fileStore) error {
+	stored, err := hasContent(ctx, store)
+	switch {
+	case err != nil || !stored:
+		return err
+	case o.Storage.inBucket():
+		return &Hinted{
+			Err: fmt.Errorf("%s: %w", storeTold(o.Storage.Files), ErrNoRecords),
+			Hint: "Is this the registry that goes with the bucket? What no record names would be removed there. " +
+				"To start anew, name another prefix, or empty this one.",
+		}
+	case o.Storage.inPostgres():
+		return &Hinted{
+			Err:  fmt.Errorf("%s: %w", o.Dir, ErrNoRecords),
+			Hint: "Is this the registry that goes with the directory? To start anew, move " + filepath.Join(o.Dir, "files") + " away.",
+		}
+	}
+	return noRecords(o.Dir)
 }
 
 // noRecords is ErrNoRecords about dir, with what can be done.
@@ -98,6 +187,21 @@ func noRecords(dir string) error {
 
 // errFound ends a walk over files, or clients, that found what it looked for.
 var errFound = errors.New("found")
+
+// hasContent reports whether there is a file in any client's folder, or anything in a bucket.
+func hasContent(ctx context.Context, store fileStore) (bool, error) {
+	var err error
+	switch store := store.(type) {
+	case *files.Store:
+		return hasStored(ctx, store)
+	case *s3.Store:
+		err = store.EachContent(ctx, func(storage.Uploaded, time.Time) error { return errFound })
+	}
+	if errors.Is(err, errFound) {
+		return true, nil
+	}
+	return false, err
+}
 
 // hasStored reports whether there is a file in any client's folder.
 func hasStored(ctx context.Context, store *files.Store) (bool, error) {

@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -34,9 +33,14 @@ const DatabaseName = "defensive.db"
 // Server is a server on a directory, which it has for itself. Make one with
 // [Open], [Server.Run] it once, and [Server.Close] it in any case.
 type Server struct {
+	name     string  // of this process, among the servers of a store
 	o        Options // as Open has completed them; those that Apply changes are elsewhere
-	store    *files.Store
+	store    fileStore
+	folder   *files.Store // the store, where it is in the directory; nil: it is in a bucket
 	registry storage.Registry
+	unlock   func()          // gives the directory back that has no files; nil: they are in it
+	lost     <-chan struct{} // closed when another server may have the registry; nil: it cannot
+	release  func()          // gives that back; nil: there is nothing to give
 	service  *session.Service
 	tls      *protection // nil: all connections are plain
 	loops    *eventloop.Server
@@ -84,7 +88,7 @@ func Serve(ctx context.Context, o Options, started func(context.Context, *Server
 // earlier server left. Clients that connect wait until Run. After an error nothing is
 // left open.
 func Open(ctx context.Context, o Options) (*Server, error) {
-	s := &Server{asked: o}
+	s := &Server{name: serverName(), asked: o}
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
@@ -133,17 +137,14 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if err = s.shareDescriptors(); err != nil {
 		return err
 	}
-	if s.store, err = s.openStore(ctx); err != nil {
-		return err
-	}
-	if s.registry, err = openRegistry(ctx, o, s.store); err != nil {
+	if err = s.openStores(ctx); err != nil {
 		return err
 	}
 	s.service = s.newService(faults)
 	if o.TLS.Cert == "" {
 		// Here, since the directory is ours now, and is not another server's whose
 		// database was lost.
-		if s.tls, err = openProtection(o); err != nil {
+		if s.tls, err = s.openOwnProtection(ctx); err != nil {
 			return err
 		}
 	}
@@ -159,30 +160,10 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if err = s.warnOfPinned(ctx); err != nil {
 		return err
 	}
-	s.missing, err = s.recover(ctx)
-	return err
-}
-
-// storeWait is how long the server waits for the directory at its start: a command that
-// finds no server has it for a moment.
-const storeWait = 3 * time.Second
-
-// openStore opens the files.
-func (s *Server) openStore(ctx context.Context) (*files.Store, error) {
-	o, began := &s.o, time.Now()
-	for {
-		store, err := files.Open(o.Dir, files.Options{
-			Fsync: o.Storage.Fsync, MaxOpen: s.share.Files, MinFree: o.Storage.MinFree,
-			FileMode: o.Storage.FileMode, DirMode: o.Storage.DirMode, Synced: s.watched.synced(),
-			Folding: o.Testing.Folding, Faults: o.Testing.DiskFaults,
-		})
-		if !errors.Is(err, files.ErrLocked) || time.Since(began) > storeWait {
-			return store, err
-		}
-		if err := pause(ctx, storeWait/100); err != nil {
-			return nil, err
-		}
+	if s.folder != nil {
+		s.missing, err = s.recover(ctx)
 	}
+	return err
 }
 
 // shareDescriptors divides the limit of open files.
@@ -275,21 +256,29 @@ func (s *Server) Run(ctx context.Context) error {
 		case <-s.loops.Ready():
 			var watching sync.WaitGroup
 			watching.Go(func() { s.watch(beside) })
-			watching.Go(func() { s.removeLeaving(beside) })
-			watching.Go(func() { s.events.Run(beside) })
-			watching.Go(func() { s.checkPartials(beside) })
-			watching.Go(func() { s.sweepPartials(beside) })
-			s.maintain(beside)
+			watching.Go(func() { s.alone(beside, s.eventsLock(), s.events.Run) })
+			watching.Go(func() { s.alone(beside, lockSweep, s.sweep) })
+			s.alone(beside, lockMaintenance, s.lookAfter)
 			watching.Wait()
 		case <-beside.Done():
 		}
 	})
+	// Uploads go on while the server drains.
+	draining, drained := context.WithCancel(context.WithoutCancel(ctx))
+	others.Go(func() { s.renewLeases(draining) })
 	if s.tls != nil {
 		others.Go(func() { s.tls.follow(beside) })
 	}
 	s.watched.begin(beside)
-	err := s.loops.Run(ctx)
+	serving, end := context.WithCancelCause(ctx)
+	others.Go(func() { s.endIfReplaced(draining, end) })
+	err := s.loops.Run(serving)
+	if cause := context.Cause(serving); errors.Is(cause, errReplaced) {
+		err = errors.Join(cause, err)
+	}
+	end(nil)
 	stop()
+	drained()
 	others.Wait()
 	return err
 }
@@ -310,13 +299,21 @@ func (s *Server) Close() error {
 	if s.webhook != nil {
 		s.webhook.Close()
 	}
+	if s.release != nil {
+		s.release()
+		s.release = nil
+	}
 	if s.registry != nil {
 		errs = append(errs, s.registry.Close())
 		s.registry = nil
 	}
 	if s.store != nil {
 		errs = append(errs, s.store.Close())
-		s.store = nil
+		s.store, s.folder = nil, nil
+	}
+	if s.unlock != nil {
+		s.unlock()
+		s.unlock = nil
 	}
 	return errors.Join(errs...)
 }

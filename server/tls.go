@@ -35,9 +35,10 @@ const (
 // protection is how a server protects connections. It makes the TLS configurations
 // from files, and follows what changes in them.
 type protection struct {
-	o     TLS  // with the files that are read, also where they were made here
-	own   bool // the certificate is the one in the server's directory
-	made  bool // and its key was made by this start
+	o     TLS    // with the files that are read, also where they were made here
+	own   bool   // the certificate is the one in the server's directory
+	made  bool   // and its key was made by this start
+	pair  []byte // the key and the certificate, where they come from no files
 	log   *zap.Logger
 	serve atomic.Pointer[identity] // with the next handshake
 	every time.Duration            // between two looks at the files
@@ -145,8 +146,12 @@ func (p *protection) load() (*identity, error) {
 		fmt.Fprintf(hash, "%d %v\n%s", len(text), err, text)
 		return text, err
 	}
-	cert, err1 := read(p.o.Cert)
-	key, err2 := read(p.o.Key)
+	cert, key := p.pair, p.pair
+	var err1, err2 error
+	if p.pair == nil {
+		cert, err1 = read(p.o.Cert)
+		key, err2 = read(p.o.Key)
+	}
 	authorities, err3 := read(p.o.ClientCA)
 	id := &identity{sum: fileSum(hash.Sum(nil)), clients: p.o.Clients}
 	if err := cmp.Or(err1, err2, err3); err != nil {

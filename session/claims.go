@@ -239,6 +239,13 @@ func (co *coroutine) discardOrphan(file storage.Uploaded) {
 func (co *coroutine) discardUnrecorded(c *claim) (again bool) {
 	s, file := co.s, c.file
 	defer func() { again = s.svc.claims.leave(c) }()
+	if s.svc.keeping.Leases { // another server may be at work on it
+		find := &storage.FindUpload{Outcome: own, Upload: file}
+		if err := co.apply(find); err == nil && !find.Found {
+			co.discard(file)
+		}
+		return
+	}
 	get := &storage.GetFile{Outcome: own, ID: file.ID, Path: file.Path, WithPartial: true}
 	if err := co.apply(get); err != nil && !errors.Is(err, storage.ErrNoFile) {
 		return // it goes at the next start

@@ -175,7 +175,7 @@ func (c *continued) begin(u *upload, svc *Service) error {
 		return errTaken
 	}
 	c.stage = sending
-	u.progress = &progress{continued: c, claim: c.claim, row: c.row, recorded: c.claim != nil, next: c.offset + svc.CheckpointEvery}
+	u.progress = &progress{continued: c, claim: c.claim, row: c.row, recorded: c.claim != nil, next: c.offset + svc.checkpointStep(c.total)}
 	return nil
 }
 
@@ -215,9 +215,13 @@ func (c *continued) goBack(co *coroutine) bool {
 	return recorded
 }
 
-// cut cuts a closed incoming file to its first length bytes.
+// cut cuts a closed incoming file to its first length bytes. Where the store is Sealed, the next
+// transfer does that: what is not on record is not believed.
 func (co *coroutine) cut(file storage.Uploaded, total, length int64) error {
 	files := co.s.svc.Files
+	if co.s.svc.keeping.Sealed {
+		return nil
+	}
 	return co.do(Storage, func(ctx context.Context) error {
 		in, err := files.Reopen(ctx, file, storage.Announce(total), length)
 		if err != nil {

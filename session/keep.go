@@ -18,6 +18,10 @@ const (
 	// checkpointEvery is how much plaintext, in bytes, comes between two checkpoints. It is about
 	// what has to be read again after the server was killed.
 	checkpointEvery = 64 << 20
+	// checkpointSealed is the same where the store is Sealed, and what came since the last
+	// checkpoint is lost with the server. A file has maxCheckpoints at most.
+	checkpointSealed = 16 << 20
+	maxCheckpoints   = 2048
 )
 
 // progress is what an upload has that is recorded as a partial file, or that goes on with
@@ -29,6 +33,7 @@ type progress struct {
 	recorded  bool  // the registry has the row, or had it
 	next      int64 // the Length at which the next checkpoint is due
 	marking   bool  // a checkpoint is under way
+	doubtful  bool  // the registry failed to record a row, and may have done it
 	spoilt    bool  // a Flush failed: nobody knows what will be there after a power cut
 	gone      bool  // the content went with it, also what is on record
 }
@@ -40,7 +45,7 @@ const (
 	fateRemove fate = iota // it is removed, and its row
 	fateUndo               // what came since the 1608 is removed
 	fateKeep               // it is recorded as a partial file
-	fateLeave              // it stays as it is: it is another one's, or nothing can be done to it
+	fateLeave              // it stays as it is: it is another one's, or may be, or nothing can be done to it
 )
 
 // total is the size of the file, if anybody has said it.
@@ -79,6 +84,10 @@ func (u *upload) keepable() bool {
 // lent to.
 func (u *upload) checkpointDue() bool {
 	at, p := u.s.svc.KeepFrom, u.progress
+	if u.s.svc.keeping.Sealed { // a row alone is of no use
+		total, _ := u.total()
+		at = u.s.svc.checkpointStep(total)
+	}
 	if p != nil && p.claim != nil {
 		at = p.next
 	}
@@ -97,14 +106,15 @@ func (u *upload) checkpoint() {
 	s, w := u.s, u.transfer.Written()
 	first := u.recordable(w)
 	p := u.progress
-	p.next, p.marking = w.Length+s.svc.CheckpointEvery, true
+	p.next, p.marking = w.Length+s.svc.checkpointStep(p.row.Total), true
 	row := p.row
-	if !first {
+	flushes := !first || s.svc.keeping.Sealed
+	if flushes {
 		row.Length, row.State = w.Length, w.State
 	}
 	s.start(func(co *coroutine) {
 		defer func() { p.marking = false }()
-		if !first {
+		if flushes {
 			if err := co.flush(&row); err != nil {
 				p.spoilt = p.spoilt || !errors.Is(err, context.Canceled)
 				p.gone = p.gone || isGone(err)
@@ -122,6 +132,14 @@ func (u *upload) checkpoint() {
 			s.log().Debug("checkpoint failed", s.fields(zap.String("file", u.name), zap.Error(err))...)
 		}
 	})
+}
+
+// checkpointStep is how much plaintext of a file of total bytes comes between two checkpoints.
+func (svc *Service) checkpointStep(total int64) int64 {
+	if !svc.keeping.Sealed {
+		return svc.CheckpointEvery
+	}
+	return max(svc.CheckpointEvery, total/maxCheckpoints)
 }
 
 // storePart records the part of a file that has come whole, durably, and sends its 1603.
@@ -189,14 +207,23 @@ func (u *upload) putPartial(co *coroutine, row storage.Partial) error {
 	err := co.putPartial(&row)
 	if err == nil {
 		p.recorded, p.row = true, row
+	} else if u.unsure(err) {
+		p.doubtful = true
 	}
 	return err
+}
+
+// unsure reports whether the registry may have recorded content of u, though it answered err:
+// over a network its answer may be lost. Then the content stays, and if it is not on record, the
+// sweep removes it.
+func (u *upload) unsure(err error) bool {
+	return u.s.svc.swept() && !clientsDoing(err) && !errors.Is(err, storage.ErrSuperseded) && !errors.Is(err, storage.ErrNoLease)
 }
 
 // putPartial has the registry record a partial file.
 func (co *coroutine) putPartial(row *storage.Partial) error {
 	row.Changed = co.s.host.Now()
-	op := &storage.PutPartial{Outcome: co.s.outcome(), Partial: *row}
+	op := &storage.PutPartial{Outcome: co.s.outcome(), Partial: *row, Leased: co.s.svc.keeping.Leases}
 	err := co.apply(op)
 	if err == nil {
 		co.discardReplaced(op.Replaced)
@@ -215,6 +242,8 @@ func (u *upload) fateBy(err error) fate {
 	switch {
 	case errors.Is(err, storage.ErrSuperseded), errors.Is(err, context.Canceled) && u.progress != nil:
 		return fateLeave
+	case stepOf(err) == StepRegistry && u.unsure(err):
+		return fateLeave
 	case err == errTaken && u.keepable():
 		return fateKeep
 	}
@@ -227,7 +256,7 @@ func (u *upload) fateUnwritten(err error) fate {
 	switch p := u.progress; {
 	case errors.Is(err, storage.ErrSuperseded), errors.Is(err, context.Canceled) && p != nil:
 		return fateLeave
-	case p == nil || !p.recorded || isGone(err):
+	case p == nil || !p.recorded && !p.doubtful || isGone(err):
 		return fateRemove
 	case !clientsDoing(err):
 		return fateLeave
@@ -322,6 +351,9 @@ func (u *upload) keep(co *coroutine) bool {
 		row := u.progress.row
 		row.Length, row.State = w.Length, w.State
 		err = co.flush(&row)
+		if s.svc.keeping.Sealed { // else write has done that
+			err = errors.Join(err, co.do(Storage, u.transfer.Park))
+		}
 		if synced = err == nil; synced {
 			if err = u.putPartial(co, row); err == nil {
 				s.log().Info("partial file kept", s.fields(zap.String("file", u.name), zap.Int64("bytes", row.Length), zap.Int64("total_bytes", row.Total))...)
@@ -339,7 +371,8 @@ func (u *upload) keep(co *coroutine) bool {
 	return false
 }
 
-// write writes what is gathered, as far as it is in order, and closes the incoming file.
+// write writes what is gathered, as far as it is in order, and closes the incoming file. Where the
+// store is Sealed it stays open: closed, it could not be flushed any more.
 func (u *upload) write(co *coroutine) error {
 	s, parts := u.s, u.queue
 	u.queue = nil
@@ -358,6 +391,9 @@ func (u *upload) write(co *coroutine) error {
 			if err == nil && parts[i].InOrder() {
 				err = u.transfer.Write(ctx, &parts[i])
 			}
+		}
+		if s.svc.keeping.Sealed {
+			return err
 		}
 		return errors.Join(err, u.transfer.Park(ctx))
 	})
@@ -380,10 +416,13 @@ func (u *upload) close(co *coroutine) {
 
 // forgetPartial removes the row of u, and then its content.
 func (u *upload) forgetPartial(co *coroutine) {
-	row := &u.progress.row
+	p := u.progress
+	row := &p.row
 	op := &storage.DropPartial{Outcome: own, ID: row.ID, Path: row.Path, Incoming: row.Incoming, Generation: row.Generation}
 	err := co.apply(op)
-	if err != nil && !errors.Is(err, storage.ErrNoFile) && !errors.Is(err, storage.ErrNoClient) {
+	if err != nil && u.s.svc.swept() && (p.recorded || p.doubtful) {
+		u.fate = fateLeave // another server may go on with it
+	} else if err != nil && !errors.Is(err, storage.ErrNoFile) && !errors.Is(err, storage.ErrNoClient) {
 		u.s.log().Error("removing what a transfer left", zap.String("file", u.name), zap.Error(err))
 		if errors.Is(err, context.Canceled) {
 			u.fate = fateLeave

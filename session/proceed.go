@@ -143,7 +143,7 @@ func (q *question) lookIn(co *coroutine, p *place) (c *continued, sum uint32, st
 		if !co.claim(p, part.Incoming) {
 			return nil, 0, StepOther, errTaken
 		}
-		if part.Boot == s.svc.Boot {
+		if part.Boot == s.svc.Boot || s.svc.keeping.Sealed {
 			return q.goOn(co, p, part)
 		}
 		return q.given(0, 0), cksum.Checksum(nil), StepOther, nil
@@ -232,7 +232,9 @@ func (q *question) gone(co *coroutine, row *storage.Partial) (*continued, uint32
 	if err != nil && !errors.Is(err, storage.ErrNoFile) {
 		return nil, 0, StepRegistry, err
 	}
-	co.discard(row.Uploaded())
+	if q.s.svc.mayDiscard(err) {
+		co.discard(row.Uploaded())
+	}
 	return q.nothing()
 }
 
@@ -243,7 +245,7 @@ func (q *question) complete(co *coroutine, p *place, row *storage.Partial) (*con
 	op := &storage.PutFile{Outcome: s.outcome(), Generation: row.Generation, Quota: s.svc.limits.Load().Quota, File: storage.File{
 		ID: row.ID, FileName: row.FileName, Path: row.Path, Incoming: row.Incoming,
 		Size: row.Total, Cksum: sum(row.State, row.Length), Received: s.host.Now(),
-	}}
+	}, Leased: s.svc.keeping.Leases}
 	if err := p.put(co, op); err != nil {
 		return nil, 0, StepRegistry, err
 	}
@@ -253,8 +255,12 @@ func (q *question) complete(co *coroutine, p *place, row *storage.Partial) (*con
 
 // readOn counts in what lies behind the Length of a partial file: a server that was killed
 // wrote it. It is made durable and recorded, so that it is read once. What is beyond
-// Total is cut off. ErrNotStored if the content is not there, or less than Length.
+// Total is cut off. ErrNotStored if the content is not there, or less than Length. Content that
+// has all its bytes is completed.
 func (q *question) readOn(co *coroutine, row *storage.Partial) (step Step, err error) {
+	if q.s.svc.keeping.Sealed {
+		return StepStorage, q.find(co, row)
+	}
 	files, from := q.s.svc.Files, row.Length
 	err = co.do(Storage, func(ctx context.Context) error {
 		if err := readBehind(ctx, files, row); err != nil {
@@ -276,6 +282,27 @@ func (q *question) readOn(co *coroutine, row *storage.Partial) (step Step, err e
 		return StepStorage, err
 	}
 	return StepRegistry, co.putPartial(row)
+}
+
+// find is readOn in a store that is Sealed: nothing lies behind the Length.
+func (q *question) find(co *coroutine, row *storage.Partial) error {
+	files := q.s.svc.Files
+	return co.do(Storage, func(ctx context.Context) error {
+		size, err := files.Size(ctx, row.Uploaded())
+		switch {
+		case err != nil:
+			return err
+		case size < row.Length:
+			return storage.ErrNotStored
+		case row.Length < row.Total:
+			return nil
+		}
+		in, err := files.Reopen(ctx, row.Uploaded(), storage.Announce(row.Total), row.Length)
+		if err != nil {
+			return err
+		}
+		return in.Complete(ctx)
+	})
 }
 
 // readBuffers are for readBehind. Workers use them, one each, so they need no budget.

@@ -165,7 +165,7 @@ func (u *upload) store(co *coroutine) {
 	op := &storage.PutFile{Outcome: s.outcome(), File: storage.File{
 		ID: s.id, FileName: u.name, Path: u.path, Incoming: in.Key,
 		Size: in.Size, Cksum: in.Cksum, Received: s.host.Now(),
-	}, Generation: u.generation(), Quota: s.svc.limits.Load().Quota}
+	}, Generation: u.generation(), Quota: s.svc.limits.Load().Quota, Leased: s.svc.keeping.Leases}
 	err := u.record(co, op)
 	switch {
 	case err == nil:
@@ -176,6 +176,8 @@ func (u *upload) store(co *coroutine) {
 		}
 	case !u.dropped:
 		u.end(u.transfer.Plan().Last(), err)
+	case u.fate == fateRemove && u.unsure(err):
+		u.fate = fateLeave
 	}
 }
 
@@ -310,7 +312,7 @@ func (u *upload) cleanup() {
 	case u.stored:
 		u.cease()
 		return
-	case u.progress != nil || u.fate == fateKeep:
+	case u.progress != nil || u.fate == fateKeep || u.fate == fateLeave:
 		u.s.start(u.conclude)
 		return
 	case !u.transfer.Leaves():

@@ -37,8 +37,11 @@ type Files interface {
 	Commit(ctx context.Context, f *File) error
 
 	// Reopen goes on with an incoming file that was closed, after its first length bytes: the
-	// others go. size is as for Create, of the whole. Nobody else may have the file open.
-	// Errors as from Create, and ErrNotStored if there is no such file, or a shorter one.
+	// others go. size is as for Create, of the whole. Nobody else may have the file open, but in
+	// a store that is Sealed: there those who have it open lose it, on other servers too. Their
+	// Flush and Complete change nothing and fail, with ErrSuperseded or ErrNotStored. What is
+	// complete can be reopened too. Errors as from Create, and ErrNotStored if there is no such
+	// file, or a shorter one.
 	Reopen(ctx context.Context, up Uploaded, size Announced, length int64) (Incoming, error)
 
 	// Flush makes the first length bytes of an incoming file durable, which were written
@@ -115,8 +118,8 @@ type Incoming interface {
 	// Complete ends the writing as Close does, and says that the content is whole: it can
 	// be committed.
 	Complete(ctx context.Context) error
-	// Close ends the writing. The content stays as it is, to be reopened or discarded.
-	// Whatever it returns, and also if ctx has ended, the Incoming holds nothing
+	// Close ends the writing. The content stays as it is, to be reopened or discarded; where
+	// the store is Sealed, what was flushed of it. Whatever it returns, and also if ctx has ended, the Incoming holds nothing
 	// any more.
 	Close(ctx context.Context) error
 }

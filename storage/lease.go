@@ -19,9 +19,10 @@ type Lease struct {
 }
 
 // Leases is the part of a Registry that keeps leases. A lease is recorded before the first
-// byte of the content goes to the store. It ends when a row of the content is recorded
-// (PutFile, PutPartial with Leased set), when the content was discarded, or when it ran out
-// long ago: then nothing can be recorded any more, and the content may be removed.
+// byte of the content goes to the store. It ends when the file is recorded (PutFile with Leased
+// set), when the content was discarded, or when it ran out long ago: then nothing can be
+// recorded any more, unless there is a partial file of that key, and content of which nothing
+// is on record may be removed ([FindUpload]).
 //
 // The changes are operations: [LeaseUpload], [RenewLeases], [EndLease], [ReapLeases]. All
 // are the server's own, and At stays zero. Times are by the registry's clock: that of its
@@ -33,12 +34,15 @@ type Leases interface {
 }
 
 type (
-	// LeaseUpload records a lease that ends in For, or renews the one with that key.
+	// LeaseUpload records a lease that ends in For. One with that key it renews, and it is
+	// Server's from now on. With Again, something must be on record of the content, as for
+	// FindUpload: else the content may be gone. Err: ErrNoLease.
 	LeaseUpload struct {
 		Outcome
 		Upload Uploaded
 		Server string
 		For    time.Duration
+		Again  bool // the content came in before, and is gone on with
 	}
 
 	// RenewLeases has all leases of Server whose keys are in Keys end in For from now.
@@ -47,7 +51,7 @@ type (
 		Server string
 		Keys   []string
 		For    time.Duration
-		Lost   []string // result: those of Keys that are not on record
+		Lost   []string // result: those of Keys of which Server has no lease
 	}
 
 	// EndLease forgets a lease. It is no error if there is none.
@@ -62,6 +66,14 @@ type (
 		Ago    time.Duration
 		Limit  int
 		Reaped []Lease // result
+	}
+
+	// FindUpload finds out at one moment whether anything is on record of content: a lease of
+	// its key, or a file or partial file with it in its place. It only reads.
+	FindUpload struct {
+		Outcome
+		Upload Uploaded
+		Found  bool // result
 	}
 )
 

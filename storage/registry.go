@@ -140,7 +140,9 @@ type Registry interface {
 	// is one of the sentinels above) changes nothing and does not stop the others.
 	//
 	// An error of Apply itself means that the store failed, or that ctx ended:
-	// then nothing of the batch took place, and the Errs are to be ignored.
+	// then nothing of the batch took place, and the Errs are to be ignored. A registry over a
+	// network may not know: the batch was done, or not. One that repeats a batch by itself
+	// takes what it finds done as done.
 	Apply(ctx context.Context, batch []Operation) error
 
 	// Clients calls yield for each client, ordered by name, until yield returns
@@ -197,12 +199,12 @@ type Operation interface {
 	operation()
 }
 
-// Reads reports whether op changes nothing: a GetClient, GetFile, FindAlike, GetUsage or
+// Reads reports whether op changes nothing: a GetClient, GetFile, FindAlike, FindUpload, GetUsage or
 // FindExpired without a time. A batch of such can be answered without a commit, beside one that is
 // under way.
 func Reads(op Operation) bool {
 	switch op.(type) {
-	case *GetClient, *GetFile, *FindAlike, *GetUsage, *FindExpired:
+	case *GetClient, *GetFile, *FindAlike, *FindUpload, *GetUsage, *FindExpired:
 		return op.Result().At.IsZero()
 	}
 	return false
@@ -315,7 +317,7 @@ type (
 		File       File     // Incoming set; Verified, Missing, Taken and Deleted do not count
 		Quota      Quota    // of clients that have none of their own
 		Generation int64    // of the partial file that became whole; 0: none was on record
-		Leased     bool     // the content has a lease, which ends; without it, and without that partial file: ErrNoLease
+		Leased     bool     // the content has a lease, which ends; without it, and without a partial file of that key: ErrNoLease
 		Replaced   *File    // result: the file whose place it took, or nil
 		Partial    *Partial // result: the partial file that was forgotten, or nil; its content is left where its key is another than Incoming
 	}
@@ -327,7 +329,7 @@ type (
 	PutPartial struct {
 		Outcome
 		Partial  Partial
-		Leased   bool     // as in PutFile: without a lease, and without a row of the same key: ErrNoLease
+		Leased   bool     // the content has a lease, which stays; without it, and without a row of the same key: ErrNoLease
 		Replaced *Partial // result: the one of another key whose place it took, or nil
 	}
 

@@ -23,7 +23,7 @@ import (
 //
 // The error is one of the registry. What is wrong with single files goes to Options.Log,
 // and they are tried again the next time.
-func Clear(ctx context.Context, reg storage.Registry, files Files, o Options) (Report, error) {
+func Clear(ctx context.Context, reg storage.Registry, files storage.Files, o Options) (Report, error) {
 	var leaving []storage.File
 	err := reg.Leaving(ctx, func(f storage.File) error {
 		leaving = append(leaving, f)

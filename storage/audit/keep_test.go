@@ -304,7 +304,10 @@ func TestBackupOnAFullDisk(t *testing.T) {
 // A client that never sent its key gives its name back after a while.
 func TestClientsWithoutAKeyGo(t *testing.T) {
 	for name, act := range map[string]func(context.Context, storage.Registry, audit.Files, audit.Options) (audit.Report, error){
-		"Recover": audit.Recover, "Expire": audit.Expire,
+		"Recover": audit.Recover,
+		"Expire": func(ctx context.Context, reg storage.Registry, files audit.Files, o audit.Options) (audit.Report, error) {
+			return audit.Expire(ctx, reg, files, o)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

@@ -77,11 +77,11 @@ func Recover(ctx context.Context, reg storage.Registry, files Files, o Options) 
 		return r.report, err
 	}
 	if r.report[BadRows] == 0 {
-		if err := r.removeOrphans(ctx, named); err != nil {
+		if err := r.removeOrphans(ctx, files, named); err != nil {
 			return r.report, err
 		}
 	}
-	if err := r.reportStrays(ctx); err != nil {
+	if err := r.reportStrays(ctx, files); err != nil {
 		return r.report, err
 	}
 	return r.report, r.dropKeyless(ctx)
@@ -96,7 +96,7 @@ const takenFor = 24 * time.Hour
 // clients that have waited too long with their 1026. It forgets the files that were
 // taken a day ago. It may run beside a server, with Options.Exclusive. Rows that cannot
 // be understood are passed over.
-func Expire(ctx context.Context, reg storage.Registry, files Files, o Options) (Report, error) {
+func Expire(ctx context.Context, reg storage.Registry, files storage.Files, o Options) (Report, error) {
 	r := newRecovery(reg, files, o)
 	var old []storage.File
 	err := reg.Files(ctx, func(f storage.File) error {
@@ -135,7 +135,7 @@ type recovery struct {
 	*checker
 	o      Options
 	reg    storage.Registry
-	files  Files
+	files  storage.Files
 	report Report
 
 	// What is to be done: operations of one batch, and of each what it is about.
@@ -143,7 +143,7 @@ type recovery struct {
 	about []Finding
 }
 
-func newRecovery(reg storage.Registry, files Files, o Options) *recovery {
+func newRecovery(reg storage.Registry, files storage.Files, o Options) *recovery {
 	return &recovery{checker: newChecker(files), o: o, reg: reg, files: files, report: make(Report)}
 }
 
@@ -426,8 +426,8 @@ func (r *recovery) flush(ctx context.Context) error {
 }
 
 // removeOrphans removes the incoming files that no row names.
-func (r *recovery) removeOrphans(ctx context.Context, named map[string]struct{}) error {
-	return r.files.EachIncoming(ctx, func(up storage.Uploaded) error {
+func (r *recovery) removeOrphans(ctx context.Context, files Files, named map[string]struct{}) error {
+	return files.EachIncoming(ctx, func(up storage.Uploaded) error {
 		if _, ok := named[up.Key]; ok {
 			return nil
 		}
@@ -440,7 +440,7 @@ func (r *recovery) removeOrphans(ctx context.Context, named map[string]struct{})
 }
 
 // reportStrays tells of the stored files that no row names.
-func (r *recovery) reportStrays(ctx context.Context) error {
+func (r *recovery) reportStrays(ctx context.Context, files Files) error {
 	look := func() error {
 		if err := r.reg.Apply(ctx, r.batch); err != nil {
 			return err
@@ -465,7 +465,7 @@ func (r *recovery) reportStrays(ctx context.Context) error {
 		r.batch = r.batch[:0]
 		return nil
 	}
-	err := r.files.EachStored(ctx, func(id codec.ClientID, path string) error {
+	err := files.EachStored(ctx, func(id codec.ClientID, path string) error {
 		r.batch = append(r.batch, &storage.GetFile{Outcome: own, ID: id, Path: path})
 		if len(r.batch) < batchSize {
 			return nil

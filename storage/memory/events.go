@@ -224,6 +224,3 @@ func (r *Registry) Backlogs(ctx context.Context) ([]storage.Backlog, error) {
 
 // Recorded implements storage.Events.
 func (r *Registry) Recorded() <-chan struct{} { return r.events.recorded }
-
-// EachLease implements storage.Registry.
-func (r *Registry) EachLease(context.Context, func(storage.Lease) error) error { return nil }

@@ -33,6 +33,8 @@ type Registry struct {
 	files   map[place]*entry
 	parts   map[place]*storage.Partial
 	used    map[codec.ClientID]*storage.Usage // of clients for whom a quota stands
+	leases  map[string]storage.Lease          // by key
+	now     func() time.Time
 	events
 }
 
@@ -47,8 +49,13 @@ type place struct {
 type entry struct{ verified, unverified *storage.File }
 
 // New returns an empty registry.
-func New() *Registry {
+func New() *Registry { return NewAt(time.Now) }
+
+// NewAt is New with another clock, by which leases run out.
+func NewAt(now func() time.Time) *Registry {
 	return &Registry{
+		now:     now,
+		leases:  make(map[string]storage.Lease),
 		clients: make(map[codec.ClientID]*storage.Client),
 		names:   make(map[string]codec.ClientID),
 		added:   make(map[string]struct{}),
@@ -64,7 +71,7 @@ func (r *Registry) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
-	r.clients, r.names, r.added, r.files, r.parts, r.used = nil, nil, nil, nil, nil, nil
+	r.clients, r.names, r.added, r.files, r.parts, r.used, r.leases = nil, nil, nil, nil, nil, nil, nil
 	r.waiting = nil
 	return nil
 }
@@ -150,6 +157,20 @@ func (r *Registry) apply(op storage.Operation) (codec.ClientID, error) {
 		return op.ID, r.takeFile(op)
 	case *storage.DeleteFile:
 		return op.ID, r.deleteFile(op)
+	case *storage.LeaseUpload:
+		return codec.ClientID{}, r.leaseUpload(op)
+	case *storage.RenewLeases:
+		r.renewLeases(op)
+		return codec.ClientID{}, nil
+	case *storage.EndLease:
+		delete(r.leases, op.Key)
+		return codec.ClientID{}, nil
+	case *storage.ReapLeases:
+		r.reapLeases(op)
+		return codec.ClientID{}, nil
+	case *storage.FindUpload:
+		op.Found = r.knows(op.Upload)
+		return codec.ClientID{}, nil
 	case *storage.AddName:
 		return codec.ClientID{}, r.addName(op)
 	case *storage.DropName:
@@ -363,6 +384,7 @@ func (r *Registry) unverified(at place, incoming string) *entry {
 }
 
 func (r *Registry) verifyFile(op *storage.VerifyFile) error {
+	op.Replaced = nil
 	if err := r.mayActFor(op.ID, op.By); err != nil {
 		return err
 	}
@@ -372,6 +394,9 @@ func (r *Registry) verifyFile(op *storage.VerifyFile) error {
 	}
 	f := *e.unverified
 	f.Verified, f.Missing, f.Lapsed, f.Deleted = true, op.Missing, false, false
+	if op.Versions {
+		op.Replaced = e.verified
+	}
 	e.verified, e.unverified = &f, nil
 	return nil
 }

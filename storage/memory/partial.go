@@ -15,7 +15,10 @@ func (r *Registry) putPartial(op *storage.PutPartial) error {
 	if r.files[at].has(p.Incoming) {
 		return storage.ErrSuperseded
 	}
+	_, leased := r.leases[p.Incoming]
 	switch old := r.parts[at]; {
+	case op.Leased && !leased && (old == nil || old.Incoming != p.Incoming):
+		return storage.ErrNoLease
 	case old == nil:
 	case old.Incoming != p.Incoming:
 		op.Replaced = old
@@ -73,6 +76,12 @@ func (r *Registry) takePartial(op *storage.PutFile) error {
 	own := p != nil && p.Incoming == op.File.Incoming
 	if op.Generation != 0 && (own && p.Generation != op.Generation || r.files[at].has(op.File.Incoming)) {
 		return storage.ErrSuperseded
+	}
+	if op.Leased {
+		if _, leased := r.leases[op.File.Incoming]; !own && !leased {
+			return storage.ErrNoLease
+		}
+		delete(r.leases, op.File.Incoming)
 	}
 	op.Partial = p
 	delete(r.parts, at)

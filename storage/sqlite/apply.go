@@ -197,6 +197,16 @@ func (t *transaction) apply(op storage.Operation) error {
 	case *storage.DeleteFile:
 		id = op.ID
 		refused, failed = t.change(storage.ErrNoFile, deleteFile, op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Verified)
+	case *storage.LeaseUpload:
+		refused, failed = t.leaseUpload(op)
+	case *storage.RenewLeases:
+		failed = t.renewLeases(op)
+	case *storage.EndLease:
+		failed = t.endLease(op.Key)
+	case *storage.ReapLeases:
+		failed = t.reapLeases(op)
+	case *storage.FindUpload:
+		op.Found, failed = t.knows(&op.Upload)
 	case *storage.AddName:
 		refused, failed = t.addName(op)
 	case *storage.DropName:
@@ -396,7 +406,7 @@ func (t *transaction) putFile(op *storage.PutFile) (refused, failed error) {
 	f := &op.File
 	path := pathName(f.ID, f.Path)
 	op.Replaced, op.Partial = nil, nil
-	if t.partials || op.Generation != 0 {
+	if t.partials || op.Generation != 0 || op.Leased {
 		if refused, failed = t.takePartial(op, path); refused != nil || failed != nil {
 			return refused, failed
 		}

@@ -13,9 +13,6 @@ import (
 	"sealift/storage"
 )
 
-// EachLease implements storage.Registry.
-func (r *Registry) EachLease(context.Context, func(storage.Lease) error) error { return nil }
-
 // eventTables are a part of the schema, and of the step of migrations that brought it.
 //
 // An event is a row for each target. Due is in milliseconds since 1970, 0 for at once, and

@@ -52,6 +52,32 @@ var oldSchemas = map[int][]string{
 		"CREATE TABLE names (Name TEXT NOT NULL PRIMARY KEY)",
 		"CREATE INDEX leaving ON files (ID, PathName, Verified DESC) WHERE Deleted <> 0 OR Taken IS NOT NULL AND Missing = 0",
 	},
+	5: {
+		"CREATE TABLE clients (ID BLOB NOT NULL PRIMARY KEY CHECK (length(ID) = 16), Name TEXT NOT NULL UNIQUE," +
+			" PublicKey BLOB, LastSeen DATETIME, AESKey BLOB, TLSKey BLOB CHECK (length(TLSKey) = 32)," +
+			" Disabled BOOLEAN NOT NULL DEFAULT 0 CHECK (Disabled IN (0, 1)), QuotaBytes INTEGER NOT NULL DEFAULT 0," +
+			" QuotaFiles INTEGER NOT NULL DEFAULT 0, UsedBytes INTEGER, UsedFiles INTEGER, KeepFor INTEGER NOT NULL DEFAULT 0," +
+			" Expires DATETIME)",
+		"CREATE TABLE files (ID BLOB NOT NULL REFERENCES clients (ID), FileName TEXT NOT NULL, PathName TEXT NOT NULL," +
+			" Verified BOOLEAN NOT NULL CHECK (Verified IN (0, 1)), Size INTEGER NOT NULL, Cksum INTEGER NOT NULL," +
+			" Incoming TEXT, Received DATETIME, Missing BOOLEAN NOT NULL DEFAULT 0 CHECK (Missing IN (0, 1))," +
+			" Lapsed BOOLEAN NOT NULL DEFAULT 0 CHECK (Lapsed IN (0, 1)), Taken DATETIME," +
+			" Deleted BOOLEAN NOT NULL DEFAULT 0 CHECK (Deleted IN (0, 1)), PRIMARY KEY (ID, PathName, Verified))",
+		"CREATE TABLE names (Name TEXT NOT NULL PRIMARY KEY)",
+		"CREATE INDEX leaving ON files (ID, PathName, Verified DESC) WHERE Deleted <> 0 OR Taken IS NOT NULL AND Missing = 0",
+		"CREATE TABLE partials (ID BLOB NOT NULL REFERENCES clients (ID), FileName TEXT NOT NULL, PathName TEXT NOT NULL," +
+			" Incoming TEXT NOT NULL, Total INTEGER NOT NULL, Length INTEGER NOT NULL, State INTEGER NOT NULL, Boot TEXT NOT NULL," +
+			" Generation INTEGER NOT NULL, Changed DATETIME, Deleted BOOLEAN NOT NULL DEFAULT 0 CHECK (Deleted IN (0, 1))," +
+			" PRIMARY KEY (ID, PathName))",
+		"CREATE INDEX expiring ON clients (Expires) WHERE Expires IS NOT NULL",
+		"CREATE TABLE eventTargets (Name TEXT NOT NULL PRIMARY KEY)",
+		"CREATE TABLE events (Seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, Target TEXT NOT NULL, EventID TEXT NOT NULL," +
+			" Kind TEXT NOT NULL, Why TEXT NOT NULL, Happened DATETIME NOT NULL, ID BLOB NOT NULL, ClientName TEXT NOT NULL," +
+			" FileName TEXT NOT NULL, Path TEXT NOT NULL, Version TEXT NOT NULL, Size INTEGER NOT NULL, Cksum INTEGER NOT NULL," +
+			" Attempts INTEGER NOT NULL DEFAULT 0, Failure TEXT NOT NULL DEFAULT '', Due INTEGER)",
+		"CREATE INDEX eventsDue ON events (Target, Due) WHERE Due IS NOT NULL",
+		"CREATE INDEX eventsOfClient ON events (Target, ID, Seq)",
+	},
 }
 
 // fileColumns1 are the columns of files in schema 1, which every later one has too.
@@ -97,6 +123,7 @@ func TestMigration(t *testing.T) {
 		apply(t, r, &storage.PutPartial{Outcome: client.Outcome, Partial: p})
 		wantPartials(t, r, p)
 		steered(t, r, version, old)
+		apply(t, r, &storage.LeaseUpload{Upload: storage.Uploaded{Place: p.Place(), Key: "k4"}, For: time.Hour}, &storage.EndLease{Key: "k4"})
 		if err := r.SetTargets(t.Context(), []string{"x"}); err != nil {
 			t.Errorf("schema %d: %v", version, err)
 		}

@@ -25,6 +25,11 @@ func (t *transaction) putPartial(op *storage.PutPartial) (refused, failed error)
 	if whole, err := t.exists(hasVersion, p.ID[:], path, p.Incoming); whole || err != nil {
 		return storage.ErrSuperseded, err
 	}
+	if op.Leased && (old == nil || old.Incoming != p.Incoming) {
+		if refused, failed = t.mustBeLeased(p.Incoming); refused != nil || failed != nil {
+			return refused, failed
+		}
+	}
 	deleted := p.Deleted
 	switch {
 	case old == nil:
@@ -69,11 +74,11 @@ func (t *transaction) dropPartial(op *storage.DropPartial) (refused, failed erro
 }
 
 // takePartial forgets the partial file that became the whole file of op, or that it
-// replaces.
+// replaces, and the lease of its content.
 func (t *transaction) takePartial(op *storage.PutFile, path string) (refused, failed error) {
 	id := op.File.ID
 	p, err := t.partial(id, path)
-	if p == nil && op.Generation == 0 || err != nil {
+	if p == nil && op.Generation == 0 && !op.Leased || err != nil {
 		return nil, err
 	}
 	if refused, failed = t.mayAct(id, op.By); refused != nil || failed != nil {
@@ -85,11 +90,21 @@ func (t *transaction) takePartial(op *storage.PutFile, path string) (refused, fa
 			return storage.ErrSuperseded, err
 		}
 	}
-	if p == nil {
+	if op.Leased && (p == nil || p.Incoming != op.File.Incoming) {
+		if refused, failed = t.mustBeLeased(op.File.Incoming); refused != nil || failed != nil {
+			return refused, failed
+		}
+	}
+	if p == nil && !op.Leased {
 		return nil, nil
 	}
 	if _, refused, failed = t.admit(op); refused != nil || failed != nil {
 		return refused, failed
+	}
+	if op.Leased {
+		if err := t.endLease(op.File.Incoming); p == nil || err != nil {
+			return nil, err
+		}
 	}
 	op.Partial = p
 	if _, err := t.c.exec(forgetPartial, id[:], path); err != nil {

@@ -127,12 +127,34 @@ func (t *transaction) admit(op *storage.PutFile) (a admission, refused, failed e
 
 func (t *transaction) verifyFile(op *storage.VerifyFile) (refused, failed error) {
 	args := []any{op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Missing, actor(op.By)}
+	op.Replaced = nil
+	if op.Versions {
+		was, err := t.verified(op.ID, op.Path)
+		if err != nil {
+			return nil, err
+		}
+		defer func() {
+			if refused == nil && failed == nil {
+				op.Replaced = was
+			}
+		}()
+	}
 	if n, err := t.c.exec(verifyFile, args...); n > 0 || err != nil {
 		return nil, err
 	}
 	return t.count(op.ID, op.Path, func() (refused, failed error) {
 		return t.changeFor(op.ID, op.By, storage.ErrNoFile, verifyCounted, args...)
 	})
+}
+
+// verified reads the verified file under a path; nil if there is none.
+func (t *transaction) verified(id codec.ClientID, path string) (found *storage.File, err error) {
+	err = t.c.rows(background, selectVerified, []any{id[:], pathName(id, path)}, fileColumnCount, func(row []driver.Value) error {
+		f, err := fileOf(row)
+		found = &f
+		return err
+	})
+	return found, err
 }
 
 func (t *transaction) setQuota(op *storage.SetQuota) (refused, failed error) {

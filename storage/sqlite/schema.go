@@ -9,7 +9,7 @@ import (
 
 // schemaVersion is what PRAGMA user_version says of a database with this
 // schema.
-const schemaVersion = 5
+const schemaVersion = 6
 
 // The tables of the protocol documents ("Server Persistence with SQLite"), with
 // the columns that a server needs besides. PathName is
@@ -52,6 +52,7 @@ var schema = slices.Concat([]string{
 	leavingIndex,
 	partialsTable,
 	expiringIndex,
+	leasesTable,
 }, eventTables, []string{fmt.Sprintf("PRAGMA user_version = %d", schemaVersion)})
 
 // A step of migrations has these too, so they are never changed either.
@@ -115,6 +116,7 @@ var migrations = map[int64][]string{
 		expiringIndex,
 		partialsTable,
 	}, eventTables, []string{"PRAGMA user_version = 5"}),
+	5: {leasesTable, "PRAGMA user_version = 6"},
 }
 
 // checkSchema returns an error unless the database has the schema above.
@@ -301,6 +303,14 @@ const (
 	addEventTarget
 	clearTargets
 	listEventTargets
+	putLease
+	renewLease
+	endLease
+	hasLease
+	listEnded
+	listLeases
+	findUpload
+	selectVerified
 	statementCount
 )
 
@@ -342,7 +352,7 @@ func mayActFor(n int) string {
 		" AND (Disabled <> 0 OR TLSKey IS NOT ?%[1]d AND TLSKey IS NOT NULL)))", n)
 }
 
-var statements = withEvents([statementCount]string{
+var statements = with([statementCount]string{
 	begin:    "BEGIN IMMEDIATE",
 	commit:   "COMMIT",
 	rollback: "ROLLBACK",
@@ -364,6 +374,7 @@ var statements = withEvents([statementCount]string{
 
 	selectFile:       "SELECT " + fileColumns + " FROM files" + ofPath,
 	selectUnverified: "SELECT " + fileColumns + " FROM files" + ofPath + " AND Verified = 0",
+	selectVerified:   "SELECT " + fileColumns + " FROM files" + ofPath + " AND Verified = 1",
 	selectPaths:      "SELECT DISTINCT PathName FROM files WHERE ID = ?1 AND NOT (Taken IS NOT NULL AND Missing = 1)",
 	// Where the client is not counted, which most are not, no question needs to be asked.
 	addFile: "INSERT " + newFile + " AND UsedFiles IS NULL) ON CONFLICT DO NOTHING",
@@ -438,12 +449,14 @@ var statements = withEvents([statementCount]string{
 
 	// Another number than before: another connection has committed.
 	dataVersion: "PRAGMA data_version",
-})
+}, eventStatements, leaseStatements)
 
-// withEvents puts the statements about events to all.
-func withEvents(all [statementCount]string) [statementCount]string {
-	for s, text := range eventStatements {
-		all[s] = text
+// with puts the statements of other files to all.
+func with(all [statementCount]string, more ...map[statement]string) [statementCount]string {
+	for _, of := range more {
+		for s, text := range of {
+			all[s] = text
+		}
 	}
 	return all
 }

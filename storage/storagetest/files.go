@@ -42,6 +42,8 @@ func TestFiles(t *testing.T, open func(t *testing.T) storage.Files) {
 		{"Scratch", testScratch},
 		{"Reopen", testReopen},
 		{"ReopenWhatIsNotThere", testReopenWhatIsNotThere},
+		{"ReopenShutsOut", testReopenShutsOut},
+		{"ReopenWhatIsWhole", testReopenWhatIsWhole},
 		{"FlushBesideWrites", testFlushBesideWrites},
 		{"EndedContext", testFilesEndedContext},
 	}
@@ -61,7 +63,11 @@ func content(seed uint64, size int) []byte {
 // place is where client n's file at path is.
 func place(n int, path string) storage.Place { return storage.Place{ID: clientID(n), Path: path} }
 
-func stored(n int, path string) storage.Stored { return storage.Stored{Place: place(n, path)} }
+// stored is client n's file at path, in its place. A store that keeps one version of a file
+// does not look at the key.
+func stored(key string, n int, path string) storage.Stored {
+	return storage.Stored{Place: place(n, path), Key: key}
+}
 
 func uploaded(key string, n int, path string) storage.Uploaded {
 	return storage.Uploaded{Place: place(n, path), Key: key}
@@ -85,16 +91,18 @@ func receive(t testing.TB, s storage.Files, n int, path string, data []byte, siz
 		}
 		rest = rest[n:]
 	}
-	if err := in.Close(t.Context()); err != nil {
-		t.Fatalf("Close: %v", err)
+	if err := in.Complete(t.Context()); err != nil {
+		t.Fatalf("Complete: %v", err)
 	}
 	return in.Key()
 }
 
 // store makes data the verified file of client n at path.
-func store(t testing.TB, s storage.Files, n int, path string, data []byte) {
+func store(t testing.TB, s storage.Files, n int, path string, data []byte) storage.Stored {
 	t.Helper()
-	commit(t, s, waiting(receive(t, s, n, path, data, unknown, 5000), n, path, data))
+	f := waiting(receive(t, s, n, path, data, unknown, 5000), n, path, data)
+	commit(t, s, f)
+	return f.Stored()
 }
 
 func wantContent(t testing.TB, s storage.Files, ref storage.Ref, want []byte) {
@@ -153,10 +161,14 @@ func testWriteCommitOpen(t *testing.T, s storage.Files) {
 				path := fmt.Sprintf("a/b/%d %v %d.bin", size, announced, chunk)
 				data := content(uint64(size), size)
 				key := receive(t, s, 1, path, data, announced, chunk)
-				wantNotStored(t, s, stored(1, path))
+				if moves := !s.Keeping().Versions; moves {
+					wantNotStored(t, s, stored(key, 1, path))
+				}
 				commit(t, s, waiting(key, 1, path, data))
-				wantContent(t, s, stored(1, path), data)
-				wantNotStored(t, s, uploaded(key, 1, path))
+				wantContent(t, s, stored(key, 1, path), data)
+				if moves := !s.Keeping().Versions; moves {
+					wantNotStored(t, s, uploaded(key, 1, path))
+				}
 			}
 		}
 	}
@@ -166,9 +178,18 @@ func testCommitReplaces(t *testing.T, s storage.Files) {
 	older, newer := content(1, 5000), content(2, 100)
 	first, second := receive(t, s, 1, "a", older, storage.Announce(5000), 5000), receive(t, s, 1, "a", newer, unknown, 5000)
 	commit(t, s, waiting(first, 1, "a", older))
-	wantContent(t, s, stored(1, "a"), older)
+	wantContent(t, s, stored(first, 1, "a"), older)
 	commit(t, s, waiting(second, 1, "a", newer))
-	wantContent(t, s, stored(1, "a"), newer)
+	wantContent(t, s, stored(second, 1, "a"), newer)
+	if !s.Keeping().Versions {
+		return
+	}
+	wantContent(t, s, stored(first, 1, "a"), older)
+	if err := s.Remove(t.Context(), stored(first, 1, "a")); err != nil {
+		t.Errorf("Remove of the version that was: %v", err)
+	}
+	wantNotStored(t, s, stored(first, 1, "a"))
+	wantContent(t, s, stored(second, 1, "a"), newer)
 }
 
 func testCommitAgain(t *testing.T, s storage.Files) {
@@ -176,7 +197,7 @@ func testCommitAgain(t *testing.T, s storage.Files) {
 	key := receive(t, s, 1, "dir/a", data, unknown, 5000)
 	for range 3 {
 		commit(t, s, waiting(key, 1, "dir/a", data))
-		wantContent(t, s, stored(1, "dir/a"), data)
+		wantContent(t, s, stored(key, 1, "dir/a"), data)
 	}
 }
 
@@ -188,53 +209,57 @@ func testCommitNothing(t *testing.T, s storage.Files) {
 	for _, key := range []string{dropped, "", "no key", "../" + dropped, ".", strings.Repeat("0", 32)} {
 		wantCommit(t, s, waiting(key, 1, "a", content(1, 10)), storage.ErrNotStored)
 	}
-	wantNotStored(t, s, stored(1, "a"))
+	wantNotStored(t, s, stored(dropped, 1, "a"))
 }
 
 // Remove takes away what is in the place, and nothing else.
 func testRemove(t *testing.T, s storage.Files) {
-	remove := func(n int, path string) {
+	remove := func(f storage.Stored) {
 		t.Helper()
-		if err := s.Remove(t.Context(), stored(n, path)); err != nil {
-			t.Errorf("Remove of %q: %v", path, err)
+		if err := s.Remove(t.Context(), f); err != nil {
+			t.Errorf("Remove of %+v: %v", f, err)
 		}
 	}
-	remove(1, "a/b/c") // no error where there is none, nor a folder
+	remove(stored("", 1, "a/b/c")) // no error where there is none, nor a folder
 	data, newer := content(1, 5000), content(2, 6000)
-	for _, path := range []string{"a/b/c", "a/b/d", "a/e"} {
-		store(t, s, 1, path, data)
-		store(t, s, 2, path, data)
+	paths := []string{"a/b/c", "a/b/d", "a/e"}
+	var of [3]map[string]storage.Stored // by client
+	for n := 1; n <= 2; n++ {
+		of[n] = make(map[string]storage.Stored)
+		for _, path := range paths {
+			of[n][path] = store(t, s, n, path, data)
+		}
 	}
 	key := receive(t, s, 1, "a/b/c", newer, unknown, 6000)
 	for range 2 {
-		remove(1, "a/b/c")
-		wantNotStored(t, s, stored(1, "a/b/c"))
+		remove(of[1]["a/b/c"])
+		wantNotStored(t, s, of[1]["a/b/c"])
 	}
-	wantContent(t, s, stored(1, "a/b/d"), data)
+	wantContent(t, s, of[1]["a/b/d"], data)
 	commit(t, s, waiting(key, 1, "a/b/c", newer))
-	wantContent(t, s, stored(1, "a/b/c"), newer)
-	for _, path := range []string{"a/b/c", "a/b/d", "a/e"} {
+	of[1]["a/b/c"] = stored(key, 1, "a/b/c")
+	wantContent(t, s, of[1]["a/b/c"], newer)
+	for _, path := range paths {
 		if has, err := s.Has(t.Context(), clientID(1)); !has || err != nil {
 			t.Errorf("before %q goes: Has: %v, %v", path, has, err)
 		}
-		remove(1, path)
-		wantContent(t, s, stored(2, path), data)
+		remove(of[1][path])
+		wantContent(t, s, of[2][path], data)
 	}
 	if has, err := s.Has(t.Context(), clientID(1)); has || err != nil {
 		t.Errorf("Has: %v, %v after everything is gone", has, err)
 	}
-	store(t, s, 1, "a/b/c", data)
-	wantContent(t, s, stored(1, "a/b/c"), data)
+	wantContent(t, s, store(t, s, 1, "a/b/c", data), data)
 }
 
 // An incoming file that has lost its end is not committed.
 func testCommitOfAnotherSize(t *testing.T, s storage.Files) {
 	was, data := content(1, 5000), content(2, 5000)
-	store(t, s, 1, "a", was)
+	there := store(t, s, 1, "a", was)
 	for _, has := range []int{0, 4999, 5001} {
 		key := receive(t, s, 1, "a", content(2, has), unknown, 5000)
 		wantCommit(t, s, waiting(key, 1, "a", data), storage.ErrNotStored)
-		wantContent(t, s, stored(1, "a"), was)
+		wantContent(t, s, there, was)
 	}
 }
 
@@ -246,16 +271,16 @@ func testCommitIsOfThisContent(t *testing.T, s storage.Files) {
 		"smaller": data[:4999], "larger": append(data[:5000:5000], 0), "empty": {}, "other": content(3, 5000),
 		"a bit": append([]byte{data[0] ^ 1}, data[1:]...),
 	} {
-		store(t, s, 1, name+"/a", there)
+		at := store(t, s, 1, name+"/a", there)
 		key := receive(t, s, 1, name+"/a", data, unknown, 5000)
 		if err := s.Discard(t.Context(), uploaded(key, 1, name+"/a")); err != nil {
 			t.Fatal(err)
 		}
 		wantCommit(t, s, waiting(key, 1, name+"/a", data), storage.ErrNotStored)
-		wantContent(t, s, stored(1, name+"/a"), there)
+		wantContent(t, s, at, there)
 		wantCommit(t, s, waiting(key, 1, name, data), storage.ErrNotStored)        // the place is a folder
 		wantCommit(t, s, waiting(key, 1, name+"/a/b", data), storage.ErrNotStored) // or below a file
-		wantNotStored(t, s, stored(1, name+"/b"))
+		wantNotStored(t, s, stored(key, 1, name+"/b"))
 	}
 }
 
@@ -284,12 +309,16 @@ func testDiscard(t *testing.T, s storage.Files) {
 		wantNotStored(t, s, uploaded(in.Key(), 1, "a"))
 	}
 	commit(t, s, waiting(keep, 1, "a", data))
-	for _, key := range []string{keep, "", "no key", "../" + clientID(1).String() + "/a"} {
+	none := []string{"", "no key", "../" + clientID(1).String() + "/a"}
+	if moved := !s.Keeping().Versions; moved {
+		none = append(none, keep)
+	}
+	for _, key := range none {
 		if err := s.Discard(t.Context(), uploaded(key, 1, "a")); err != nil {
 			t.Errorf("Discard of %q: %v", key, err)
 		}
 	}
-	wantContent(t, s, stored(1, "a"), data)
+	wantContent(t, s, stored(keep, 1, "a"), data)
 }
 
 func testIncomingIsReadable(t *testing.T, s storage.Files) {
@@ -304,7 +333,7 @@ func testIncomingIsReadable(t *testing.T, s storage.Files) {
 	if err := s.Discard(t.Context(), up); err != nil {
 		t.Fatal(err)
 	}
-	for _, ref := range []storage.Ref{up, other, stored(1, "a")} {
+	for _, ref := range []storage.Ref{up, other, stored(key, 1, "a")} {
 		if n, err := s.Size(t.Context(), ref); n != 0 || !errors.Is(err, storage.ErrNotStored) {
 			t.Errorf("Size of %+v: %d, %v, want ErrNotStored", ref, n, err)
 		}
@@ -312,13 +341,14 @@ func testIncomingIsReadable(t *testing.T, s storage.Files) {
 }
 
 // What is in the place is not what came in for it: each is found by its own kind of
-// reference.
+// reference, or, in a store of versions, by its key.
 func testRefsAreApart(t *testing.T, s storage.Files) {
 	there, came := content(1, 10), content(2, 20)
-	store(t, s, 1, "a", there)
+	in := store(t, s, 1, "a", there)
 	up := uploaded(receive(t, s, 1, "a", came, unknown, 100), 1, "a")
-	in := stored(1, "a")
-	in.Key = up.Key
+	if !s.Keeping().Versions {
+		in.Key = up.Key
+	}
 	wantContent(t, s, up, came)
 	wantContent(t, s, in, there)
 	for ref, want := range map[storage.Ref]int64{up: 20, in: 10} {
@@ -329,7 +359,8 @@ func testRefsAreApart(t *testing.T, s storage.Files) {
 	wantNotStored(t, s, uploaded("", 1, "a"))
 }
 
-// A client has something stored, or it has not: what it only began does not count.
+// A client has something stored, or it has not. What it only began does not count, and what
+// is complete only in a store of versions.
 func testHas(t *testing.T, s storage.Files) {
 	data := content(1, 10)
 	has := func(n int, want bool) {
@@ -338,8 +369,20 @@ func testHas(t *testing.T, s storage.Files) {
 			t.Errorf("client %d has something: %v, %v, want %v", n, got, err, want)
 		}
 	}
-	key := receive(t, s, 1, "dir/a", data, unknown, 10)
+	in, err := s.Create(t.Context(), place(1, "dir/b"), unknown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Write(t.Context(), data); err != nil {
+		t.Fatal(err)
+	}
 	has(1, false)
+	if err := in.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	has(1, false)
+	key := receive(t, s, 1, "dir/a", data, unknown, 10)
+	has(1, s.Keeping().Versions)
 	commit(t, s, waiting(key, 1, "dir/a", data))
 	has(1, true)
 	has(2, false)
@@ -347,11 +390,11 @@ func testHas(t *testing.T, s storage.Files) {
 
 func testClientsAreApart(t *testing.T, s storage.Files) {
 	one, two := content(1, 10), content(2, 20)
-	store(t, s, 1, "a", one)
-	wantNotStored(t, s, stored(2, "a"))
-	store(t, s, 2, "a", two)
-	wantContent(t, s, stored(1, "a"), one)
-	wantContent(t, s, stored(2, "a"), two)
+	first := store(t, s, 1, "a", one)
+	wantNotStored(t, s, stored(first.Key, 2, "a"))
+	second := store(t, s, 2, "a", two)
+	wantContent(t, s, first, one)
+	wantContent(t, s, second, two)
 }
 
 // What CleanPath would not have made is refused, whoever asks.
@@ -364,42 +407,50 @@ func testPathsAreChecked(t *testing.T, s storage.Files) {
 	}
 	for _, path := range paths {
 		wantCommit(t, s, waiting(key, 1, path, data), storage.ErrPath)
-		if _, err := read(t.Context(), s, stored(1, path)); !errors.Is(err, storage.ErrPath) {
+		if _, err := read(t.Context(), s, stored(key, 1, path)); !errors.Is(err, storage.ErrPath) {
 			t.Errorf("Open of %q: %v, want ErrPath", path, err)
 		}
-		if err := s.Remove(t.Context(), stored(1, path)); !errors.Is(err, storage.ErrPath) {
+		if err := s.Remove(t.Context(), stored(key, 1, path)); !errors.Is(err, storage.ErrPath) {
 			t.Errorf("Remove of %q: %v, want ErrPath", path, err)
 		}
 	}
 	for _, path := range []string{".lock", ".incoming/a", "defensive.db", "...", "a b", "-rf", strings.Repeat("n", 254),
 		strings.Repeat("d/", 126) + "d", "ä", "a\u0308", "r\u00e9sum\u00e9/\u5c65\u6b74\u66f8 \U0001f600", strings.Repeat("\u00e4", 127)} {
-		store(t, s, 1, path, data)
-		wantContent(t, s, stored(1, path), data)
+		wantContent(t, s, store(t, s, 1, path, data), data)
 	}
 }
 
 func testFileWhereFolderShouldBe(t *testing.T, s storage.Files) {
 	file, below := content(1, 10), content(2, 20)
-	store(t, s, 1, "a", file)
+	a := store(t, s, 1, "a", file)
+	if s.Keeping().Versions { // each has a name of its own
+		b := store(t, s, 1, "a/b", below)
+		wantContent(t, s, a, file)
+		wantContent(t, s, b, below)
+		return
+	}
 	key := receive(t, s, 1, "new", below, unknown, 100)
 	wantCommit(t, s, waiting(key, 1, "a/b", below), storage.ErrObstructed)
-	wantContent(t, s, stored(1, "a"), file)
+	wantContent(t, s, a, file)
 	wantContent(t, s, uploaded(key, 1, "new"), below) // an error leaves the incoming file
 	commit(t, s, waiting(key, 1, "c/b", below))
 
+	c := stored(key, 1, "c/b")
 	key = receive(t, s, 1, "new", file, unknown, 100)
 	wantCommit(t, s, waiting(key, 1, "c", file), storage.ErrObstructed)
-	wantContent(t, s, stored(1, "c/b"), below)
+	wantContent(t, s, c, below)
 	wantContent(t, s, uploaded(key, 1, "new"), file)
-	if _, err := read(t.Context(), s, stored(1, "c")); err == nil {
+	if _, err := read(t.Context(), s, stored(key, 1, "c")); err == nil {
 		t.Error("a folder can be opened as a file")
 	}
 }
 
-// Whichever of several files for one place comes last is there whole.
+// Whichever of several files for one place comes last is there whole; in a store of
+// versions, each is.
 func testCommitsOfOnePathAtOnce(t *testing.T, s storage.Files) {
 	const sides, rounds = 6, 10
 	var wg sync.WaitGroup
+	var keys [sides][rounds]string
 	for side := range sides {
 		wg.Go(func() {
 			for round := range rounds {
@@ -409,20 +460,29 @@ func testCommitsOfOnePathAtOnce(t *testing.T, s storage.Files) {
 				if err := s.Commit(t.Context(), f); err != nil {
 					t.Errorf("Commit: %v", err)
 				}
+				keys[side][round] = f.Incoming
 			}
 		})
 	}
 	wg.Wait()
 	for round := range rounds {
-		got, err := read(t.Context(), s, stored(1, fmt.Sprintf("dir%d/a", round)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		whole := false
+		path, whole := fmt.Sprintf("dir%d/a", round), 0
 		for side := range sides {
-			whole = whole || bytes.Equal(got, content(uint64(side), 20_000))
+			got, err := read(t.Context(), s, stored(keys[side][round], 1, path))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for of := range sides {
+				same := bytes.Equal(got, content(uint64(of), 20_000))
+				if s.Keeping().Versions && same != (of == side) {
+					t.Errorf("round %d: the version of side %d is not what it sent", round, side)
+				}
+				if same {
+					whole++
+				}
+			}
 		}
-		if !whole {
+		if whole != sides {
 			t.Errorf("round %d: what is stored is none of what was sent", round)
 		}
 	}
@@ -443,7 +503,7 @@ func testCommitsOfOneFileAtOnce(t *testing.T, s storage.Files) {
 			})
 		}
 		wg.Wait()
-		wantContent(t, s, stored(1, f.Path), data)
+		wantContent(t, s, f.Stored(), data)
 	}
 }
 
@@ -480,7 +540,7 @@ func testManyUnderWay(t *testing.T, s storage.Files) {
 		if _, err := u.scratch.ReadAt(got, 0); err != nil || !bytes.Equal(got, content(uint64(i), 300)) {
 			t.Fatalf("scratch %d: %v, or not what was written", i, err)
 		}
-		if err := errors.Join(u.in.Close(t.Context()), u.scratch.Close()); err != nil {
+		if err := errors.Join(u.in.Complete(t.Context()), u.scratch.Close()); err != nil {
 			t.Fatal(err)
 		}
 		wantContent(t, s, uploaded(u.in.Key(), 1, "new"), content(uint64(i), 300))
@@ -545,10 +605,10 @@ func testFilesEndedContext(t *testing.T, s storage.Files) {
 	if has, err := s.Has(ctx, clientID(1)); has || !errors.Is(err, context.Canceled) {
 		t.Errorf("Has: %v, %v, want context.Canceled", has, err)
 	}
-	if err := s.Remove(ctx, stored(1, "a")); !errors.Is(err, context.Canceled) {
+	if err := s.Remove(ctx, stored(key, 1, "a")); !errors.Is(err, context.Canceled) {
 		t.Errorf("Remove: %v, want context.Canceled", err)
 	}
-	for _, ref := range []storage.Ref{uploaded(key, 1, "a"), stored(1, "a")} {
+	for _, ref := range []storage.Ref{uploaded(key, 1, "a"), stored(key, 1, "a")} {
 		if _, err := s.Size(ctx, ref); !errors.Is(err, context.Canceled) {
 			t.Errorf("Size of %+v: %v, want context.Canceled", ref, err)
 		}

@@ -11,7 +11,42 @@ import (
 	"sealift/storage"
 )
 
-// reopen goes on with an incoming file after length bytes, writes data, and closes it.
+// begun makes an incoming file that has data so far, flushed and closed, and names it.
+func begun(t testing.TB, s storage.Files, path string, data []byte, total int64) storage.Uploaded {
+	t.Helper()
+	in, err := s.Create(t.Context(), place(1, path), storage.Announce(total))
+	if err != nil {
+		t.Fatal(err)
+	}
+	up := uploaded(in.Key(), 1, path)
+	for chunk := range slices.Chunk(data, 100_000) {
+		if _, err := in.Write(t.Context(), chunk); err != nil {
+			t.Fatalf("Write: %v", err)
+		}
+	}
+	if err := s.Flush(t.Context(), up, int64(len(data))); err != nil {
+		t.Errorf("Flush: %v", err)
+	}
+	if err := in.Close(t.Context()); err != nil {
+		t.Fatalf("Close: %v", err)
+	}
+	return up
+}
+
+// wantPart checks what there is of a file that is not complete, as far as that can be read.
+func wantPart(t testing.TB, s storage.Files, up storage.Uploaded, want []byte) {
+	t.Helper()
+	if !s.Keeping().Sealed {
+		wantContent(t, s, up, want)
+		return
+	}
+	if n, err := s.Size(t.Context(), up); n < int64(len(want)) || err != nil {
+		t.Errorf("Size: %d, %v, want %d", n, err, len(want))
+	}
+}
+
+// reopen goes on with an incoming file after length bytes, writes data, and closes it. In a
+// store that is sealed it flushes it first.
 func reopen(t testing.TB, s storage.Files, up storage.Uploaded, total, length int64, data []byte) {
 	t.Helper()
 	in, err := s.Reopen(t.Context(), up, storage.Announce(total), length)
@@ -26,8 +61,28 @@ func reopen(t testing.TB, s storage.Files, up storage.Uploaded, total, length in
 			t.Fatalf("Write: %d, %v", n, err)
 		}
 	}
+	if s.Keeping().Sealed {
+		if err := s.Flush(t.Context(), up, length+int64(len(data))); err != nil {
+			t.Fatalf("Flush: %v", err)
+		}
+	}
 	if err := in.Close(t.Context()); err != nil {
 		t.Fatalf("Close: %v", err)
+	}
+}
+
+// complete is reopen for the rest of a file.
+func complete(t testing.TB, s storage.Files, up storage.Uploaded, length int64, data []byte) {
+	t.Helper()
+	in, err := s.Reopen(t.Context(), up, storage.Announce(int64(len(data))), length)
+	if err != nil {
+		t.Fatalf("Reopen after %d bytes: %v", length, err)
+	}
+	if _, err := in.Write(t.Context(), data[length:]); err != nil {
+		t.Fatalf("Write: %v", err)
+	}
+	if err := in.Complete(t.Context()); err != nil {
+		t.Fatalf("Complete: %v", err)
 	}
 }
 
@@ -35,19 +90,16 @@ func reopen(t testing.TB, s storage.Files, up storage.Uploaded, total, length in
 // committed as any.
 func testReopen(t *testing.T, s storage.Files) {
 	data := content(7, 3<<20)
-	up := uploaded(receive(t, s, 1, "a", data[:1<<20], storage.Announce(3<<20), 100_000), 1, "a")
-	if err := s.Flush(t.Context(), up, 1<<20); err != nil {
-		t.Errorf("Flush: %v", err)
-	}
-	wantContent(t, s, up, data[:1<<20])
+	up := begun(t, s, "a", data[:1<<20], 3<<20)
+	wantPart(t, s, up, data[:1<<20])
 	reopen(t, s, up, 3<<20, 1<<20, nil)
-	wantContent(t, s, up, data[:1<<20])
+	wantPart(t, s, up, data[:1<<20])
 	reopen(t, s, up, 3<<20, 1<<20, []byte("other content, which goes"))
 	reopen(t, s, up, 3<<20, 1<<20-17, data[1<<20-17:2<<20])
-	wantContent(t, s, up, data[:2<<20])
+	wantPart(t, s, up, data[:2<<20])
 	reopen(t, s, up, 3<<20, 0, data[:5])
-	wantContent(t, s, up, data[:5])
-	reopen(t, s, up, 3<<20, 5, data[5:])
+	wantPart(t, s, up, data[:5])
+	complete(t, s, up, 5, data)
 	for _, from := range []int64{0, 1, 3<<20 - 1, 3 << 20} {
 		r, err := s.OpenFrom(t.Context(), up, from)
 		if err != nil {
@@ -59,7 +111,94 @@ func testReopen(t *testing.T, s storage.Files) {
 		}
 	}
 	commit(t, s, waiting(up.Key, 1, "a", data))
-	wantContent(t, s, stored(1, "a"), data)
+	wantContent(t, s, stored(up.Key, 1, "a"), data)
+}
+
+// Whoever reopens content of a sealed store shuts out who has it open: what they still do
+// changes nothing. So a server that lost a file does no harm to the one that has it.
+func testReopenShutsOut(t *testing.T, s storage.Files) {
+	if !s.Keeping().Sealed {
+		return
+	}
+	data, other := content(1, 40_000), content(2, 60_000)
+	for _, late := range []string{"flushes", "completes", "closes", "flushes, and it is reopened again"} {
+		in, err := s.Create(t.Context(), place(1, late), storage.Announce(60_000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		up := uploaded(in.Key(), 1, late)
+		if _, err := in.Write(t.Context(), data[:10_000]); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Flush(t.Context(), up, 10_000); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := in.Write(t.Context(), other[10_000:]); err != nil { // not flushed
+			t.Fatal(err)
+		}
+		next, err := s.Reopen(t.Context(), up, storage.Announce(40_000), 10_000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := next.Write(t.Context(), data[10_000:20_000]); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Flush(t.Context(), up, 20_000); err != nil {
+			t.Fatalf("Flush of the one that has it: %v", err)
+		}
+		shut := func(what string, err error) {
+			t.Helper()
+			if !errors.Is(err, storage.ErrSuperseded) && !errors.Is(err, storage.ErrNotStored) {
+				t.Errorf("%s of the one that lost it: %v, want ErrSuperseded or ErrNotStored", what, err)
+			}
+		}
+		switch late {
+		case "completes":
+			shut("Complete", in.Complete(t.Context()))
+		case "closes":
+			_ = in.Close(t.Context())
+		default:
+			// The store knows one that is open under the key, the newer. What the older still
+			// sends goes with its writes.
+			_, err := in.Write(t.Context(), other)
+			if err == nil {
+				err = in.Complete(t.Context())
+			}
+			shut("Write and Complete", err)
+		}
+		if late == "flushes, and it is reopened again" {
+			if err := next.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if next, err = s.Reopen(t.Context(), up, storage.Announce(40_000), 20_000); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := next.Write(t.Context(), data[20_000:]); err != nil {
+			t.Errorf("Write of the one that has it: %v", err)
+		}
+		if err := next.Complete(t.Context()); err != nil {
+			t.Errorf("Complete of the one that has it: %v", err)
+		}
+		commit(t, s, waiting(up.Key, 1, late, data))
+		wantContent(t, s, stored(up.Key, 1, late), data)
+	}
+}
+
+// What is complete and not verified goes on from before its end: the client said that its
+// checksum is wrong.
+func testReopenWhatIsWhole(t *testing.T, s storage.Files) {
+	data := content(3, 70_000)
+	wrong := append(slices.Clone(data[:30_000]), content(4, 40_000)...)
+	up := uploaded(receive(t, s, 1, "a", wrong, storage.Announce(70_000), 9_000), 1, "a")
+	for _, from := range []int64{30_000, 29_999, 0} {
+		complete(t, s, up, from, data)
+		wantContent(t, s, up, data)
+	}
+	reopen(t, s, up, 70_000, 100, data[100:30_000])
+	complete(t, s, up, 30_000, data)
+	commit(t, s, waiting(up.Key, 1, "a", data))
+	wantContent(t, s, stored(up.Key, 1, "a"), data)
 }
 
 func testReopenWhatIsNotThere(t *testing.T, s storage.Files) {
@@ -120,10 +259,16 @@ func testFlushBesideWrites(t *testing.T, s storage.Files) {
 			t.Errorf("Write: %v", err)
 		}
 	}
-	if err := in.Close(t.Context()); err != nil {
-		t.Errorf("Close: %v", err)
+	if s.Keeping().Sealed { // what is complete is flushed no more
+		close(written)
+		flushing.Wait()
 	}
-	close(written)
-	flushing.Wait()
+	if err := in.Complete(t.Context()); err != nil {
+		t.Errorf("Complete: %v", err)
+	}
+	if !s.Keeping().Sealed {
+		close(written)
+		flushing.Wait()
+	}
 	wantContent(t, s, up, data)
 }

@@ -335,7 +335,7 @@ func (m *promiseModel) check() {
 }
 
 func (m *promiseModel) intact(path string, v *version) bool {
-	r, err := m.files.Open(context.Background(), stored(1, path))
+	r, err := m.files.Open(context.Background(), stored("", 1, path))
 	if err != nil {
 		return false
 	}

@@ -66,7 +66,7 @@ func TestWrongConfigFile(t *testing.T) {
 		"dir: .\nmax-file-sise: 1GiB\n": `:2: there is no setting "max-file-sise"`,
 		"max-file-size: much\n":         `:1: max-file-size "much": "much" is no size in bytes, such as 64MiB`,
 		"config: other\n":               `:1: there is no setting "config"`,
-		"registry: oracle\n":            `:1: --registry "oracle": want sqlite or memory`,
+		"registry: oracle\n":            `:1: --registry "oracle": want sqlite, memory or postgres://…`,
 		"dir: .\nlog-level: loud\n":     `:2: --log-level: unrecognized level: "loud"`,
 	} {
 		path := writeConfig(t, dir, text)

@@ -1,0 +1,275 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"sealift/client"
+	"sealift/eventloop"
+	"sealift/internal/testservices"
+	"sealift/storage"
+)
+
+func TestMain(m *testing.M) { os.Exit(testservices.Main(m)) }
+
+// bucket returns the URL of an empty bucket.
+func bucket(t *testing.T) string {
+	t.Helper()
+	_, url := s3Server(t)
+	return url
+}
+
+// s3Server returns an S3 server and the URL of an empty bucket there.
+func s3Server(t *testing.T) (*testservices.S3, string) {
+	t.Helper()
+	s := testservices.NewS3(t, "sealift")
+	for _, v := range s.Environment() {
+		name, value, _ := strings.Cut(v, "=")
+		t.Setenv(name, value)
+	}
+	return s, "s3://sealift/a/prefix?endpoint=" + s.Endpoint()
+}
+
+// sharedStores are empty stores that several servers can have.
+func sharedStores(t *testing.T) Storage {
+	t.Helper()
+	return Storage{Registry: testservices.SharedPostgres(t), Files: bucket(t), UnverifiedTTL: time.Hour}
+}
+
+// serveOn runs a server on stores until the test ends.
+func serveOn(t *testing.T, stores Storage, set ...func(*Options)) *Server {
+	t.Helper()
+	o := options(t.TempDir())
+	o.Storage = stores
+	for _, set := range set {
+		set(&o)
+	}
+	s := open(t, o)
+	stop := run(t, s)
+	t.Cleanup(stop)
+	return s
+}
+
+// dial connects to a server and logs in: as somebody new, or as who.
+func dial(t *testing.T, s *Server, name string, who *client.Identity) (*client.Client, error) {
+	t.Helper()
+	c, err := client.Dial(t.Context(), client.Options{Server: s.Addr().String(), Name: name, Retries: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if who == nil {
+		_, err = c.Login(t.Context())
+	} else {
+		err = c.Reconnect(t.Context(), *who)
+	}
+	return c, err
+}
+
+// put has a client store a file.
+func put(t *testing.T, c *client.Client, name string, content []byte) {
+	t.Helper()
+	if _, err := c.Send(t.Context(), name, bytes.NewReader(content), int64(len(content))); err != nil {
+		t.Fatalf("sending %s: %v", name, err)
+	}
+}
+
+// stored is what a server has of a file.
+func stored(t *testing.T, s *Server, c *client.Client, name string) []byte {
+	t.Helper()
+	get, err := getFile(t.Context(), s.registry, &File{ID: c.Identity().ID, Path: name})
+	if err != nil || get.Verified == nil {
+		t.Fatalf("%s is on record as %+v, %v", name, get.Verified, err)
+	}
+	r, err := s.store.Open(t.Context(), get.Verified.Stored())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	content, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+// A server whose content is in a bucket has it after a restart, and refuses a bucket that another
+// registry goes with.
+func TestServerWithABucket(t *testing.T) {
+	stores := Storage{Files: bucket(t)}
+	dir := t.TempDir()
+	content := bytes.Repeat([]byte("content "), 5<<20) // some parts
+	o := options(dir)
+	o.Storage = stores
+	s, err := Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := run(t, s)
+	c, err := dial(t, s, "anna", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, c, "large", content)
+	put(t, c, "small", []byte("content"))
+	if _, err := Open(t.Context(), o); err == nil || !strings.Contains(err.Error(), "another sealiftd uses this directory") {
+		t.Errorf("a second server in the directory: %v", err)
+	}
+	stop()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	other := options(t.TempDir())
+	other.Storage = stores
+	if s, err := Open(t.Context(), other); !errors.Is(err, ErrNoRecords) || Hint(err) == "" {
+		t.Errorf("with another registry: %v, %v", s, err)
+	}
+
+	s = serveOn(t, stores, func(o *Options) { o.Dir = dir })
+	if !bytes.Equal(stored(t, s, c, "large"), content) || string(stored(t, s, c, "small")) != "content" {
+		t.Error("the content is another")
+	}
+	who := c.Identity()
+	if c, err = dial(t, s, "", &who); err != nil {
+		t.Fatal(err)
+	}
+	put(t, c, "small", []byte("more content"))
+	if got := string(stored(t, s, c, "small")); got != "more content" {
+		t.Errorf("small has %q", got)
+	}
+}
+
+// Several servers on one store know each other's clients and files, show one key, and take note
+// of what is steered at another one.
+func TestServersThatShareTheirStores(t *testing.T) {
+	stores := sharedStores(t)
+	protect := func(o *Options) { o.TLS.Mode = tlsAllow }
+	a, b := serveOn(t, stores, protect), serveOn(t, stores, protect)
+	if of := a.tls.serve.Load().fingerprint; of != b.tls.serve.Load().fingerprint {
+		t.Error("they show two keys")
+	}
+	atA, err := dial(t, a, "anna", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dial(t, b, "anna", nil); err == nil {
+		t.Error("a name was given twice")
+	}
+	who := atA.Identity()
+	atB, err := dial(t, b, "", &who)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, atA, "f", []byte("from a"))
+	put(t, atB, "f", []byte("from b, later"))
+	for _, s := range []*Server{a, b} {
+		if got := string(stored(t, s, atA, "f")); got != "from b, later" {
+			t.Errorf("f has %q", got)
+		}
+	}
+
+	began := time.Now()
+	if _, err := setDisabledIn(t.Context(), a.registry, Who{Name: "anna"}, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*Server{a, b} {
+		until(t, "connections of a disabled client end", func() bool {
+			seen, err := s.loops.Observe(t.Context(), eventloop.Query{Client: who.ID})
+			return err == nil && seen.Connections == 0
+		})
+		if _, err := dial(t, s, "", &who); err == nil {
+			t.Error("a disabled client is served")
+		}
+	}
+	t.Logf("it took %v", time.Since(began))
+	if _, err := setDisabledIn(t.Context(), b.registry, Who{Name: "anna"}, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dial(t, a, "", &who); err != nil {
+		t.Errorf("a client that is enabled at the other server: %v", err)
+	}
+
+	// The work of one that ends is taken over by another.
+	f := &File{ID: who.ID, Path: "f"}
+	get, err := getFile(t.Context(), b.registry, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if marked, err := markDeleted(t.Context(), b.registry, []File{*get.Verified}); err != nil || len(marked) != 1 {
+		t.Fatal(marked, err)
+	}
+	until(t, "a deleted file goes", func() bool {
+		_, err := b.store.Size(t.Context(), get.Verified.Stored())
+		return errors.Is(err, storage.ErrNotStored)
+	})
+}
+
+// ready is what /readyz says.
+func ready(t *testing.T, s *Server) (bool, string) {
+	t.Helper()
+	r, err := http.Get("http://" + s.AdminAddr().String() + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.StatusCode == http.StatusOK, string(text)
+}
+
+// A database and a bucket that go away for a while end nothing: the server says that it is not
+// ready, and serves again when they are back.
+func TestStoresThatGoAwayForAWhile(t *testing.T) {
+	database := testservices.NewPostgres(t, testservices.PostgresOptions{})
+	url, err := database.Database()
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, files := s3Server(t)
+	s := serveOn(t, Storage{Registry: url, Files: files}, func(o *Options) { o.Admin.Listen = "127.0.0.1:0" })
+	c, err := dial(t, s, "anna", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, c, "f", []byte("content"))
+	until(t, "the server is ready", func() bool { ok, _ := ready(t, s); return ok })
+	for what, store := range map[string]struct {
+		stop, start func() error
+	}{"registry_not_writable": {database.Stop, database.Start}, "store_fails": {objects.Stop, objects.Start}} {
+		if err := store.stop(); err != nil {
+			t.Fatal(err)
+		}
+		until(t, what, func() bool {
+			ok, why := ready(t, s)
+			return !ok && strings.Contains(why, what) && strings.Count(why, "\n") == 1
+		})
+		// What is asked meanwhile waits.
+		sent := make(chan error, 1)
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+		go func() {
+			_, err := c.Send(ctx, "f", strings.NewReader(what), int64(len(what)))
+			sent <- err
+		}()
+		if err := store.start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-sent; err != nil {
+			t.Errorf("%s: what came meanwhile: %v", what, err)
+		}
+		stop()
+		until(t, "the server is ready again", func() bool { ok, _ := ready(t, s); return ok })
+		if got := string(stored(t, s, c, "f")); got != what {
+			t.Errorf("f has %q", got)
+		}
+	}
+}

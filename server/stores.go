@@ -1,0 +1,155 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sealift/storage"
+	"sealift/storage/files"
+)
+
+// Where a server keeps its records and its content is said by two settings. Without them both
+// are in its directory: the registry is SQLite's file, and the files are a folder. A registry
+// may also be a PostgreSQL, by a URL, and content a bucket of an S3 server. One server has
+// its stores for itself, unless both are of the second kind: then any number share them.
+
+// Values of Storage.Registry besides URLs.
+const (
+	registrySQLite = "sqlite"
+	registryMemory = "memory"
+)
+
+// fileStore is where a server keeps content. It closes it.
+type fileStore interface {
+	storage.Files
+	Close() error
+}
+
+// openStores opens the files and the registry.
+func (s *Server) openStores(ctx context.Context) (err error) {
+	o := &s.o
+	if o.Storage.inBucket() {
+		if err = s.openBucket(ctx); err != nil {
+			return err
+		}
+	} else {
+		if s.folder, err = s.openFolder(ctx); err != nil {
+			return err
+		}
+		s.store = s.folder
+	}
+	switch {
+	case o.Storage.inPostgres():
+		err = s.openPostgres(ctx)
+	case o.Storage.Registry == registryMemory:
+		s.registry, err = openMemory(ctx, o, s.folder)
+	default:
+		s.registry, err = openDatabase(ctx, o, s.store)
+	}
+	if err == nil && (o.Storage.inBucket() || o.Storage.inPostgres()) {
+		o.Log.Info("the stores are open", zap.String("registry", storeTold(o.Storage.Registry)), zap.String("files", cmp.Or(storeTold(o.Storage.Files), o.Dir)))
+	}
+	return err
+}
+
+// storeWait is how long the server waits for the directory at its start: a command that
+// finds no server has it for a moment.
+const storeWait = 3 * time.Second
+
+// openFolder opens the files in the directory.
+func (s *Server) openFolder(ctx context.Context) (*files.Store, error) {
+	o, began := &s.o, time.Now()
+	for {
+		store, err := files.Open(o.Dir, files.Options{
+			Fsync: o.Storage.Fsync, MaxOpen: s.share.Files, MinFree: o.Storage.MinFree,
+			FileMode: o.Storage.FileMode, DirMode: o.Storage.DirMode, Synced: s.watched.synced(),
+			Folding: o.Testing.Folding, Faults: o.Testing.DiskFaults,
+		})
+		if !errors.Is(err, files.ErrLocked) || time.Since(began) > storeWait {
+			return store, err
+		}
+		if err := pause(ctx, storeWait/100); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// inPostgres reports whether the registry is a PostgreSQL.
+func (s *Storage) inPostgres() bool { return isPostgresURL(s.Registry) }
+
+// inBucket reports whether content is in a bucket.
+func (s *Storage) inBucket() bool { return s.Files != "" }
+
+// shared reports whether other servers may have the same stores.
+func (s *Storage) shared() bool { return s.inPostgres() && s.inBucket() }
+
+func isPostgresURL(text string) bool {
+	return strings.HasPrefix(text, "postgres://") || strings.HasPrefix(text, "postgresql://")
+}
+
+// complete checks s and sets what is zero and has a default.
+func (s *Storage) complete() error {
+	if s.Registry == "" {
+		s.Registry = registrySQLite
+	}
+	switch {
+	case s.inPostgres():
+		if _, err := url.Parse(s.Registry); err != nil {
+			return fmt.Errorf("--registry: %w", errNoURL) // the error itself quotes the password
+		}
+	case s.Registry != registrySQLite && s.Registry != registryMemory:
+		return fmt.Errorf("--registry %q: want sqlite, memory or postgres://…", storeTold(s.Registry))
+	}
+	if !s.inBucket() {
+		return nil
+	}
+	u, err := url.Parse(s.Files)
+	switch {
+	case err != nil:
+		return fmt.Errorf("--files: %w", errNoURL)
+	case u.Scheme != "s3" || u.Host == "":
+		return fmt.Errorf("--files %q: want s3://BUCKET/PREFIX?endpoint=URL&region=NAME", storeTold(s.Files))
+	case s.Registry == registryMemory:
+		return errors.New("--files with --registry memory: want a registry that lasts, since content that it has forgotten would be removed from the bucket")
+	case cmp.Or(s.FileMode, files.DefaultFileMode) != files.DefaultFileMode, cmp.Or(s.DirMode, files.DefaultDirMode) != files.DefaultDirMode:
+		return errors.New("--file-mode or --dir-mode with --files: want neither, a bucket has no permissions of that kind")
+	}
+	return nil
+}
+
+var errNoURL = errors.New("it is not a URL; characters such as / ? # @ % in a password are written as %2F %3F %23 %40 %25")
+
+// storeTold is the value of --registry or --files as people are told it: a URL has no password,
+// and no parameters but those that say where the store is.
+func storeTold(text string) string {
+	if !strings.Contains(text, "://") {
+		return text
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		scheme, _, _ := strings.Cut(text, "://")
+		return scheme + "://…"
+	}
+	if u.User != nil {
+		u.User = url.User(u.User.Username())
+	}
+	told := make(url.Values)
+	for _, name := range []string{"host", "port", "dbname", "search_path", "sslmode", "endpoint", "region"} {
+		value := u.Query().Get(name)
+		if name == "endpoint" {
+			value = urlTold(value)
+		}
+		if value != "" {
+			told.Set(name, value)
+		}
+	}
+	u.RawQuery, u.Fragment = told.Encode(), ""
+	return u.String()
+}

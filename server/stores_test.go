@@ -1,0 +1,35 @@
+package server
+
+import (
+	"strings"
+	"testing"
+)
+
+// What people are told of a store has no password, wherever in the URL it stands.
+func TestStoresAreToldWithoutPasswords(t *testing.T) {
+	for text, want := range map[string]string{
+		"":       "",
+		"sqlite": "sqlite",
+		"postgres://anna:secret@db:5432/sealift?sslmode=require":       "postgres://anna@db:5432/sealift?sslmode=require",
+		"postgres:///sealift?user=anna&password=secret&host=/run":      "postgres:///sealift?host=%2Frun",
+		"postgres://anna:secret%zz@db/x":                               "postgres://…",
+		"postgres://anna:se/cret@db/x":                                 "postgres://…",
+		"postgres://anna@db/x?sslpassword=secret&passfile=secret":      "postgres://anna@db/x",
+		"s3://key:secret@bucket/a?secret_key=secret&region=eu":         "s3://key@bucket/a?region=eu",
+		"s3://bucket/a?endpoint=http%3A%2F%2Fu%3Asecret%40h%3A1%2F":    "s3://bucket/a?endpoint=http%3A%2F%2Fh%3A1%2F%E2%80%A6",
+		"s3://bucket/a?endpoint=http://127.0.0.1:9000&region=us-east1": "s3://bucket/a?endpoint=http%3A%2F%2F127.0.0.1%3A9000&region=us-east1",
+		"s3://bucket/a#secret":                                         "s3://bucket/a",
+	} {
+		if got := storeTold(text); got != want || strings.Contains(got, "secret") {
+			t.Errorf("of %q is told %q", text, got)
+		}
+	}
+	for _, o := range []Storage{
+		{Registry: "postgres://anna:secret%zz@db/x"}, {Registry: "mysql://anna:secret@db/x"},
+		{Files: "s3://key:secret%zz@b"}, {Files: "gs://key:secret@bucket"},
+	} {
+		if err := o.complete(); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("of %+v: %v", o, err)
+		}
+	}
+}

@@ -1,0 +1,89 @@
+package postgres
+
+import (
+	"context"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// watch is what Changed has seen last.
+type watch struct {
+	mu      sync.Mutex
+	looked  bool
+	changes int64 // of others
+	events  int64 // the last one's seq
+}
+
+// What others have steered, and the last event.
+const selectWatch = "SELECT coalesce(sum(changes) FILTER (WHERE instance <> $1), 0)::bigint," +
+	" coalesce((SELECT max(seq) FROM events), 0) FROM writers"
+
+// Changed implements storage.Shared. It reports true only where another registry has steered
+// clients or files: pinned, disabled, deleted, a quota, the targets of events. What uploads do
+// does not count.
+func (r *Registry) Changed(ctx context.Context) (changed bool, err error) {
+	r.watch.mu.Lock()
+	defer r.watch.mu.Unlock()
+	var changes, events int64
+	err = r.persist(ctx, func(ctx context.Context) error {
+		rows, err := r.query(ctx, selectWatch, r.instance)
+		if err != nil {
+			return err
+		}
+		_, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (struct{}, error) {
+			return struct{}{}, row.Scan(&changes, &events)
+		})
+		if err == nil && (!r.watch.looked || changes != r.watch.changes) {
+			err = r.loadTargets(ctx)
+		}
+		return err
+	})
+	if err != nil {
+		return false, r.failure("read", err)
+	}
+	changed = !r.watch.looked || changes != r.watch.changes
+	if events > r.watch.events {
+		r.tellRecorded()
+	}
+	r.watch.looked, r.watch.changes, r.watch.events = true, changes, events
+	return changed, nil
+}
+
+// Secret implements storage.Secrets.
+func (r *Registry) Secret(ctx context.Context, name string, fresh func() ([]byte, error)) (value []byte, err error) {
+	look := func(ctx context.Context) error {
+		rows, err := r.query(ctx, "SELECT value FROM secrets WHERE name = $1", name)
+		if err != nil {
+			return err
+		}
+		found, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+		if len(found) > 0 {
+			value = found[0]
+		}
+		return err
+	}
+	if err := r.persist(ctx, look); err != nil {
+		return nil, r.failure("read", err)
+	}
+	if value != nil {
+		return value, nil
+	}
+	if r.readOnly {
+		return nil, r.failure("write", ErrReadOnly)
+	}
+	made, err := fresh()
+	if err != nil {
+		return nil, err
+	}
+	err = r.persist(ctx, func(ctx context.Context) error {
+		if _, err := r.pool.Exec(ctx, "INSERT INTO secrets (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING", name, made); err != nil {
+			return err
+		}
+		return look(ctx)
+	})
+	if err != nil {
+		return nil, r.failure("write", err)
+	}
+	return value, nil
+}
