@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"sealift/internal/infofile"
-	"sealift/storage"
 	"sealift/storage/files"
 	"sealift/storage/s3"
 )
@@ -27,7 +26,7 @@ func (s *Server) openBucket(ctx context.Context) error {
 	}
 	s.unlock = unlock
 	store, err := s3.Open(ctx, o.Storage.Files, s3.Options{
-		Scratch: filepath.Join(o.Dir, "scratch"), Lease: func(ctx context.Context, up storage.Uploaded) error { return s.leaseUpload(ctx, up, false) }, Release: s.endLease, Log: o.Log.Named("bucket"),
+		Scratch: filepath.Join(o.Dir, "scratch"), Lease: s.leaseUpload, Release: s.endLease, Log: o.Log.Named("bucket"),
 		Observed: s.watched.requested(),
 	})
 	if err != nil {

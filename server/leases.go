@@ -18,8 +18,7 @@ import (
 // nobody renews runs out, and is reaped long after that: the server may have been stopped for
 // a while only.
 const (
-	leaseFor  = 5 * time.Minute
-	reapAfter = time.Hour
+	leaseFor = 5 * time.Minute
 	// renewParts is how many times a lease is renewed before it would run out.
 	renewParts = 5
 	// renewBatch is how many leases are renewed by one operation.

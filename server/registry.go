@@ -13,10 +13,10 @@ import (
 
 	"sealift/codec"
 	"sealift/storage"
+	"sealift/storage/audit"
 	"sealift/storage/files"
 	"sealift/storage/memory"
 	"sealift/storage/postgres"
-	"sealift/storage/s3"
 	"sealift/storage/sqlite"
 )
 
@@ -194,7 +194,7 @@ func hasContent(ctx context.Context, store fileStore) (bool, error) {
 	switch store := store.(type) {
 	case *files.Store:
 		return hasStored(ctx, store)
-	case *s3.Store:
+	case audit.Contents:
 		err = store.EachContent(ctx, func(storage.Uploaded, time.Time) error { return errFound })
 	}
 	if errors.Is(err, errFound) {

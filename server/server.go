@@ -185,6 +185,7 @@ func (s *Server) newService(faults *session.Faults) *session.Service {
 	cfg := session.Config{
 		Files: s.store, Registry: s.registry, Log: s.o.Log, Faults: faults,
 		Limits: sessionLimits(&s.o.Sessions), Boot: s.partials.boot, Kept: s.partials.look,
+		Shared: s.o.Storage.shared(), Server: s.name,
 	}
 	if wrap := s.o.Testing.WrapFiles; wrap != nil {
 		cfg.Files = wrap(s.store)

@@ -22,19 +22,9 @@ func TestMain(m *testing.M) { os.Exit(testservices.Main(m)) }
 // bucket returns the URL of an empty bucket.
 func bucket(t *testing.T) string {
 	t.Helper()
-	_, url := s3Server(t)
-	return url
-}
-
-// s3Server returns an S3 server and the URL of an empty bucket there.
-func s3Server(t *testing.T) (*testservices.S3, string) {
-	t.Helper()
-	s := testservices.NewS3(t, "sealift")
-	for _, v := range s.Environment() {
-		name, value, _ := strings.Cut(v, "=")
-		t.Setenv(name, value)
-	}
-	return s, "s3://sealift/a/prefix?endpoint=" + s.Endpoint()
+	s := testservices.S3(t)
+	s.Use(t)
+	return s.URL("a/prefix")
 }
 
 // sharedStores are empty stores that several servers can have.
@@ -235,8 +225,9 @@ func TestStoresThatGoAwayForAWhile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	objects, files := s3Server(t)
-	s := serveOn(t, Storage{Registry: url, Files: files}, func(o *Options) { o.Admin.Listen = "127.0.0.1:0" })
+	objects := testservices.S3(t)
+	objects.Use(t)
+	s := serveOn(t, Storage{Registry: url, Files: objects.URL("")}, func(o *Options) { o.Admin.Listen = "127.0.0.1:0" })
 	c, err := dial(t, s, "anna", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -245,7 +236,7 @@ func TestStoresThatGoAwayForAWhile(t *testing.T) {
 	until(t, "the server is ready", func() bool { ok, _ := ready(t, s); return ok })
 	for what, store := range map[string]struct {
 		stop, start func() error
-	}{"registry_not_writable": {database.Stop, database.Start}, "store_fails": {objects.Stop, objects.Start}} {
+	}{"registry_not_writable": {database.Stop, database.Start}, "store_fails": {func() error { objects.Kill(); return nil }, objects.Start}} {
 		if err := store.stop(); err != nil {
 			t.Fatal(err)
 		}

@@ -4,6 +4,10 @@ import (
 	"cmp"
 	"context"
 	"time"
+
+	"go.uber.org/zap"
+
+	"sealift/storage/audit"
 )
 
 // sweepContentEvery is how often content is looked for in a bucket that no record names: what a
@@ -12,7 +16,8 @@ const sweepContentEvery = time.Hour
 
 // sweep removes such content until ctx ends.
 func (s *Server) sweep(ctx context.Context) {
-	if !s.store.Keeping().Leases {
+	store, ok := s.store.(audit.Contents)
+	if !ok {
 		return
 	}
 	ticker := time.NewTicker(cmp.Or(s.o.Testing.SweepEvery, sweepContentEvery))
@@ -23,5 +28,10 @@ func (s *Server) sweep(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
+		found, err := audit.Sweep(ctx, s.registry, store, audit.SweepOptions{ReapAfter: s.o.Testing.ReapAfter, Log: s.logFinding})
+		if err != nil && ctx.Err() == nil {
+			s.o.Log.Error("looking for content without a record failed", zap.Error(err))
+		}
+		s.o.Log.Debug("content without a record was looked for", zap.Int("looked_at", found.Looked), zap.Int("leases", found.Leases), zap.Int("removed", found.Removed), zap.Int("failed", found.Failed))
 	}
 }
