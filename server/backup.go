@@ -28,11 +28,18 @@ const partialSuffix = ".partial"
 //
 // After an error there is no copy, unless the error wraps [storage.ErrBadRows]:
 // then it was made of all but what cannot be understood.
-func Backup(ctx context.Context, dir, dest string, progress func(done, total int64), wrong func(File, error)) (err error) {
+func Backup(ctx context.Context, at Stores, dest string, progress func(done, total int64), wrong func(File, error)) (err error) {
+	if !at.database() || !at.folder() {
+		return &Hinted{
+			Err:  errors.New("backup copies a directory, and not what several servers share"),
+			Hint: "Use what copies a PostgreSQL (pg_dump, or its archive of WAL) and a bucket (versions, or a replica). docs/OPERATING.md says in which order.",
+		}
+	}
+	dir := at.Dir
 	if dest, err = checkDest(dir, dest); err != nil {
 		return err
 	}
-	reg, err := openReadOnly(ctx, dir)
+	reg, err := openDatabaseReadOnly(ctx, dir)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,6 @@ import (
 
 	"sealift/storage"
 	"sealift/storage/audit"
-	"sealift/storage/files"
 )
 
 // removeLeaving removes the content of files that are taken or deleted, each time that
@@ -38,12 +37,12 @@ func (s *Server) lookForLeaving() {
 	}
 }
 
-// clearAlone removes the content of files that are taken or deleted, partial ones too, unless a server has the
-// directory, which does so itself. alone reports whether there was none. A server that is
-// started meanwhile has the directory after a moment, and the rest to remove.
-func clearAlone(ctx context.Context, dir string, reg storage.Registry) (alone bool, err error) {
+// clearAlone removes the content of files that are taken or deleted, partial ones too, unless there is a server,
+// which does so itself. alone reports whether there was none. A server that is
+// started meanwhile has the files after a moment, and the rest to remove.
+func clearAlone(ctx context.Context, at Stores, reg storage.Registry) (alone bool, err error) {
 	for more := true; more; {
-		if alone, more, err = clearSome(ctx, dir, reg); err == nil && more {
+		if alone, more, err = clearSome(ctx, at, reg); err == nil && more {
 			err = clearPause(ctx)
 		}
 		if err != nil {
@@ -53,7 +52,7 @@ func clearAlone(ctx context.Context, dir string, reg storage.Registry) (alone bo
 	return alone, nil
 }
 
-// For how long clearAlone has the directory at a time, and how long it leaves it to a server
+// For how long clearAlone has the files at a time, and how long it leaves it to a server
 // that waits at its start, which looks every storeWait/100.
 var (
 	clearTurn  = storeWait / 3
@@ -61,12 +60,9 @@ var (
 )
 
 // clearSome is clearAlone for as many files as there is time for. more: there are others.
-func clearSome(ctx context.Context, dir string, reg storage.Registry) (alone, more bool, err error) {
-	store, err := files.Open(dir, files.Options{Fsync: true})
-	if errors.Is(err, files.ErrLocked) {
-		return false, false, nil
-	}
-	if err != nil {
+func clearSome(ctx context.Context, at Stores, reg storage.Registry) (alone, more bool, err error) {
+	store, err := at.openAlone(ctx, reg)
+	if err != nil || store == nil {
 		return false, false, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
@@ -102,11 +98,11 @@ const (
 
 // depart waits until left, which counts the files that are still to be removed, returns 0:
 // a running server removes them, or the command itself if there is none.
-func depart(ctx context.Context, dir string, reg storage.Registry, left func() (int, error)) error {
+func depart(ctx context.Context, at Stores, reg storage.Registry, left func() (int, error)) error {
 	var alone time.Time // when to try to do it alone
 	return waitToDepart(ctx, left, func() error {
 		if now := time.Now(); now.After(alone) {
-			done, err := clearAlone(ctx, dir, reg)
+			done, err := clearAlone(ctx, at, reg)
 			if err != nil {
 				return err
 			}

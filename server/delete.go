@@ -33,19 +33,19 @@ var (
 	errWholeMeanwhile    = errors.New("its client has sent the rest of it meanwhile, so it stays; run this again")
 )
 
-// DeleteFiles removes files from a server's directory, and their records. The server may
+// DeleteFiles removes files of a server, and their records. The server may
 // run: then it does the work, and DeleteFiles waits for it.
-func DeleteFiles(ctx context.Context, dir string, o DeleteOptions) error {
+func DeleteFiles(ctx context.Context, at Stores, o DeleteOptions) error {
 	if o.DryRun {
-		reg, err := openReadOnly(ctx, dir)
+		reg, err := at.openReadOnly(ctx)
 		if err != nil {
 			return err
 		}
 		defer reg.Close()
 		return o.rehearse(ctx, reg)
 	}
-	return steer(ctx, dir, func(reg storage.Registry) error {
-		return o.delete(ctx, reg, func(look func() (int, error)) error { return depart(ctx, dir, reg, look) })
+	return steer(ctx, at, func(reg storage.Registry) error {
+		return o.delete(ctx, reg, func(look func() (int, error)) error { return depart(ctx, at, reg, look) })
 	})
 }
 
@@ -211,8 +211,8 @@ type Deleted struct {
 // DeleteClient removes a client from the records, or a name that was added and has not
 // registered. The server may run: it ends the client's connections, and removes its files.
 // The client is disabled first, and stays so if DeleteClient does not come to its end.
-func DeleteClient(ctx context.Context, dir string, who Who, o DeleteClientOptions) (d Deleted, err error) {
-	err = steer(ctx, dir, func(reg storage.Registry) error {
+func DeleteClient(ctx context.Context, at Stores, who Who, o DeleteClientOptions) (d Deleted, err error) {
+	err = steer(ctx, at, func(reg storage.Registry) error {
 		d.Client, err = findClient(ctx, reg, who)
 		if errors.Is(err, ErrNoClient) && who.ID == "" {
 			if e := applyOwn(ctx, reg, &storage.DropName{Name: who.Name}); !errors.Is(e, ErrNoClient) {
@@ -224,9 +224,9 @@ func DeleteClient(ctx context.Context, dir string, who Who, o DeleteClientOption
 			return err
 		}
 		if !o.WithFiles {
-			return dropWithoutFiles(ctx, dir, reg, &d.Client, o.Removed)
+			return dropWithoutFiles(ctx, at, reg, &d.Client, o.Removed)
 		}
-		d.Files, err = dropWithFiles(ctx, dir, reg, &d.Client, o.Removed)
+		d.Files, err = dropWithFiles(ctx, at, reg, &d.Client, o.Removed)
 		return err
 	})
 	return d, err
@@ -234,7 +234,7 @@ func DeleteClient(ctx context.Context, dir string, who Who, o DeleteClientOption
 
 // dropWithoutFiles forgets a client that has no files but such as are leaving anyway, and
 // changes nothing otherwise.
-func dropWithoutFiles(ctx context.Context, dir string, reg storage.Registry, c *Client, progress func(done, total int64)) error {
+func dropWithoutFiles(ctx context.Context, at Stores, reg storage.Registry, c *Client, progress func(done, total int64)) error {
 	for {
 		err := applyOwn(ctx, reg, &storage.DropClient{ID: c.ID})
 		if !errors.Is(err, storage.ErrHasFiles) {
@@ -259,16 +259,16 @@ func dropWithoutFiles(ctx context.Context, dir string, reg storage.Registry, c *
 				Hint: "Take the files away first, or have them deleted: --with-files",
 			}
 		}
-		if err := departOf(ctx, dir, reg, c, progress); err != nil {
+		if err := departOf(ctx, at, reg, c, progress); err != nil {
 			return err
 		}
 	}
 }
 
 // departOf waits until the files of a client that are leaving are gone.
-func departOf(ctx context.Context, dir string, reg storage.Registry, c *Client, progress func(done, total int64)) error {
+func departOf(ctx context.Context, at Stores, reg storage.Registry, c *Client, progress func(done, total int64)) error {
 	total := int64(0)
-	return depart(ctx, dir, reg, func() (int, error) {
+	return depart(ctx, at, reg, func() (int, error) {
 		n, bytes, err := leavingOf(ctx, reg, c.ID)
 		total = max(total, bytes)
 		progress(total-bytes, total)
@@ -278,7 +278,7 @@ func departOf(ctx context.Context, dir string, reg storage.Registry, c *Client, 
 
 // dropWithFiles disables a client, removes its files and forgets it. It returns how many
 // files there were.
-func dropWithFiles(ctx context.Context, dir string, reg storage.Registry, c *Client, progress func(done, total int64)) (removed int, err error) {
+func dropWithFiles(ctx context.Context, at Stores, reg storage.Registry, c *Client, progress func(done, total int64)) (removed int, err error) {
 	if err := applyOwn(ctx, reg, &storage.DisableClient{ID: c.ID, Disabled: true}); err != nil {
 		return 0, err
 	}
@@ -301,7 +301,7 @@ func dropWithFiles(ctx context.Context, dir string, reg storage.Registry, c *Cli
 			return removed, err
 		}
 		removed += len(marked) + len(markedPartials)
-		if err := departOf(ctx, dir, reg, c, progress); err != nil {
+		if err := departOf(ctx, at, reg, c, progress); err != nil {
 			return removed, err
 		}
 		if err := applyOwn(ctx, reg, &storage.DropClient{ID: c.ID}); !errors.Is(err, storage.ErrHasFiles) {

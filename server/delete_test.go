@@ -20,7 +20,7 @@ import (
 // rows are all files on record, each as path, state and content's size.
 func (d *depot) rows() (all []string) {
 	d.t.Helper()
-	r, err := OpenReadOnly(d.t.Context(), d.dir)
+	r, err := OpenReadOnly(d.t.Context(), Stores{Dir: d.dir})
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func (d *depot) deletes(o DeleteOptions, want ...string) {
 			told = append(told, f.Path)
 		}
 	}
-	if err := DeleteFiles(d.t.Context(), d.dir, o); err != nil {
+	if err := DeleteFiles(d.t.Context(), Stores{Dir: d.dir}, o); err != nil {
 		d.t.Fatalf("DeleteFiles: %v", err)
 	}
 	if !slices.Equal(told, want) {
@@ -91,12 +91,12 @@ func TestDeleteFiles(t *testing.T) {
 }
 
 func (d *depot) deleteClient(who Who, withFiles bool) (Deleted, error) {
-	return DeleteClient(d.t.Context(), d.dir, who, DeleteClientOptions{WithFiles: withFiles, Removed: func(int64, int64) {}})
+	return DeleteClient(d.t.Context(), Stores{Dir: d.dir}, who, DeleteClientOptions{WithFiles: withFiles, Removed: func(int64, int64) {}})
 }
 
 func (d *depot) clients() (names []string) {
 	d.t.Helper()
-	r, err := OpenReadOnly(d.t.Context(), d.dir)
+	r, err := OpenReadOnly(d.t.Context(), Stores{Dir: d.dir})
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -174,13 +174,13 @@ func TestDeleteWaitsForTheServer(t *testing.T) {
 // Names are added, and taken back, and what is disabled is enabled.
 func TestSteer(t *testing.T) {
 	d := newDepot(t)
-	if err := errors.Join(Add(t.Context(), d.dir, "new"), Add(t.Context(), d.dir, "new")); err != nil {
+	if err := errors.Join(Add(t.Context(), Stores{Dir: d.dir}, "new"), Add(t.Context(), Stores{Dir: d.dir}, "new")); err != nil {
 		t.Error(err)
 	}
-	if err := Add(t.Context(), d.dir, "anna"); err == nil || !strings.Contains(err.Error(), "has registered") {
+	if err := Add(t.Context(), Stores{Dir: d.dir}, "anna"); err == nil || !strings.Contains(err.Error(), "has registered") {
 		t.Error(err)
 	}
-	if err := Add(t.Context(), d.dir, "a\nb"); err == nil {
+	if err := Add(t.Context(), Stores{Dir: d.dir}, "a\nb"); err == nil {
 		t.Error("a name that no client can have is added")
 	}
 	if got, err := d.deleteClient(Who{Name: "new"}, false); err != nil || !got.OnlyAdded {
@@ -190,13 +190,13 @@ func TestSteer(t *testing.T) {
 		t.Error(err)
 	}
 	for _, who := range []Who{{Name: "anna"}, {ID: strings.ToUpper(anna.String())}} {
-		if c, err := Disable(t.Context(), d.dir, who); err != nil || c.ID != anna {
+		if c, err := Disable(t.Context(), Stores{Dir: d.dir}, who); err != nil || c.ID != anna {
 			t.Errorf("%+v, %v", c, err)
 		}
 		if got := d.clients(); got[0] != "anna disabled" {
 			t.Errorf("%q", got)
 		}
-		if _, err := Enable(t.Context(), d.dir, who); err != nil {
+		if _, err := Enable(t.Context(), Stores{Dir: d.dir}, who); err != nil {
 			t.Error(err)
 		}
 		if got := d.clients(); got[0] != "anna" {
@@ -204,7 +204,7 @@ func TestSteer(t *testing.T) {
 		}
 	}
 	for _, who := range []Who{{Name: "Anna"}, {}, {ID: "ff"}, {ID: strings.Repeat("0", 32)}} {
-		if _, err := Disable(t.Context(), d.dir, who); err == nil {
+		if _, err := Disable(t.Context(), Stores{Dir: d.dir}, who); err == nil {
 			t.Errorf("%+v is a client", who)
 		}
 	}
@@ -229,7 +229,7 @@ func TestDeleteClientWithABadRow(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		_, err = DeleteClient(ctx, d.dir, Who{Name: "anna"}, DeleteClientOptions{WithFiles: with, Removed: func(int64, int64) {}})
+		_, err = DeleteClient(ctx, Stores{Dir: d.dir}, Who{Name: "anna"}, DeleteClientOptions{WithFiles: with, Removed: func(int64, int64) {}})
 		cancel()
 		if !errors.Is(err, storage.ErrBadRows) || !strings.Contains(Hint(err), "sealiftd files") {
 			t.Errorf("with files %t: %v with hint %q", with, err, Hint(err))
@@ -246,7 +246,7 @@ func TestStartAfterTheLastClient(t *testing.T) {
 	d := newDepot(t)
 	d.store(anna, "a", "one")
 	for _, name := range []string{"anna", "otto"} {
-		if _, err := DeleteClient(t.Context(), d.dir, Who{Name: name}, DeleteClientOptions{WithFiles: true, Removed: func(int64, int64) {}}); err != nil {
+		if _, err := DeleteClient(t.Context(), Stores{Dir: d.dir}, Who{Name: name}, DeleteClientOptions{WithFiles: true, Removed: func(int64, int64) {}}); err != nil {
 			t.Fatal(err)
 		}
 	}

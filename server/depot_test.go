@@ -20,15 +20,16 @@ import (
 
 // depot is the directory of a server that does not run, and the steps of one by hand.
 type depot struct {
-	t   testing.TB
-	dir string
+	t      testing.TB
+	dir    string
+	shared *Stores // where its files and records are; nil: in dir
 }
 
 var anna, otto = codec.ClientID{0xa0}, codec.ClientID{0x07}
 
 func newDepot(t testing.TB) *depot {
 	t.Helper()
-	d := &depot{t, t.TempDir()}
+	d := &depot{t: t, dir: t.TempDir()}
 	d.open(func(reg *sqlite.Registry, _ *files.Store) {
 		d.apply(reg, &storage.AddClient{ID: anna, Name: "anna"}, &storage.AddClient{ID: otto, Name: "otto"})
 	})
@@ -69,6 +70,10 @@ func (d *depot) store(id codec.ClientID, path, content string) {
 
 func (d *depot) upload(id codec.ClientID, path, content string, verify bool) {
 	d.t.Helper()
+	if d.shared != nil {
+		d.uploadShared(id, path, content, verify)
+		return
+	}
 	d.open(func(reg *sqlite.Registry, store *files.Store) {
 		f := File{
 			ID: id, FileName: path, Path: path, Size: int64(len(content)),
@@ -132,7 +137,11 @@ func (d *depot) taker(to string) *taker {
 
 func (k *taker) run() error {
 	k.told = nil
-	return Take(k.d.t.Context(), k.d.dir, k.TakeOptions)
+	at := Stores{Dir: k.d.dir}
+	if k.d.shared != nil {
+		at = *k.d.shared
+	}
+	return Take(k.d.t.Context(), at, k.TakeOptions)
 }
 
 // takes has it take files, which must go well, and tell of want, each a path or a path and

@@ -220,8 +220,8 @@ type Event = storage.Event
 
 // RetryEvents makes events due at once that were put off: those for target with that id, where
 // "" is any. It returns how many. The server may run, and notices within a second.
-func RetryEvents(ctx context.Context, dir, target, id string) (n int, err error) {
-	err = steer(ctx, dir, func(reg storage.Registry) error {
+func RetryEvents(ctx context.Context, at Stores, target, id string) (n int, err error) {
+	err = steer(ctx, at, func(reg storage.Registry) error {
 		n, err = retryEvents(ctx, reg, target, id)
 		return err
 	})
@@ -230,8 +230,8 @@ func RetryEvents(ctx context.Context, dir, target, id string) (n int, err error)
 
 // DropEvents forgets events: those for target with that id, where "" is any. It returns how
 // many. The server may run; an attempt that is under way is not undone.
-func DropEvents(ctx context.Context, dir, target, id string) (n int, err error) {
-	err = steer(ctx, dir, func(reg storage.Registry) error {
+func DropEvents(ctx context.Context, at Stores, target, id string) (n int, err error) {
+	err = steer(ctx, at, func(reg storage.Registry) error {
 		n, err = dropEvents(ctx, reg, target, id)
 		return err
 	})

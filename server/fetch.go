@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,10 +23,19 @@ func (t *take) fetch(ctx context.Context, b *taking, f *File) (open *os.File, fa
 	if errors.Is(err, storage.ErrNotStored) {
 		return nil, errors.New("the file is missing"), nil
 	}
+	if err != nil && !t.at.folder() {
+		return nil, nil, err // the next file would have it, too
+	}
 	if err != nil {
 		return nil, err, ctx.Err()
 	}
-	from, name := opened.(*os.File), fmt.Sprint(b.next)
+	name := fmt.Sprint(b.next)
+	from, ok := opened.(*os.File)
+	if !ok {
+		fault, err = t.copyTo(ctx, f, opened, b.part, name)
+		_ = opened.Close()
+		return nil, fault, err
+	}
 	linked, err := t.link(f, from, b.part, name)
 	switch {
 	case err != nil:
@@ -53,7 +63,7 @@ func (t *take) link(f *File, from *os.File, to *os.Root, name string) (bool, err
 	if err != nil {
 		return false, err
 	}
-	if t.noLinks || linkInto(filepath.Join(t.dir, filepath.FromSlash(f.PathName())), to, name) != nil {
+	if t.noLinks || linkInto(filepath.Join(t.at.Dir, filepath.FromSlash(f.PathName())), to, name) != nil {
 		return false, nil
 	}
 	// A newer version may be in the place since it was opened.
@@ -64,12 +74,9 @@ func (t *take) link(f *File, from *os.File, to *os.Root, name string) (bool, err
 	return false, errors.Join(err, to.Remove(name))
 }
 
-// copyTo is fetch where there can be no link.
-func (t *take) copyTo(ctx context.Context, f *File, from *os.File, to *os.Root, name string) (fault, err error) {
-	info, err := from.Stat()
-	if err != nil {
-		return err, nil
-	}
+// copyTo is fetch where there can be no link. The copy has the owner, the mode and the time
+// of a file, and otherwise the time at which the content was received.
+func (t *take) copyTo(ctx context.Context, f *File, from io.Reader, to *os.Root, name string) (fault, err error) {
 	if err := tryNames(to, f.Path); err != nil {
 		return t.out.about(err)
 	}
@@ -77,11 +84,17 @@ func (t *take) copyTo(ctx context.Context, f *File, from *os.File, to *os.Root, 
 	if err != nil {
 		return t.out.about(err)
 	}
-	out := &writing{w: w}
+	out, changed := &writing{w: w}, f.Received
 	sum, size, err := t.read(ctx, from, out, f.Size)
+	if of, ok := from.(*os.File); ok && err == nil {
+		var info fs.FileInfo
+		if info, err = of.Stat(); err == nil {
+			chownLike(w, info)
+			_ = w.Chmod(info.Mode().Perm()) // a disk without modes has no use for it
+			changed = info.ModTime()
+		}
+	}
 	if err == nil {
-		chownLike(w, info)
-		_ = w.Chmod(info.Mode().Perm()) // a disk without modes has no use for it
 		out.err = w.Sync()
 	}
 	if e := w.Close(); out.err == nil {
@@ -93,7 +106,9 @@ func (t *take) copyTo(ctx context.Context, f *File, from *os.File, to *os.Root, 
 	case err != nil:
 		return err, ctx.Err()
 	}
-	_ = to.Chtimes(name, time.Time{}, info.ModTime())
+	if !changed.IsZero() {
+		_ = to.Chtimes(name, time.Time{}, changed)
+	}
 	return compare(f, size, sum), nil
 }
 

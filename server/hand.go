@@ -70,10 +70,14 @@ func (t *take) record(ctx context.Context, b *taking) error {
 	if !t.out.is(t.out.path) { // where whoever finishes the batch would look for it
 		return t.out.fault(errMoved)
 	}
-	if err := t.stillThere(ctx, b); err != nil {
+	others, err := u.others(ctx)
+	if err == nil {
+		err = t.stillThere(ctx, b, others)
+	}
+	if err != nil {
 		return err
 	}
-	if err := u.set(b.name(), t.out.path); err != nil {
+	if err := u.set(ctx, b, t.out.path); err != nil {
 		return err
 	}
 	if err := t.out.taking.Rename(b.name()+".part", b.name()); err != nil {
@@ -93,14 +97,21 @@ func (t *take) record(ctx context.Context, b *taking) error {
 	}
 	if len(ops) > 0 {
 		if err := t.reg.Apply(ctx, ops); err != nil {
-			return &Hinted{Err: err, Hint: "Run this again: it finishes what it has begun."}
+			return &Hinted{Err: err, Hint: goesOn}
 		}
 	}
 	t.did(stepApplied)
 	taken := b.files[:0]
 	for i, op := range ops {
 		err := op.Result().Err
-		if err == nil {
+		is := err == nil
+		if errors.Is(err, storage.ErrNoFile) {
+			var failed error
+			if is, failed = t.isTaken(ctx, b, &b.files[i].File); failed != nil {
+				return &Hinted{Err: failed, Hint: goesOn}
+			}
+		}
+		if is {
 			taken = append(taken, b.files[i])
 			continue
 		}
@@ -112,15 +123,28 @@ func (t *take) record(ctx context.Context, b *taking) error {
 		}
 	}
 	b.files = taken
-	return u.clear()
+	return u.clear(ctx)
 }
+
+// isTaken reports whether f is recorded as taken with the batch: a registry may do twice what
+// it was asked, if its answer was lost.
+func (t *take) isTaken(ctx context.Context, b *taking, f *File) (bool, error) {
+	get, err := getFile(ctx, t.reg, f)
+	if err != nil || get.Verified == nil {
+		return false, err
+	}
+	return get.Verified.Incoming == f.Incoming && get.Verified.Taken.Equal(b.at), nil
+}
+
+// goesOn is what to do about a command that ended in its middle.
+const goesOn = "Run this again: it finishes what it has begun."
 
 // errMoved is an outlet that is not at its path any more.
 var errMoved = errors.New("it was moved, removed or replaced while files were taken to it")
 
 // stillThere takes out of a batch what another command has taken, or a client has replaced,
-// since it was fetched.
-func (t *take) stillThere(ctx context.Context, b *taking) error {
+// since it was fetched, and what others may have taken.
+func (t *take) stillThere(ctx context.Context, b *taking, others map[string]string) error {
 	still := b.files[:0]
 	for _, f := range b.files {
 		get, err := getFile(ctx, t.reg, &f.File)
@@ -128,8 +152,12 @@ func (t *take) stillThere(ctx context.Context, b *taking) error {
 			return err
 		}
 		if v := get.Verified; v != nil && v.Incoming == f.Incoming && v.Stays() {
-			still = append(still, f)
-			continue
+			other, ok := others[f.Incoming]
+			if !ok {
+				still = append(still, f)
+				continue
+			}
+			t.left(&f.File, fmt.Errorf("a command that was killed has begun to take it to %s; run it there again", other))
 		}
 		if err := t.out.taking.Remove(fmt.Sprint(b.name(), ".part/", f.number)); err != nil {
 			return t.out.fault(err)

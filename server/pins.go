@@ -13,22 +13,22 @@ import (
 // Pin pins a client to the TLS key with that fingerprint, as SHA256:…, in the place of
 // the one that it was pinned to, and returns it. The server may run: it notices within a
 // second, and ends connections of the client that do not have the key.
-func Pin(ctx context.Context, dir string, who Who, fingerprint string) (Client, error) {
+func Pin(ctx context.Context, at Stores, who Who, fingerprint string) (Client, error) {
 	key, err := tlskey.ParseFingerprint(fingerprint)
 	if err != nil {
 		return Client{}, err
 	}
-	return setPin(ctx, dir, who, key[:])
+	return setPin(ctx, at, who, key[:])
 }
 
 // Unpin releases a client, and returns it: it is served again over any connection. The
 // server may run.
-func Unpin(ctx context.Context, dir string, who Who) (Client, error) {
-	return setPin(ctx, dir, who, nil)
+func Unpin(ctx context.Context, at Stores, who Who) (Client, error) {
+	return setPin(ctx, at, who, nil)
 }
 
-func setPin(ctx context.Context, dir string, who Who, key []byte) (c Client, err error) {
-	err = steer(ctx, dir, func(reg storage.Registry) (err error) {
+func setPin(ctx context.Context, at Stores, who Who, key []byte) (c Client, err error) {
+	err = steer(ctx, at, func(reg storage.Registry) (err error) {
 		if c, err = findClient(ctx, reg, who); err != nil {
 			return err
 		}

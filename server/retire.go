@@ -69,8 +69,8 @@ func (s *Server) disableExpired(ctx context.Context, now time.Time) {
 
 // ShowQuota returns the client with its own quota, and what it has stored, waiting files
 // included. The server may run.
-func ShowQuota(ctx context.Context, dir string, who Who) (c Client, has Usage, err error) {
-	reg, err := openReadOnly(ctx, dir)
+func ShowQuota(ctx context.Context, at Stores, who Who) (c Client, has Usage, err error) {
+	reg, err := at.openReadOnly(ctx)
 	if err != nil {
 		return c, has, err
 	}
@@ -90,13 +90,13 @@ func showQuota(ctx context.Context, reg storage.Registry, who Who) (c Client, ha
 // SetQuota sets one or both bounds of a client's own quota; nil leaves a bound as it is.
 // What the client has is counted anew. The server may run: it goes by the quota from the
 // next file on.
-func SetQuota(ctx context.Context, dir string, who Who, bytes, files *int64) (c Client, has Usage, err error) {
+func SetQuota(ctx context.Context, at Stores, who Who, bytes, files *int64) (c Client, has Usage, err error) {
 	for _, n := range []*int64{bytes, files} {
 		if n != nil && *n < Unlimited {
 			return c, has, fmt.Errorf("quota %d: want 0 or more", *n)
 		}
 	}
-	err = steer(ctx, dir, func(reg storage.Registry) error {
+	err = steer(ctx, at, func(reg storage.Registry) error {
 		if c, err = findClient(ctx, reg, who); err != nil {
 			return err
 		}
@@ -113,14 +113,14 @@ func SetQuota(ctx context.Context, dir string, who Who, bytes, files *int64) (c 
 // of all, Unlimited for ever. With dryRun it changes nothing, and calls each with the files
 // that a server would remove. The server may run: it removes what is older within ten
 // minutes.
-func KeepFor(ctx context.Context, dir string, who Who, d time.Duration, dryRun bool, each func(File)) (c Client, err error) {
+func KeepFor(ctx context.Context, at Stores, who Who, d time.Duration, dryRun bool, each func(File)) (c Client, err error) {
 	if d < 0 {
 		d = Unlimited
 	} else if d != d.Truncate(time.Second) {
 		return c, fmt.Errorf("keep for %v: want whole seconds", d)
 	}
 	if dryRun {
-		reg, err := openReadOnly(ctx, dir)
+		reg, err := at.openReadOnly(ctx)
 		if err != nil {
 			return c, err
 		}
@@ -131,7 +131,7 @@ func KeepFor(ctx context.Context, dir string, who Who, d time.Duration, dryRun b
 		_, err = audit.Retire(ctx, reg, audit.RetireOptions{Now: time.Now(), KeepFor: d, DryRun: true, Only: &c.ID, Each: func(f *File) { each(*f) }})
 		return c, err
 	}
-	err = steer(ctx, dir, func(reg storage.Registry) error {
+	err = steer(ctx, at, func(reg storage.Registry) error {
 		if c, err = findClient(ctx, reg, who); err != nil {
 			return err
 		}
@@ -143,20 +143,20 @@ func KeepFor(ctx context.Context, dir string, who Who, d time.Duration, dryRun b
 // Expire sets when a client is disabled; zero: never. With dryRun it changes nothing. The
 // server may run: it disables the client within ten seconds of that time, and a server that
 // is started later does it then.
-func Expire(ctx context.Context, dir string, who Who, at time.Time, dryRun bool) (c Client, err error) {
+func Expire(ctx context.Context, at Stores, who Who, when time.Time, dryRun bool) (c Client, err error) {
 	if dryRun {
-		reg, err := openReadOnly(ctx, dir)
+		reg, err := at.openReadOnly(ctx)
 		if err != nil {
 			return c, err
 		}
 		defer reg.Close()
 		return findClient(ctx, reg, who)
 	}
-	err = steer(ctx, dir, func(reg storage.Registry) error {
+	err = steer(ctx, at, func(reg storage.Registry) error {
 		if c, err = findClient(ctx, reg, who); err != nil {
 			return err
 		}
-		return applyOwn(ctx, reg, &storage.SetExpires{ID: c.ID, Expires: at})
+		return applyOwn(ctx, reg, &storage.SetExpires{ID: c.ID, Expires: when})
 	})
 	return c, err
 }
@@ -171,10 +171,10 @@ type ExpireOptions struct {
 // ExpireFiles removes the verified files that were kept as long as they should be, as a
 // server does by itself. The server may run: then it does the work, and ExpireFiles waits
 // for it.
-func ExpireFiles(ctx context.Context, dir string, o ExpireOptions) error {
+func ExpireFiles(ctx context.Context, at Stores, o ExpireOptions) error {
 	ro := audit.RetireOptions{Now: time.Now(), KeepFor: o.KeepFor, DryRun: o.DryRun, Each: func(f *File) { o.Each(*f) }}
 	if o.DryRun {
-		reg, err := openReadOnly(ctx, dir)
+		reg, err := at.openReadOnly(ctx)
 		if err != nil {
 			return err
 		}
@@ -182,7 +182,7 @@ func ExpireFiles(ctx context.Context, dir string, o ExpireOptions) error {
 		_, err = audit.Retire(ctx, reg, ro)
 		return err
 	}
-	return steer(ctx, dir, func(reg storage.Registry) error {
+	return steer(ctx, at, func(reg storage.Registry) error {
 		marked := make(map[uploadVersion]bool)
 		ro.Each = func(f *File) {
 			marked[versionOf(f)] = true
@@ -191,7 +191,7 @@ func ExpireFiles(ctx context.Context, dir string, o ExpireOptions) error {
 		if _, err := audit.Retire(ctx, reg, ro); err != nil {
 			return err
 		}
-		return depart(ctx, dir, reg, func() (n int, err error) {
+		return depart(ctx, at, reg, func() (n int, err error) {
 			err = reg.Leaving(ctx, func(f File) error {
 				if f.Deleted && marked[versionOf(&f)] {
 					n++

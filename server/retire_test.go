@@ -15,7 +15,7 @@ import (
 func TestServerRetires(t *testing.T) {
 	d := newDepot(t)
 	d.store(anna, "a", "content")
-	if _, err := Expire(t.Context(), d.dir, Who{ID: anna.String()}, time.Now().Add(-time.Second), false); err != nil {
+	if _, err := Expire(t.Context(), Stores{Dir: d.dir}, Who{ID: anna.String()}, time.Now().Add(-time.Second), false); err != nil {
 		t.Fatal(err)
 	}
 	o := Defaults()
@@ -51,13 +51,13 @@ func TestCountThatIsWrong(t *testing.T) {
 	two := int64(2)
 	set := func() {
 		t.Helper()
-		if _, has, err := SetQuota(t.Context(), d.dir, Who{ID: anna.String()}, nil, &two); err != nil || has != (Usage{Bytes: 7, Files: 1}) {
+		if _, has, err := SetQuota(t.Context(), Stores{Dir: d.dir}, Who{ID: anna.String()}, nil, &two); err != nil || has != (Usage{Bytes: 7, Files: 1}) {
 			t.Errorf("%v, the client has %+v", err, has)
 		}
 	}
 	compare := func(want int) {
 		t.Helper()
-		r, err := OpenReadOnly(t.Context(), d.dir)
+		r, err := OpenReadOnly(t.Context(), Stores{Dir: d.dir})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -112,6 +112,9 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if err = checkDir(o.Dir); err != nil {
 		return err
 	}
+	if err = checkMoved(o.Dir, o.Storage.Registry == registrySQLite, !o.Storage.inBucket()); err != nil {
+		return err
+	}
 	var faults *session.Faults
 	if o.Sessions.Faults != "" {
 		if faults, err = session.ParseFaults(o.Sessions.Faults); err != nil {

@@ -75,7 +75,7 @@ func TestReadOnlyWithoutRights(t *testing.T) {
 			}
 			t.Cleanup(func() { _ = os.Chmod(dir, 0o700) })
 			asUser(t, func() {
-				r, err := OpenReadOnly(t.Context(), dir)
+				r, err := OpenReadOnly(t.Context(), Stores{Dir: dir})
 				if r != nil || !errors.Is(err, tc.want) || !strings.Contains(Hint(err), "as the user that the server runs as") {
 					t.Errorf("%v, %v with hint %q", r, err, Hint(err))
 				}

@@ -190,7 +190,7 @@ func TestMemoryBesideADatabase(t *testing.T) {
 // hasFile reports whether there is a file on record in dir.
 func hasFile(t *testing.T, dir string) bool {
 	t.Helper()
-	r, err := OpenReadOnly(t.Context(), dir)
+	r, err := OpenReadOnly(t.Context(), Stores{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +257,7 @@ func TestOpenFailsHalfWay(t *testing.T) {
 		{"the memory is too small", func(t *testing.T, o *Options) { o.Machine.MemoryBudget = 1 },
 			func(t *testing.T, o *Options) { o.Machine.MemoryBudget = 0 }, "memory budget"},
 		{"the files are gone", func(t *testing.T, o *Options) { record(t, o.Dir, 100) }, func(t *testing.T, o *Options) {
-			if err := ForgetMissing(t.Context(), o.Dir, false, func(File) {}); err != nil {
+			if err := ForgetMissing(t.Context(), Stores{Dir: o.Dir}, false, func(File) {}); err != nil {
 				t.Fatal(err)
 			}
 		}, "none of the 100 recorded files was found"},
@@ -366,7 +366,7 @@ func TestReadOnlyWhereThereIsNone(t *testing.T) {
 			}
 			tc.make(t, dir)
 			before, _ := os.ReadDir(dir)
-			r, err := OpenReadOnly(t.Context(), dir)
+			r, err := OpenReadOnly(t.Context(), Stores{Dir: dir})
 			if r != nil || err == nil || tc.want != nil && !errors.Is(err, tc.want) || !strings.Contains(Hint(err), tc.hint) {
 				t.Errorf("%v, %v with hint %q, want %v with %q", r, err, Hint(err), tc.want, tc.hint)
 			}
@@ -386,7 +386,7 @@ func TestReadOnlyBesideAServer(t *testing.T) {
 	send(t, s.Addr(), "anna")
 	look := func(when string) {
 		t.Helper()
-		r, err := OpenReadOnly(t.Context(), dir)
+		r, err := OpenReadOnly(t.Context(), Stores{Dir: dir})
 		if err != nil {
 			t.Fatalf("%s: %v", when, err)
 		}
@@ -401,7 +401,7 @@ func TestReadOnlyBesideAServer(t *testing.T) {
 		}
 	}
 	look("beside the server")
-	if err := TakeStrays(t.Context(), dir, true, func(File, error) {}); !errors.Is(err, files.ErrLocked) || Hint(err) == "" {
+	if err := TakeStrays(t.Context(), Stores{Dir: dir}, true, func(File, error) {}); !errors.Is(err, files.ErrLocked) || Hint(err) == "" {
 		t.Errorf("TakeStrays beside a server: %v", err)
 	}
 	stop()

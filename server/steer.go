@@ -36,11 +36,11 @@ func parseID(s string) (codec.ClientID, error) {
 
 // Add lets a client of that name register where registration is closed. The server may
 // run.
-func Add(ctx context.Context, dir, name string) error {
+func Add(ctx context.Context, at Stores, name string) error {
 	if err := codec.CheckName(name); err != nil {
 		return err
 	}
-	return steer(ctx, dir, func(reg storage.Registry) error {
+	return steer(ctx, at, func(reg storage.Registry) error {
 		err := applyOwn(ctx, reg, &storage.AddName{Name: name})
 		if errors.Is(err, storage.ErrNameTaken) {
 			return &Hinted{
@@ -54,17 +54,17 @@ func Add(ctx context.Context, dir, name string) error {
 
 // Disable has the server refuse everything to a client, and returns it. The server may
 // run: it ends the client's connections within a second.
-func Disable(ctx context.Context, dir string, who Who) (Client, error) {
-	return setDisabled(ctx, dir, who, true)
+func Disable(ctx context.Context, at Stores, who Who) (Client, error) {
+	return setDisabled(ctx, at, who, true)
 }
 
 // Enable has the server serve a client again, and returns it. The server may run.
-func Enable(ctx context.Context, dir string, who Who) (Client, error) {
-	return setDisabled(ctx, dir, who, false)
+func Enable(ctx context.Context, at Stores, who Who) (Client, error) {
+	return setDisabled(ctx, at, who, false)
 }
 
-func setDisabled(ctx context.Context, dir string, who Who, disabled bool) (c Client, err error) {
-	err = steer(ctx, dir, func(reg storage.Registry) (err error) {
+func setDisabled(ctx context.Context, at Stores, who Who, disabled bool) (c Client, err error) {
+	err = steer(ctx, at, func(reg storage.Registry) (err error) {
 		c, err = setDisabledIn(ctx, reg, who, disabled)
 		return err
 	})
@@ -80,10 +80,10 @@ func setDisabledIn(ctx context.Context, reg storage.Registry, who Who, disabled 
 	return c, applyOwn(ctx, reg, &storage.DisableClient{ID: c.ID, Disabled: disabled})
 }
 
-// steer opens the database in dir and has do change what a server goes by, which may be
+// steer opens the records and has do change what a server goes by, which may be
 // running.
-func steer(ctx context.Context, dir string, do func(storage.Registry) error) (err error) {
-	reg, err := openToChange(ctx, dir)
+func steer(ctx context.Context, at Stores, do func(storage.Registry) error) (err error) {
+	reg, err := at.openToChange(ctx)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,6 @@ import (
 
 	"sealift/codec"
 	"sealift/storage"
-	"sealift/storage/files"
 )
 
 // TakeOptions say which files to take, and where to.
@@ -74,42 +73,42 @@ type Taken struct {
 // The parts: outlet.go is the folder To, fetch.go brings a file into the batch, hand.go
 // records a batch and moves it to its places, leftover.go finishes what a killed Take has
 // left, and underway.go keeps two Takes from recording at once.
-func Take(ctx context.Context, dir string, o TakeOptions) error {
+func Take(ctx context.Context, at Stores, o TakeOptions) error {
 	if o.DryRun {
-		return o.dryRun(ctx, dir)
+		return o.dryRun(ctx, at)
 	}
-	return steer(ctx, dir, func(reg storage.Registry) (err error) {
-		store, err := files.OpenReadOnly(dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			return &Hinted{Err: err, Hint: "Is the right disk mounted?"}
-		}
+	return steer(ctx, at, func(reg storage.Registry) (err error) {
+		store, err := at.openContent(ctx)
 		if err != nil {
 			return err
 		}
 		defer store.Close()
-		out, err := openOutlet(dir, o.To)
+		out, err := openOutlet(at.Dir, o.To)
 		if err != nil {
 			return err
 		}
 		defer out.close()
-		t := &take{TakeOptions: o, dir: dir, reg: reg, store: store, out: out, buf: make([]byte, 256<<10)}
+		t := &take{TakeOptions: o, at: at, reg: reg, store: store, out: out, buf: make([]byte, 256<<10)}
+		if t.owner, err = at.owner(ctx, reg); err != nil {
+			return err
+		}
 		if err := t.finishOthers(ctx); err != nil {
 			return err
 		}
 		if err := t.all(ctx); err != nil {
 			return err
 		}
-		_, err = clearAlone(ctx, dir, reg)
+		_, err = clearAlone(ctx, at, reg)
 		return err
 	})
 }
 
 // dryRun calls Each with what a Take would begin with.
-func (o *TakeOptions) dryRun(ctx context.Context, dir string) error {
-	if err := checkOutlet(dir, o.To); err != nil {
+func (o *TakeOptions) dryRun(ctx context.Context, at Stores) error {
+	if err := checkOutlet(at.Dir, o.To); err != nil {
 		return err
 	}
-	reg, err := openReadOnly(ctx, dir)
+	reg, err := at.openReadOnly(ctx)
 	if err != nil {
 		return err
 	}
@@ -176,9 +175,10 @@ func matching(ctx context.Context, reg storage.Registry, pattern string, whos []
 // take is one Take.
 type take struct {
 	TakeOptions
-	dir         string
+	at          Stores
+	owner       owner // whose files these are
 	reg         storage.Registry
-	store       *files.Store
+	store       fileStore
 	out         *outlet
 	done, total int64 // bytes read
 	buf         []byte

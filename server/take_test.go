@@ -387,7 +387,7 @@ func TestTakeEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	k.after = func(step) { cancel() }
 	d.store(anna, "b", "content")
-	err := Take(ctx, d.dir, k.TakeOptions)
+	err := Take(ctx, Stores{Dir: d.dir}, k.TakeOptions)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted: %v", err)
 	}
@@ -425,16 +425,16 @@ func TestSteerLeavesOlderSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, do := range map[string]func() error{
-		"add":     func() error { return Add(t.Context(), d.dir, "otto2") },
-		"disable": func() error { _, err := Disable(t.Context(), d.dir, Who{Name: "anna"}); return err },
+		"add":     func() error { return Add(t.Context(), Stores{Dir: d.dir}, "otto2") },
+		"disable": func() error { _, err := Disable(t.Context(), Stores{Dir: d.dir}, Who{Name: "anna"}); return err },
 		"delete": func() error {
-			_, err := DeleteClient(t.Context(), d.dir, Who{Name: "anna"}, DeleteClientOptions{WithFiles: true, Removed: func(int64, int64) {}})
+			_, err := DeleteClient(t.Context(), Stores{Dir: d.dir}, Who{Name: "anna"}, DeleteClientOptions{WithFiles: true, Removed: func(int64, int64) {}})
 			return err
 		},
-		"pin":            func() error { _, err := Unpin(t.Context(), d.dir, Who{Name: "anna"}); return err },
+		"pin":            func() error { _, err := Unpin(t.Context(), Stores{Dir: d.dir}, Who{Name: "anna"}); return err },
 		"take":           func() error { return d.taker(t.TempDir()).run() },
-		"files":          func() error { return DeleteFiles(t.Context(), d.dir, DeleteOptions{Pattern: "**"}) },
-		"forget-missing": func() error { return ForgetMissing(t.Context(), d.dir, false, func(File) {}) },
+		"files":          func() error { return DeleteFiles(t.Context(), Stores{Dir: d.dir}, DeleteOptions{Pattern: "**"}) },
+		"forget-missing": func() error { return ForgetMissing(t.Context(), Stores{Dir: d.dir}, false, func(File) {}) },
 	} {
 		if err := do(); !errors.Is(err, sqlite.ErrOlder) || !strings.Contains(Hint(err), "Nothing was changed") {
 			t.Errorf("%s: %v (%s)", name, err, Hint(err))
@@ -445,7 +445,7 @@ func TestSteerLeavesOlderSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	// take-strays needs the server stopped, and then may bring the database up to date.
-	if err := TakeStrays(t.Context(), d.dir, false, func(File, error) {}); !errors.Is(err, files.ErrLocked) {
+	if err := TakeStrays(t.Context(), Stores{Dir: d.dir}, false, func(File, error) {}); !errors.Is(err, files.ErrLocked) {
 		t.Errorf("take-strays beside a server: %v", err)
 	}
 	if err := running.Close(); err != nil {

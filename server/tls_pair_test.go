@@ -313,7 +313,7 @@ func TestBackupKeepsTheFingerprint(t *testing.T) {
 			before := shown(t, s.tls)
 			tc.set(t, o.Dir)
 			to := filepath.Join(t.TempDir(), "copy")
-			err := Backup(t.Context(), o.Dir, to, func(int64, int64) {}, func(File, error) { t.Error("a file is wrong") })
+			err := Backup(t.Context(), Stores{Dir: o.Dir}, to, func(int64, int64) {}, func(File, error) { t.Error("a file is wrong") })
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -70,7 +70,7 @@ func TestBackupKeepsPins(t *testing.T) {
 		t.Fatal(err)
 	}
 	to := filepath.Join(t.TempDir(), "copy")
-	if err := Backup(t.Context(), o.Dir, to, func(int64, int64) {}, func(File, error) {}); err != nil {
+	if err := Backup(t.Context(), Stores{Dir: o.Dir}, to, func(int64, int64) {}, func(File, error) {}); err != nil {
 		t.Fatal(err)
 	}
 	o.Dir = to

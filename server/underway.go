@@ -13,30 +13,48 @@ import (
 	"sealift/internal/infofile"
 )
 
-// underway is the record of the one batch of files, of all commands that take files from a
-// server, that may or may not be recorded as taken: a line with its folder below takingFolder
-// and the outlet, in the file of that name in the server's directory. Whoever holds the lock
+// underway is the right to record a batch of files as taken, which one command at a time has,
+// and the record of that batch: whoever comes next finds it if the command is killed between
+// the two.
+type underway interface {
+	// others returns which files, by their keys, a killed command may have taken that only it
+	// can finish, each with the machine and the outlet of the command.
+	others(ctx context.Context) (map[string]string, error)
+	// set records a batch, whose files may or may not be recorded as taken from now on.
+	set(ctx context.Context, b *taking, outlet string) error
+	// clear removes that: it is known what is recorded.
+	clear(ctx context.Context) error
+	unlock()
+}
+
+// line is an underway in the server's directory: a line with the batch's folder below takingFolder
+// and the outlet, in the file of that name. Whoever holds the lock
 // of that file and finds a line in it has come after a command that was killed, and brings
 // that batch to its end before anybody takes another file. So nobody else has a file of it.
-type underway struct {
-	path   string
-	unlock func()
+type line struct {
+	path    string
+	release func()
 }
 
 const underwayName = "taking"
 
 // lockUnderway waits until no other command is between the two ends of that record.
-func lockUnderway(ctx context.Context, dir string) (*underway, error) {
+func lockUnderway(ctx context.Context, dir string) (*line, error) {
 	path := filepath.Join(dir, underwayName)
 	unlock, err := infofile.Lock(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	return &underway{path, unlock}, nil
+	return &line{path, unlock}, nil
 }
 
+func (u *line) unlock() { u.release() }
+
+// others implements underway: whoever finds the line finishes the batch.
+func (u *line) others(context.Context) (map[string]string, error) { return nil, nil }
+
 // get returns the batch and the outlet, or "" if there is none.
-func (u *underway) get() (batch, to string, err error) {
+func (u *line) get() (batch, to string, err error) {
 	text, err := os.ReadFile(u.path)
 	if errors.Is(err, os.ErrNotExist) {
 		return "", "", nil
@@ -50,14 +68,14 @@ func (u *underway) get() (batch, to string, err error) {
 }
 
 // set makes the line durable.
-func (u *underway) set(batch, to string) error {
+func (u *line) set(_ context.Context, b *taking, to string) error {
 	_, err := os.Lstat(u.path)
 	made := errors.Is(err, os.ErrNotExist)
 	f, err := os.OpenFile(u.path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(batch + " " + to + "\n")
+	_, err = f.WriteString(b.name() + " " + to + "\n")
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil && made {
 		err = syncFolder(filepath.Dir(u.path))
@@ -65,15 +83,17 @@ func (u *underway) set(batch, to string) error {
 	return err
 }
 
-// clear removes the line: it is known what is recorded. A line that a power cut brings back
-// does no harm.
-func (u *underway) clear() error { return os.Truncate(u.path, 0) }
+// clear removes the line. One that a power cut brings back does no harm.
+func (u *line) clear(context.Context) error { return os.Truncate(u.path, 0) }
 
 // alone waits until no other command is where underway is about, and brings what a killed one
 // has left there to its end.
-func (t *take) alone(ctx context.Context) (*underway, error) {
+func (t *take) alone(ctx context.Context) (underway, error) {
+	if !t.at.database() {
+		return lockTakers(ctx, t)
+	}
 	for {
-		u, err := lockUnderway(ctx, t.dir)
+		u, err := lockUnderway(ctx, t.at.Dir)
 		if err != nil {
 			return nil, err
 		}
@@ -96,7 +116,7 @@ const settleEvery = 20 * time.Millisecond
 
 // settle finishes the batch that is under way, if there is one. busy: another command has its
 // outlet, and does that.
-func (t *take) settle(ctx context.Context, u *underway) (busy bool, err error) {
+func (t *take) settle(ctx context.Context, u *line) (busy bool, err error) {
 	batch, to, err := u.get()
 	if err != nil || batch == "" {
 		return false, err
@@ -107,7 +127,7 @@ func (t *take) settle(ctx context.Context, u *underway) (busy bool, err error) {
 	}
 	other := *t
 	if !t.out.is(to) {
-		other.out, err = openOutlet(t.dir, to)
+		other.out, err = openOutlet(t.at.Dir, to)
 		if errors.Is(err, infofile.ErrBusy) {
 			return true, nil
 		}
@@ -122,5 +142,5 @@ func (t *take) settle(ctx context.Context, u *underway) (busy bool, err error) {
 	if err := other.finish(ctx, batch, time.UnixMilli(ms), true); err != nil {
 		return false, err
 	}
-	return false, u.clear()
+	return false, u.clear(ctx)
 }

@@ -127,6 +127,15 @@ type (
 		Event Event
 	}
 
+	// RestoreEvent records an event as it is, for its Target and with its ID: it comes from
+	// another registry. Seq, Due and Behind are not looked at: it is due at once, behind those
+	// of its client that are there. If it is on record already, nothing changes. It is the
+	// server's own. At stays zero.
+	RestoreEvent struct {
+		Outcome
+		Event Event
+	}
+
 	// EventTold forgets an event that its target has accepted, of which Seq, Target and Client count.
 	// The next one of its client becomes due. It is the server's own. At stays zero. Err:
 	// ErrNoEvent.

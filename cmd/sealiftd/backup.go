@@ -15,7 +15,8 @@ import (
 )
 
 func backupCommand() *cobra.Command {
-	var dir, to string
+	var at stores
+	var to string
 	cmd := &cobra.Command{
 		Use:   "backup --to DEST",
 		Short: "Copy a server's directory while it runs",
@@ -34,7 +35,7 @@ the copy without them, and ends with 1.`,
 			bar := screen.Add("backup", true)
 			w := cmd.OutOrStdout()
 			bad, copied := 0, int64(0)
-			err := server.Backup(cmd.Context(), dir, to, func(done, total int64) {
+			err := server.Backup(cmd.Context(), at.Stores, to, func(done, total int64) {
 				copied = done
 				bar.Set(done, total)
 			}, func(f server.File, err error) {
@@ -57,7 +58,7 @@ the copy without them, and ends with 1.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&dir, "dir", ".", "the server's directory")
+	at.flags(cmd.Flags())
 	cmd.Flags().StringVar(&to, "to", "", "the directory to make")
 	return cmd
 }

@@ -45,8 +45,11 @@ func exactly(n int) cobra.PositionalArgs {
 
 // steering is what the commands share that change one client.
 type steering struct {
-	dir, id string
-	at      *place // where the server may also be; nil: --dir alone
+	stores
+	id string
+	at *place // where the server may also be; nil: in the stores alone
+	// onlyRecords: the command has another use for a flag --files, and none for the files.
+	onlyRecords bool
 }
 
 // command makes a command of run, which gets the client, and the arguments after its name.
@@ -72,17 +75,20 @@ func (s *steering) command(use, short, long string, more int, run func(ctx conte
 			return run(cmd.Context(), cmd.OutOrStdout(), who, args)
 		},
 	}
-	if s.at != nil {
+	switch {
+	case s.at != nil:
 		s.at.flags(cmd.Flags())
-	} else {
-		cmd.Flags().StringVar(&s.dir, "dir", ".", "the server's directory")
+	case s.onlyRecords:
+		s.recordFlags(cmd.Flags())
+	default:
+		s.stores.flags(cmd.Flags())
 	}
 	cmd.Flags().StringVar(&s.id, "id", "", "the client's `ID`, 32 hex digits, in the place of its name")
 	return cmd
 }
 
 func addCommand() *cobra.Command {
-	var dir string
+	var at stores
 	cmd := &cobra.Command{
 		Use:   "add NAME",
 		Short: "Let a client register where registration is closed",
@@ -91,14 +97,14 @@ closed. The name stays added, so the client may register again when the server
 has forgotten it. "client delete" takes it back.`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := server.Add(cmd.Context(), dir, args[0]); err != nil {
+			if err := server.Add(cmd.Context(), at.Stores, args[0]); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is added and may register\n", shown(args[0]))
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&dir, "dir", ".", "the server's directory")
+	at.flags(cmd.Flags())
 	return cmd
 }
 
@@ -114,7 +120,7 @@ func enableCommand() *cobra.Command {
 }
 
 // servedCommand has a client be served or not: by beside, or through the API.
-func servedCommand(use, short, long string, disabled bool, beside func(context.Context, string, server.Who) (server.Client, error)) *cobra.Command {
+func servedCommand(use, short, long string, disabled bool, beside func(context.Context, server.Stores, server.Who) (server.Client, error)) *cobra.Command {
 	s := &steering{at: new(place)}
 	var cmd *cobra.Command
 	cmd = s.command(use, short, long, 0,
@@ -130,7 +136,7 @@ func servedCommand(use, short, long string, disabled bool, beside func(context.C
 				name = c.Name
 			} else {
 				var c server.Client
-				c, err = beside(ctx, s.at.dir, who)
+				c, err = beside(ctx, s.at.Stores, who)
 				name = c.Name
 			}
 			if err != nil {
@@ -163,7 +169,7 @@ removed the files. It may be stopped and run again at any time.`, 0,
 			screen := bars.New(os.Stderr)
 			defer screen.Stop()
 			bar := screen.Add("deleting", false)
-			d, err := server.DeleteClient(ctx, s.dir, who, server.DeleteClientOptions{
+			d, err := server.DeleteClient(ctx, s.Stores, who, server.DeleteClientOptions{
 				WithFiles: withFiles,
 				Removed:   bar.Set,
 			})
@@ -192,7 +198,7 @@ only, whatever the client was pinned to before. FINGERPRINT is that of the
 client's key, SHA256: and 43 characters. It works beside a running server,
 which ends the client's other connections within a second or two.`, 1,
 		func(ctx context.Context, w io.Writer, who server.Who, args []string) error {
-			c, err := server.Pin(ctx, s.dir, who, args[0])
+			c, err := server.Pin(ctx, s.Stores, who, args[0])
 			if err != nil {
 				return err
 			}
@@ -208,7 +214,7 @@ func unpinCommand() *cobra.Command {
 is lost: it is served over any connection again, until it is pinned the next
 time. It works beside a running server.`, 0,
 		func(ctx context.Context, w io.Writer, who server.Who, _ []string) error {
-			c, err := server.Unpin(ctx, s.dir, who)
+			c, err := server.Unpin(ctx, s.Stores, who)
 			if err != nil {
 				return err
 			}

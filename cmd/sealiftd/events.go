@@ -69,7 +69,7 @@ type choosingEvents struct {
 
 // command makes a command that does something to events by beside, or by over through the
 // API.
-func (c *choosingEvents) command(use, short, long, done string, beside func(ctx context.Context, dir, target, id string) (int, error),
+func (c *choosingEvents) command(use, short, long, done string, beside func(ctx context.Context, at server.Stores, target, id string) (int, error),
 	over func(*apiclient.Client, context.Context, apiclient.EventChoice) (int, error)) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use, Short: short, Long: long,
@@ -93,7 +93,7 @@ func (c *choosingEvents) command(use, short, long, done string, beside func(ctx 
 			if err != nil {
 				return err
 			}
-			do := func(id string) (int, error) { return beside(cmd.Context(), c.at.dir, c.target, id) }
+			do := func(id string) (int, error) { return beside(cmd.Context(), c.at.Stores, c.target, id) }
 			if api != nil {
 				do = func(id string) (int, error) {
 					return over(api, cmd.Context(), apiclient.EventChoice{ID: id, Target: c.target, All: id == "" && c.target == ""})

@@ -36,8 +36,8 @@ func fileCommand() *cobra.Command {
 
 // choosing is what the commands share that do something to files.
 type choosing struct {
-	dir          string
-	at           *place // where the server may also be; nil: dir alone
+	stores
+	at           *place // where the server may also be; nil: in the stores alone
 	names, ids   []string
 	dryRun, json bool
 }
@@ -53,7 +53,7 @@ func (c *choosing) command(use, short, long string, run func(cmd *cobra.Command,
 	if c.at != nil {
 		c.at.flags(cmd.Flags())
 	} else {
-		cmd.Flags().StringVar(&c.dir, "dir", ".", "the server's directory")
+		c.stores.flags(cmd.Flags())
 	}
 	cmd.Flags().StringArrayVar(&c.names, "client", nil, "only files of the client with this user `NAME`; may be given several times")
 	cmd.Flags().StringArrayVar(&c.ids, "id", nil, "the same by client `ID`, 32 hex digits")
@@ -145,7 +145,7 @@ status is 1.`,
 			defer screen.Stop()
 			bar := screen.Add("taking files", true)
 			var all tally
-			err := server.Take(cmd.Context(), c.dir, server.TakeOptions{
+			err := server.Take(cmd.Context(), c.Stores, server.TakeOptions{
 				Pattern: pattern, Clients: c.clients(), To: to, DryRun: c.dryRun,
 				Read: bar.Set,
 				Each: func(t server.Taken) {
@@ -216,7 +216,7 @@ is done. It may be stopped and run again.`,
 					}
 				})
 			} else {
-				err = server.DeleteFiles(cmd.Context(), at.dir, server.DeleteOptions{
+				err = server.DeleteFiles(cmd.Context(), at.Stores, server.DeleteOptions{
 					Pattern: pattern, Clients: c.clients(), Unverified: unverified, DryRun: c.dryRun,
 					Removed: bar.Set,
 					Each:    func(f server.File, err error) { each(outcomeOf(&f), err) },

@@ -11,6 +11,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"sealift/internal/flagenv"
 	"sealift/server"
 )
 
@@ -55,7 +56,7 @@ func (b *bound) Set(s string) error {
 }
 
 func quotaCommand() *cobra.Command {
-	s := new(steering)
+	s := &steering{onlyRecords: true}
 	bytes, files := &bound{size: true}, &bound{}
 	cmd := s.command("quota NAME", "Show or set what a client may have stored",
 		`quota sets how many bytes, and how many files, the client may have stored, in
@@ -71,9 +72,9 @@ running server, for which it counts from the next file on.`, 0,
 			var has server.Usage
 			var err error
 			if bytes.n == nil && files.n == nil {
-				client, has, err = server.ShowQuota(ctx, s.dir, who)
+				client, has, err = server.ShowQuota(ctx, s.Stores, who)
 			} else {
-				client, has, err = server.SetQuota(ctx, s.dir, who, bytes.n, files.n)
+				client, has, err = server.SetQuota(ctx, s.Stores, who, bytes.n, files.n)
 			}
 			if err != nil {
 				return err
@@ -85,7 +86,8 @@ running server, for which it counts from the next file on.`, 0,
 			return err
 		})
 	cmd.Flags().Var(bytes, "bytes", "bytes, such as 10GiB; unlimited; or default, what all clients may have")
-	cmd.Flags().Var(files, "files", "the same in files")
+	cmd.Flags().Var(files, filesFlag, "the same in files")
+	_ = cmd.Flags().SetAnnotation(filesFlag, flagenv.None, []string{"yes"}) // the flag exists
 	return cmd
 }
 
@@ -120,7 +122,7 @@ the files are listed that would go now.`, 1,
 			var list table
 			list.add("PATH", "SIZE", "RECEIVED")
 			n := 0
-			c, err := server.KeepFor(ctx, s.dir, who, d, dryRun, func(f server.File) {
+			c, err := server.KeepFor(ctx, s.Stores, who, d, dryRun, func(f server.File) {
 				list.add(oldFile(f)...)
 				n++
 			})
@@ -184,7 +186,7 @@ run then does it at its next start.`, 0,
 			if err != nil {
 				return err
 			}
-			c, err := server.Expire(ctx, s.dir, who, when, dryRun)
+			c, err := server.Expire(ctx, s.Stores, who, when, dryRun)
 			if err != nil {
 				return err
 			}
@@ -230,7 +232,7 @@ func expiry(at string, after time.Duration, never bool) (time.Time, error) {
 }
 
 func expireFilesCommand() *cobra.Command {
-	var dir string
+	var at stores
 	var o server.ExpireOptions
 	cmd := &cobra.Command{
 		Use:   "expire",
@@ -248,7 +250,7 @@ itself, by its own --keep-for. --dry-run lists what a server with that
 				list.add(oldFile(f)...)
 				n++
 			}
-			err := server.ExpireFiles(cmd.Context(), dir, o)
+			err := server.ExpireFiles(cmd.Context(), at.Stores, o)
 			if n > 0 {
 				return errors.Join(list.print(cmd.OutOrStdout()), err)
 			}
@@ -258,7 +260,7 @@ itself, by its own --keep-for. --dry-run lists what a server with that
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&dir, "dir", ".", "the server's directory")
+	at.flags(cmd.Flags())
 	cmd.Flags().DurationVar(&o.KeepFor, "keep-for", 0, "of clients that have no time of their own; 0 is for ever")
 	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "change nothing, and list the files that would go")
 	return cmd

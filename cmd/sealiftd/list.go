@@ -6,19 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"sealift/internal/bars"
 	"sealift/server"
 )
 
 // listing is what the commands share that look at a server's directory. They
 // work beside a running server.
 type listing struct {
-	dir  string
+	stores
 	json bool
 }
 
@@ -28,7 +30,7 @@ func (l *listing) command(use, short string, run func(ctx context.Context, w io.
 		Short: short,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := server.OpenReadOnly(cmd.Context(), l.dir)
+			dir, err := server.OpenReadOnly(cmd.Context(), l.Stores)
 			if err != nil {
 				return err
 			}
@@ -36,7 +38,7 @@ func (l *listing) command(use, short string, run func(ctx context.Context, w io.
 			return run(cmd.Context(), cmd.OutOrStdout(), dir)
 		},
 	}
-	cmd.Flags().StringVar(&l.dir, "dir", ".", "the server's directory")
+	l.stores.flags(cmd.Flags())
 	cmd.Flags().BoolVar(&l.json, "json", false, "one JSON object a line")
 	return cmd
 }
@@ -57,7 +59,7 @@ func (l *listing) records(use, short string, run func(ctx context.Context, w io.
 			if api != nil {
 				return hinted(run(ctx, w, &remoteRecords{api}))
 			}
-			dir, err := server.OpenReadOnly(ctx, at.dir)
+			dir, err := server.OpenReadOnly(ctx, at.Stores)
 			if err != nil {
 				return err
 			}
@@ -135,12 +137,23 @@ func verifyCommand() *cobra.Command {
 	l := new(listing)
 	cmd := l.command("verify", "Compare every stored file with the checksum of its upload", func(ctx context.Context, w io.Writer, dir *server.ReadOnly) error {
 		var good, bad int
-		var bytes int64
+		var bytes, done int64
 		began := time.Now()
-		encode := json.NewEncoder(w)
+		total, err := dir.Size(ctx)
+		if err != nil {
+			return err
+		}
+		screen := bars.New(os.Stderr)
+		defer screen.Stop()
+		bar := screen.Add("verifying", true)
+		bar.Set(0, total)
+		out := lines(screen, w)
+		encode := json.NewEncoder(out)
 		ctx, stop := context.WithCancelCause(ctx)
 		defer stop(nil)
-		err := dir.Verify(ctx, func(f server.File, err error) {
+		err = dir.Verify(ctx, func(f server.File, err error) {
+			done += f.Size
+			bar.Set(done, max(done, total))
 			row := verifyRow{FileRow: server.RowOf(f), OK: err == nil}
 			if err == nil {
 				good++
@@ -153,12 +166,13 @@ func verifyCommand() *cobra.Command {
 			case l.json:
 				_ = encode.Encode(row)
 			case err != nil:
-				fmt.Fprintf(w, "%s: %v\n", shown(row.Path), err)
+				fmt.Fprintf(out, "%s: %v\n", shown(row.Path), err)
 			}
 			if lost := stdout.Err(); lost != nil {
 				stop(lost) // nobody hears what else is found
 			}
 		})
+		screen.Stop()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

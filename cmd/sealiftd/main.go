@@ -71,6 +71,6 @@ Those of serve can stand in a file as well, see "sealiftd config --help".`,
 	cmd.Flags().SortFlags = false
 	cmd.Flags().AddFlagSet(serve.Flags())
 	cmd.AddCommand(serve, configCommand(serve, settings), demoCommand(), statusCommand(), clientCommand(), listClients("clients"), fileCommand(), listFiles("files"), eventsCommand(), verifyCommand(),
-		backupCommand(), fingerprintCommand(), forgetMissingCommand(), takeStraysCommand(), healthCommand(), versionCommand(), manCommand())
+		backupCommand(), migrateCommand(), fingerprintCommand(), forgetMissingCommand(), takeStraysCommand(), healthCommand(), versionCommand(), manCommand())
 	return cmd
 }

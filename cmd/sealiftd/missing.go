@@ -12,7 +12,7 @@ import (
 
 // keeping is what the commands share that change what is on record.
 type keeping struct {
-	dir    string
+	stores
 	dryRun bool
 }
 
@@ -25,7 +25,7 @@ func (k *keeping) command(use, short, long string, run func(ctx context.Context,
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), cmd.OutOrStdout()) },
 	}
-	cmd.Flags().StringVar(&k.dir, "dir", ".", "the server's directory")
+	k.stores.flags(cmd.Flags())
 	cmd.Flags().BoolVar(&k.dryRun, "dry-run", false, "change nothing, and print the same")
 	return cmd
 }
@@ -38,7 +38,7 @@ not in their place now, and prints the path of each. Their clients may send them
 again. It works beside a running server.`,
 		func(ctx context.Context, w io.Writer) error {
 			n := 0
-			err := server.ForgetMissing(ctx, k.dir, k.dryRun, func(f server.File) {
+			err := server.ForgetMissing(ctx, k.Stores, k.dryRun, func(f server.File) {
 				n++
 				fmt.Fprintln(w, shown(f.PathName()))
 			})
@@ -58,7 +58,7 @@ and checksum of each. Whether they are what the clients sent is for you to know.
 The server must be stopped.`,
 		func(ctx context.Context, w io.Writer) error {
 			taken, left := 0, 0
-			err := server.TakeStrays(ctx, k.dir, k.dryRun, func(f server.File, err error) {
+			err := server.TakeStrays(ctx, k.Stores, k.dryRun, func(f server.File, err error) {
 				if err != nil {
 					left++
 					fmt.Fprintf(w, "%s: %v\n", shown(f.PathName()), err)

@@ -15,46 +15,72 @@ import (
 // The flags that say where a server is.
 const (
 	dirFlag         = "dir"
+	registryFlag    = "registry"
+	filesFlag       = "files"
 	apiFlag         = "api"
 	tokenFileFlag   = "api-token-file"
 	caFlag          = "api-ca"
 	fingerprintFlag = "api-fingerprint"
 )
 
-// place is where the server is that a command is about: beside it, in a directory, or
-// wherever its API is.
+// stores are where a server has its records and its files.
+type stores struct{ server.Stores }
+
+func (s *stores) dirFlag(f *pflag.FlagSet) {
+	f.StringVar(&s.Dir, dirFlag, ".", "the server's directory")
+}
+
+// recordFlags are those of commands that have nothing to do with the files' content.
+func (s *stores) recordFlags(f *pflag.FlagSet) {
+	s.dirFlag(f)
+	f.StringVar(&s.Registry, registryFlag, "", "`URL` of the registry, postgres://…, as the server has it, in the place of the database in --dir")
+}
+
+func (s *stores) flags(f *pflag.FlagSet) {
+	s.recordFlags(f)
+	f.StringVar(&s.Files, filesFlag, "", "`URL` of the files, s3://…, as the server has it, in the place of files/ in --dir")
+}
+
+// place is where the server is that a command is about: its stores, or its API.
 type place struct {
-	dir string
+	stores
 	api apiclient.Options
 }
 
 func (p *place) flags(f *pflag.FlagSet) {
-	f.StringVar(&p.dir, dirFlag, ".", "the server's directory")
+	p.stores.flags(f)
+	p.apiFlags(f)
+}
+
+func (p *place) apiFlags(f *pflag.FlagSet) {
 	f.StringVar(&p.api.URL, apiFlag, "", "`URL` of the --admin address of a server elsewhere, such as https://host:9256, in the place of --dir")
 	f.StringVar(&p.api.TokenFile, tokenFileFlag, "", "`FILE` with the token for --api")
 	f.StringVar(&p.api.CA, caFlag, "", "PEM `FILE` with the authorities for --api (default: those of the system)")
 	f.StringVar(&p.api.Fingerprint, fingerprintFlag, "", "fingerprint of the key of --api, as sealiftd fingerprint prints it, in the place of an authority")
 }
 
-// remote returns the API that the flags ask for, or nil: then the directory counts. What the
+// remote returns the API that the flags ask for, or nil: then the stores count. What the
 // command line says counts before the environment.
 func (p *place) remote(f *pflag.FlagSet) (*apiclient.Client, error) {
 	typed := func(name string) bool {
-		by := f.Lookup(name).Annotations[from]
-		return by != nil && by[0] == commandLine
+		flag := f.Lookup(name)
+		return flag != nil && flag.Annotations[from] != nil && flag.Annotations[from][0] == commandLine
 	}
-	switch {
-	case p.api.URL == "":
+	if p.api.URL == "" {
 		for _, name := range []string{tokenFileFlag, caFlag, fingerprintFlag} {
 			if typed(name) {
 				return nil, fmt.Errorf("--%s without --%s: want the URL of a server's --admin address", name, apiFlag)
 			}
 		}
 		return nil, nil
-	case typed(dirFlag) && typed(apiFlag):
-		return nil, errors.New("--dir and --api: want one of them")
-	case typed(dirFlag):
-		return nil, nil
+	}
+	for _, name := range []string{dirFlag, registryFlag, filesFlag} {
+		switch {
+		case typed(name) && typed(apiFlag):
+			return nil, fmt.Errorf("--%s and --%s: want one of them", name, apiFlag)
+		case typed(name):
+			return nil, nil
+		}
 	}
 	return apiclient.New(p.api)
 }

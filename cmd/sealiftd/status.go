@@ -80,7 +80,8 @@ machine, is found by itself; one elsewhere is named by --api.`,
 			}
 		},
 	}
-	at.flags(cmd.Flags())
+	at.dirFlag(cmd.Flags())
+	at.apiFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object")
 	cmd.Flags().BoolVar(&watch, "watch", false, "print it again each second, until Ctrl-C")
 	return cmd
@@ -92,13 +93,13 @@ func (p *place) statusOf(f *pflag.FlagSet) (*apiclient.Client, error) {
 	if api != nil || err != nil {
 		return api, err
 	}
-	found, err := server.FindAddress(p.dir)
+	found, err := server.FindAddress(p.Dir)
 	if err != nil {
 		return nil, err
 	}
 	o := apiclient.Options{URL: found.URL, TokenFile: found.TokenFile}
 	if o.TokenFile == "" {
-		return nil, fmt.Errorf("the server in %s has no --admin-token-file: nobody is shown names of clients and files without a token", p.dir)
+		return nil, fmt.Errorf("the server in %s has no --admin-token-file: nobody is shown names of clients and files without a token", p.Dir)
 	}
 	if found.Cert != "" {
 		key, err := server.FingerprintOfFile(found.Cert)

@@ -29,6 +29,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"sealift/codec"
@@ -269,21 +270,13 @@ func sizeText(size, want int64) string {
 // A file that is marked as missing is wrong also where it is in its place again:
 // recovery has not taken it back yet. Files that were taken or deleted are passed over.
 //
+// A store whose answers take their time is asked for several files at once. Then files come in
+// any order; progress is called with one after the other.
+//
 // The error is one of the registry, or ctx's.
 func Verify(ctx context.Context, reg storage.Registry, files storage.Files, progress func(storage.File, error)) error {
 	c := newChecker(files)
-	var wrong []storage.File
-	err := reg.Files(ctx, func(f storage.File) error {
-		if !f.Verified || !f.Stays() {
-			return nil
-		}
-		if c.checkStored(ctx, &f) != nil {
-			wrong = append(wrong, f)
-			return ctx.Err()
-		}
-		progress(f, nil)
-		return nil
-	})
+	wrong, err := c.firstLook(ctx, reg, progress)
 	if err != nil && !errors.Is(err, storage.ErrBadRows) {
 		return err
 	}
@@ -293,6 +286,52 @@ func Verify(ctx context.Context, reg storage.Registry, files storage.Files, prog
 		}
 	}
 	return err
+}
+
+// verifyAtOnce is how many files of a bucket are read at once.
+const verifyAtOnce = 4
+
+// firstLook reads every verified file, calls progress with those that are as they were
+// uploaded, and returns the others.
+func (c *checker) firstLook(ctx context.Context, reg storage.Registry, progress func(storage.File, error)) (wrong []storage.File, err error) {
+	var mu sync.Mutex
+	look := func(c *checker, f storage.File) {
+		fault := c.checkStored(ctx, &f)
+		mu.Lock()
+		defer mu.Unlock()
+		if fault != nil {
+			wrong = append(wrong, f)
+		} else {
+			progress(f, nil)
+		}
+	}
+	next := func(f storage.File) { look(c, f) }
+	end := func() {}
+	if c.files.Keeping().Versions {
+		todo := make(chan storage.File)
+		var readers sync.WaitGroup
+		for range verifyAtOnce {
+			readers.Go(func() {
+				c := newChecker(c.files)
+				for f := range todo {
+					look(c, f)
+				}
+			})
+		}
+		next = func(f storage.File) { todo <- f }
+		end = func() {
+			close(todo)
+			readers.Wait()
+		}
+	}
+	err = reg.Files(ctx, func(f storage.File) error {
+		if f.Verified && f.Stays() {
+			next(f)
+		}
+		return ctx.Err()
+	})
+	end()
+	return wrong, err
 }
 
 // checkStored is check for the verified file f, which may be marked as missing.

@@ -79,6 +79,25 @@ func (r *Registry) raiseEvent(op *storage.RaiseEvent) error {
 	return err
 }
 
+func (r *Registry) restoreEvent(e storage.Event) {
+	to := audience{e.Target, e.Client}
+	if r.waiting[to] == nil {
+		r.waiting[to] = new([]storage.Event)
+	}
+	all := r.waiting[to]
+	if slices.ContainsFunc(*all, func(other storage.Event) bool { return other.ID == e.ID }) {
+		return
+	}
+	r.last++
+	e.Seq, e.Due, e.Behind = r.last, time.Time{}, false
+	e.Happened = e.Happened.UTC().Truncate(time.Millisecond)
+	*all = append(*all, e)
+	select {
+	case r.events.recorded <- struct{}{}:
+	default: // whoever listens will look anyway
+	}
+}
+
 func (r *Registry) eventTold(op *storage.EventTold) error {
 	e := &op.Event
 	dropped := r.drop(func(other *storage.Event) bool { return other.Seq == e.Seq }, audience{e.Target, e.Client})

@@ -201,6 +201,9 @@ func (r *Registry) apply(op storage.Operation) (codec.ClientID, error) {
 		return op.ID, r.getUsage(op)
 	case *storage.RaiseEvent:
 		return op.Event.Client, r.raiseEvent(op)
+	case *storage.RestoreEvent:
+		r.restoreEvent(op.Event)
+		return codec.ClientID{}, nil
 	case *storage.EventTold:
 		return codec.ClientID{}, r.eventTold(op)
 	case *storage.PostponeEvent:

@@ -283,6 +283,10 @@ func (p *plan) addOwn(op storage.Operation) bool {
 		e := &op.Event
 		p.change(op, "raise_event", nil, string(e.Kind), string(e.Why), id(e.Client), orNull(e.ClientName), e.FileName, e.Path, e.Version,
 			e.Size, int64(e.Cksum), out.By.IsServer(), blob(out.By.Key()), at, p.tells)
+	case *storage.RestoreEvent:
+		e := &op.Event
+		p.change(op, "restore_event", nil, e.Target, e.ID, string(e.Kind), string(e.Why), timestamp(e.Happened), id(e.Client), e.ClientName,
+			e.FileName, e.Path, e.Version, e.Size, int64(e.Cksum), int64(e.Attempts), e.Failure)
 	case *storage.EventTold:
 		p.change(op, "event_told", nil, op.Event.Seq, op.Event.Target, id(op.Event.Client))
 	case *storage.PostponeEvent:
@@ -349,6 +353,8 @@ func subject(op storage.Operation) (of codec.ClientID, steers bool) {
 		return op.ID, false
 	case *storage.RaiseEvent:
 		return op.Event.Client, false
+	case *storage.RestoreEvent:
+		return op.Event.Client, false
 	case *storage.EventTold:
 		return op.Event.Client, false
 	case *storage.PinClient:
@@ -383,7 +389,7 @@ func subject(op storage.Operation) (of codec.ClientID, steers bool) {
 func isTold(op storage.Operation) bool {
 	switch op := op.(type) {
 	case *storage.AddClient, *storage.PutFile, *storage.VerifyFile, *storage.DropFile, *storage.MarkFile, *storage.ForgetFile,
-		*storage.ExpireClient, *storage.DropClient, *storage.DropKeyless, *storage.RaiseEvent:
+		*storage.ExpireClient, *storage.DropClient, *storage.DropKeyless, *storage.RaiseEvent, *storage.RestoreEvent:
 		return true
 	case *storage.DeleteFile:
 		return op.Why != ""

@@ -240,6 +240,8 @@ func (t *transaction) apply(op storage.Operation) error {
 	case *storage.RaiseEvent:
 		id = op.Event.Client
 		refused, failed = t.mayAct(id, op.By)
+	case *storage.RestoreEvent:
+		failed = t.restoreEvent(&op.Event)
 	case *storage.EventTold:
 		refused, failed = t.eventTold(op)
 	case *storage.PostponeEvent:

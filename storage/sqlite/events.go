@@ -55,6 +55,10 @@ var eventStatements = map[statement]string{
 		" SELECT t.Name, ?1, ?2, ?3, ?4, ?5, coalesce(?6, (SELECT Name FROM clients WHERE ID = ?5), ''), ?7, ?8, ?9, ?10, ?11," +
 		" CASE WHEN EXISTS (SELECT 1 FROM events e WHERE e.Target = t.Name AND e.ID = ?5) THEN NULL ELSE 0 END" +
 		" FROM eventTargets t",
+	restoreEvent: "INSERT INTO events (Target, EventID, Kind, Why, Happened, ID, ClientName, FileName, Path, Version, Size, Cksum, Attempts, Failure, Due)" +
+		" SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14," +
+		" CASE WHEN EXISTS (SELECT 1 FROM events WHERE Target = ?1 AND ID = ?6) THEN NULL ELSE 0 END" +
+		" WHERE NOT EXISTS (SELECT 1 FROM events WHERE Target = ?1 AND ID = ?6 AND EventID = ?2)",
 	tellEvent: "DELETE FROM events WHERE Seq = ?1",
 	releaseEvent: "UPDATE events SET Due = 0 WHERE Due IS NULL AND Seq =" +
 		" (SELECT Seq FROM events WHERE Target = ?1 AND ID = ?2 ORDER BY Seq LIMIT 1)",
@@ -116,6 +120,13 @@ func (t *transaction) record(op storage.Operation, was *storage.File, client *st
 	return nil
 }
 
+func (t *transaction) restoreEvent(e *storage.Event) error {
+	n, err := t.c.exec(restoreEvent, e.Target, e.ID, string(e.Kind), string(e.Why), timestamp(e.Happened), e.Client[:], e.ClientName,
+		e.FileName, e.Path, e.Version, e.Size, int64(e.Cksum), int64(e.Attempts), e.Failure)
+	t.recorded = t.recorded || n > 0
+	return err
+}
+
 func (t *transaction) eventTold(op *storage.EventTold) (refused, failed error) {
 	e := &op.Event
 	if refused, failed = t.change(storage.ErrNoEvent, tellEvent, e.Seq); refused == nil && failed == nil {
@@ -167,6 +178,16 @@ func (r *Registry) SetTargets(ctx context.Context, targets []string) error {
 		return r.failure("commit", err)
 	}
 	return nil
+}
+
+// Targets returns the targets that events are recorded for, in order.
+func (r *Registry) Targets(ctx context.Context) (names []string, err error) {
+	err = r.list(ctx, listEventTargets, nil, 1, func(row []driver.Value) error {
+		name, _ := row[0].(string)
+		names = append(names, name)
+		return nil
+	})
+	return names, err
 }
 
 // eventTargets returns the targets on record, in order.

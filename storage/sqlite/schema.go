@@ -300,6 +300,7 @@ const (
 	nextEvents
 	listEvents
 	listBacklogs
+	restoreEvent
 	addEventTarget
 	clearTargets
 	listEventTargets

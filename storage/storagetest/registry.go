@@ -94,6 +94,7 @@ func TestRegistry(t *testing.T, open func(t *testing.T) storage.Registry) {
 		{"RefusedRecordsNothing", testRefusedRecordsNothing},
 		{"EventsInOrder", testEventsInOrder},
 		{"DropEvents", testDropEvents},
+		{"RestoreEvent", testRestoreEvent},
 		{"EndedContext", testEndedContext},
 		{"ListsAreOrdered", testListsAreOrdered},
 		{"ListsStop", testListsStop},

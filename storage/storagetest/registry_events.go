@@ -274,6 +274,37 @@ func testEventsInOrder(t *testing.T, r storage.Registry) {
 	wantNext(t, r, "y", "y registered anna", "y registered ben", "y registered carl")
 }
 
+// An event that comes from another registry is told as it is, once, and in its order.
+func testRestoreEvent(t *testing.T, r storage.Registry) {
+	own := storage.Outcome{By: storage.Server}
+	at := time.Date(2026, 11, 29, 7, 0, 0, 0, time.UTC)
+	event := func(id, path string) *storage.RestoreEvent {
+		return &storage.RestoreEvent{Outcome: own, Event: storage.Event{
+			Seq: 77, Target: "command", ID: id, Kind: storage.EventVerified, Why: storage.WhyFoundAgain, Happened: at,
+			Client: clientID(1), ClientName: "Ada", FileName: "X/" + path, Path: path, Version: "v", Size: 3, Cksum: 4,
+			Attempts: 2, Failure: "status 3", Due: at.Add(time.Hour), Behind: true,
+		}}
+	}
+	other := event("e3", "c")
+	other.Event.Target = "url"
+	apply(t, r, event("e2", "b"), event("e1", "a"), other) // no target is set, and no client is on record
+	apply(t, r, event("e2", "b"), event("e1", "a"))
+	wantNext(t, r, "command", "command verified found_again Ada b v 3")
+	wantNext(t, r, "url", "url verified found_again Ada c v 3")
+	all := listEvents(t, r)
+	if len(all) != 3 {
+		t.Fatalf("%+v", all)
+	}
+	want := event("e2", "b").Event
+	want.Seq, want.Due, want.Behind = all[0].Seq, time.Time{}, false
+	if all[0] != want {
+		t.Errorf("%+v, want %+v", all[0], want)
+	}
+	if !all[1].Behind || all[1].ID != "e1" || all[1].Seq <= all[0].Seq {
+		t.Errorf("%+v: not behind the one that was restored before it", all[1])
+	}
+}
+
 func testDropEvents(t *testing.T, r storage.Registry) {
 	setTargets(t, r, "x", "y")
 	own := storage.Outcome{By: storage.Server}

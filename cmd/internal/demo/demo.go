@@ -126,7 +126,7 @@ func send(ctx context.Context, w io.Writer, opts client.Options, f client.File) 
 
 // readBack reads back what the server stored and compares checksums.
 func readBack(ctx context.Context, w io.Writer, dir string) error {
-	stored, err := server.OpenReadOnly(ctx, dir)
+	stored, err := server.OpenReadOnly(ctx, server.Stores{Dir: dir})
 	if err != nil {
 		return err
 	}

@@ -756,6 +756,18 @@ BEGIN
     RETURN result;
 END $$;
 
+CREATE FUNCTION restore_event(_target text, _event_id text, _kind text, _why text, _happened timestamptz, _id uuid, _client_name text,
+    _file_name text, _path text, _version text, _size bigint, _cksum bigint, _attempts bigint, _failure text) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(hashtext('sealift events'), hashtext(current_schema()));
+    INSERT INTO events (target, event_id, kind, why, happened, id, client_name, file_name, path, version, size, cksum, attempts, failure, due)
+        SELECT _target, _event_id, _kind, _why, _happened, _id, _client_name, _file_name, _path, _version, _size, _cksum, _attempts, _failure,
+            CASE WHEN EXISTS (SELECT FROM events WHERE target = _target AND id = _id) THEN NULL ELSE 0 END
+        WHERE NOT EXISTS (SELECT FROM events WHERE target = _target AND id = _id AND event_id = _event_id);
+    RETURN NULL;
+END $$;
+
 -- event_told: the row of the client is locked, so no event of it is recorded meanwhile, which
 -- would take this one for one that is before it.
 CREATE FUNCTION event_told(_seq bigint, _target text, _id uuid) RETURNS jsonb

@@ -1,0 +1,525 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"sealift/storage"
+	"sealift/storage/audit"
+	"sealift/storage/files"
+	"sealift/storage/postgres"
+	"sealift/storage/s3"
+	"sealift/storage/sqlite"
+)
+
+// MigrateOptions are about a Migrate.
+type MigrateOptions struct {
+	Verify bool // read everything back at the end
+	// Moved is called with how many bytes of how many are moved, and Verified with how many are
+	// read back.
+	Moved, Verified func(done, total int64)
+	// Wrong is called with each file whose content is missing or damaged: it stays in the
+	// directory, and is on record as missing if it was verified.
+	Wrong func(File, error)
+	// Left is called with each partial file that cannot be moved: its client begins anew.
+	Left func(Partial, error)
+}
+
+// Migrated is what Migrate has moved; see [audit.Moved].
+type Migrated struct {
+	audit.Moved
+	Before bool // it was all done before
+	Wrong  int  // files whose content is missing or damaged
+}
+
+// Migrate moves what the server in dir has, which must not run, to a PostgreSQL or a bucket or both:
+// at.Registry and at.Files; what is "" stays in dir. The new stores must be empty. Migrate may be
+// killed at any moment and called again: it goes on. When it is done, dir is marked, so that no
+// server goes on with what was left there.
+//
+//  1. The file named moved says that it has begun: from then on no server starts in dir.
+//  2. [audit.Move] copies everything, and compares it.
+//  3. Where the registry stays a database, a new one was made beside the old, since content has
+//     other keys in a bucket. It takes the place of the old one.
+//  4. The file says that it is done.
+func Migrate(ctx context.Context, dir string, at Stores, o MigrateOptions) (done Migrated, err error) {
+	if err := checkTarget(&at); err != nil {
+		return done, err
+	}
+	at.Dir = dir
+	m := &migration{MigrateOptions: o, dir: dir, at: at}
+	defer func() { err = errors.Join(err, m.close()) }()
+	if err := m.openSource(ctx); err != nil {
+		return done, err
+	}
+	switch {
+	case m.mark.State == moveDone:
+		done.Before = true
+		return done, nil
+	case m.mark.State == moveBegun || m.mark.State == "":
+		if done, err = m.move(ctx); err != nil {
+			return done, err
+		}
+	}
+	return done, m.finish()
+}
+
+// checkTarget checks where to move to.
+func checkTarget(at *Stores) error {
+	if at.database() && at.folder() {
+		return errors.New("--to is not set: want postgres://… or s3://… or both")
+	}
+	s := Storage{Registry: at.Registry, Files: at.Files}
+	return s.complete()
+}
+
+// migration is one Migrate.
+type migration struct {
+	MigrateOptions
+	dir   string
+	at    Stores // where to
+	mark  moved
+	total int64
+	wrong int
+
+	store   *files.Store // of the directory, which it locks
+	from    *sqlite.Registry
+	to      storage.Registry
+	toFiles fileStore // nil: they stay
+	stop    func()    // what goes on beside; may be nil
+}
+
+func (m *migration) close() error {
+	if m.stop != nil {
+		m.stop()
+	}
+	var errs []error
+	if m.toFiles != nil {
+		errs = append(errs, m.toFiles.Close())
+	}
+	if m.to != nil {
+		errs = append(errs, m.to.Close())
+	}
+	m.to, m.toFiles, m.stop = nil, nil, nil
+	if m.from != nil {
+		errs = append(errs, m.from.Close())
+		m.from = nil
+	}
+	if m.store != nil {
+		errs = append(errs, m.store.Close())
+		m.store = nil
+	}
+	return errors.Join(errs...)
+}
+
+// openSource takes the directory, and reads how far an earlier Migrate has come.
+func (m *migration) openSource(ctx context.Context) (err error) {
+	if err = checkDir(m.dir); err != nil {
+		return err
+	}
+	if m.mark, err = readMoved(m.dir); err != nil {
+		return err
+	}
+	registry, bucket := "", ""
+	if !m.at.database() {
+		registry = storeTold(m.at.Registry)
+	}
+	if !m.at.folder() {
+		bucket = storeTold(m.at.Files)
+	}
+	if m.mark.State != "" && (m.mark.Registry != registry || m.mark.Files != bucket) {
+		return &Hinted{
+			Err:  fmt.Errorf("%s is moved to %s, not to what --to says", m.dir, m.mark.to()),
+			Hint: "Give the same --to as before. To begin anew with another: remove " + filepath.Join(m.dir, movedName) + ", and what was copied.",
+		}
+	}
+	m.mark.Registry, m.mark.Files = registry, bucket
+	if m.mark.State == moveSwaps || m.mark.State == moveDone {
+		return nil
+	}
+	if err = checkRecords(ctx, m.dir); err != nil && !errors.Is(err, sqlite.ErrOlder) {
+		return err
+	}
+	m.store, err = files.Open(m.dir, files.Options{Fsync: true})
+	if errors.Is(err, files.ErrLocked) {
+		return &Hinted{Err: err, Hint: "Stop the server first: what it receives meanwhile would be lost."}
+	}
+	if err != nil {
+		return err
+	}
+	if m.from, err = sqlite.Open(ctx, filepath.Join(m.dir, DatabaseName), sqlite.Options{Fsync: true}); err != nil {
+		return err
+	}
+	return m.checkTaking(ctx)
+}
+
+// checkTaking returns an error if a command that took files was killed while it recorded them:
+// which of them are taken, it finds out best where they are.
+func (m *migration) checkTaking(ctx context.Context) error {
+	u, err := lockUnderway(ctx, m.dir)
+	if err != nil {
+		return err
+	}
+	defer u.unlock()
+	batch, to, err := u.get()
+	if err == nil && batch != "" {
+		err = &Hinted{
+			Err:  fmt.Errorf("a command that took files to %s was killed, and has to be finished first", to),
+			Hint: "Run sealiftd file take again, with --to " + to + ".",
+		}
+	}
+	return err
+}
+
+// move copies everything.
+func (m *migration) move(ctx context.Context) (done Migrated, err error) {
+	if err := m.settle(ctx); err != nil {
+		return done, err
+	}
+	if err := m.openTarget(ctx); err != nil {
+		return done, err
+	}
+	if err := m.begin(ctx); err != nil {
+		return done, err
+	}
+	targets, err := m.from.Targets(ctx)
+	if err != nil {
+		return done, err
+	}
+	if m.total, err = m.measure(ctx); err != nil {
+		return done, err
+	}
+	var moved int64
+	m.Moved(0, m.total)
+	copying := &audit.Move{
+		From: m.from, To: m.to, FromFiles: m.store, Targets: targets, Workers: moveWorkers,
+		Done: func(n int64) {
+			moved += n
+			m.Moved(moved, m.total)
+		},
+		Wrong: func(f File, why error) {
+			m.wrong++
+			m.Wrong(f, why)
+		},
+		Left: m.Left,
+	}
+	if m.toFiles != nil {
+		copying.ToFiles = m.toFiles
+	}
+	done.Moved, err = copying.Run(ctx)
+	if err == nil && m.Verify {
+		err = m.readBack(ctx)
+	}
+	done.Wrong = m.wrong
+	return done, explainMove(err)
+}
+
+// moveWorkers is how many files are sent at a time: the answers of a bucket take their time.
+const moveWorkers = 4
+
+// settle puts the directory in order, as a server does at its start.
+func (m *migration) settle(ctx context.Context) error {
+	_, err := audit.Recover(ctx, m.from, m.store, audit.Options{Now: time.Now()})
+	var gone *audit.FilesGoneError
+	if errors.As(err, &gone) {
+		return &Hinted{Err: err, Hint: "Is the right disk mounted? To move without them: sealiftd forget-missing --dir " + m.dir}
+	}
+	return err
+}
+
+// begin writes down where the directory is moved to, once it is certain that nothing else is
+// there.
+func (m *migration) begin(ctx context.Context) (err error) {
+	id := rand.Text()
+	if secrets, ok := m.to.(storage.Secrets); ok {
+		kept, err := secrets.Secret(ctx, "moved here", func() ([]byte, error) { return []byte(id), nil })
+		if err != nil {
+			return err
+		}
+		id = string(kept)
+		if m.mark.Name, err = registryName(ctx, m.to); err != nil {
+			return err
+		}
+		if m.toFiles != nil { // servers show the same TLS key where they share both
+			if _, err := sharedPair(ctx, m.dir, secrets); err != nil {
+				return err
+			}
+		}
+	}
+	if m.mark.State == moveBegun {
+		if m.mark.ID != id && !m.at.database() {
+			return m.notOurs()
+		}
+		if m.toFiles == nil {
+			return nil
+		}
+		return m.dropLeft(ctx)
+	}
+	if err := m.checkEmpty(ctx); err != nil {
+		return err
+	}
+	before := filepath.Join(m.dir, oldDatabase)
+	if _, err := os.Lstat(before); m.at.database() && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s is there, from an earlier move: want it out of the way", before)
+	}
+	m.mark.State, m.mark.ID = moveBegun, id
+	return m.mark.write(m.dir)
+}
+
+func (m *migration) notOurs() error {
+	return fmt.Errorf("%s has records of something else than %s: want an empty one", m.mark.Registry, m.dir)
+}
+
+// checkEmpty returns an error if there is something in the new stores.
+func (m *migration) checkEmpty(ctx context.Context) error {
+	empty, err := isEmpty(ctx, m.to)
+	if err == nil && empty {
+		err = m.to.Added(ctx, func(string) error { return errFound })
+		if errors.Is(err, errFound) {
+			empty, err = false, nil
+		}
+	}
+	if err == nil && !empty {
+		err = &Hinted{
+			Err:  fmt.Errorf("%s has records: want an empty one", m.mark.Registry),
+			Hint: "Name another database, or another schema: …?search_path=NAME.",
+		}
+	}
+	if err != nil || m.toFiles == nil {
+		return err
+	}
+	holds, err := hasContent(ctx, m.toFiles)
+	if err == nil && holds {
+		err = &Hinted{
+			Err:  fmt.Errorf("%s has files: want an empty bucket, or a prefix of which there is nothing", m.mark.Files),
+			Hint: "Name another prefix: s3://BUCKET/PREFIX.",
+		}
+	}
+	return err
+}
+
+// measure returns how many bytes are to be moved.
+func (m *migration) measure(ctx context.Context) (total int64, err error) {
+	if m.toFiles == nil {
+		return 0, nil
+	}
+	err = m.from.Files(ctx, func(f File) error {
+		if !f.Deleted && (!f.Verified || !f.Missing && f.Taken.IsZero()) {
+			total += f.Size
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return total, m.from.Partials(ctx, func(p Partial) error {
+		if !p.Deleted {
+			total += p.Length
+		}
+		return nil
+	})
+}
+
+// readBack reads everything in the new stores.
+func (m *migration) readBack(ctx context.Context) error {
+	var store storage.Files = m.store
+	if m.toFiles != nil {
+		store = m.toFiles
+	}
+	var done, bad int64
+	err := audit.Verify(ctx, m.to, store, func(f File, fault error) {
+		if fault != nil && !f.Missing {
+			bad++
+			m.Wrong(f, fault)
+		}
+		done += f.Size
+		m.Verified(done, max(done, m.total))
+	})
+	if err == nil && bad > 0 {
+		err = fmt.Errorf("%s read back are not what was sent", countFiles(int(bad)))
+	}
+	return err
+}
+
+// explainMove adds what to do.
+func explainMove(err error) error {
+	if err == nil || Hint(err) != "" {
+		return err
+	}
+	return &Hinted{Err: err, Hint: "Nothing was lost: the directory is as it was. Run this again: it goes on where it was."}
+}
+
+// finish has what was moved take the place of the directory.
+func (m *migration) finish() error {
+	if err := m.close(); err != nil {
+		return err
+	}
+	if m.at.database() {
+		if m.mark.State != moveSwaps {
+			m.mark.State = moveSwaps
+			if err := m.mark.write(m.dir); err != nil {
+				return err
+			}
+		}
+		if err := m.swap(); err != nil {
+			return err
+		}
+	}
+	m.mark.State = moveDone
+	return m.mark.write(m.dir)
+}
+
+// swap puts the new database in the place of the old one. It may be killed and called again.
+func (m *migration) swap() error {
+	path := func(name string) string { return filepath.Join(m.dir, name) }
+	_, err := os.Lstat(path(newDatabase))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it is in its place
+	}
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{DatabaseName, newDatabase} {
+		if info, err := os.Lstat(path(name + "-wal")); err == nil && info.Size() > 0 {
+			return fmt.Errorf("%s-wal is not empty: another program has the database open", path(name))
+		}
+	}
+	switch err := os.Rename(path(DatabaseName), path(oldDatabase)); {
+	case errors.Is(err, fs.ErrNotExist): // it was renamed before a kill
+	case err != nil:
+		return err
+	default:
+		for _, suffix := range []string{"-wal", "-shm"} {
+			if err := os.Remove(path(DatabaseName + suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		if err := syncFolder(m.dir); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(path(newDatabase), path(DatabaseName)); err != nil {
+		return err
+	}
+	return syncFolder(m.dir)
+}
+
+// openTarget opens the new stores.
+func (m *migration) openTarget(ctx context.Context) (err error) {
+	if m.at.database() {
+		m.to, err = openNewDatabase(ctx, filepath.Join(m.dir, newDatabase), m.mark.State == moveBegun)
+	} else {
+		m.to, err = m.openPostgres(ctx)
+	}
+	if err != nil || m.at.folder() {
+		return err
+	}
+	return m.openBucket(ctx)
+}
+
+// openPostgres opens the PostgreSQL, and has it for this Migrate alone among others.
+func (m *migration) openPostgres(ctx context.Context) (storage.Registry, error) {
+	reg, err := postgres.Open(ctx, m.at.Registry, commandOptions)
+	if err != nil {
+		return nil, fmt.Errorf("--to %w", err)
+	}
+	_, _, ok, err := reg.TryLock(ctx, "migrate") // until it is closed
+	if err == nil && !ok {
+		err = errors.New("another sealiftd migrate is at work there")
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("--to %s: %w", m.mark.Registry, err), reg.Close())
+	}
+	return reg, nil
+}
+
+// openNewDatabase opens the database that is to take the place of another. Unless it was begun,
+// what is there is what a Migrate has left that was killed before it had begun.
+func openNewDatabase(ctx context.Context, path string, begun bool) (*sqlite.Registry, error) {
+	if !begun {
+		for _, suffix := range []string{"", "-wal", "-shm"} {
+			if err := os.Remove(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return nil, err
+			}
+		}
+	}
+	return sqlite.Open(ctx, path, sqlite.Options{Fsync: true})
+}
+
+// openBucket opens the bucket, removes what a Migrate that was killed has left on its way, and
+// renews the leases of what is on its way until m is closed.
+func (m *migration) openBucket(ctx context.Context) error {
+	store, err := s3.Open(ctx, m.at.Files, s3.Options{
+		Scratch: filepath.Join(m.dir, "scratch"),
+		Lease: func(ctx context.Context, up storage.Uploaded, again bool) error {
+			return applyOwn(ctx, m.to, &storage.LeaseUpload{Upload: up, Server: m.lessee(), For: leaseFor, Again: again})
+		},
+		Release: func(ctx context.Context, key string) error { return applyOwn(ctx, m.to, &storage.EndLease{Key: key}) },
+	})
+	if err != nil {
+		return fmt.Errorf("--to %w", err)
+	}
+	m.toFiles = store
+	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var renewing sync.WaitGroup
+	renewing.Go(func() { m.renewLeases(beside, store) })
+	m.stop = func() {
+		stop()
+		renewing.Wait()
+	}
+	return nil
+}
+
+// lessee is who has the leases of what is on its way.
+func (m *migration) lessee() string { return "migrate " + m.mark.ID }
+
+// renewLeases renews them until ctx ends. What fails shows where content is recorded.
+func (m *migration) renewLeases(ctx context.Context, store *s3.Store) {
+	ticker := time.NewTicker(leaseFor / renewParts)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for keys := range slices.Chunk(store.Leased(), renewBatch) {
+			op := &storage.RenewLeases{Server: m.lessee(), Keys: keys, For: leaseFor}
+			if applyOwn(ctx, m.to, op) == nil && len(op.Lost) > 0 {
+				store.Lost(op.Lost)
+			}
+		}
+	}
+}
+
+// dropLeft removes what an earlier run was sending when it was killed.
+func (m *migration) dropLeft(ctx context.Context) error {
+	var left []storage.Uploaded
+	err := m.to.EachLease(ctx, func(l storage.Lease) error {
+		if l.Server == m.lessee() {
+			left = append(left, l.Upload)
+		}
+		return nil
+	})
+	for _, up := range left {
+		if err != nil {
+			return err
+		}
+		if err = applyOwn(ctx, m.to, &storage.EndLease{Key: up.Key}); err != nil {
+			return err
+		}
+		find := &storage.FindUpload{Upload: up}
+		if err = applyOwn(ctx, m.to, find); err == nil && !find.Found {
+			err = m.toFiles.Discard(ctx, up)
+		}
+	}
+	return err
+}
