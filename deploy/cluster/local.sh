@@ -75,7 +75,7 @@ serve() { # NAME PORT ADMIN-PORT
 		--proxy-protocol --trusted-proxies 127.0.0.1 \
 		--admin "0.0.0.0:$3" --admin-token-file "$DIR/token" 2>"$DIR/$1.log"
 }
-until_true curl -s "http://127.0.0.1:$((base + 1))/"
+until_true bash -c "exec 3<>/dev/tcp/127.0.0.1/$((base + 1))"
 serve a $((base + 2)) $((base + 3)) & A=$!
 serve b $((base + 4)) $((base + 5)) & B=$!
 until_true sealiftd health --addr "127.0.0.1:$((base + 2))"
