@@ -323,7 +323,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION put_file(_id uuid, _file_name text, _path text, _size bigint, _cksum bigint, _incoming text, _received timestamptz,
-    _lapsed boolean, _quota_bytes bigint, _quota_files bigint, _generation bigint, _leased boolean,
+    _lapsed boolean, _quota_bytes bigint, _quota_files bigint, _generation bigint, _from text, _leased boolean,
     _own boolean, _by bytea, _at timestamptz, _tells boolean) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -345,8 +345,9 @@ BEGIN
         RETURN refuse(why);
     END IF;
     SELECT * INTO p FROM partials WHERE id = _id AND path = _path;
-    IF _generation <> 0 AND (p.incoming = _incoming AND p.generation <> _generation
-        OR EXISTS (SELECT FROM files WHERE id = _id AND path = _path AND incoming = _incoming)) THEN
+    IF _from <> '' AND (p.incoming IS DISTINCT FROM _from OR p.generation <> _generation)
+        OR _generation <> 0 AND (p.incoming = _incoming AND p.generation <> _generation
+            OR EXISTS (SELECT FROM files WHERE id = _id AND path = _path AND incoming = _incoming)) THEN
         RETURN refuse('superseded');
     END IF;
 
@@ -380,6 +381,9 @@ BEGIN
         DELETE FROM leases WHERE key = _incoming;
         IF NOT FOUND AND p.incoming IS DISTINCT FROM _incoming THEN
             RETURN refuse('no_lease');
+        END IF;
+        IF _from <> '' THEN
+            DELETE FROM leases WHERE key = _from;
         END IF;
     END IF;
     IF p.id IS NOT NULL THEN
@@ -588,7 +592,7 @@ END $$;
 -- Partial files.
 
 CREATE FUNCTION put_partial(_id uuid, _file_name text, _path text, _incoming text, _total bigint, _length bigint, _state bigint,
-    _boot text, _generation bigint, _changed timestamptz, _deleted boolean, _leased boolean,
+    _boot text, _generation bigint, _changed timestamptz, _deleted boolean, _from text, _leased boolean,
     _own boolean, _by bytea, _at timestamptz) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -605,6 +609,9 @@ BEGIN
         RETURN refuse('superseded');
     END IF;
     SELECT * INTO p FROM partials WHERE id = _id AND path = _path;
+    IF _from <> '' AND (p.incoming IS DISTINCT FROM _from OR p.generation <> _generation) THEN
+        RETURN refuse('superseded');
+    END IF;
     IF _leased AND p.incoming IS DISTINCT FROM _incoming THEN
         -- Whoever reaps the lease at the same time waits for this row, or has been waited for.
         PERFORM 1 FROM leases WHERE key = _incoming FOR SHARE;
@@ -619,7 +626,10 @@ BEGIN
         VALUES (_id, _file_name, _path, _incoming, _total, _length, _state, _boot, _generation, _changed, _deleted)
         ON CONFLICT (id, path) DO UPDATE SET file_name = excluded.file_name, incoming = excluded.incoming, total = excluded.total,
             length = excluded.length, state = excluded.state, boot = excluded.boot, generation = excluded.generation,
-            changed = excluded.changed, deleted = CASE WHEN partials.incoming = excluded.incoming THEN partials.deleted ELSE excluded.deleted END;
+            changed = excluded.changed, deleted = CASE WHEN partials.incoming = excluded.incoming OR _from <> '' THEN partials.deleted ELSE excluded.deleted END;
+    IF _from <> '' THEN
+        DELETE FROM leases WHERE key = _from;
+    END IF;
     IF _at IS NOT NULL THEN
         UPDATE clients SET last_seen = _at WHERE id = _id;
     END IF;
@@ -650,7 +660,7 @@ BEGIN
     RETURN jsonb_build_object('partial', to_jsonb(p));
 END $$;
 
-CREATE FUNCTION drop_partial(_id uuid, _path text, _incoming text, _generation bigint,
+CREATE FUNCTION drop_partial(_id uuid, _path text, _incoming text, _generation bigint, _leased boolean,
     _own boolean, _by bytea, _at timestamptz) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -665,6 +675,9 @@ BEGIN
     DELETE FROM partials WHERE id = _id AND path = _path AND incoming = _incoming AND (_generation = 0 OR generation = _generation);
     IF NOT FOUND THEN
         RETURN refuse('no_file');
+    END IF;
+    IF _leased THEN
+        DELETE FROM leases WHERE key = _incoming;
     END IF;
     IF _at IS NOT NULL THEN
         UPDATE clients SET last_seen = _at WHERE id = _id;
