@@ -255,4 +255,3 @@ func NewPostgres(t TB, o PostgresOptions) *Postgres {
 	})
 	return p
 }
-

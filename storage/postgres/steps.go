@@ -29,7 +29,7 @@ type step struct {
 	rows    func(pgx.Rows) error // takes the answer to a question into op
 }
 
-// result is what a function in the database returns, see schema/1_functions.sql.
+// result is what a function in the database returns, see schema/1_common.sql.
 type result struct {
 	Refused        string
 	Quota          storage.Quota
