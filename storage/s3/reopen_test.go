@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -76,11 +77,22 @@ func TestFlushBesideParts(t *testing.T) {
 	b := testservices.S3(t)
 	p := newProxy(t, b, nil)
 	arrived, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
 	p.delay = func(r *http.Request) {
 		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, keptMark) {
-			close(arrived)
-			<-goOn
+			once.Do(func() {
+				close(arrived)
+				<-goOn
+			})
 		}
+	}
+	refused := false
+	p.judge = func(_ int, r *http.Request) fault {
+		if refused || r.Method != http.MethodPut || !strings.Contains(r.URL.Path, keptMark) {
+			return pass
+		}
+		refused = true // so that it is read once more
+		return busy
 	}
 	s := openAt(t, b.URLAt(p.URL, newPrefix()), b, Options{PartSize: minPart})
 	data := content(1, minPart+1<<20)
@@ -96,7 +108,6 @@ func TestFlushBesideParts(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	p.delay = nil
 	u.close()
 	other.close()
 	u = u.reopen(s, 1<<20)
