@@ -86,7 +86,7 @@ func benchHost(b *testing.B) (*atOnce, *session.Session, *peer) {
 	h := &atOnce{b: b, reg: memory.New()}
 	files := newContents(new(faults))
 	files.null = true
-	w := &world{t: b, reg: &registry{h.reg.(*memory.Registry), new(faults), make(map[storage.Place]bool)}}
+	w := &world{t: b, reg: &registry{Registry: h.reg.(*memory.Registry), faults: new(faults), partials: make(map[storage.Place]bool)}}
 	svc := session.NewService(session.Config{Files: files, Log: zap.NewNop()})
 	return h, session.New(svc, h, "bench"), w.known("alice")
 }
@@ -192,7 +192,7 @@ func BenchmarkWaiting(b *testing.B) {
 		for _, c := range w.conns[1:] {
 			c.feed(len(c.in))
 		}
-		w.apply(n)
+		w.apply(w.svc, n)
 		for _, j := range w.dones {
 			j.done()
 		}

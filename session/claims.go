@@ -76,6 +76,17 @@ func (cs *claims) isLost(c *claim) bool {
 	return c.lost
 }
 
+// rename has the claim be on other content: that of its partial file has another key now.
+func (cs *claims) rename(c *claim, file storage.Uploaded) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.all[c.file.Key] == c {
+		delete(cs.all, c.file.Key)
+		cs.all[file.Key] = c
+	}
+	c.file = file
+}
+
 // isBusy reports whether a transfer, or other work, has the content.
 func (cs *claims) isBusy(c *claim) bool {
 	cs.mu.Lock()
@@ -239,6 +250,13 @@ func (co *coroutine) discardOrphan(file storage.Uploaded) {
 func (co *coroutine) discardUnrecorded(c *claim) (again bool) {
 	s, file := co.s, c.file
 	defer func() { again = s.svc.claims.leave(c) }()
+	if s.svc.keeping.Leases { // another server may be at work on it
+		find := &storage.FindUpload{Outcome: own, Upload: file}
+		if err := co.apply(find); err == nil && !find.Found {
+			co.discard(file)
+		}
+		return
+	}
 	get := &storage.GetFile{Outcome: own, ID: file.ID, Path: file.Path, WithPartial: true}
 	if err := co.apply(get); err != nil && !errors.Is(err, storage.ErrNoFile) {
 		return // it goes at the next start

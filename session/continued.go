@@ -175,7 +175,7 @@ func (c *continued) begin(u *upload, svc *Service) error {
 		return errTaken
 	}
 	c.stage = sending
-	u.progress = &progress{continued: c, claim: c.claim, row: c.row, recorded: c.claim != nil, next: c.offset + svc.CheckpointEvery}
+	u.progress = &progress{continued: c, claim: c.claim, row: c.row, recorded: c.claim != nil, next: c.offset + svc.checkpointStep(c.total)}
 	return nil
 }
 
@@ -200,7 +200,10 @@ func (c *continued) goBack(co *coroutine) bool {
 	s := co.s
 	row := c.row
 	recorded := false
-	err := co.putPartial(&row) // first, so that no row says more than is there
+	err := co.stillThere(&row)
+	if err == nil {
+		err = co.putPartial(&row, "", c.claim) // first, so that no row says more than is there
+	}
 	if err == nil {
 		recorded = true
 		err = co.cut(c.row.Uploaded(), c.total, c.offset)
@@ -208,16 +211,38 @@ func (c *continued) goBack(co *coroutine) bool {
 	if err != nil {
 		s.log().Warn("going back in a partial file failed", s.fields(zap.String("file", c.name), zap.Error(err))...)
 		if errors.Is(err, storage.ErrNotStored) { // a sync that failed has taken it
-			_ = co.apply(&storage.DropPartial{Outcome: own, ID: row.ID, Path: row.Path, Incoming: row.Incoming, Generation: row.Generation}) // or else the next 1032 does
+			_ = co.apply(s.svc.dropPartial(own, &row)) // or else the next 1032 does
 		}
 		s.leaveClaim(c.claim)
 	}
 	return recorded
 }
 
-// cut cuts a closed incoming file to its first length bytes.
+// stillThere returns ErrNotStored if the content of a partial file is not there where the store is
+// Sealed: another server may have removed it. Elsewhere cut finds that out.
+func (co *coroutine) stillThere(row *storage.Partial) error {
+	if !co.s.svc.keeping.Sealed {
+		return nil
+	}
+	return co.do(Storage, func(ctx context.Context) error { return hasLength(ctx, co.s.svc.Files, row) })
+}
+
+// hasLength returns ErrNotStored unless the first Length bytes of a partial file are there.
+func hasLength(ctx context.Context, files storage.Files, row *storage.Partial) error {
+	size, err := files.Size(ctx, row.Uploaded())
+	if err == nil && size < row.Length {
+		err = storage.ErrNotStored
+	}
+	return err
+}
+
+// cut cuts a closed incoming file to its first length bytes. Where the store is Sealed, the next
+// transfer does that: what is not on record is not believed.
 func (co *coroutine) cut(file storage.Uploaded, total, length int64) error {
 	files := co.s.svc.Files
+	if co.s.svc.keeping.Sealed {
+		return nil
+	}
 	return co.do(Storage, func(ctx context.Context) error {
 		in, err := files.Reopen(ctx, file, storage.Announce(total), length)
 		if err != nil {

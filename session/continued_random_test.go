@@ -1,7 +1,6 @@
 package session_test
 
 import (
-	"bytes"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -124,7 +123,7 @@ func (u *uploader) react(reply string, raw []byte) {
 		u.say("1032", u.peer.question(u.name, len(u.content)))
 	case code == "1604":
 		u.done = true
-		if got := u.w.files.stored[place(u.peer.id, u.name)]; !bytes.Equal(got, u.content) || !u.proven {
+		if !u.w.hasVerified(u.peer.id, u.name, u.content) || !u.proven {
 			t.Errorf("1604 after %s, and what is stored is another file", u.asked)
 		}
 	case code == "1607":

@@ -217,3 +217,14 @@ func (co *coroutine) discard(f storage.Uploaded) {
 		}
 	}, nil)
 }
+
+// remove removes the content of a version that another one has replaced. It does not wait for
+// that.
+func (co *coroutine) remove(f storage.Stored) {
+	s := co.s
+	s.host.Do(Storage, func(ctx context.Context) {
+		if err := s.svc.Files.Remove(ctx, f); err != nil {
+			s.log().Error("removing a version that was replaced", zap.String("key", f.Key), zap.Error(err))
+		}
+	}, nil)
+}

@@ -63,6 +63,10 @@ type registry struct {
 	faults *faults
 	// partials are the places that a partial file was recorded for.
 	partials map[storage.Place]bool
+	// loses reports whether the answer to a batch that was done is lost; nil: never.
+	loses func() bool
+	// onVerified is called with each VerifyFile that was done; it may be nil.
+	onVerified func(op *storage.VerifyFile)
 }
 
 // partial returns the partial file that is on record for a place, or nil.
@@ -85,7 +89,16 @@ func (r *registry) Apply(ctx context.Context, batch []storage.Operation) error {
 			r.partials[put.Partial.Place()] = true
 		}
 	}
-	return r.Registry.Apply(ctx, batch)
+	err := r.Registry.Apply(ctx, batch)
+	for _, op := range batch {
+		if verify, ok := op.(*storage.VerifyFile); ok && r.onVerified != nil && err == nil && verify.Err == nil {
+			r.onVerified(verify)
+		}
+	}
+	if err == nil && r.loses != nil && r.loses() {
+		err = errInjected
+	}
+	return err
 }
 
 // contents is a storage.Files in memory that knows what was left behind.

@@ -18,6 +18,10 @@ const (
 	// checkpointEvery is how much plaintext, in bytes, comes between two checkpoints. It is about
 	// what has to be read again after the server was killed.
 	checkpointEvery = 64 << 20
+	// checkpointSealed is the same where the store is Sealed, and what came since the last
+	// checkpoint is lost with the server. A file has maxCheckpoints at most.
+	checkpointSealed = 16 << 20
+	maxCheckpoints   = 2048
 )
 
 // progress is what an upload has that is recorded as a partial file, or that goes on with
@@ -26,11 +30,13 @@ type progress struct {
 	continued *continued // what the 1608 said; nil: the transfer began without one
 	claim     *claim     // nil: it was never recorded as a partial file
 	row       storage.Partial
-	recorded  bool  // the registry has the row, or had it
-	next      int64 // the Length at which the next checkpoint is due
-	marking   bool  // a checkpoint is under way
-	spoilt    bool  // a Flush failed: nobody knows what will be there after a power cut
-	gone      bool  // the content went with it, also what is on record
+	recorded  bool   // the registry has the row, or had it
+	next      int64  // the Length at which the next checkpoint is due
+	marking   bool   // a checkpoint is under way
+	marked    func() // is to be called after it, by way of the host; nil: nobody waits
+	doubtful  bool   // the registry failed to record a row, and may have done it
+	spoilt    bool   // a Flush failed: nobody knows what will be there after a power cut
+	gone      bool   // the content went with it, also what is on record
 }
 
 // fate is what becomes of the content of an upload that is dropped.
@@ -40,7 +46,7 @@ const (
 	fateRemove fate = iota // it is removed, and its row
 	fateUndo               // what came since the 1608 is removed
 	fateKeep               // it is recorded as a partial file
-	fateLeave              // it stays as it is: it is another one's, or nothing can be done to it
+	fateLeave              // it stays as it is: it is another one's, or may be, or nothing can be done to it
 )
 
 // total is the size of the file, if anybody has said it.
@@ -79,6 +85,10 @@ func (u *upload) keepable() bool {
 // lent to.
 func (u *upload) checkpointDue() bool {
 	at, p := u.s.svc.KeepFrom, u.progress
+	if u.s.svc.keeping.Sealed { // a row alone is of no use
+		total, _ := u.total()
+		at = u.s.svc.checkpointStep(total)
+	}
 	if p != nil && p.claim != nil {
 		at = p.next
 	}
@@ -97,14 +107,21 @@ func (u *upload) checkpoint() {
 	s, w := u.s, u.transfer.Written()
 	first := u.recordable(w)
 	p := u.progress
-	p.next, p.marking = w.Length+s.svc.CheckpointEvery, true
+	p.next, p.marking = w.Length+s.svc.checkpointStep(p.row.Total), true
 	row := p.row
-	if !first {
-		row.Length, row.State = w.Length, w.State
+	flushes := !first || s.svc.keeping.Sealed
+	if flushes {
+		row.Length, row.State, row.Incoming = w.Length, w.State, w.Key
 	}
 	s.start(func(co *coroutine) {
-		defer func() { p.marking = false }()
-		if !first {
+		defer func() {
+			p.marking = false
+			if f := p.marked; f != nil {
+				p.marked = nil
+				s.host.Do(Compute, nil, f)
+			}
+		}()
+		if flushes {
 			if err := co.flush(&row); err != nil {
 				p.spoilt = p.spoilt || !errors.Is(err, context.Canceled)
 				p.gone = p.gone || isGone(err)
@@ -116,21 +133,40 @@ func (u *upload) checkpoint() {
 			return
 		}
 		switch err := u.putPartial(co, row); {
-		case errors.Is(err, storage.ErrSuperseded) && !u.dropped:
-			u.end(u.transfer.Current(), err)
+		case !u.dropped && (errors.Is(err, storage.ErrSuperseded) || errors.Is(err, storage.ErrNoLease)):
+			u.end(u.transfer.Current(), err) // it is another one's, or can't be recorded any more
 		case err != nil:
 			s.log().Debug("checkpoint failed", s.fields(zap.String("file", u.name), zap.Error(err))...)
 		}
 	})
 }
 
+// awaitCheckpoint waits until no checkpoint of u is under way, where one may give its row another key.
+// No work on u is under way.
+func (u *upload) awaitCheckpoint(co *coroutine) {
+	for p := u.progress; p != nil && p.marking && u.s.svc.keeping.Sealed; {
+		p.marked = co.resumed
+		co.wait(func() {})
+	}
+}
+
+// checkpointStep is how much plaintext of a file of total bytes comes between two checkpoints.
+func (svc *Service) checkpointStep(total int64) int64 {
+	if !svc.keeping.Sealed {
+		return svc.CheckpointEvery
+	}
+	return max(svc.CheckpointEvery, total/maxCheckpoints)
+}
+
 // storePart records the part of a file that has come whole, durably, and sends its 1603.
 func (u *upload) storePart(co *coroutine, in transfer.Received) {
+	u.awaitCheckpoint(co)
 	s, c, w := u.s, u.progress.continued, u.transfer.Written()
 	u.recordable(w)
 	p := u.progress
 	row := p.row
 	row.Length, row.State = w.Length, w.State
+	row.Incoming = w.Key
 	step, err := StepStorage, co.flush(&row)
 	if err == nil && !u.dropped {
 		step, err = StepRegistry, u.putPartial(co, row)
@@ -145,6 +181,7 @@ func (u *upload) storePart(co *coroutine, in transfer.Received) {
 	s.svc.tellKept()
 	u.stored = true
 	u.uncount()
+	c.row.Incoming = row.Incoming
 	if c.offset == 0 {
 		c.row = row
 		c.row.Length, c.row.State = 0, 0
@@ -186,19 +223,44 @@ func (u *upload) recordable(w transfer.Written) (first bool) {
 // putPartial has the registry record the partial file of u.
 func (u *upload) putPartial(co *coroutine, row storage.Partial) error {
 	p := u.progress
-	err := co.putPartial(&row)
+	err := co.putPartial(&row, u.from(row.Incoming), p.claim)
 	if err == nil {
 		p.recorded, p.row = true, row
+		if c := p.continued; c != nil && c.claim != nil {
+			c.row.Incoming = row.Incoming // what the 1608 said is the beginning of that, too
+		}
+	} else if u.unsure(err) {
+		p.doubtful = true
 	}
 	return err
 }
 
-// putPartial has the registry record a partial file.
-func (co *coroutine) putPartial(row *storage.Partial) error {
+// unsure reports whether the registry may have recorded content of u, though it answered err:
+// over a network its answer may be lost. Then the content stays, and if it is not on record, the
+// sweep removes it.
+func (u *upload) unsure(err error) bool {
+	return u.s.svc.swept() && !clientsDoing(err) && !errors.Is(err, storage.ErrSuperseded) && !errors.Is(err, storage.ErrNoLease)
+}
+
+// from is what content with that key goes on from, for storage.PutPartial and PutFile: the partial file
+// of u, unless it has the same key or is not on record.
+func (u *upload) from(key string) string {
+	if p := u.progress; p != nil && p.recorded && p.row.Incoming != key {
+		return p.row.Incoming
+	}
+	return ""
+}
+
+// putPartial has the registry record a partial file, in the place of the one with the key from, if that
+// is not "". c is the claim on it, which goes with it.
+func (co *coroutine) putPartial(row *storage.Partial, from string, c *claim) error {
 	row.Changed = co.s.host.Now()
-	op := &storage.PutPartial{Outcome: co.s.outcome(), Partial: *row}
+	op := &storage.PutPartial{Outcome: co.s.outcome(), Partial: *row, From: from, Leased: co.s.svc.keeping.Leases}
 	err := co.apply(op)
 	if err == nil {
+		if from != "" {
+			co.s.svc.claims.rename(c, row.Uploaded())
+		}
 		co.discardReplaced(op.Replaced)
 	}
 	return err
@@ -215,6 +277,8 @@ func (u *upload) fateBy(err error) fate {
 	switch {
 	case errors.Is(err, storage.ErrSuperseded), errors.Is(err, context.Canceled) && u.progress != nil:
 		return fateLeave
+	case stepOf(err) == StepRegistry && u.unsure(err):
+		return fateLeave
 	case err == errTaken && u.keepable():
 		return fateKeep
 	}
@@ -227,7 +291,7 @@ func (u *upload) fateUnwritten(err error) fate {
 	switch p := u.progress; {
 	case errors.Is(err, storage.ErrSuperseded), errors.Is(err, context.Canceled) && p != nil:
 		return fateLeave
-	case p == nil || !p.recorded || isGone(err):
+	case p == nil || !p.recorded && !p.doubtful || isGone(err):
 		return fateRemove
 	case !clientsDoing(err):
 		return fateLeave
@@ -273,6 +337,7 @@ func (u *upload) fateUnkept() fate {
 // or is to have one. No work on it is under way.
 func (u *upload) conclude(co *coroutine) {
 	defer u.cease()
+	u.awaitCheckpoint(co)
 	if u.fate == fateKeep && u.keep(co) {
 		return
 	}
@@ -320,8 +385,11 @@ func (u *upload) keep(co *coroutine) bool {
 	if err == nil {
 		u.recordable(w)
 		row := u.progress.row
-		row.Length, row.State = w.Length, w.State
+		row.Length, row.State, row.Incoming = w.Length, w.State, w.Key
 		err = co.flush(&row)
+		if s.svc.keeping.Sealed { // else write has done that
+			err = errors.Join(err, co.do(Storage, u.transfer.Park))
+		}
 		if synced = err == nil; synced {
 			if err = u.putPartial(co, row); err == nil {
 				s.log().Info("partial file kept", s.fields(zap.String("file", u.name), zap.Int64("bytes", row.Length), zap.Int64("total_bytes", row.Total))...)
@@ -339,7 +407,8 @@ func (u *upload) keep(co *coroutine) bool {
 	return false
 }
 
-// write writes what is gathered, as far as it is in order, and closes the incoming file.
+// write writes what is gathered, as far as it is in order, and closes the incoming file. Where the
+// store is Sealed it stays open: closed, it could not be flushed any more.
 func (u *upload) write(co *coroutine) error {
 	s, parts := u.s, u.queue
 	u.queue = nil
@@ -359,6 +428,9 @@ func (u *upload) write(co *coroutine) error {
 				err = u.transfer.Write(ctx, &parts[i])
 			}
 		}
+		if s.svc.keeping.Sealed {
+			return err
+		}
 		return errors.Join(err, u.transfer.Park(ctx))
 	})
 }
@@ -366,7 +438,7 @@ func (u *upload) write(co *coroutine) error {
 // close closes the incoming file, and leaves it, unless it was never recorded.
 func (u *upload) close(co *coroutine) {
 	s, t := u.s, u.transfer
-	leave := u.fate == fateLeave
+	leave := u.fate == fateLeave && !u.isOwn()
 	err := co.do(Storage, func(ctx context.Context) error {
 		if leave {
 			return t.Park(ctx)
@@ -378,12 +450,30 @@ func (u *upload) close(co *coroutine) {
 	}
 }
 
+// isOwn reports whether the content that u has written is certainly not on record: it goes on from that
+// of a partial file, with a key of its own.
+func (u *upload) isOwn() bool {
+	p := u.progress
+	return p != nil && !p.doubtful && u.from(u.transfer.Written().Key) != ""
+}
+
+// dropPartial is the operation that forgets a partial file, before its content is removed: then no
+// server can record that any more.
+func (svc *Service) dropPartial(o storage.Outcome, row *storage.Partial) *storage.DropPartial {
+	return &storage.DropPartial{
+		Outcome: o, ID: row.ID, Path: row.Path, Incoming: row.Incoming, Generation: row.Generation, Leased: svc.keeping.Leases,
+	}
+}
+
 // forgetPartial removes the row of u, and then its content.
 func (u *upload) forgetPartial(co *coroutine) {
-	row := &u.progress.row
-	op := &storage.DropPartial{Outcome: own, ID: row.ID, Path: row.Path, Incoming: row.Incoming, Generation: row.Generation}
+	p := u.progress
+	row := &p.row
+	op := u.s.svc.dropPartial(own, row)
 	err := co.apply(op)
-	if err != nil && !errors.Is(err, storage.ErrNoFile) && !errors.Is(err, storage.ErrNoClient) {
+	if err != nil && u.s.svc.swept() && (p.recorded || p.doubtful) {
+		u.fate = fateLeave // another server may go on with it
+	} else if err != nil && !errors.Is(err, storage.ErrNoFile) && !errors.Is(err, storage.ErrNoClient) {
 		u.s.log().Error("removing what a transfer left", zap.String("file", u.name), zap.Error(err))
 		if errors.Is(err, context.Canceled) {
 			u.fate = fateLeave

@@ -33,15 +33,17 @@ type place struct {
 
 	// waits was recorded a moment ago and awaits its verdict, which mostly follows
 	// at once: knowing it spares a question to the registry. If it is nil, such a
-	// file may still be in the registry.
+	// file may still be in the registry. It is nil where other servers share the registry.
 	waits *storage.File
 	// unsettled is a commit that the registry's rows may not tell: the content may be in
 	// the place, and its row, if there is one, is about the file that was there
 	// before. That is settled before anything else happens to the place, by whoever
-	// has it next, maintenance included. After a restart, recovery sees to it.
+	// has it next, maintenance included. After a restart, recovery sees to it. It is nil
+	// where the store keeps versions: a commit moves nothing there, and the row tells it all.
 	unsettled *commitment
 	// lapsed: a version that had its 1603 went without being verified, and the
-	// registry has no row to mark. The next version takes the mark into its own row.
+	// registry has no row to mark. The next version takes the mark into its own row. Another
+	// server that shares the registry does not know of it.
 	lapsed bool
 }
 
@@ -72,6 +74,8 @@ const MinUnverifiedTTL = time.Minute
 
 // places are those of a server. The zero value is ready.
 type places struct {
+	versions bool // the store keeps versions, see place.unsettled
+
 	mu     sync.Mutex
 	all    map[pathKey]*place
 	waits  int // how many hold a file that waits
@@ -305,12 +309,15 @@ var errNotMoved = errors.New("the incoming file was not moved")
 // record has the registry write down what a commit did, with that outcome to begin
 // with. Until that has succeeded, the place is unsettled. If the registry has no such file, an earlier try, whose
 // result was lost, did it; at the first try somebody else took the file away.
+//
+// Where the store keeps versions, nothing is unsettled by it, and the content of the version
+// that was is removed.
 func (p *place) record(co *coroutine, c commitment, o storage.Outcome) error {
 	first := p.unsettled == nil
 	p.setUnsettled(&c)
 	op := &storage.VerifyFile{
 		Outcome: o, ID: p.key.id, Path: p.key.path,
-		Incoming: c.file.Incoming, Missing: c.outcome != nil,
+		Incoming: c.file.Incoming, Missing: c.outcome != nil, Versions: co.s.svc.keeping.Versions,
 	}
 	err := co.apply(op)
 	if err != nil && (first || !errors.Is(err, storage.ErrNoFile)) {
@@ -318,6 +325,9 @@ func (p *place) record(co *coroutine, c commitment, o storage.Outcome) error {
 	}
 	p.setUnsettled(nil)
 	co.s.svc.settled(c.file)
+	if op.Replaced != nil {
+		co.remove(op.Replaced.Stored())
+	}
 	if !op.Missing {
 		co.s.svc.counts.verifiedFile(c.file)
 	}
@@ -325,6 +335,9 @@ func (p *place) record(co *coroutine, c commitment, o storage.Outcome) error {
 }
 
 func (p *place) setUnsettled(c *commitment) {
+	if p.in.versions {
+		return
+	}
 	p.in.mu.Lock()
 	defer p.in.mu.Unlock()
 	p.unsettled = c
@@ -342,21 +355,36 @@ func (p *place) put(co *coroutine, op *storage.PutFile) error {
 		}
 		return err
 	}
-	co.s.svc.Waiting(op.File.ID, Occupies(op.File.Size))
-	p.setWaits(&op.File)
+	if !co.s.svc.Shared {
+		co.s.svc.Waiting(op.File.ID, Occupies(op.File.Size))
+		p.setWaits(&op.File)
+	}
 	return nil
 }
 
 // drop has the registry forget the unverified file f, and then removes its content.
-// The mark that a version has lapsed is recorded before the content goes.
+// The mark that a version has lapsed is recorded before the content goes. If the registry has
+// no such file, it is gone, or another server has had it verified.
 func (p *place) drop(co *coroutine, f *storage.File, o storage.Outcome, why storage.Why) error {
 	err := p.forget(co, f, o, why)
-	if err == nil || errors.Is(err, storage.ErrNoFile) {
+	if co.s.svc.mayDiscard(err) {
 		co.discard(f.Uploaded())
+	}
+	if errors.Is(err, storage.ErrNoFile) {
 		return nil
 	}
 	return err
 }
+
+// mayDiscard reports whether content may be removed of which the registry was to drop the row,
+// and answered err. Where a sweep removes what has no row, it stays unless that is certain: the
+// row may be another server's, or have become that of a verified file.
+func (svc *Service) mayDiscard(err error) bool {
+	return err == nil || errors.Is(err, storage.ErrNoFile) && !svc.swept()
+}
+
+// swept reports whether a sweep removes content that nothing on record names.
+func (svc *Service) swept() bool { return svc.keeping.Leases }
 
 // forget is drop, but for the content.
 func (p *place) forget(co *coroutine, f *storage.File, o storage.Outcome, why storage.Why) error {

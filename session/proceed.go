@@ -143,7 +143,7 @@ func (q *question) lookIn(co *coroutine, p *place) (c *continued, sum uint32, st
 		if !co.claim(p, part.Incoming) {
 			return nil, 0, StepOther, errTaken
 		}
-		if part.Boot == s.svc.Boot {
+		if part.Boot == s.svc.Boot || s.svc.keeping.Sealed {
 			return q.goOn(co, p, part)
 		}
 		return q.given(0, 0), cksum.Checksum(nil), StepOther, nil
@@ -228,11 +228,13 @@ func (q *question) nothing() (*continued, uint32, Step, error) {
 
 // gone forgets a partial file of which nothing can be used.
 func (q *question) gone(co *coroutine, row *storage.Partial) (*continued, uint32, Step, error) {
-	err := co.apply(&storage.DropPartial{Outcome: q.s.outcome(), ID: row.ID, Path: row.Path, Incoming: row.Incoming, Generation: row.Generation})
+	err := co.apply(q.s.svc.dropPartial(q.s.outcome(), row))
 	if err != nil && !errors.Is(err, storage.ErrNoFile) {
 		return nil, 0, StepRegistry, err
 	}
-	co.discard(row.Uploaded())
+	if q.s.svc.mayDiscard(err) {
+		co.discard(row.Uploaded())
+	}
 	return q.nothing()
 }
 
@@ -240,10 +242,19 @@ func (q *question) gone(co *coroutine, row *storage.Partial) (*continued, uint32
 // was missing.
 func (q *question) complete(co *coroutine, p *place, row *storage.Partial) (*continued, uint32, Step, error) {
 	s := q.s
+	key, err := q.seal(co, row)
+	if errors.Is(err, storage.ErrNotStored) {
+		return q.gone(co, row)
+	} else if err != nil {
+		return nil, 0, StepStorage, err
+	}
 	op := &storage.PutFile{Outcome: s.outcome(), Generation: row.Generation, Quota: s.svc.limits.Load().Quota, File: storage.File{
-		ID: row.ID, FileName: row.FileName, Path: row.Path, Incoming: row.Incoming,
+		ID: row.ID, FileName: row.FileName, Path: row.Path, Incoming: key,
 		Size: row.Total, Cksum: sum(row.State, row.Length), Received: s.host.Now(),
-	}}
+	}, Leased: s.svc.keeping.Leases}
+	if key != row.Incoming {
+		op.From = row.Incoming
+	}
 	if err := p.put(co, op); err != nil {
 		return nil, 0, StepRegistry, err
 	}
@@ -255,6 +266,9 @@ func (q *question) complete(co *coroutine, p *place, row *storage.Partial) (*con
 // wrote it. It is made durable and recorded, so that it is read once. What is beyond
 // Total is cut off. ErrNotStored if the content is not there, or less than Length.
 func (q *question) readOn(co *coroutine, row *storage.Partial) (step Step, err error) {
+	if q.s.svc.keeping.Sealed {
+		return StepStorage, co.stillThere(row) // nothing lies behind the Length
+	}
 	files, from := q.s.svc.Files, row.Length
 	err = co.do(Storage, func(ctx context.Context) error {
 		if err := readBehind(ctx, files, row); err != nil {
@@ -275,7 +289,25 @@ func (q *question) readOn(co *coroutine, row *storage.Partial) (step Step, err e
 	case err != nil || row.Length == from:
 		return StepStorage, err
 	}
-	return StepRegistry, co.putPartial(row)
+	return StepRegistry, co.putPartial(row, "", nil)
+}
+
+// seal completes the content of a partial file that has all its bytes, where that is needed, and returns
+// its key then.
+func (q *question) seal(co *coroutine, row *storage.Partial) (key string, err error) {
+	files := q.s.svc.Files
+	if !q.s.svc.keeping.Sealed {
+		return row.Incoming, nil
+	}
+	err = co.do(Storage, func(ctx context.Context) error {
+		in, err := files.Reopen(ctx, row.Uploaded(), storage.Announce(row.Total), row.Length)
+		if err != nil {
+			return err
+		}
+		key = in.Key()
+		return in.Complete(ctx)
+	})
+	return key, err
 }
 
 // readBuffers are for readBehind. Workers use them, one each, so they need no budget.

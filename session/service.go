@@ -86,8 +86,14 @@ type Config struct {
 	// transfer was cut off, or it is a segment. On the goroutines of the sessions.
 	Kept func()
 	// KeepFrom is the least plaintext, in bytes, that is kept when a transfer is cut off, and
-	// CheckpointEvery how much comes between two checkpoints. Default 1 MiB and 64 MiB.
+	// CheckpointEvery how much comes between two checkpoints. Default 1 MiB and 64 MiB, or
+	// 16 MiB where Files is Sealed.
 	KeepFrom, CheckpointEvery int64
+	// Shared: other servers use the registry at the same time. Then it is asked also where
+	// this server would know the answer if it were alone.
+	Shared bool
+	// Server names this server in leases, see storage.Lease.
+	Server string
 	// Faults, if there are any, are for testing clients.
 	Faults *Faults
 }
@@ -114,6 +120,7 @@ type Service struct {
 	unverified unverified
 	rate       *registrationRate
 	lendFrom   int64 // in bytes; tests set another than the constant
+	keeping    storage.Keeping
 }
 
 // NewService completes cfg with the defaults.
@@ -125,10 +132,17 @@ func NewService(cfg Config) *Service {
 	if cfg.KeepFrom <= 0 {
 		cfg.KeepFrom = keepFrom
 	}
+	svc := &Service{rate: newRegistrationRate(cfg.RegisterRate), lendFrom: lendFrom}
+	if cfg.Files != nil {
+		svc.keeping = cfg.Files.Keeping()
+	}
 	if cfg.CheckpointEvery <= 0 {
 		cfg.CheckpointEvery = checkpointEvery
+		if svc.keeping.Sealed {
+			cfg.CheckpointEvery = checkpointSealed
+		}
 	}
-	svc := &Service{Config: cfg, rate: newRegistrationRate(cfg.RegisterRate), lendFrom: lendFrom}
+	svc.Config, svc.places.versions = cfg, svc.keeping.Versions
 	if cfg.Faults != nil && cfg.Faults.cut > 0 {
 		svc.lendFrom = math.MaxInt64 // lent content would pass the place of the cut
 	}

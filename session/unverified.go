@@ -26,13 +26,18 @@ func Occupies(size int64) int64 {
 // Waiting adds bytes, which may be negative, to what counts of the client's
 // unverified files. Sessions count what they store and judge themselves. Recovery,
 // which finds such files at the start, calls it with what [Occupies] returns for each.
-// Any goroutine may call it.
+// Where other servers share the registry it is not to be called: who judges a file may be
+// another server, so only transfers under way count. Any goroutine may call it.
 func (svc *Service) Waiting(id codec.ClientID, bytes int64) {
 	svc.unverified.add(id, bytes, 1<<62)
 }
 
 // settled takes back what counted of f, which no longer awaits a verdict.
-func (svc *Service) settled(f *storage.File) { svc.Waiting(f.ID, -Occupies(f.Size)) }
+func (svc *Service) settled(f *storage.File) {
+	if !svc.Shared {
+		svc.Waiting(f.ID, -Occupies(f.Size))
+	}
+}
 
 // add reports whether bytes could be added without passing the limit.
 func (u *unverified) add(id codec.ClientID, bytes, limit int64) bool {

@@ -162,11 +162,15 @@ func (u *upload) store(co *coroutine) {
 		u.storePart(co, in)
 		return
 	}
+	u.awaitCheckpoint(co)
 	op := &storage.PutFile{Outcome: s.outcome(), File: storage.File{
 		ID: s.id, FileName: u.name, Path: u.path, Incoming: in.Key,
 		Size: in.Size, Cksum: in.Cksum, Received: s.host.Now(),
-	}, Generation: u.generation(), Quota: s.svc.limits.Load().Quota}
+	}, Generation: u.generation(), Quota: s.svc.limits.Load().Quota, From: u.from(in.Key), Leased: s.svc.keeping.Leases}
 	err := u.record(co, op)
+	if p := u.progress; p != nil && err != nil && u.unsure(err) {
+		p.doubtful = true
+	}
 	switch {
 	case err == nil:
 		u.stored = true
@@ -176,6 +180,8 @@ func (u *upload) store(co *coroutine) {
 		}
 	case !u.dropped:
 		u.end(u.transfer.Plan().Last(), err)
+	case u.fate == fateRemove && u.unsure(err):
+		u.fate = fateLeave
 	}
 }
 
@@ -230,7 +236,7 @@ func (u *upload) answer(f *storage.File) {
 	s := u.s
 	u.leaveAll()
 	if p := u.progress; p != nil && p.continued != nil {
-		p.continued.claim, p.continued.stage = nil, sent
+		p.continued.claim, p.continued.stage, p.continued.row.Incoming = nil, sent, f.Incoming
 	}
 	s.uploads.told.served(u.name)
 	s.uploads.note(u.name, receipt{incoming: f.Incoming, plan: u.transfer.Plan()})
@@ -310,7 +316,7 @@ func (u *upload) cleanup() {
 	case u.stored:
 		u.cease()
 		return
-	case u.progress != nil || u.fate == fateKeep:
+	case u.progress != nil || u.fate == fateKeep || u.fate == fateLeave:
 		u.s.start(u.conclude)
 		return
 	case !u.transfer.Leaves():

@@ -62,10 +62,11 @@ func (w *world) verified(p *peer, path string, content []byte) {
 	if f == nil {
 		w.t.Fatalf("%s is not verified", path)
 	}
-	if got := w.files.stored[place(p.id, path)]; !bytes.Equal(got, content) {
-		w.t.Fatalf("%s: %d bytes are stored that are not the %d sent", path, len(got), len(content))
+	stored := w.stored(p.id, path)
+	if !bytes.Equal(stored, content) {
+		w.t.Fatalf("%s: %d bytes are stored that are not the %d sent", path, len(stored), len(content))
 	}
-	if want := received("", content); received("", w.files.stored[place(p.id, path)]) != want || f.Size != int64(len(content)) {
+	if want := received("", content); received("", stored) != want || f.Size != int64(len(content)) {
 		w.t.Fatalf("%s: recorded as %d bytes %08x", path, f.Size, f.Cksum)
 	}
 }

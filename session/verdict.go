@@ -118,6 +118,7 @@ func (v *judgement) judge(co *coroutine) *ruling {
 	if f == nil {
 		var r *ruling
 		if f, r = v.version(co); r != nil {
+			v.anew(nil) // what comes behind a 1030 is the rest of the file, and not another one
 			return r
 		}
 	}
@@ -211,11 +212,14 @@ func (v *judgement) commit(co *coroutine, p *place, f *storage.File) *ruling {
 		if aboutClient(err) { // too late for the content, and not for its 1604
 			_ = p.settle(co) // or else the next who has the place does
 		}
-		if err != nil {
-			return registryRuling(err)
+		switch {
+		case err == nil:
+			v.logVerified(f)
+			return nil
+		case s.svc.Shared && errors.Is(err, storage.ErrNoFile):
+			return v.judgedElsewhere(co)
 		}
-		v.logVerified(f)
-		return nil
+		return registryRuling(err)
 	case errors.Is(err, storage.ErrPlaceNotDurable):
 		_ = p.record(co, commitment{f, err}, own) // or else the next who has the place does
 		return lost(err)
@@ -228,6 +232,19 @@ func (v *judgement) commit(co *coroutine, p *place, f *storage.File) *ruling {
 		p.setUnsettled(&commitment{f, err})
 	}
 	return failed(StepStorage, err)
+}
+
+// judgedElsewhere is the ruling on a 1029 whose file was judged or replaced while it was being
+// committed, by way of another server.
+func (v *judgement) judgedElsewhere(co *coroutine) *ruling {
+	f, r := v.version(co)
+	switch {
+	case r != nil:
+		return r
+	case f.Verified:
+		return v.confirmAgain(co, f)
+	}
+	return registryRuling(storage.ErrNoFile)
 }
 
 func (v *judgement) logVerified(f *storage.File) {

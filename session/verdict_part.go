@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"time"
 
 	"sealift/codec"
 	"sealift/storage"
@@ -45,12 +46,16 @@ func (v *judgement) ofContinued(co *coroutine) (r *ruling, done bool) {
 func (c *continued) start(co *coroutine) {
 	s, claim := co.s, c.claim
 	c.claim = nil
-	op := &storage.DropPartial{Outcome: s.outcome(), ID: c.row.ID, Path: c.row.Path, Incoming: c.row.Incoming, Generation: c.row.Generation}
-	if err := co.apply(op); err == nil || errors.Is(err, storage.ErrNoFile) {
+	op := s.svc.dropPartial(s.outcome(), &c.row)
+	if s.svc.mayDiscard(co.apply(op)) {
 		co.discard(c.row.Uploaded())
 	} // else the next transfer replaces it
 	s.leaveClaim(claim)
 }
+
+// leaseFor is how long the lease of a file lasts that goes back to a partial one. It is recorded
+// as that in a moment.
+const leaseFor = 5 * time.Minute
 
 // anew has the next transfer begin where the last 1608 said, after a 1030. It returns true if f, which is what
 // the 1030 is about, is to be a partial file again. If the file of the 1603 has gone meanwhile, the
@@ -71,12 +76,18 @@ func (v *judgement) anew(f *storage.File) bool {
 // goBack makes of f, which waits for its verdict, the partial file that it was at the 1608.
 func (v *judgement) goBack(co *coroutine, p *place, f *storage.File) *ruling {
 	s, c := v.s, v.s.uploads.continued(v.name)
+	if s.svc.keeping.Leases { // between the two rows nothing else names the content
+		lease := &storage.LeaseUpload{Outcome: own, Upload: f.Uploaded(), Server: s.svc.Server, For: leaseFor, Again: true}
+		if err := co.apply(lease); err != nil {
+			return registryRuling(err)
+		}
+	}
 	if err := p.forget(co, f, s.outcome(), storage.WhyMismatch); err != nil {
 		return registryRuling(err)
 	}
 	v.ended = true
 	c.claim = co.enter(f.Uploaded())
-	if !c.goBack(co) {
+	if !c.goBack(co) && !s.svc.swept() { // else the row may be there
 		co.discard(f.Uploaded())
 	}
 	c.stage = given
@@ -117,7 +128,7 @@ func (v *judgement) removePartial(co *coroutine, part *storage.Partial) *ruling 
 	if free, _ := s.svc.claims.free(part.Incoming, s); !free {
 		return nil
 	}
-	op := &storage.DropPartial{Outcome: s.outcome(), ID: part.ID, Path: part.Path, Incoming: part.Incoming, Generation: part.Generation}
+	op := s.svc.dropPartial(s.outcome(), part)
 	err := co.apply(op)
 	if err != nil && !errors.Is(err, storage.ErrNoFile) {
 		return registryRuling(err)

@@ -72,6 +72,16 @@ type world struct {
 	free map[int][][]byte // buffers, by size
 
 	leaves bool // incoming files may be left behind
+
+	cluster *cluster // nil: there is one server, svc
+}
+
+// services returns all servers, also those that were killed.
+func (w *world) services() []*session.Service {
+	if w.cluster == nil {
+		return []*session.Service{w.svc}
+	}
+	return w.cluster.ever
 }
 
 var spoilt = bytes.Repeat([]byte{0xa5}, session.MaxBuffer)
@@ -91,11 +101,11 @@ func newWorld(t testing.TB, cfg session.Config) *world {
 	f := new(faults)
 	w := &world{
 		t: t, now: time.Unix(1_700_000_000, 0),
-		reg:     &registry{memory.New(), f, make(map[storage.Place]bool)},
 		choose:  first,
 		free:    make(map[int][][]byte),
 		portion: func(n int) int { return n },
 	}
+	w.reg = &registry{Registry: memory.NewAt(func() time.Time { return w.now }), faults: f, partials: make(map[storage.Place]bool)}
 	w.files = newContents(f)
 	if cfg.Files == nil {
 		cfg.Files = w.files
@@ -111,9 +121,10 @@ func newWorld(t testing.TB, cfg session.Config) *world {
 
 // conn is one connection and its session's host.
 type conn struct {
-	w  *world
-	s  *session.Session
-	in []byte // sent by the client, not taken by the session yet
+	w   *world
+	svc *session.Service
+	s   *session.Session
+	in  []byte // sent by the client, not taken by the session yet
 
 	arrived int // bytes of in that the session has been offered
 	blocked bool
@@ -138,8 +149,11 @@ func (w *world) dial() *conn { return w.dialFrom("test") }
 
 // dialFrom is dial from that address.
 func (w *world) dialFrom(remote string) *conn {
-	c := &conn{w: w, lent: make(map[*byte]int)}
-	c.s = session.New(w.svc, c, remote)
+	c := &conn{w: w, svc: w.svc, lent: make(map[*byte]int)}
+	if w.cluster != nil {
+		c.svc = w.cluster.pick()
+	}
+	c.s = session.New(c.svc, c, remote)
 	w.conns = append(w.conns, c)
 	return c
 }
@@ -367,10 +381,12 @@ func (w *world) step() bool {
 			}
 		})
 	}
-	if n := len(w.applies); n > 0 {
-		can = append(can, func() { w.apply(1) })
-		if n > 1 {
-			can = append(can, func() { w.apply(n) })
+	for _, svc := range w.services() { // each has a queue of its own
+		if n := w.waiting(svc); n > 0 {
+			can = append(can, func() { w.apply(svc, 1) })
+			if n > 1 {
+				can = append(can, func() { w.apply(svc, n) })
+			}
 		}
 	}
 	for _, c := range w.conns {
@@ -412,10 +428,26 @@ func (w *world) work(j *job) {
 	j.work(context.Background())
 }
 
-// apply gives the registry a batch of n operations.
-func (w *world) apply(n int) {
-	batch := slices.Clone(w.applies[:n])
-	w.applies = w.applies[n:]
+// waiting tells how many operations of a server wait for the registry.
+func (w *world) waiting(svc *session.Service) (n int) {
+	for _, j := range w.applies {
+		if j.c.svc == svc {
+			n++
+		}
+	}
+	return n
+}
+
+// apply gives the registry a batch of n operations of a server.
+func (w *world) apply(svc *session.Service, n int) {
+	var batch []*job
+	w.applies = slices.DeleteFunc(w.applies, func(j *job) bool {
+		takes := j.c.svc == svc && len(batch) < n
+		if takes {
+			batch = append(batch, j)
+		}
+		return takes
+	})
 	ops := make([]storage.Operation, n)
 	for i, j := range batch {
 		ops[i] = j.op
@@ -427,6 +459,9 @@ func (w *world) apply(n int) {
 				panic(p)
 			}
 		}()
+		if w.cluster != nil && w.cluster.dead[svc] {
+			return
+		}
 		err = w.reg.Apply(context.Background(), ops)
 	}()
 	for _, j := range batch {
@@ -476,24 +511,28 @@ func (w *world) settled() {
 			w.t.Errorf("connection %d: %d bytes of buffers not released, the session counts %d", i, c.lentNow, c.s.Held())
 		}
 	}
-	if n := w.svc.Locked(); n != 0 {
-		w.t.Errorf("%d paths stay locked", n)
-	}
-	if n := w.svc.BusyClaims(); n != 0 {
-		w.t.Errorf("%d partial files are believed to be written", n)
-	}
-	w.reasoned()
-	if n := w.svc.EmptyPlaces(); n != 0 {
-		w.t.Errorf("%d places are kept for nothing", n)
+	for _, svc := range w.services() {
+		if n := svc.Locked(); n != 0 {
+			w.t.Errorf("%d paths stay locked", n)
+		}
+		if n := svc.BusyClaims(); n != 0 {
+			w.t.Errorf("%d partial files are believed to be written", n)
+		}
+		w.reasoned(svc)
+		if n := svc.EmptyPlaces(); n != 0 {
+			w.t.Errorf("%d places are kept for nothing", n)
+		}
 	}
 }
 
 // reasoned checks that each 1607 was counted, by a reason or a step.
-func (w *world) reasoned() {
+func (w *world) reasoned(svc *session.Service) {
 	w.t.Helper()
-	sent, counted, n := uint64(0), uint64(0), w.svc.Counts()
+	sent, counted, n := uint64(0), uint64(0), svc.Counts()
 	for _, c := range w.conns {
-		sent += c.errors
+		if c.svc == svc {
+			sent += c.errors
+		}
 	}
 	for _, of := range n.Refused {
 		counted += of
@@ -515,11 +554,13 @@ func (w *world) hangUp() {
 	}
 	w.run()
 	w.clean()
-	if n := w.svc.Claims(); n != 0 {
-		w.t.Errorf("%d partial files are believed to be somebody's", n)
-	}
-	if n := w.svc.Bound(); n != 0 {
-		w.t.Errorf("%d clients are believed to have connections", n)
+	for _, svc := range w.services() {
+		if n := svc.Claims(); n != 0 {
+			w.t.Errorf("%d partial files are believed to be somebody's", n)
+		}
+		if n := svc.Bound(); n != 0 {
+			w.t.Errorf("%d clients are believed to have connections", n)
+		}
 	}
 }
 
@@ -530,6 +571,10 @@ func (w *world) clean() {
 		if c.closed && c.held != 0 {
 			w.t.Errorf("connection %d has closed and holds %d bytes", i, c.held)
 		}
+	}
+	if w.cluster != nil {
+		w.cluster.clean()
+		return
 	}
 	known := make(map[string]bool)
 	for _, f := range w.rows() {
@@ -575,6 +620,28 @@ func (w *world) clean() {
 	if w.files.open != 0 || w.files.scratches != 0 {
 		w.t.Errorf("%d files and %d scratch rooms left open", w.files.open, w.files.scratches)
 	}
+}
+
+// stored returns the content of the verified file at a client's path, nil if there is none.
+func (w *world) stored(id codec.ClientID, path string) []byte {
+	if w.cluster == nil {
+		return w.files.stored[place(id, path)]
+	}
+	f := w.row(id, path, true)
+	if f == nil {
+		return nil
+	}
+	b, _ := w.cluster.bucket.Content(f.Uploaded())
+	return b
+}
+
+// hasVerified reports whether that content is verified at a client's path; where there are several servers,
+// also whether it was, since a newer version may be verified at another one before a 1604 is out.
+func (w *world) hasVerified(id codec.ClientID, path string, content []byte) bool {
+	if w.cluster == nil {
+		return bytes.Equal(w.stored(id, path), content)
+	}
+	return slices.ContainsFunc(w.cluster.verified[place(id, path)], func(b []byte) bool { return bytes.Equal(b, content) })
 }
 
 // rows returns the files that the registry knows.

@@ -38,10 +38,10 @@ type Files interface {
 
 	// Reopen goes on with an incoming file that was closed, after its first length bytes: the
 	// others go. size is as for Create, of the whole. Nobody else may have the file open, but in
-	// a store that is Sealed: there those who have it open lose it, on other servers too. Their
-	// Flush and Complete change nothing and fail, with ErrSuperseded or ErrNotStored. What is
-	// complete can be reopened too. Errors as from Create, and ErrNotStored if there is no such
-	// file, or a shorter one.
+	// a store that is Sealed: there a server may be late, and what it still does must not change
+	// the bytes that the new Incoming has. Such a store may give that a key of its own, and
+	// leave up as it is, to be discarded. What is complete can be reopened too. Errors as from
+	// Create, and ErrNotStored if there is no such file, or a shorter one.
 	Reopen(ctx context.Context, up Uploaded, size Announced, length int64) (Incoming, error)
 
 	// Flush makes the first length bytes of an incoming file durable, which were written

@@ -317,6 +317,7 @@ type (
 		File       File     // Incoming set; Verified, Missing, Taken and Deleted do not count
 		Quota      Quota    // of clients that have none of their own
 		Generation int64    // of the partial file that became whole; 0: none was on record
+		From       string   // as in PutPartial
 		Leased     bool     // the content has a lease, which ends; without it, and without a partial file of that key: ErrNoLease
 		Replaced   *File    // result: the file whose place it took, or nil
 		Partial    *Partial // result: the partial file that was forgotten, or nil; its content is left where its key is another than Incoming
@@ -328,7 +329,10 @@ type (
 	// that key is on record.
 	PutPartial struct {
 		Outcome
-		Partial  Partial
+		Partial Partial
+		// From is the key of the partial file that the content goes on from, "": it has the same. That one must
+		// be on record with the Generation, else ErrSuperseded. It is Replaced, and its lease ends.
+		From     string
 		Leased   bool     // the content has a lease, which stays; without it, and without a row of the same key: ErrNoLease
 		Replaced *Partial // result: the one of another key whose place it took, or nil
 	}
@@ -345,13 +349,15 @@ type (
 	}
 
 	// DropPartial forgets the partial file under client and path, if Incoming is its key, and
-	// Generation, unless it is 0, its generation. Its content is left. Err: ErrNoFile.
+	// Generation, unless it is 0, its generation. Its content is left. With Leased, a lease of the content
+	// ends with it: then no server can record it any more, and it may be removed. Err: ErrNoFile.
 	DropPartial struct {
 		Outcome
 		ID         codec.ClientID
 		Path       string
 		Incoming   string
 		Generation int64
+		Leased     bool
 	}
 
 	// DeletePartial sets Deleted of the partial file under client and path, if Incoming is its

@@ -39,7 +39,8 @@ type PartialOptions struct {
 	PerClient int
 	Now       time.Time
 	// Alive reports whether the content with that key belongs to a transfer under way; it may
-	// be nil. Such a partial file stays.
+	// be nil. Such a partial file stays. Where content has leases, so does one whose lease has not
+	// run out: another server may be at work on it.
 	Alive func(incoming string) bool
 	// Log is as in Options. Exclusive is too, for CheckPartials.
 	Log       func(Finding)
@@ -116,6 +117,11 @@ func SweepPartials(ctx context.Context, reg storage.Registry, files storage.File
 	}
 	left.Files = len(all)
 	s := &sweep{recovery: newRecovery(reg, files, o.options()), o: o}
+	if files.Keeping().Leases {
+		if s.leased, err = leased(ctx, reg, o.Now); err != nil {
+			return Partials{}, err
+		}
+	}
 	for gone := range slices.Chunk(s.choose(all, left.Bytes), batchSize) {
 		dropped, err := s.drop(ctx, gone)
 		if err != nil {
@@ -134,12 +140,18 @@ func (o *PartialOptions) options() Options {
 	return Options{Now: o.Now, Log: o.Log, Exclusive: o.Exclusive}
 }
 
-func (o *PartialOptions) alive(p *storage.Partial) bool { return o.Alive != nil && o.Alive(p.Incoming) }
+// alive reports whether a transfer under way has p, on this server or, as its lease tells, on
+// another one.
+func (s *sweep) alive(p *storage.Partial) bool {
+	_, leased := s.leased[p.Incoming]
+	return leased || s.o.Alive != nil && s.o.Alive(p.Incoming)
+}
 
 // sweep is one SweepPartials.
 type sweep struct {
 	*recovery
-	o PartialOptions
+	o      PartialOptions
+	leased map[string]struct{} // keys
 }
 
 // doomed is a partial file that is to go, and why.
@@ -166,7 +178,7 @@ func (s *sweep) choose(all []storage.Partial, total int64) (gone []doomed) {
 		switch surplus := s.o.Budget > 0 && total > s.o.Budget || s.o.PerClient > 0 && left[p.ID] > s.o.PerClient; {
 		case p.Deleted:
 			why = PartialDeleted
-		case s.o.alive(p):
+		case s.alive(p):
 		case s.o.TTL > 0 && s.o.Now.Sub(p.Changed) > s.o.TTL:
 			why = PartialExpired
 		case surplus && newest[p.ID] != i:
@@ -188,7 +200,10 @@ func (s *sweep) drop(ctx context.Context, gone []doomed) (dropped []doomed, err 
 	batch := make([]storage.Operation, len(gone))
 	for i := range gone {
 		d := &gone[i]
-		op := &storage.DropPartial{Outcome: own, ID: d.ID, Path: d.Path, Incoming: d.Incoming, Generation: d.Generation}
+		op := &storage.DropPartial{
+			Outcome: own, ID: d.ID, Path: d.Path, Incoming: d.Incoming, Generation: d.Generation,
+			Leased: s.files.Keeping().Leases && !s.alive(&d.Partial),
+		}
 		if d.why == PartialDeleted {
 			op.Generation = 0
 		}
@@ -204,7 +219,7 @@ func (s *sweep) drop(ctx context.Context, gone []doomed) (dropped []doomed, err 
 		}
 		dropped = append(dropped, *d)
 		s.found(Finding{Event: d.why, File: aboutPartial(&d.Partial)})
-		if s.o.alive(&d.Partial) {
+		if s.alive(&d.Partial) {
 			continue
 		}
 		if err := s.files.Discard(ctx, d.Uploaded()); err != nil {
@@ -252,7 +267,7 @@ func (s *sweep) check(ctx context.Context, p *storage.Partial) error {
 		if err := s.reg.Apply(ctx, []storage.Operation{get}); err != nil {
 			return err
 		}
-		if get.Err != nil || get.Partial == nil || *get.Partial != *p || s.o.alive(p) {
+		if get.Err != nil || get.Partial == nil || *get.Partial != *p || s.alive(p) {
 			return nil // it has changed meanwhile
 		}
 		if fault == nil {

@@ -17,6 +17,8 @@ func (r *Registry) putPartial(op *storage.PutPartial) error {
 	}
 	_, leased := r.leases[p.Incoming]
 	switch old := r.parts[at]; {
+	case op.From != "" && !isOf(old, op.From, p.Generation):
+		return storage.ErrSuperseded
 	case op.Leased && !leased && (old == nil || old.Incoming != p.Incoming):
 		return storage.ErrNoLease
 	case old == nil:
@@ -27,8 +29,17 @@ func (r *Registry) putPartial(op *storage.PutPartial) error {
 	default:
 		p.Deleted = old.Deleted
 	}
+	if op.From != "" {
+		p.Deleted = op.Replaced.Deleted
+		delete(r.leases, op.From)
+	}
 	r.parts[at] = &p
 	return nil
+}
+
+// isOf reports whether p is there, and has that key and generation.
+func isOf(p *storage.Partial, key string, generation int64) bool {
+	return p != nil && p.Incoming == key && p.Generation == generation
 }
 
 func (r *Registry) continueFile(op *storage.ContinueFile) error {
@@ -56,6 +67,9 @@ func (r *Registry) dropPartial(op *storage.DropPartial) error {
 		return storage.ErrNoFile
 	}
 	delete(r.parts, at)
+	if op.Leased {
+		delete(r.leases, op.Incoming)
+	}
 	return nil
 }
 
@@ -74,6 +88,9 @@ func (r *Registry) takePartial(op *storage.PutFile) error {
 	at := place{op.File.ID, op.File.Path}
 	p := r.parts[at]
 	own := p != nil && p.Incoming == op.File.Incoming
+	if op.From != "" && (!isOf(p, op.From, op.Generation) || r.files[at].has(op.File.Incoming)) {
+		return storage.ErrSuperseded
+	}
 	if op.Generation != 0 && (own && p.Generation != op.Generation || r.files[at].has(op.File.Incoming)) {
 		return storage.ErrSuperseded
 	}
@@ -82,6 +99,7 @@ func (r *Registry) takePartial(op *storage.PutFile) error {
 			return storage.ErrNoLease
 		}
 		delete(r.leases, op.File.Incoming)
+		delete(r.leases, op.From)
 	}
 	op.Partial = p
 	delete(r.parts, at)

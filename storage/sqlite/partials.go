@@ -25,6 +25,9 @@ func (t *transaction) putPartial(op *storage.PutPartial) (refused, failed error)
 	if whole, err := t.exists(hasVersion, p.ID[:], path, p.Incoming); whole || err != nil {
 		return storage.ErrSuperseded, err
 	}
+	if op.From != "" && !isOf(old, op.From, p.Generation) {
+		return storage.ErrSuperseded, nil
+	}
 	if op.Leased && (old == nil || old.Incoming != p.Incoming) {
 		if refused, failed = t.mustBeLeased(p.Incoming); refused != nil || failed != nil {
 			return refused, failed
@@ -35,6 +38,12 @@ func (t *transaction) putPartial(op *storage.PutPartial) (refused, failed error)
 	case old == nil:
 	case old.Incoming != p.Incoming:
 		op.Replaced = old
+		if op.From != "" {
+			deleted = old.Deleted
+			if err := t.endLease(op.From); err != nil {
+				return nil, err
+			}
+		}
 	case old.Generation != p.Generation:
 		return storage.ErrSuperseded, nil
 	default:
@@ -44,6 +53,11 @@ func (t *transaction) putPartial(op *storage.PutPartial) (refused, failed error)
 	_, err = t.c.exec(putPartial, p.ID[:], p.FileName, path, p.Incoming, p.Total, p.Length, int64(p.State), p.Boot,
 		p.Generation, timestamp(p.Changed), deleted)
 	return nil, err
+}
+
+// isOf reports whether p is there, and has that key and generation.
+func isOf(p *storage.Partial, key string, generation int64) bool {
+	return p != nil && p.Incoming == key && p.Generation == generation
 }
 
 func (t *transaction) continueFile(op *storage.ContinueFile) (refused, failed error) {
@@ -67,6 +81,9 @@ func (t *transaction) continueFile(op *storage.ContinueFile) (refused, failed er
 func (t *transaction) dropPartial(op *storage.DropPartial) (refused, failed error) {
 	refused, failed = t.changeFor(op.ID, op.By, storage.ErrNoFile, dropPartial,
 		op.ID[:], pathName(op.ID, op.Path), op.Incoming, op.Generation, actor(op.By))
+	if refused == nil && failed == nil && op.Leased {
+		failed = t.endLease(op.Incoming)
+	}
 	if refused == nil && failed == nil {
 		failed = t.lookForPartials()
 	}
@@ -90,6 +107,9 @@ func (t *transaction) takePartial(op *storage.PutFile, path string) (refused, fa
 			return storage.ErrSuperseded, err
 		}
 	}
+	if op.From != "" && !isOf(p, op.From, op.Generation) {
+		return storage.ErrSuperseded, nil
+	}
 	if op.Leased && (p == nil || p.Incoming != op.File.Incoming) {
 		if refused, failed = t.mustBeLeased(op.File.Incoming); refused != nil || failed != nil {
 			return refused, failed
@@ -102,8 +122,13 @@ func (t *transaction) takePartial(op *storage.PutFile, path string) (refused, fa
 		return refused, failed
 	}
 	if op.Leased {
-		if err := t.endLease(op.File.Incoming); p == nil || err != nil {
-			return nil, err
+		for _, key := range []string{op.File.Incoming, op.From} {
+			if err := t.endLease(key); err != nil {
+				return nil, err
+			}
+		}
+		if p == nil {
+			return nil, nil
 		}
 	}
 	op.Partial = p

@@ -3,11 +3,13 @@ package storagetest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sealift/codec"
@@ -55,14 +57,23 @@ func (b *Bucket) Content(up storage.Uploaded) (data []byte, ok bool) {
 	return o.data, true
 }
 
-// Begun returns how many bytes a Reopen would find of content, complete or not.
-func (b *Bucket) Begun(up storage.Uploaded) int64 {
+// Prefix returns the first length bytes of content, complete or not, as a Reopen finds them.
+func (b *Bucket) Prefix(up storage.Uploaded, length int64) (data []byte, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if o := b.all[up]; o != nil {
-		return int64(max(len(o.data), len(o.flushed)))
+	return b.prefix(up, length)
+}
+
+// prefix is Prefix under mu.
+func (b *Bucket) prefix(up storage.Uploaded, length int64) (data []byte, ok bool) {
+	switch o := b.all[up]; {
+	case o == nil:
+	case o.comes && int64(len(o.flushed)) >= length:
+		return slices.Clone(o.flushed[:length]), true
+	case o.whole && int64(len(o.data)) >= length:
+		return slices.Clone(o.data[:length]), true
 	}
-	return 0
+	return nil, false
 }
 
 // Uploads returns all content of which something is there.
@@ -85,30 +96,45 @@ func (b *Bucket) step(request string, up storage.Uploaded) error {
 	return b.Step(request, up)
 }
 
+// ErrDead is what a server that was killed gets of each request.
+var ErrDead = errors.New("the server is dead")
+
 // BucketFiles is a Bucket as one server has it: a storage.Files.
 type BucketFiles struct {
 	*Bucket
-	lease func(ctx context.Context, up storage.Uploaded, again bool) error
+	dead  atomic.Bool
+	lease func(ctx context.Context, up storage.Uploaded) error
 	open  map[string]*bucketIncoming // by key
 }
 
 var _ storage.Files = (*BucketFiles)(nil)
 
 // Server returns the bucket as another server has it. lease is called before the first byte
-// of content goes into it, again for content that came in before. nil: it is not called.
-func (b *Bucket) Server(lease func(ctx context.Context, up storage.Uploaded, again bool) error) *BucketFiles {
+// of content goes into it. nil: it is not called.
+func (b *Bucket) Server(lease func(ctx context.Context, up storage.Uploaded) error) *BucketFiles {
 	return &BucketFiles{Bucket: b, lease: lease, open: make(map[string]*bucketIncoming)}
 }
 
 // LeaseFrom makes the lease of Server from a registry, for that server.
-func LeaseFrom(reg storage.Registry, server string, d time.Duration) func(ctx context.Context, up storage.Uploaded, again bool) error {
-	return func(ctx context.Context, up storage.Uploaded, again bool) error {
-		op := &storage.LeaseUpload{Outcome: storage.Outcome{By: storage.Server}, Upload: up, Server: server, For: d, Again: again}
+func LeaseFrom(reg storage.Registry, server string, d time.Duration) func(ctx context.Context, up storage.Uploaded) error {
+	return func(ctx context.Context, up storage.Uploaded) error {
+		op := &storage.LeaseUpload{Outcome: storage.Outcome{By: storage.Server}, Upload: up, Server: server, For: d}
 		if err := reg.Apply(ctx, []storage.Operation{op}); err != nil {
 			return err
 		}
 		return op.Err
 	}
+}
+
+// Kill has the server do nothing any more: all its requests fail.
+func (s *BucketFiles) Kill() { s.dead.Store(true) }
+
+// alive returns why a request of the server fails at once, or nil.
+func (s *BucketFiles) alive(ctx context.Context) error {
+	if s.dead.Load() {
+		return ErrDead
+	}
+	return ctx.Err()
 }
 
 // bucketIncoming is content on its way through one server.
@@ -118,7 +144,6 @@ type bucketIncoming struct {
 	staged []byte // by this server alone
 	sent   int    // of these, in parts
 	leased bool
-	again  bool // it came from Reopen
 }
 
 // Keeping implements storage.Files.
@@ -131,7 +156,7 @@ func (s *BucketFiles) Folds() func(string) string { return nil }
 
 // Create implements storage.Files. Nothing goes into the bucket.
 func (s *BucketFiles) Create(ctx context.Context, place storage.Place, _ storage.Announced) (storage.Incoming, error) {
-	if err := ctx.Err(); err != nil {
+	if err := s.alive(ctx); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -142,34 +167,27 @@ func (s *BucketFiles) Create(ctx context.Context, place storage.Place, _ storage
 	return in, nil
 }
 
-// Reopen implements storage.Files.
-func (s *BucketFiles) Reopen(ctx context.Context, up storage.Uploaded, _ storage.Announced, length int64) (storage.Incoming, error) {
-	if err := ctx.Err(); err != nil {
+// Reopen implements storage.Files. The new content has a key of its own, and that of up stays as
+// it is: nobody writes to it any more.
+func (s *BucketFiles) Reopen(ctx context.Context, up storage.Uploaded, size storage.Announced, length int64) (storage.Incoming, error) {
+	made, err := s.Create(ctx, up.Place, size)
+	if err != nil {
 		return nil, err
 	}
-	in := &bucketIncoming{s: s, up: up, again: true}
-	if err := in.takeLease(ctx); err != nil {
-		return nil, err
-	}
+	in := made.(*bucketIncoming)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.step("Reopen", up); err != nil {
+	err = s.step("Reopen", up)
+	staged, ok := s.prefix(up, length)
+	if err == nil && !ok {
+		err = storage.ErrNotStored
+	}
+	if err != nil {
+		delete(s.open, in.up.Key)
 		return nil, err
 	}
-	o := s.all[up]
-	switch {
-	case o == nil:
-		return nil, storage.ErrNotStored
-	case o.comes && int64(len(o.flushed)) >= length:
-		in.staged = slices.Clone(o.flushed[:length])
-	case o.whole && int64(len(o.data)) >= length:
-		in.staged = slices.Clone(o.data[:length])
-	default:
-		return nil, storage.ErrNotStored
-	}
-	in.sent = len(in.staged)
-	o.writer, o.flushed, o.comes = in, slices.Clone(in.staged), true
-	s.open[up.Key] = in
+	in.staged = staged
+	s.all[up].writer = nil
 	return in, nil
 }
 
@@ -180,7 +198,7 @@ func (in *bucketIncoming) takeLease(ctx context.Context) error {
 	if in.leased || in.s.lease == nil {
 		return nil
 	}
-	if err := in.s.lease(ctx, in.up, in.again); err != nil {
+	if err := in.s.lease(ctx, in.up); err != nil {
 		return err
 	}
 	in.leased = true
@@ -188,7 +206,7 @@ func (in *bucketIncoming) takeLease(ctx context.Context) error {
 }
 
 func (in *bucketIncoming) Write(ctx context.Context, p []byte) (int, error) {
-	if err := ctx.Err(); err != nil {
+	if err := in.s.alive(ctx); err != nil {
 		return 0, err
 	}
 	in.staged = append(in.staged, p...)
@@ -224,7 +242,7 @@ func (in *bucketIncoming) send(ctx context.Context, request string, n int) error
 func (in *bucketIncoming) object() (*object, error) {
 	o := in.s.all[in.up]
 	switch {
-	case o == nil && (in.again || in.sent > 0): // somebody has removed it
+	case o == nil && in.sent > 0: // somebody has removed it
 		return nil, storage.ErrNotStored
 	case o == nil:
 		o = &object{writer: in}
@@ -237,7 +255,7 @@ func (in *bucketIncoming) object() (*object, error) {
 
 func (in *bucketIncoming) Complete(ctx context.Context) error {
 	in.leave()
-	if err := ctx.Err(); err != nil {
+	if err := in.s.alive(ctx); err != nil {
 		return err
 	}
 	if err := in.takeLease(ctx); err != nil {
@@ -271,7 +289,7 @@ func (in *bucketIncoming) leave() {
 
 // Flush implements storage.Files.
 func (s *BucketFiles) Flush(ctx context.Context, up storage.Uploaded, length int64) error {
-	if err := ctx.Err(); err != nil {
+	if err := s.alive(ctx); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -288,7 +306,7 @@ func (s *BucketFiles) Flush(ctx context.Context, up storage.Uploaded, length int
 
 // Commit implements storage.Files. It only looks.
 func (s *BucketFiles) Commit(ctx context.Context, f *storage.File) error {
-	if err := checked(ctx, f.Path); err != nil {
+	if err := s.checked(ctx, f.Path); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -299,16 +317,16 @@ func (s *BucketFiles) Commit(ctx context.Context, f *storage.File) error {
 	return nil
 }
 
-func checked(ctx context.Context, path string) error {
+func (s *BucketFiles) checked(ctx context.Context, path string) error {
 	if clean, err := storage.CleanPath(path); err != nil || clean != path {
 		return storage.ErrPath
 	}
-	return ctx.Err()
+	return s.alive(ctx)
 }
 
 // Discard implements storage.Files.
 func (s *BucketFiles) Discard(ctx context.Context, up storage.Uploaded) error {
-	if err := ctx.Err(); err != nil {
+	if err := s.alive(ctx); err != nil {
 		return err
 	}
 	return s.remove("Discard", up)
@@ -316,7 +334,7 @@ func (s *BucketFiles) Discard(ctx context.Context, up storage.Uploaded) error {
 
 // Remove implements storage.Files.
 func (s *BucketFiles) Remove(ctx context.Context, f storage.Stored) error {
-	if err := checked(ctx, f.Path); err != nil {
+	if err := s.checked(ctx, f.Path); err != nil {
 		return err
 	}
 	return s.remove("Remove", storage.Uploaded(f))
@@ -334,7 +352,7 @@ func (s *BucketFiles) remove(request string, up storage.Uploaded) error {
 
 // Size implements storage.Files.
 func (s *BucketFiles) Size(ctx context.Context, ref storage.Ref) (int64, error) {
-	up, stored, err := named(ctx, ref)
+	up, stored, err := s.named(ctx, ref)
 	if err != nil {
 		return 0, err
 	}
@@ -352,12 +370,12 @@ func (s *BucketFiles) Size(ctx context.Context, ref storage.Ref) (int64, error) 
 }
 
 // named returns the name of the object of ref.
-func named(ctx context.Context, ref storage.Ref) (up storage.Uploaded, stored bool, err error) {
+func (s *BucketFiles) named(ctx context.Context, ref storage.Ref) (up storage.Uploaded, stored bool, err error) {
 	switch ref := ref.(type) {
 	case storage.Stored:
-		return storage.Uploaded(ref), true, checked(ctx, ref.Path)
+		return storage.Uploaded(ref), true, s.checked(ctx, ref.Path)
 	case storage.Uploaded:
-		return ref, false, ctx.Err()
+		return ref, false, s.alive(ctx)
 	}
 	return up, false, storage.ErrNotStored
 }
@@ -369,7 +387,7 @@ func (s *BucketFiles) Open(ctx context.Context, ref storage.Ref) (io.ReadCloser,
 
 // OpenFrom implements storage.Files.
 func (s *BucketFiles) OpenFrom(ctx context.Context, ref storage.Ref, offset int64) (io.ReadCloser, error) {
-	up, _, err := named(ctx, ref)
+	up, _, err := s.named(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -382,7 +400,7 @@ func (s *BucketFiles) OpenFrom(ctx context.Context, ref storage.Ref, offset int6
 
 // Has implements storage.Files.
 func (s *BucketFiles) Has(ctx context.Context, id codec.ClientID) (bool, error) {
-	if err := ctx.Err(); err != nil {
+	if err := s.alive(ctx); err != nil {
 		return false, err
 	}
 	s.mu.Lock()
@@ -400,7 +418,7 @@ func (s *BucketFiles) EachContent(ctx context.Context, yield func(up storage.Upl
 	all := s.Uploads()
 	slices.SortFunc(all, func(a, b storage.Uploaded) int { return strings.Compare(a.Key, b.Key) })
 	for _, up := range all {
-		if err := ctx.Err(); err != nil {
+		if err := s.alive(ctx); err != nil {
 			return err
 		}
 		if err := yield(up, time.Time{}); err != nil {
@@ -412,7 +430,7 @@ func (s *BucketFiles) EachContent(ctx context.Context, yield func(up storage.Upl
 
 // Scratch implements storage.Files.
 func (s *BucketFiles) Scratch(ctx context.Context) (storage.Scratch, error) {
-	return new(scratch), ctx.Err()
+	return new(scratch), s.alive(ctx)
 }
 
 // scratch is temporary room in memory.

@@ -87,6 +87,8 @@ func TestRegistry(t *testing.T, open func(t *testing.T) storage.Registry) {
 		{"ReapLeases", testReapLeases},
 		{"LeasedFile", testLeasedFile},
 		{"LeasedPartial", testLeasedPartial},
+		{"From", testFrom},
+		{"DropLeasedPartial", testDropLeasedPartial},
 		{"Versions", testVersions},
 		{"FindUpload", testFindUpload},
 		{"EventsOfOperations", testEventsOfOperations},

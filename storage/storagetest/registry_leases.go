@@ -257,6 +257,84 @@ func testLeasedPartial(t *testing.T, r storage.Registry) {
 	wantPartial(t, r, "a", nil)
 }
 
+// Content that goes on from that of a partial file has a key of its own, and takes its row.
+func testFrom(t *testing.T, r storage.Registry) {
+	apply(t, r, addClient(1, "anna"), leaseFor("k1", "a", time.Hour), leaseFor("k2", "a", time.Hour), leaseFor("k3", "a", time.Hour))
+	put := func(key, from string, generation int64, want error, replaced *storage.Partial) {
+		t.Helper()
+		p := partial(1, "a", key, 7)
+		p.Generation = generation
+		op := &storage.PutPartial{Partial: p, From: from, Leased: true}
+		tryApply(t, r, op)
+		wantErr(t, op, want)
+		if !reflect.DeepEqual(op.Replaced, replaced) {
+			t.Errorf("replaced %+v, want %+v", op.Replaced, replaced)
+		}
+	}
+	record := func(key, from string, generation int64, want error, gone *storage.Partial) {
+		t.Helper()
+		op := &storage.PutFile{File: upload(1, "a", key, 9), From: from, Generation: generation, Leased: true}
+		tryApply(t, r, op)
+		wantErr(t, op, want)
+		if !reflect.DeepEqual(op.Partial, gone) {
+			t.Errorf("it took away %+v, want %+v", op.Partial, gone)
+		}
+	}
+	put("k2", "k1", 1, storage.ErrSuperseded, nil)
+	record("k2", "k1", 1, storage.ErrSuperseded, nil)
+	p := partial(1, "a", "k1", 5)
+	apply(t, r, &storage.PutPartial{Partial: p, Leased: true})
+	put("k2", "k1", 2, storage.ErrSuperseded, nil)
+	put("k2", "k3", 1, storage.ErrSuperseded, nil)
+	record("k2", "k1", 2, storage.ErrSuperseded, nil)
+	put("k4", "k1", 1, storage.ErrNoLease, nil)
+	record("k4", "k1", 1, storage.ErrNoLease, nil)
+	wantPartial(t, r, "a", &p)
+	wantLeases(t, r, "k1", "k2", "k3")
+
+	apply(t, r, &storage.DeletePartial{ID: p.ID, Path: "a", Incoming: "k1"})
+	p.Deleted = true
+	put("k2", "k1", 1, nil, &p)
+	q := partial(1, "a", "k2", 7)
+	q.Deleted = true
+	wantPartial(t, r, "a", &q)
+	wantLeases(t, r, "k2", "k3")                   // its own stays, as ever
+	put("k3", "k1", 1, storage.ErrSuperseded, nil) // somebody was faster
+	record("k3", "k1", 1, storage.ErrSuperseded, nil)
+	record("k3", "k2", 1, nil, &q)
+	wantPartial(t, r, "a", nil)
+	wantLeases(t, r)
+	f := upload(1, "a", "k3", 9)
+	wantFiles(t, r, 1, "a", nil, &f)
+	record("k3", "k2", 1, storage.ErrSuperseded, nil)
+}
+
+// Whoever drops a partial file can end the lease of its content in the same step: then nobody records it.
+func testDropLeasedPartial(t *testing.T, r storage.Registry) {
+	apply(t, r, addClient(1, "anna"))
+	p := partial(1, "a", "k1", 5)
+	drop := func(generation int64, leased bool, want error) {
+		t.Helper()
+		op := &storage.DropPartial{ID: p.ID, Path: "a", Incoming: "k1", Generation: generation, Leased: leased}
+		tryApply(t, r, op)
+		wantErr(t, op, want)
+	}
+	apply(t, r, leaseFor("k1", "a", time.Hour), leaseFor("k2", "a", time.Hour), &storage.PutPartial{Partial: p, Leased: true})
+	drop(2, true, storage.ErrNoFile)
+	wantLeases(t, r, "k1", "k2")
+	drop(1, false, nil)
+	wantLeases(t, r, "k1", "k2")
+	apply(t, r, &storage.PutPartial{Partial: p, Leased: true})
+	drop(0, true, nil)
+	wantLeases(t, r, "k2")
+	late, file := &storage.PutPartial{Partial: p, Leased: true}, &storage.PutFile{File: upload(1, "a", "k1", 9), Generation: 1, Leased: true}
+	tryApply(t, r, late, file)
+	wantErr(t, late, storage.ErrNoLease)
+	wantErr(t, file, storage.ErrNoLease)
+	drop(0, true, storage.ErrNoFile)
+	wantLeases(t, r, "k2")
+}
+
 // Whoever has a version verified is told of the one that was, if asked for.
 func testVersions(t *testing.T, r storage.Registry) {
 	apply(t, r, addClient(1, "anna"))
