@@ -33,7 +33,9 @@ func TestFaultAtAnyRequest(t *testing.T) {
 		"large": func(path string) *upload { return create(t, s, path, data).complete(data) },
 		"flushed, and gone on with by another server": func(path string) *upload {
 			u := create(t, s, path, data[:minPart+500]).flush(minPart + 500).close()
-			return u.reopen(other, minPart+500).write(data[minPart+500:]).complete(data)
+			next := u.reopen(other, minPart+500).write(data[minPart+500:]).complete(data)
+			u.discard().nothingLeft()
+			return next
 		},
 	}
 	for name, run := range uploads {
@@ -89,7 +91,7 @@ func TestCompleteIsAskedAgain(t *testing.T) {
 		u := create(t, s, "a", data)
 		if done {
 			u.complete(data).committed()
-		} else if err := u.in.Complete(t.Context()); !errors.Is(err, storage.ErrNotStored) {
+		} else if err := u.write([]byte("x")).in.Complete(t.Context()); !errors.Is(err, storage.ErrNotStored) {
 			t.Errorf("Complete of an upload that is gone: %v, want ErrNotStored", err)
 		}
 	}
