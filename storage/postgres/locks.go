@@ -138,5 +138,10 @@ func (l *locks) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
+	if l.conn != nil && len(l.held) > 0 { // the end of the session takes a moment
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_, _ = l.conn.Exec(ctx, "SELECT pg_advisory_unlock_all()")
+	}
 	l.lose()
 }

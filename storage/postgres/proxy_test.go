@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"net/url"
@@ -18,7 +19,7 @@ type proxy struct {
 	to       string
 	answers  atomic.Int64 // ReadyForQuery: one for each round trip
 	mu       sync.Mutex
-	fault    func(p *proxy, client, server net.Conn) bool // what is done instead of the next ReadyForQuery; false: nothing
+	fault    func(p *proxy, client, server net.Conn) bool // what is done instead of the next ReadyForQuery after something was done; false: nothing
 	conns    map[net.Conn]bool
 }
 
@@ -83,6 +84,7 @@ func (p *proxy) answer(client, server net.Conn) {
 	defer client.Close()
 	defer server.Close()
 	head := make([]byte, 5)
+	done := false // something was, since the last ReadyForQuery: it is not about statements that are prepared
 	for {
 		if _, err := io.ReadFull(server, head); err != nil {
 			return
@@ -91,8 +93,15 @@ func (p *proxy) answer(client, server net.Conn) {
 		if _, err := io.ReadFull(server, body); err != nil {
 			return
 		}
-		if head[0] == 'Z' {
+		switch head[0] {
+		case 'C':
+			done = true
+		case 'Z':
 			p.answers.Add(1)
+			if !done {
+				break
+			}
+			done = false
 			p.mu.Lock()
 			fault := p.fault
 			p.mu.Unlock()
@@ -138,5 +147,24 @@ func (p *proxy) cutClients() {
 	}
 }
 
-// database returns the URL of a database of its own in the shared PostgreSQL.
+// together is a database that the tests share: to make another takes longer than to make tables.
+var together struct {
+	mu      sync.Mutex
+	url     string
+	schemas int
+}
+
+// schema returns the URL of a schema of its own in the shared PostgreSQL.
+func schema(t testing.TB) string {
+	t.Helper()
+	together.mu.Lock()
+	defer together.mu.Unlock()
+	if together.url == "" {
+		together.url = testservices.SharedPostgres(t)
+	}
+	together.schemas++
+	return fmt.Sprintf("%s&search_path=test%d", together.url, together.schemas)
+}
+
+// database returns the URL of a database of its own there.
 func database(t testing.TB) string { return testservices.SharedPostgres(t) }

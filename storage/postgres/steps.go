@@ -29,7 +29,7 @@ type step struct {
 	rows    func(pgx.Rows) error // takes the answer to a question into op
 }
 
-// result is what a function in the database returns, see schema/1_functions.sql.
+// result is what a function in the database returns, see schema/1_common.sql.
 type result struct {
 	Refused        string
 	Quota          storage.Quota
@@ -211,7 +211,7 @@ func (p *plan) add(op storage.Operation) {
 			}
 		}, id(op.ID), op.Path, op.Incoming, timestamp(op.Changed), own, by, at)
 	case *storage.DropPartial:
-		p.change(op, "drop_partial", nil, id(op.ID), op.Path, op.Incoming, op.Generation, own, by, at)
+		p.change(op, "drop_partial", nil, id(op.ID), op.Path, op.Incoming, op.Generation, op.Leased, own, by, at)
 	case *storage.DeletePartial:
 		p.change(op, "delete_partial", nil, id(op.ID), op.Path, op.Incoming, at)
 	case *storage.VerifyFile:
@@ -305,14 +305,14 @@ func (p *plan) putFile(op *storage.PutFile) {
 	f, out := &op.File, op.Result()
 	p.change(op, "put_file", func(r *result) { op.Replaced, op.Partial = r.Replaced.file(), r.Partial.partial() },
 		id(f.ID), f.FileName, f.Path, f.Size, int64(f.Cksum), f.Incoming, timestamp(f.Received), f.Lapsed,
-		op.Quota.Bytes, op.Quota.Files, op.Generation, op.Leased, out.By.IsServer(), blob(out.By.Key()), timestamp(out.At), p.tells)
+		op.Quota.Bytes, op.Quota.Files, op.Generation, op.From, op.Leased, out.By.IsServer(), blob(out.By.Key()), timestamp(out.At), p.tells)
 }
 
 func (p *plan) putPartial(op *storage.PutPartial) {
 	q, out := &op.Partial, op.Result()
 	p.change(op, "put_partial", func(r *result) { op.Replaced = r.Partial.partial() },
 		id(q.ID), q.FileName, q.Path, q.Incoming, q.Total, q.Length, int64(q.State), q.Boot, q.Generation, timestamp(q.Changed), q.Deleted,
-		op.Leased, out.By.IsServer(), blob(out.By.Key()), timestamp(out.At))
+		op.From, op.Leased, out.By.IsServer(), blob(out.By.Key()), timestamp(out.At))
 }
 
 // droppedAs is what the event of a DropFile says, see storage.EventsOf.
