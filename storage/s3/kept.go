@@ -16,20 +16,15 @@ import (
 // kept is what an object says that a Flush has made: the first bytes of an upload are in these parts of
 // a multipart upload, and then in the object itself, behind a line of JSON with this in it. So another server
 // needs nothing but the row of the partial file to go on.
-//
-// Whoever may still have the upload open must change nothing any more when Reopen returns. So an upload
-// that was flushed, or reopened, always has a multipart upload, each Reopen makes one of its own, and
-// ends those that were: then no part, no Complete and no Flush of theirs succeeds. What was kept by an upload that has ended is
-// not believed, unless the object that was made of its parts is there.
 type kept struct {
 	Upload string     `json:"upload,omitempty"`
 	Parts  []keptPart `json:"parts,omitempty"`
-	Rest   int64      `json:"rest"` // bytes behind the line
+	Rest   int64      `json:"rest_bytes"` // bytes behind the line
 	Sum    string     `json:"crc32c"`
 }
 
 type keptPart struct {
-	Size     int64  `json:"size"`
+	Size     int64  `json:"size_bytes"`
 	ETag     string `json:"etag"`
 	Checksum string `json:"crc32c"`
 }
@@ -72,39 +67,22 @@ func (s *Store) isKept(ctx context.Context, up storage.Uploaded, length int64) e
 	return fmt.Errorf("%w: nothing of the upload was kept", storage.ErrNotStored)
 }
 
-// flush makes the first length bytes durable. The caller has the turn.
+// flush has the bucket keep the first length bytes. The caller has the turn.
 func (in *incoming) flush(ctx context.Context, length int64) error {
-	made, err := in.keepUpTo(ctx, length)
-	if err != nil {
-		return err
-	}
-	// It counts only if nobody has ended the multipart upload by then.
-	if _, err := in.s.listParts(ctx, in.object, in.uploadID, 1); err != nil {
-		if err = in.lost(err); errors.Is(err, storage.ErrSuperseded) && made.name != "" {
-			err = errors.Join(err, in.s.remove(ctx, made.name))
-		}
-		return err
-	}
-	in.thin(ctx)
-	return nil
-}
-
-// keepUpTo has the bucket keep the first length bytes. It returns the name of what it has made, if it was not there.
-func (in *incoming) keepUpTo(ctx context.Context, length int64) (made keptName, err error) {
 	if err := in.cutFor(ctx, length); err != nil {
-		return made, err
+		return err
 	}
 	in.mu.Lock()
 	switch {
 	case in.failed != nil:
 		defer in.mu.Unlock()
-		return made, in.failed
+		return in.failed
 	case len(in.kept) > 0 && length <= in.kept[len(in.kept)-1].length:
 		in.mu.Unlock()
-		return made, nil
+		return nil
 	case length > in.size:
 		defer in.mu.Unlock()
-		return made, fmt.Errorf("%w: only %d bytes came in", storage.ErrNotStored, in.size)
+		return fmt.Errorf("%w: only %d bytes came in", storage.ErrNotStored, in.size)
 	}
 	// The parts that the length lies behind, or in: then Reopen has the server copy what it needs.
 	n, end := 0, int64(0)
@@ -121,12 +99,16 @@ func (in *incoming) keepUpTo(ctx context.Context, length int64) (made keptName, 
 		in.dropDone()
 	}()
 	if err := in.wait(ctx, n); err != nil {
-		return made, err
+		return err
 	}
-	if err := in.begin(ctx, true); err != nil {
-		return made, err
+	if err := in.begin(ctx, false); err != nil {
+		return err
 	}
-	return in.keep(ctx, in.parts[:n:n], end, length)
+	if err := in.keep(ctx, in.parts[:n:n], end, length); err != nil {
+		return err
+	}
+	in.thin(ctx)
+	return nil
 }
 
 // cutFor cuts a part at length, if there is enough for one.
@@ -157,7 +139,7 @@ func (in *incoming) cutFor(ctx context.Context, length int64) error {
 }
 
 // keep makes the object that says what was flushed.
-func (in *incoming) keep(ctx context.Context, parts []*part, end, length int64) (keptName, error) {
+func (in *incoming) keep(ctx context.Context, parts []*part, end, length int64) error {
 	in.mu.Lock()
 	k := kept{Upload: in.uploadID}
 	in.mu.Unlock()
@@ -170,30 +152,29 @@ func (in *incoming) keep(ctx context.Context, parts []*part, end, length int64) 
 	rest := io.NewSectionReader(in.area, end, k.Rest)
 	sum, err := sumOf(rest)
 	if err != nil {
-		return keptName{}, err
+		return err
 	}
 	k.Sum = base64Sum(sum)
 	line, err := json.Marshal(k)
 	if err != nil {
-		return keptName{}, err
+		return err
 	}
 	content := &lineAndRest{append(line, '\n'), rest}
 	size := int64(len(content.line)) + k.Rest
 	if sum, err = sumOf(io.NewSectionReader(content, 0, size)); err != nil {
-		return keptName{}, err
+		return err
 	}
-	name := keptName{keptObject(in.object, length, in.writes), length, in.writes}
+	name := keptName{keptObject(in.object, length), length}
 	if err := in.s.putObject(ctx, name.name, content, size, base64Sum(sum)); err != nil {
-		return keptName{}, err
+		return err
 	}
 	in.mu.Lock()
 	in.kept = append(in.kept, name)
 	in.mu.Unlock()
-	return name, nil
+	return nil
 }
 
-// thin removes what was flushed before the last two times: what is on record is one of these, and another server may
-// just read the one before the last.
+// thin removes what was flushed before the last two times: what is on record is one of these.
 func (in *incoming) thin(ctx context.Context) {
 	for {
 		in.mu.Lock()

@@ -25,6 +25,7 @@ const (
 	denied    fault = "AccessDenied"
 	quota     fault = "QuotaExceeded"
 	noRoom    fault = "507"
+	noUpload  fault = "NoSuchUpload"
 	cutInside fault = "cut in the middle of the request" // the server gets half of it
 	lost      fault = "reply lost"                       // the server has done it
 )
@@ -84,6 +85,8 @@ func newProxy(t testing.TB, b *testservices.Bucket, judge func(n int, r *http.Re
 			status := http.StatusForbidden
 			if what == slowDown {
 				status = http.StatusServiceUnavailable
+			} else if what == noUpload {
+				status = http.StatusNotFound
 			} else if what == expiredAt {
 				status = http.StatusBadRequest
 			}

@@ -95,14 +95,17 @@ func (u *upload) complete(want []byte) *upload {
 	return u
 }
 
-// reopen goes on through a store, which may be another.
+// reopen goes on through a store, which may be another, under another key.
 func (u *upload) reopen(s *Store, length int64) *upload {
 	u.t.Helper()
 	in, err := s.Reopen(u.t.Context(), u.up, storage.Announced{}, length)
 	if err != nil {
 		u.t.Fatalf("Reopen after %d bytes: %v", length, err)
 	}
-	return &upload{t: u.t, s: s, in: in, up: u.up}
+	if in.Key() == u.up.Key {
+		u.t.Errorf("it goes on under the same key")
+	}
+	return &upload{t: u.t, s: s, in: in, up: storage.Uploaded{Place: u.up.Place, Key: in.Key()}}
 }
 
 // committed checks that the content is there and can be committed.
