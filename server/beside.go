@@ -200,7 +200,7 @@ func openSharedToChange(ctx context.Context, url string) (storage.Registry, erro
 var commandOptions = postgres.Options{Connections: 4}
 
 func explainShared(err error) error {
-	err = fmt.Errorf("--registry %w", err)
+	err = fmt.Errorf("--registry: %w", err)
 	if errors.Is(err, postgres.ErrOlder) {
 		return &Hinted{Err: err, Hint: "Nothing was changed. Is this the right database, and schema? Start a server of this version on it first."}
 	}
@@ -211,7 +211,7 @@ func explainShared(err error) error {
 func openBucket(ctx context.Context, url string) (fileStore, error) {
 	store, err := s3.Open(ctx, url, s3.Options{})
 	if err != nil {
-		return nil, fmt.Errorf("--files %w", err)
+		return nil, fmt.Errorf("--files: %w", err)
 	}
 	return store, nil
 }

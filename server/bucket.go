@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,14 @@ import (
 	"sealift/storage/s3"
 )
 
+// bucketPatience is how long a request to a bucket is repeated: a client waits for a reply for a
+// minute, and one that has none does not learn why.
+const bucketPatience = 30 * time.Second
+
+// bucketWorkers is how many workers a server has at least, unless it is told: one that stores a
+// small file waits for the bucket, 5 to 50 ms, and does nothing else.
+const bucketWorkers = 32
+
 // openBucket takes the directory, and opens the bucket with the files.
 func (s *Server) openBucket(ctx context.Context) error {
 	o := &s.o
@@ -20,8 +29,8 @@ func (s *Server) openBucket(ctx context.Context) error {
 		return err
 	}
 	store, err := s3.Open(ctx, o.Storage.Files, s3.Options{
-		Scratch: filepath.Join(o.Dir, "scratch"), Lease: s.leaseUpload, Release: s.endLease, Log: o.Log.Named("bucket"),
-		Observed: s.watched.requested(), Patience: o.Testing.Patience,
+		Scratch: filepath.Join(o.Dir, scratchFolder), Lease: s.leaseUpload, Release: s.endLease, Log: o.Log.Named("bucket"),
+		Observed: s.watched.requested(), Patience: cmp.Or(o.Testing.Patience, bucketPatience),
 	})
 	if err != nil {
 		return fmt.Errorf("--files: %w", err)

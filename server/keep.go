@@ -28,6 +28,12 @@ func ForgetMissing(ctx context.Context, at Stores, dryRun bool, each func(File))
 		return err
 	}
 	defer store.Close()
+	if contents, ok := store.(audit.Contents); ok {
+		// What is forgotten here would be swept in the right bucket.
+		if err := refuseStrangers(ctx, &Options{Storage: Storage{Files: at.Files}}, reg, contents); err != nil {
+			return err
+		}
+	}
 	return audit.ForgetMissing(ctx, reg, store, dryRun, each)
 }
 

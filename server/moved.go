@@ -72,10 +72,10 @@ func (m *moved) to() string {
 // flags are those of a server that goes on with what was moved.
 func (m *moved) flags() (s string) {
 	if m.Registry != "" {
-		s += " --registry " + m.Registry
+		s += " --registry '" + m.Registry + "'"
 	}
 	if m.Files != "" {
-		s += " --files " + m.Files
+		s += " --files '" + m.Files + "'"
 	}
 	return s
 }

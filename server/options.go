@@ -100,7 +100,7 @@ type Storage struct {
 // Machine is about what the server takes of the machine.
 type Machine struct {
 	MemoryBudget int64 // bytes for content on its way to the disk. Default 64 MiB
-	Workers      int   // goroutines that decrypt and write. Default: 4 for each core
+	Workers      int   // goroutines that decrypt and write. Default: 4 for each core, and with a bucket 32 at least
 	Loops        int   // event loops. Default: 1 for each two cores
 }
 
@@ -117,7 +117,7 @@ type Testing struct {
 	// Lease is how long a lease lasts, ReapAfter how long after its end it is reaped, and
 	// SweepEvery how often content is looked for that no record names. Default: 5 min, 1 h, 1 h.
 	Lease, ReapAfter, SweepEvery time.Duration
-	// Patience is how long a request to a bucket is repeated. Default: that of package s3.
+	// Patience is how long a request to a bucket is repeated. Default: 30 s.
 	Patience time.Duration
 }
 
@@ -219,6 +219,9 @@ func (o *Options) complete() error {
 	}
 	if o.Machine.Workers == 0 {
 		o.Machine.Workers = eventloop.DefaultWorkers()
+		if o.Storage.inBucket() {
+			o.Machine.Workers = max(o.Machine.Workers, bucketWorkers)
+		}
 	}
 	if o.Machine.Loops == 0 {
 		o.Machine.Loops = eventloop.DefaultLoops()

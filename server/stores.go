@@ -160,19 +160,19 @@ var errNoURL = errors.New("it is not a URL; characters such as / ? # @ % in a pa
 // storeTold is the value of --registry or --files as people are told it: a URL has no password,
 // and no parameters but those that say where the store is.
 func storeTold(text string) string {
-	if !strings.Contains(text, "://") {
+	if !strings.Contains(text, ":") {
 		return text
 	}
 	u, err := url.Parse(text)
-	if err != nil {
-		scheme, _, _ := strings.Cut(text, "://")
+	if err != nil || strings.Contains(u.Opaque+u.Host+u.Path, "@") { // postgres:://user:password@host is no URL
+		scheme, _, _ := strings.Cut(text, ":")
 		return scheme + "://…"
 	}
 	if u.User != nil {
 		u.User = url.User(u.User.Username())
 	}
 	told := make(url.Values)
-	for _, name := range []string{"host", "port", "dbname", "search_path", "sslmode", "endpoint", "region"} {
+	for _, name := range []string{"host", "port", "dbname", "search_path", "sslmode", "endpoint", "region", "path-style"} {
 		value := u.Query().Get(name)
 		if name == "endpoint" {
 			value = urlTold(value)

@@ -145,6 +145,22 @@ func (d *depot) checkLeases() {
 	}
 }
 
+// Where nothing of what is on record is in the bucket, it is the wrong one: nothing is forgotten.
+func TestForgetMissingInTheWrongBucket(t *testing.T) {
+	d := sharedDepot(t)
+	d.store(anna, "a", "content")
+	wrong := *d.shared
+	wrong.Files = strings.Replace(wrong.Files, "?", "-elsewhere?", 1)
+	fail := func(f File) { t.Errorf("%s is forgotten", f.Path) }
+	if err := ForgetMissing(t.Context(), wrong, false, fail); !errors.Is(err, errFilesElsewhere) {
+		t.Errorf("%v", err)
+	}
+	if err := ForgetMissing(t.Context(), *d.shared, false, fail); err != nil {
+		t.Errorf("in the right one: %v", err)
+	}
+	d.checkVerify(*d.shared, 1)
+}
+
 // What another command may have taken that was killed is left to that one.
 func TestTakeLeavesWhatIsAnothers(t *testing.T) {
 	d := sharedDepot(t)

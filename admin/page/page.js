@@ -246,7 +246,7 @@ function now(f) {
 		pair("Connections", String(f.connections_in_all)),
 		pair("Files verified", String(f.totals.verified)),
 		pair("Refused, failed", f.totals.refused + ", " + f.totals.failed, f.totals.failed > 0),
-		pair("Disk free", size(f.disk.free_bytes), low),
+		...(f.disk.free_bytes < 0 && f.disk.reserve_bytes < 0 ? [] : [pair("Disk free", size(f.disk.free_bytes), low)]), // else the files are in a bucket
 		pair("Memory", size(f.buffers.budget_bytes - f.buffers.free_bytes) + " of " + size(f.buffers.budget_bytes)),
 	);
 }

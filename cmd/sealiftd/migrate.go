@@ -73,8 +73,12 @@ so that no server starts with what is left there, and is yours to remove.`,
 func target(to []string) (at server.Stores, err error) {
 	for _, url := range to {
 		place := &at.Registry
-		if strings.HasPrefix(url, "s3:") {
+		switch scheme, _, _ := strings.Cut(url, "://"); scheme {
+		case "postgres", "postgresql":
+		case "s3":
 			place = &at.Files
+		default:
+			return at, fmt.Errorf("--to %s://…: want postgres://… or s3://…", scheme)
 		}
 		if *place != "" {
 			return at, errors.New("--to: want one URL for the records and one for the files at most")

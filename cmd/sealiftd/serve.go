@@ -183,7 +183,7 @@ func serveCommand() (*cobra.Command, *serveFlags) {
 	f.DurationVar(&s.PartialTTL, "partial-ttl", s.PartialTTL, "time after which what came of a file before its connection was cut is removed, if its client does not go on; 0 is never")
 	f.Var((*byteSize)(&s.PartialBudget), "partial-budget", "room for such partial files in all; of more the oldest go, but not the newest of a client (default: a tenth of the disk; with --files any)")
 	f.DurationVar(&s.KeepFor, "keep-for", s.KeepFor, "time after which a verified file is removed, counted from its arrival, unless sealiftd client keep-for says otherwise; 0 is never")
-	f.IntVar(&m.Workers, "workers", m.Workers, "goroutines that decrypt and write (default: 4 for each core)")
+	f.IntVar(&m.Workers, "workers", m.Workers, "goroutines that decrypt and write (default: 4 for each core, with --files 32 at least)")
 	f.IntVar(&m.Loops, "loops", m.Loops, "event loops (default: 1 for each two cores)")
 	f.StringVar(&c.Faults, "fault", c.Faults, "misbehave on purpose, to test clients: crc=N, error=CODE:N, drop=CODE:N, reject=N, delay=TIME, cut=BYTES:N, with commas between; N times or -1 for ever")
 	f.StringVar(&a.Listen, "admin", "", "address for a live page, health, metrics and profiles, host:port, such as 127.0.0.1:9256; port 0 takes a free one, which the log names (default: none)")

@@ -183,8 +183,10 @@ func (s *status) top() [][2]string {
 		{"Connections", fmt.Sprintf("%d of %d", s.Connections, s.Limit)},
 		{"Files", fmt.Sprintf("%d verified", s.Totals.Verified)},
 		{"Refused", fmt.Sprintf("%d, and %d failed", s.Totals.Refused, s.Totals.Failed)},
-		{"Disk", fmt.Sprintf("%s free, %s stay free", sizeOf(s.Disk.Free), sizeOf(s.Disk.Reserve))},
 		{"Memory", fmt.Sprintf("%s of %s", sizeOf(s.Memory.Budget-s.Memory.Free), sizeOf(s.Memory.Budget))},
+	}
+	if s.Disk.Free >= 0 || s.Disk.Reserve >= 0 { // else the files are in a bucket
+		rows = append(rows, [2]string{"Disk", fmt.Sprintf("%s free, %s stay free", sizeOf(s.Disk.Free), sizeOf(s.Disk.Reserve))})
 	}
 	for _, e := range s.Waiting {
 		text := count(e.Count, "event")

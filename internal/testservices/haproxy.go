@@ -88,7 +88,7 @@ func (h *HAProxy) start(haproxy, config, addr string) error {
 	h.cmd.Stdout, h.cmd.Stderr = &h.output, &h.output
 	h.cmd.SysProcAttr = new(syscall.SysProcAttr)
 	endWithUs(h.cmd, syscall.SIGKILL)
-	if err := h.cmd.Start(); err != nil {
+	if err := start(h.cmd); err != nil {
 		return err
 	}
 	go func() {

@@ -143,7 +143,7 @@ func (p *Postgres) launch() error {
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, log, log
 	asAnother(cmd)
 	endWithUs(cmd, syscall.SIGQUIT)
-	if err := cmd.Start(); err != nil {
+	if err := start(cmd); err != nil {
 		return err
 	}
 	ended := make(chan struct{})

@@ -164,7 +164,7 @@ func (b *Bucket) launch() error {
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = new(syscall.SysProcAttr)
 	endWithUs(cmd, syscall.SIGKILL)
-	if err := cmd.Start(); err != nil {
+	if err := start(cmd); err != nil {
 		return err
 	}
 	ended := make(chan struct{})

@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"sync"
 )
 
 // ErrMissing is a program that is not on this machine.
@@ -37,6 +39,26 @@ func Need(t TB, err error) {
 	default:
 		t.Fatal(err)
 	}
+}
+
+// starts makes the starts of all services, on a thread that never ends: on Linux a service
+// ends with the thread that has started it, and tests have threads that end.
+var starts = sync.OnceValue(func() chan<- func() {
+	todo := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for do := range todo {
+			do()
+		}
+	}()
+	return todo
+})
+
+// start starts cmd.
+func start(cmd *exec.Cmd) error {
+	started := make(chan error)
+	starts() <- func() { started <- cmd.Start() }
+	return <-started
 }
 
 // program finds a program in PATH, or in one of the folders, which may be patterns: the last

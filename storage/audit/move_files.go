@@ -233,6 +233,9 @@ func (c *checker) sendOne(ctx context.Context, to storage.Files, p *parcel) (fau
 	}
 	defer from.Close()
 	in, err := to.Create(ctx, p.Place(), storage.Announce(p.Size))
+	if errors.Is(err, storage.ErrPath) {
+		return err, nil // there is no room for such a name
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p.PathName(), err)
 	}
