@@ -45,9 +45,9 @@ func TestLogIsDocumented(t *testing.T) {
 	}
 }
 
-// loggedMessages finds the texts that are constants in calls of Warn and Error, in log
-// entries of these levels, and in Events of package audit, and says for each where it
-// is.
+// loggedMessages finds the texts that are constants in calls of Warn and Error, and of
+// report, which counts before it warns, in log entries of these levels, and in Events of
+// package audit, and says for each where it is.
 func loggedMessages(t *testing.T) map[string]string {
 	t.Helper()
 	found := make(map[string]string)
@@ -90,7 +90,7 @@ func messagesIn(n ast.Node) []ast.Expr {
 		switch {
 		case ok && len(n.Args) > 0 && (f.Sel.Name == "Warn" || f.Sel.Name == "Error"):
 			return n.Args[:1]
-		case ok && len(n.Args) > 1 && f.Sel.Name == "Log":
+		case ok && len(n.Args) > 1 && (f.Sel.Name == "Log" || f.Sel.Name == "report"):
 			return n.Args[1:2]
 		}
 	case *ast.CompositeLit:

@@ -11,6 +11,8 @@ type Stats struct {
 	Admitted    uint64
 	Refused     uint64
 	Unprotected uint64 // plain connections refused
+	// Unintroduced are connections refused because of their PROXY header.
+	Unintroduced uint64
 
 	Handshakes struct {
 		Waiting, UnderWay int
@@ -122,6 +124,7 @@ var families = []family{
 	counter("sealift_connections_accepted_total", "Connections that were served.", func(s *sample) uint64 { return s.Admitted }),
 	counter("sealift_connections_refused_total", "Connections beyond a limit, which got 1607.", func(s *sample) uint64 { return s.Refused }),
 	counter("sealift_connections_unprotected_total", "Plain connections that got 1607, because TLS is required.", func(s *sample) uint64 { return s.Unprotected }),
+	counter("sealift_proxy_headers_refused_total", "Connections that got 1607 because of their PROXY header, or because none came.", func(s *sample) uint64 { return s.Unintroduced }),
 
 	gauge("sealift_handshakes", "TLS handshakes under way.", func(s *sample) int64 { return int64(s.Handshakes.UnderWay) }),
 	gauge("sealift_handshakes_waiting", "TLS handshakes that wait for a place.", func(s *sample) int64 { return int64(s.Handshakes.Waiting) }),

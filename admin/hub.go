@@ -184,7 +184,7 @@ func totalsOf(s *Stats) Totals {
 	}
 	return Totals{
 		Registered: s.Sessions.Registered, Received: s.Sessions.Received, Verified: s.Sessions.Verified,
-		Bytes: s.Sessions.ContentBytes, Refused: sum(s.Sessions.Refusals) + s.Refused + s.Unprotected, Failed: sum(s.Sessions.Failures),
+		Bytes: s.Sessions.ContentBytes, Refused: sum(s.Sessions.Refusals) + s.Refused + s.Unprotected + s.Unintroduced, Failed: sum(s.Sessions.Failures),
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 // someStats are numbers of which each is another one.
 func someStats() Stats {
 	s := Stats{
-		Connections: map[string]int64{"open": 3}, Lent: 4, Protected: 5, Limit: 6, Admitted: 7, Refused: 8, Unprotected: 9,
+		Connections: map[string]int64{"open": 3}, Lent: 4, Protected: 5, Limit: 6, Admitted: 7, Refused: 8, Unprotected: 9, Unintroduced: 66,
 		Lanes: map[string]Lane{"bulk": {10, 11, 12}},
 		Sessions: Sessions{
 			Registered: 20, NotRegistered: 21, Rejoined: 22, Rejected: 23, Resumed: 24, Begun: 25, ContentBytes: 26,
@@ -97,6 +97,7 @@ sealift_lane_workers bulk 12
 sealift_memory_budget_bytes 44
 sealift_memory_used_bytes 45
 sealift_memory_waiting 46
+sealift_proxy_headers_refused_total 66
 sealift_ready 1
 sealift_received_bytes_total 26
 sealift_reconnects_rejected_total 23

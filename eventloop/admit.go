@@ -22,6 +22,8 @@ type census struct {
 	served   int
 	from     map[netip.Addr]map[*conn]struct{} // the served ones
 	evicting int                               // connections that are being closed to make room; they do not count as served
+	awaiting int                               // connections that came by a proxy, and whose client is not known yet; not served either
+	awaited  map[netip.Addr][]*conn            // these, by proxy, the first to come first
 	slow     []*conn                           // connections that can make room, the slowest first
 	searched time.Time                         // when slow was made
 	refused  int                               // connections, since told
@@ -31,7 +33,7 @@ type census struct {
 }
 
 func newCensus() *census {
-	return &census{from: make(map[netip.Addr]map[*conn]struct{})}
+	return &census{from: make(map[netip.Addr]map[*conn]struct{}), awaited: make(map[netip.Addr][]*conn)}
 }
 
 // limit sets how many connections are served at once, and of one address, from the
@@ -53,12 +55,22 @@ func source(a *net.TCPAddr) netip.Addr {
 func (n *census) enter(c *conn, now time.Time) (ok bool, victim *conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.awaiting > 0 && n.crammed() {
+		n.refuse()
+		return false, nil
+	}
+	return n.serve(c, now)
+}
+
+// serve is enter. Holds mu.
+func (n *census) serve(c *conn, now time.Time) (ok bool, victim *conn) {
 	if n.served >= n.max || !n.mayHold(c.ip) {
 		if victim = n.makeRoom(c.ip, now); victim == nil {
 			n.refuse()
 			return false, nil
 		}
 	}
+	c.place = served
 	n.served++
 	n.admitted++
 	if n.from[c.ip] == nil {
@@ -66,6 +78,70 @@ func (n *census) enter(c *conn, now time.Time) (ok bool, victim *conn) {
 	}
 	n.from[c.ip][c] = struct{}{}
 	return true, victim
+}
+
+// place is what a connection counts for.
+type place uint8
+
+const (
+	nowhere place = iota // not admitted
+	awaited              // whose client is not known yet
+	served
+	evicted // it makes room for another
+)
+
+// crammed reports whether there is no descriptor for one more connection. Holds mu.
+func (n *census) crammed() bool {
+	return n.served+n.awaiting+n.evicting >= n.max+maxEvicting
+}
+
+// await counts a connection that came by a proxy, and of whose client nothing is known
+// yet. If ok is false it is counted as refused. victim, if not nil, is one of the same
+// proxy that has waited for too long, and has to be closed now.
+func (n *census) await(c *conn) (ok bool, victim *conn) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	others := n.awaited[c.ip]
+	crowded := len(others) >= maxAwaited
+	if n.crammed() || crowded && n.evicting >= maxEvicting {
+		n.refuse()
+		return false, nil
+	}
+	if crowded {
+		victim = others[0]
+		n.dismiss(victim)
+		n.evicting++
+		victim.place = evicted
+	}
+	c.place = awaited
+	n.awaiting++
+	n.awaited[c.ip] = append(n.awaited[c.ip], c)
+	return true, victim
+}
+
+// dismiss takes a connection off those whose client is not known. Holds mu.
+func (n *census) dismiss(c *conn) {
+	n.awaiting--
+	all := n.awaited[c.ip]
+	i := slices.Index(all, c)
+	if all = slices.Delete(all, i, i+1); len(all) == 0 {
+		delete(n.awaited, c.ip)
+		return
+	}
+	n.awaited[c.ip] = all
+}
+
+// introduce is enter for a connection that was counted by await: its client's address is
+// ip. It returns false also if the connection makes room for another.
+func (n *census) introduce(c *conn, ip netip.Addr, now time.Time) (ok bool, victim *conn) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if c.place != awaited {
+		return false, nil
+	}
+	n.dismiss(c)
+	c.place, c.ip = nowhere, ip
+	return n.serve(c, now)
 }
 
 // mayHold reports whether an address may have one more connection. While a
@@ -83,11 +159,15 @@ func (n *census) mayHold(ip netip.Addr) bool {
 func (n *census) leave(c *conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if c.evicted {
+	switch c.place {
+	case evicted:
 		n.evicting--
-		return
+	case awaited:
+		n.dismiss(c)
+	case served:
+		n.remove(c)
 	}
-	n.remove(c)
+	c.place = nowhere
 }
 
 // remove takes a connection that is served off the count. Holds mu.
@@ -158,7 +238,7 @@ func (n *census) makeRoom(ip netip.Addr, now time.Time) *conn {
 	n.slow = slices.Delete(n.slow, i, i+1)
 	n.remove(c)
 	n.evicting++
-	c.evicted = true
+	c.place = evicted
 	return c
 }
 

@@ -18,15 +18,15 @@ import (
 // follows from owner; a field with another rule says so. The acceptor has it until
 // OnOpen.
 type conn struct {
-	lp     *loop     // that took it, nil before OnOpen; then it stays
-	gc     gnet.Conn // as lp; of no use once closed, but for its Fd
-	sess   *session.Session
-	tls    *protection // nil for a plain connection. The owner's.
+	lp     *loop            // that took it, nil before OnOpen; then it stays
+	gc     gnet.Conn        // as lp; of no use once closed, but for its Fd
+	sess   *session.Session // nil before shaking and open
+	tls    *protection      // nil for a plain connection. The owner's.
 	remote string
-	ip     netip.Addr // see source
+	ip     netip.Addr // see source. As remote the proxy's until the phase is sniffing, if it comes by one.
 
 	since  time.Time // when the phase began. As phase, which stands below.
-	reason string    // why the connection ends, "" while it is open. As phase.
+	reason string    // why the connection ends, "" while it is open, and where the log says nothing. As phase.
 
 	owner atomic.Uint32 // an owner
 	noted atomic.Bool   // there are notes
@@ -41,7 +41,8 @@ type conn struct {
 	held    bool  // rest waits until replies are out
 	watch   watch // what the loop is woken for
 	needs   bool  // it stands in the budget's line. See wants.
-	evicted bool  // it makes room for another. Under the census's lock.
+	via     via   // how it has come
+	place   place // Under the census's lock.
 
 	read     time.Time // when bytes came last, or the server was busy with them
 	wrote    time.Time // when replies began to wait, or last got fewer
@@ -71,12 +72,16 @@ func newConn(remote *net.TCPAddr) *conn {
 type phase uint8
 
 const (
-	// arriving: the acceptor hands it to a loop. Sniffing when OnOpen runs, or open if all
-	// connections are plain. If the hand-over fails it stays arriving.
+	// arriving: the acceptor hands it to a loop. Sniffing when OnOpen runs, or introducing
+	// where there are proxies. If the hand-over fails it stays arriving.
 	arriving phase = iota
-	// sniffing: the first bytes say whether it is protected by TLS. Then shaking, or else
-	// open, or ending where plain connections are refused. Ending when a timer runs out.
-	// Closed when the client hangs up, or the server drains.
+	// introducing: a header says whose connection it is, or must not come, see via. Then
+	// sniffing. Ending when the header is not as it should be, its client is refused, or a
+	// timer runs out. Closed as sniffing.
+	introducing
+	// sniffing: nothing has come, or the first bytes do not say yet whether it is protected
+	// by TLS. Then shaking, or else open, or ending where plain connections are refused.
+	// Ending when a timer runs out. Closed when the client hangs up, or the server drains.
 	sniffing
 	// shaking: the TLS handshake, see step. Open when it is over. Ending when it fails, or a
 	// timer runs out. Closed as sniffing.
@@ -158,17 +163,27 @@ func (c *conn) post(f func()) {
 // pump lets the connection go on: it serves the session, or brings the connection
 // nearer to its end. Afterwards it may be lent, or closed.
 func (c *conn) pump() {
-	if c.phase == sniffing {
-		c.greet()
-	}
-	if c.phase == shaking {
-		c.shake()
+	if c.phase < open {
+		c.begin()
 	}
 	if c.phase == open {
 		c.serve()
 	}
 	if c.phase == ending || c.phase == lingering {
 		c.windUp()
+	}
+}
+
+// begin brings the connection nearer to being served.
+func (c *conn) begin() {
+	if c.phase == introducing {
+		c.introduce()
+	}
+	if c.phase == sniffing {
+		c.greet()
+	}
+	if c.phase == shaking {
+		c.shake()
 	}
 }
 
@@ -246,21 +261,45 @@ func (c *conn) gone() {
 	s := c.lp.srv
 	delete(c.lp.conns, c)
 	c.pacing.end()
-	fields := c.sess.Summary()
+	fields := c.summary()
 	if c.tls != nil {
 		c.unprotect()
-		fields = append(fields, c.tls.fields()...)
 	}
 	c.dropRest()
-	c.lp.guard(c, c.sess.Closed)
+	if c.sess != nil {
+		c.lp.guard(c, c.sess.Closed)
+	}
 	s.budget.leave(c)
-	s.opts.Log.Info("connection closed", append(fields, zap.String("reason", c.reason))...)
+	if c.reason != "" {
+		s.opts.Log.Info("connection closed", append(fields, zap.String("reason", c.reason))...)
+	}
+	if c.via == turnedAway {
+		<-s.acceptor.refusing
+	}
 	s.leave(c)
+}
+
+// summary is what the log says about a connection that ends, but for the reason.
+func (c *conn) summary() (fields []zap.Field) {
+	if c.sess == nil { // nothing has come since it was opened, or little
+		fields = []zap.Field{zap.String("remote", c.remote), zap.Duration("open_seconds", c.lp.srv.now().Sub(c.read))}
+	} else {
+		fields = c.sess.Summary()
+	}
+	if c.tls != nil {
+		fields = append(fields, c.tls.fields()...)
+	}
+	if c.via >= byProxy && c.gc.RemoteAddr() != nil {
+		fields = append(fields, zap.Stringer("proxy", c.gc.RemoteAddr()))
+	}
+	return fields
 }
 
 // drain lets what is under way finish and nothing more begin.
 func (c *conn) drain() {
-	c.sess.Drain()
+	if c.sess != nil {
+		c.sess.Drain()
+	}
 	c.pump()
 }
 

@@ -3,8 +3,6 @@ package eventloop
 import (
 	"github.com/panjf2000/gnet/v2"
 	"go.uber.org/zap"
-
-	"sealift/session"
 )
 
 // events is what gnet calls, on the loop of the connection.
@@ -17,15 +15,14 @@ type events struct {
 func (e *events) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	s, c := e.srv, gc.Context().(*conn)
 	c.lp, c.gc = s.loopOf(gc), gc
-	if s.opts.TLS == nil {
-		c.enter(open, "")
-	} else {
+	if c.via == direct {
 		c.enter(sniffing, "")
+	} else {
+		c.enter(introducing, "")
 	}
 	c.read, c.weighed = c.since, c.since
 	c.lp.conns[c] = struct{}{}
 	c.lp.poll.find(gc.Fd())
-	c.sess = session.New(s.opts.Service, c, c.remote)
 	if s.draining.Load() { // it was admitted before, and the drain has not seen it
 		c.post(c.drain)
 	}
@@ -53,7 +50,7 @@ func (e *events) OnTraffic(gc gnet.Conn) gnet.Action {
 // OnClose implements [gnet.EventHandler].
 func (e *events) OnClose(gc gnet.Conn, _ error) gnet.Action {
 	c, _ := gc.Context().(*conn)
-	if c != nil && c.enter(closed, "by the client") && !c.lent() {
+	if c != nil && c.enter(closed, c.partingReason()) && !c.lent() {
 		c.gone()
 	} // a connection that is lent gnet closes at the end of the server only: takeBack goes on
 	return gnet.None

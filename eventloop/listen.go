@@ -242,6 +242,7 @@ func (a *acceptor) take(nc net.Conn) {
 		return
 	}
 	c := newConn(remote)
+	c.via = a.srv.limits.Load().via(remote)
 	if !a.srv.admit(c) {
 		a.refuse(nc)
 		return

@@ -47,7 +47,7 @@ func (s *Server) Observe(ctx context.Context, q Query) (all Observation, err err
 func (s *Server) EndConnection(ctx context.Context, remote string, opened time.Time) (found bool, err error) {
 	err = s.ask(ctx, func(lp *loop) func() {
 		for c := range lp.conns {
-			if c.remote == remote && c.sess.Opened().Equal(opened) && c.phase == open {
+			if c.remote == remote && c.phase == open && c.sess.Opened().Equal(opened) {
 				c.run(func() { c.close("ended by the operator") })
 				return func() { found = true }
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"runtime"
 	"time"
 
@@ -73,6 +74,11 @@ type Limits struct {
 	// MaxPerIP is the same for one address, or IPv6 network of 64 bits. Default:
 	// any number while a quarter of MaxConnections is free, and then a quarter.
 	MaxPerIP int
+
+	// Proxies are the addresses from which connections must begin with a header of the
+	// PROXY protocol. What it says is the client's address from then on, in all limits and in
+	// the log. Default: none, and nobody looks for a header.
+	Proxies []netip.Prefix
 
 	// Rate is how many bytes a second all connections together may send, without what TLS
 	// adds. Default: as many as they like.

@@ -128,6 +128,12 @@ func newStage(t *testing.T, srv *Server, logs *observer.ObservedLogs) *stage {
 	return s
 }
 
+// opened has the loop take the connection, and find out that it is a plain one.
+func (s *stage) opened() {
+	s.events.OnOpen(s.gc)
+	s.c.welcome(open)
+}
+
 // poll does what comes from the epoll, as gnet does.
 func (s *stage) poll() {
 	var list [1]unix.EpollEvent
@@ -280,7 +286,7 @@ func (s *stage) end() {
 func TestRestsAreCounted(t *testing.T) {
 	srv, logs, _ := stages(t)
 	s := newStage(t, srv, logs)
-	s.events.OnOpen(s.gc)
+	s.opened()
 	c, all := s.c, srv.budget.rests
 	counted := func(want int64) {
 		t.Helper()
@@ -346,7 +352,7 @@ func TestPhases(t *testing.T) {
 	if waits {
 		unseen = closed
 	}
-	phases := []string{"arriving", "sniffing", "shaking", "open", "ending", "lingering", "closed"}
+	phases := []string{"arriving", "introducing", "sniffing", "shaking", "open", "ending", "lingering", "closed"}
 	for _, e := range []struct {
 		name  string
 		event func(s *stage)
@@ -395,7 +401,7 @@ func TestPhases(t *testing.T) {
 			t.Run(from+", "+e.name, func(t *testing.T) {
 				srv, logs, _ := stages(t)
 				s := newStage(t, srv, logs)
-				s.events.OnOpen(s.gc)
+				s.opened()
 				to[from](s)
 				if phases[s.c.phase] != from {
 					t.Fatalf("the phase is %s", phases[s.c.phase])
@@ -418,7 +424,7 @@ func TestPhases(t *testing.T) {
 func TestEndingTakesNoMemory(t *testing.T) {
 	srv, logs, _ := stages(t)
 	s := newStage(t, srv, logs)
-	s.events.OnOpen(s.gc)
+	s.opened()
 	all := srv.budget.free
 	srv.budget.free = 0 // others have it
 	if srv.budget.get(s.c, session.MaxBuffer) != nil {
@@ -445,7 +451,7 @@ func TestEndingTakesNoMemory(t *testing.T) {
 func TestDrainWithAReplyHeldBack(t *testing.T) {
 	srv, logs, _ := stages(t)
 	s := newStage(t, srv, logs)
-	s.events.OnOpen(s.gc)
+	s.opened()
 	srv.opts.ReplyDelay = time.Millisecond
 	s.c.Send(errorReply)
 	s.c.read = s.c.read.Add(-time.Hour)
@@ -483,6 +489,8 @@ func TestPhasesAtRandom(t *testing.T) {
 			left, notes, last := stream, 0, open
 			if overTLS {
 				left = s.records(stream, 1<<(5+rng.IntN(10)))
+			} else {
+				s.c.welcome(open)
 			}
 			for range 100 {
 				var what string

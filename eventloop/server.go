@@ -39,12 +39,14 @@ type Server struct {
 
 	phases      phases // of connections
 	handshakes  *handshakes
-	sealed      atomic.Int64  // bytes that protected connections take, about
-	maxSealed   atomic.Int64  // above that idle ones are closed, and no handshake begins
-	unprotected tally         // plain connections refused
-	unshaken    tally         // handshakes that failed
-	shaken      atomic.Uint64 // handshakes that went well
-	protected   atomic.Int64  // connections over TLS, after that
+	sealed      atomic.Int64 // bytes that protected connections take, about
+	maxSealed   atomic.Int64 // above that idle ones are closed, and no handshake begins
+	unprotected tally        // plain connections refused
+	// unintroduced are connections refused because of their PROXY header.
+	unintroduced tally
+	unshaken     tally         // handshakes that failed
+	shaken       atomic.Uint64 // handshakes that went well
+	protected    atomic.Int64  // connections over TLS, after that
 
 	ctx      context.Context // of work; ends when the server gives up waiting for it
 	giveUp   context.CancelFunc
@@ -261,12 +263,27 @@ func (s *Server) admit(c *conn) bool {
 	if s.draining.Load() {
 		return false
 	}
+	if c.via == byProxy {
+		return s.await(c)
+	}
 	ok, victim := s.census.enter(c, s.now())
 	if ok {
 		s.begin()
 	}
 	if victim != nil {
 		victim.post(func() { victim.close("made room: too slow") })
+	}
+	return ok
+}
+
+// await is admit for a connection whose header has to come.
+func (s *Server) await(c *conn) bool {
+	ok, victim := s.census.await(c)
+	if ok {
+		s.begin()
+	}
+	if victim != nil {
+		victim.post(victim.makeWay)
 	}
 	return ok
 }

@@ -10,10 +10,10 @@ import (
 // read one after the other, so they may differ by what happened meanwhile. Totals count
 // from the start.
 type Stats struct {
-	// The connections that loops have, by how far they have come: their first bytes are
-	// awaited, they do the handshake of TLS, are served, get their last replies, and are
-	// about to be closed. Without TLS they are open from the beginning.
-	Sniffing, Shaking, Open, Ending, Lingering int64
+	// The connections that loops have, by how far they have come: their PROXY header is
+	// awaited, their first bytes are, they do the handshake of TLS, are served, get their last
+	// replies, and are about to be closed.
+	Introducing, Sniffing, Shaking, Open, Ending, Lingering int64
 
 	Lent      int    // connections of which a worker has the content, or that wait for one
 	Loans     int    // the total of these
@@ -23,8 +23,9 @@ type Stats struct {
 	Admitted  uint64 // the total of connections that were served
 	Refused   uint64 // the total of those that were refused because of a limit
 
-	Unprotected uint64 // the total of plain connections that were refused, see TLS.Require
-	Handshakes  Handshakes
+	Unintroduced uint64 // the total of connections that were refused because of their PROXY header
+	Unprotected  uint64 // the total of plain connections that were refused, see TLS.Require
+	Handshakes   Handshakes
 
 	Compute, Storage, Bulk LaneStats
 	Memory                 MemoryStats
@@ -59,10 +60,12 @@ type MemoryStats struct {
 // for longer than it takes to copy some numbers.
 func (s *Server) Stats() Stats {
 	st := Stats{
-		Sniffing: s.phases[sniffing].Load(), Shaking: s.phases[shaking].Load(), Open: s.phases[open].Load(),
+		Introducing: s.phases[introducing].Load(),
+		Sniffing:    s.phases[sniffing].Load(), Shaking: s.phases[shaking].Load(), Open: s.phases[open].Load(),
 		Ending: s.phases[ending].Load(), Lingering: s.phases[lingering].Load(),
 		Protected: s.protected.Load(), Limit: s.limits.Load().MaxConnections,
-		Unprotected: s.unprotected.total(), Handshakes: s.handshakes.stats(),
+		Unintroduced: s.unintroduced.total(),
+		Unprotected:  s.unprotected.total(), Handshakes: s.handshakes.stats(),
 		Compute: s.lanes[session.Compute].stats(), Storage: s.lanes[session.Storage].stats(), Bulk: s.bulk.stats(),
 		Memory: s.budget.stats(),
 	}

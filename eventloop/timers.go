@@ -16,6 +16,12 @@ const (
 	lingerTime = 2 * time.Second
 )
 
+// Reasons for which connections end, for the log.
+const (
+	byClient       = "by the client"
+	noRegistration = "timeout: no registration"
+)
+
 // startTicks looks at the timers now and then, on a goroutine of its own, until
 // stop is called, which waits for it.
 func (s *Server) startTicks() (stop func()) {
@@ -81,7 +87,11 @@ func (lp *loop) tick(now time.Time) {
 // tick sends what the session put off, lets the connection go on if replies that it
 // waited for are out, and ends it if its time is up.
 func (c *conn) tick(now time.Time) {
-	c.weigh(now)
+	if c.sess != nil {
+		c.weigh(now)
+	} else {
+		c.weighAs(false, now)
+	}
 	if c.paced() && c.pacing.by != c.lp.srv.pacer.Load() { // another rate, or none
 		c.pacing.end()
 		c.pump()
@@ -99,12 +109,20 @@ func (c *conn) tick(now time.Time) {
 		return
 	}
 	c.watchUnread()
-	if c.unread == 0 && c.keptWaiting() {
+	if c.unread == 0 && c.sess != nil && c.keptWaiting() {
 		c.read = now // the server's own time does not count
 	}
+	c.expire(now)
+}
+
+// expire ends the connection if its time is up.
+func (c *conn) expire(now time.Time) {
 	at, reason := c.deadline()
 	switch {
 	case at.IsZero() || !now.After(at):
+	case c.phase == introducing && c.via == byProxy:
+		c.refuseHeader(errLateHeader)
+		c.pump()
 	case c.phase <= open && c.unread == 0:
 		c.enter(ending, reason)
 		c.pump()
@@ -124,8 +142,10 @@ func (c *conn) deadline() (at time.Time, reason string) {
 	switch {
 	case c.phase == lingering:
 		return c.since.Add(lingerTime), c.reason
+	case c.phase == introducing:
+		return c.introductionEnds(o.HandshakeTimeout)
 	case c.phase == sniffing:
-		return c.since.Add(o.HandshakeTimeout), "timeout: no registration"
+		return c.since.Add(o.HandshakeTimeout), noRegistration
 	case c.phase == shaking:
 		return c.shakingEnds()
 	case c.unread > 0:
@@ -135,7 +155,7 @@ func (c *conn) deadline() (at time.Time, reason string) {
 	case !c.begun.IsZero():
 		return c.begun.Add(o.HandshakeTimeout), "timeout: message not completed"
 	case c.sess.Phase() == session.Handshake:
-		return c.since.Add(o.HandshakeTimeout), "timeout: no registration"
+		return c.since.Add(o.HandshakeTimeout), noRegistration
 	case c.sess.Phase() == session.InUpload:
 		return c.read.Add(o.IdleTimeout), "timeout: upload stopped"
 	}
@@ -172,8 +192,11 @@ func (c *conn) beginning() time.Time {
 
 // weigh measures how fast the client is. Time in which the server keeps it
 // waiting does not count.
-func (c *conn) weigh(now time.Time) {
-	if !c.keptWaiting() {
+func (c *conn) weigh(now time.Time) { c.weighAs(c.keptWaiting(), now) }
+
+// weighAs is weigh of a connection that is kept waiting, or not.
+func (c *conn) weighAs(waiting bool, now time.Time) {
+	if !waiting {
 		c.sending += now.Sub(c.weighed)
 	}
 	c.weighed = now

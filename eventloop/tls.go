@@ -159,20 +159,33 @@ func (c *conn) greet() {
 		return
 	}
 	p, _ := c.gc.Peek(-1)
-	switch sniff(p) {
+	options, says := c.lp.srv.opts.TLS, undecided
+	if options != nil {
+		says = sniff(p)
+	} else if len(p) > 0 {
+		says = plain
+	}
+	switch says {
 	case hello:
 		c.tls = &protection{}
 		c.resize(restingSize)
-		c.enter(shaking, "")
+		c.welcome(shaking)
 	case plain:
-		if !c.lp.srv.opts.TLS.Require {
-			c.enter(open, "")
+		if options == nil || !options.Require {
+			c.welcome(open)
 			return
 		}
 		c.lp.srv.unprotected.report(c.lp.srv.opts.Log, "plain connection refused", zap.String("remote", c.remote))
 		c.Send(errorReply)
 		c.enter(ending, "not protected by TLS")
 	}
+}
+
+// welcome makes the session of a client that has said something, and enters the next
+// phase.
+func (c *conn) welcome(next phase) {
+	c.sess = session.New(c.lp.srv.opts.Service, c, c.remote)
+	c.enter(next, "")
 }
 
 // shake brings the handshake on.
@@ -259,7 +272,7 @@ func (c *conn) endOfRecords() bool {
 	case c.blocked || c.sess.Working() || len(c.out) > 0 || c.waiting() > 0:
 		return false
 	}
-	c.enter(ending, "by the client")
+	c.enter(ending, byClient)
 	return true
 }
 

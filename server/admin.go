@@ -178,9 +178,9 @@ func (p *protection) adminConfig() *tls.Config {
 func statsOf(l eventloop.Stats, n session.Counts, told []events.Stats) admin.Stats {
 	lane := func(l eventloop.LaneStats) admin.Lane { return admin.Lane(l) }
 	st := admin.Stats{
-		Connections: map[string]int64{"sniffing": l.Sniffing, "handshake": l.Shaking, "open": l.Open, "ending": l.Ending, "lingering": l.Lingering},
+		Connections: map[string]int64{"introducing": l.Introducing, "sniffing": l.Sniffing, "handshake": l.Shaking, "open": l.Open, "ending": l.Ending, "lingering": l.Lingering},
 		Lent:        l.Lent, Protected: l.Protected, Limit: l.Limit,
-		Admitted: l.Admitted, Refused: l.Refused, Unprotected: l.Unprotected,
+		Admitted: l.Admitted, Refused: l.Refused, Unprotected: l.Unprotected, Unintroduced: l.Unintroduced,
 		Lanes: map[string]admin.Lane{"compute": lane(l.Compute), "storage": lane(l.Storage), "bulk": lane(l.Bulk)},
 		Sessions: admin.Sessions{
 			Registered: n.Registered, NotRegistered: n.NotRegistered, Rejoined: n.Rejoined, Rejected: n.Rejected, Resumed: n.Resumed,

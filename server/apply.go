@@ -81,7 +81,7 @@ func (s *Server) connections(n *Network) int {
 // loopLimits are the limits that the event loops go by.
 func loopLimits(n *Network, connections int) eventloop.Limits {
 	return eventloop.Limits{
-		MaxConnections: connections, MaxPerIP: n.MaxPerIP, Rate: n.LimitRate,
+		MaxConnections: connections, MaxPerIP: n.MaxPerIP, Proxies: n.proxies(), Rate: n.LimitRate,
 		HandshakeTimeout: n.HandshakeTimeout, IdleTimeout: n.IdleTimeout, DrainTimeout: n.DrainTimeout,
 	}
 }

@@ -39,6 +39,8 @@ var other = map[string]struct {
 	"registration":               {func(o *Options) { o.Sessions.Closed = true }, "closed"},
 	"max-connections":            {func(o *Options) { o.Network.MaxConnections = 7 }, "7"},
 	"max-connections-per-ip":     {func(o *Options) { o.Network.MaxPerIP = 6 }, "6"},
+	"proxy-protocol":             {func(o *Options) { o.Network.ProxyProtocol = true }, "true"},
+	"trusted-proxies":            {func(o *Options) { o.Network.TrustedProxies = []string{"10.0.0.0/8", "::1"} }, "10.0.0.0/8,::1"},
 	"register-rate":              {func(o *Options) { o.Sessions.RegisterRate = 2.5 }, "2.5"},
 	"max-uploads-per-connection": {func(o *Options) { o.Sessions.MaxUploads = 5 }, "5"},
 	"max-file-size":              {func(o *Options) { o.Sessions.MaxFileSize = 3 << 20 }, "3MiB"},
@@ -77,6 +79,7 @@ func TestApplyNamesEachSetting(t *testing.T) {
 	for flag, o := range other {
 		t.Run(flag, func(t *testing.T) {
 			base := options(t.TempDir())
+			base.Network.TrustedProxies = []string{"192.0.2.1"} // without which there is no --proxy-protocol
 			s := open(t, base)
 			next := base
 			o.change(&next)

@@ -45,6 +45,11 @@ type Network struct {
 	MaxConnections int              // served at once. Default: 20,000, or what the limit of open files allows
 	MaxPerIP       int              // the same for one address, or IPv6 network of 64 bits; see eventloop.Options
 
+	// ProxyProtocol has each connection from one of TrustedProxies, addresses or networks,
+	// say first whose it is.
+	ProxyProtocol  bool
+	TrustedProxies []string
+
 	LimitRate        int64         // bytes a second that all connections together may send; 0: no bound
 	HandshakeTimeout time.Duration // default 1 min
 	IdleTimeout      time.Duration // default 5 min
@@ -200,6 +205,9 @@ func (o *Options) complete() error {
 		return fmt.Errorf("server: Options.Log is not set")
 	}
 	if err := o.checkNumbers(); err != nil {
+		return err
+	}
+	if err := o.Network.checkProxies(); err != nil {
 		return err
 	}
 	if ttl := o.Storage.UnverifiedTTL; ttl != 0 && ttl < session.MinUnverifiedTTL {

@@ -106,6 +106,10 @@ func TestOptionsWithoutSense(t *testing.T) {
 	for want, set := range map[string]func(*Options){
 		"--max-connections -1: want 0 or more":            func(o *Options) { o.Network.MaxConnections = -1 },
 		"--max-connections-per-ip -1: want 0 or more":     func(o *Options) { o.Network.MaxPerIP = -1 },
+		"--proxy-protocol without --trusted-proxies":      func(o *Options) { o.Network.ProxyProtocol = true },
+		`--trusted-proxies "proxy": want addresses`:       func(o *Options) { o.Network.TrustedProxies = []string{"127.0.0.1", "proxy"} },
+		`--trusted-proxies "10.0.0.0/33": want addresses`: func(o *Options) { o.Network.TrustedProxies = []string{"10.0.0.0/33"} },
+		`--trusted-proxies "::ffff:10.0.0.0/104": want`:   func(o *Options) { o.Network.TrustedProxies = []string{"::ffff:10.0.0.0/104"} },
 		"--handshake-timeout -1s: want 0 or more":         func(o *Options) { o.Network.HandshakeTimeout = -time.Second },
 		"--idle-timeout -1s: want 0 or more":              func(o *Options) { o.Network.IdleTimeout = -time.Second },
 		"--drain-timeout -1s: want 0 or more":             func(o *Options) { o.Network.DrainTimeout = -time.Second },

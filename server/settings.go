@@ -43,6 +43,8 @@ var settings = []setting{
 	live("registration", func(o *Options) *bool { return &o.Sessions.Closed }, words("open", "closed")),
 	live("max-connections", func(o *Options) *int { return &o.Network.MaxConnections }),
 	live("max-connections-per-ip", func(o *Options) *int { return &o.Network.MaxPerIP }),
+	live("proxy-protocol", func(o *Options) *bool { return &o.Network.ProxyProtocol }),
+	live("trusted-proxies", func(o *Options) *[]string { return &o.Network.TrustedProxies }, func(all []string) string { return strings.Join(all, ",") }),
 	live("register-rate", func(o *Options) *float64 { return &o.Sessions.RegisterRate }),
 	live("max-uploads-per-connection", func(o *Options) *int { return &o.Sessions.MaxUploads }),
 	live("max-file-size", func(o *Options) *int64 { return &o.Sessions.MaxFileSize }, bytesText),

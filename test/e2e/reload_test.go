@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -87,6 +88,26 @@ func (c *configured) admits() {
 		defer nc.Close()
 		return conn.UseTLS(nc, testpeer.Switched()) == nil && conn.SignUp() == nil
 	})
+}
+
+// servesBehindProxy makes sure that the server takes a client from what a proxy says.
+func (c *configured) servesBehindProxy(ip string) {
+	c.t.Helper()
+	nc, err := net.DialTimeout("tcp", c.addr, patience)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer nc.Close()
+	var conn testpeer.Conn
+	conn.Name, conn.Pair = "behind", testpeer.SharedPair(0)
+	_, err = fmt.Fprintf(nc, "PROXY TCP4 %s 192.0.2.1 4711 1256\r\n", ip)
+	if err = cmp.Or(err, conn.UseTLS(nc, testpeer.Switched())); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := conn.SignUp(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.await(`"remote":"` + ip + `:4711"`)
 }
 
 // Each setting that may change while the server runs does so at a SIGHUP, and counts from
@@ -192,6 +213,18 @@ func TestReloadedSettings(t *testing.T) {
 			p.Close()
 			c.admits()
 		}},
+		"proxy-protocol": {"false", "true", func(c *configured, p *peer, reload func()) {
+			reload()
+			turnedAway(c.t, c.daemon)
+			p.upload("goes on", []byte("content"))
+			c.servesBehindProxy("203.0.113.7")
+		}},
+		"trusted-proxies": {"192.0.2.1", "127.0.0.1,192.0.2.1", func(c *configured, p *peer, reload func()) {
+			reload()
+			turnedAway(c.t, c.daemon)
+			p.upload("goes on", []byte("content"))
+			c.servesBehindProxy("203.0.113.8")
+		}},
 		"handshake-timeout": {"1m0s", "1ms", func(c *configured, p *peer, reload func()) {
 			silent := connect(c.t, c.daemon, "silent")
 			reload()
@@ -248,14 +281,15 @@ func TestReloadedSettings(t *testing.T) {
 	for setting, tc := range cases {
 		t.Run(setting, func(t *testing.T) {
 			t.Parallel()
-			c := serveConfigured(t, setting+": "+tc.from+"\n")
+			beside := map[string]string{"proxy-protocol": "trusted-proxies: 127.0.0.1\n", "trusted-proxies": "proxy-protocol: true\n"}[setting]
+			c := serveConfigured(t, beside+setting+": "+tc.from+"\n")
 			if setting == "min-free" {
 				c.expected = "the disk is full"
 			}
 			p := login(t, c.daemon, "n")
 			tc.effect(c, p, func() {
 				t.Helper()
-				c.reload(setting + ": " + tc.to + "\n")
+				c.reload(beside + setting + ": " + tc.to + "\n")
 				c.await(change(setting, tc.from, tc.to))
 			})
 		})
