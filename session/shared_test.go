@@ -367,6 +367,9 @@ func TestContinuedTwiceElsewhere(t *testing.T) {
 		if got := b.ask(rest[sent:]...); got != "1607" {
 			t.Errorf("the one that lost the file gets %q", got)
 		}
+		if all := k.bucket.Uploads(); len(all) != 1 {
+			t.Errorf("beside what is on record there is more: %+v", all)
+		}
 		k.sound()
 		if got, want := strings.Split(c.ask(append(last, q.ok("f"))...), ", "), "1604"; len(got) != 2 || got[1] != want {
 			t.Errorf("the one that has it gets %q", got)
