@@ -201,7 +201,7 @@ func (r *run) connect(ctx context.Context, o Options) error {
 		return err
 	}
 	if o.SkipStored && !o.Force {
-		r.files = c.skip(ctx, r.files, r.stored)
+		r.files = r.ask(ctx, o, c)
 		parallel = min(parallel, len(r.files))
 	}
 	if parallel <= 1 {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"sealift/codec"
@@ -21,6 +24,53 @@ const maxBarren = 5
 func (c *Client) canSkip() bool {
 	has, sure := c.peer.continues()
 	return has == ContinueYes && sure && c.peer.guard.shows()
+}
+
+const (
+	// askers is over how many connections many files are asked about at once: the server
+	// does one request of a connection at a time.
+	askers = 4
+	// askAtOnce is how many files make a portion for one of them.
+	askAtOnce = 512
+)
+
+// ask asks the server about r.files, over c and, where they are many, over other connections
+// of the same identity, and returns those that are to be sent, in their order. One that does
+// not come about, or is lost, leaves its files to the others.
+func (r *run) ask(ctx context.Context, o Options, c *Client) []File {
+	portions := slices.Collect(slices.Chunk(r.files, askAtOnce))
+	others := make([][]File, len(portions))
+	var next atomic.Int64
+	work := func(c *Client) {
+		for i := int(next.Add(1)) - 1; i < len(portions); i = int(next.Add(1)) - 1 {
+			others[i] = c.skip(ctx, portions[i], r.stored)
+		}
+	}
+	joining, enough := context.WithCancel(ctx) // nobody waits for a connection that has nothing to ask
+	identity, known, log := c.Identity(), c.peer, c.log
+	var wg sync.WaitGroup
+	more := 0
+	if c.canSkip() {
+		more = min(askers, len(portions)) - 1
+	}
+	for range more {
+		wg.Go(func() {
+			c, err := dial(joining, o, known)
+			if err == nil {
+				defer c.Close()
+				_, err = c.comeBack(joining, identity)
+			}
+			if err != nil {
+				log.Debug("a connection for questions did not come about", "because", err)
+				return
+			}
+			work(c)
+		})
+	}
+	work(c)
+	enough()
+	wg.Wait()
+	return slices.Concat(others...)
 }
 
 // skip calls stored for each of files that the server has verified with the same content,

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"sealift/client"
@@ -137,6 +138,45 @@ func TestSkippingGoesOn(t *testing.T) {
 	}
 	if got := count(s.Server, before); got["1028"] != 2 || got["conn"] != 4 {
 		t.Errorf("%v", got)
+	}
+}
+
+// Many files are asked about over several connections. One that does not come about leaves its
+// files to the others, and a file is asked about once.
+func TestManyAreAskedAtOnce(t *testing.T) {
+	const n = 1100
+	s, o := continuingTLS(t)
+	_, files := folder(t, n, 10)
+	if _, err := client.Run(t.Context(), o, files, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, alone := range []bool{false, true} {
+		before := s.Sequence()
+		var logins atomic.Int32
+		others := make(chan struct{}) // closed at the second 1027
+		s.Answer = func(m fakeserver.Message, right []byte) []byte {
+			switch m.Code {
+			case codec.CodeReconnect:
+				n := logins.Add(1)
+				if n == 2 {
+					close(others)
+				}
+				if alone && n > 1 {
+					return fakeserver.GeneralError
+				}
+			case codec.CodeContinue:
+				<-others // as long as nobody else is there, the first does not go on
+			}
+			return right
+		}
+		o.RetryFor, o.Retries = 0, 1
+		results, err := client.Run(t.Context(), o, files, nil)
+		if err != nil || len(results) != n {
+			t.Fatal(len(results), err)
+		}
+		if got := count(s.Server, before); got["1032"] != n || got["1029"] != n || got["1028"] != 0 || got["conn"] < 2 {
+			t.Errorf("alone %v: %v", alone, got)
+		}
 	}
 }
 

@@ -295,6 +295,13 @@ func TestVerifiedIsTold(t *testing.T) {
 			t.Errorf("%s, of another size: %q", tc.what, got)
 		}
 		if tc.want {
+			w.pin(p, tlskey.Fingerprint{}) // by another process
+			w.recheck()
+			w.run()
+			if got := c.ask(p.question("f", len(content))); got != continued("f", nil) {
+				t.Errorf("%s, and not any more: %q", tc.what, got)
+			}
+			w.pin(p, tc.pinned)
 			c.ask(p.question("f", len(content)))
 			if got := c.ask(p.ok("f"), p.verdict(codec.CodeAbort, "f"), p.question("f", len(content))); got != "1604, 1604, "+continued("f", nil) {
 				t.Errorf("%s, 1029, 1031: %q", tc.what, got)

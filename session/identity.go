@@ -172,7 +172,16 @@ func (s *Session) adopt(co *coroutine, op *storage.SetKeys) (step Step, err erro
 	if err != nil {
 		return StepStorage, err
 	}
-	s.svc.bound.oust(op.ID, nil)
+	// Another connection may have registered the id since op found that there is none.
+	seen := s.svc.bound.look()
+	get := &storage.GetClient{Outcome: storage.Outcome{By: s.by()}, ID: op.ID}
+	switch err := co.apply(get); {
+	case err == nil:
+		return StepRegistry, storage.ErrIDTaken
+	case !errors.Is(get.Err, storage.ErrNoClient): // or else the session itself is ousted
+		return StepRegistry, err
+	}
+	s.svc.bound.oustGone(op.ID, seen)
 	if err := co.apply(s.addClient(op.ID, op.Name)); err != nil {
 		return StepRegistry, err
 	}
@@ -220,7 +229,7 @@ func (s *Session) rejoin(id codec.ClientID, payload []byte) {
 			s.refuseOrFail(about, StepRegistry, err)
 			return
 		}
-		s.ownQuota.Store(get.Client.Quota != storage.Quota{})
+		s.facts.set(ownQuota, get.Client.Quota != storage.Quota{})
 		s.join(id, name, &w.key)
 		s.svc.counts.rejoined.Add(1)
 		s.log().Info("reconnected", s.fields()...)
@@ -310,7 +319,7 @@ func (s *Session) resume(co *coroutine, m *message, c *storage.Client) {
 	}
 	s.state, s.id, s.name = ready, c.ID, c.Name
 	s.key, s.guarded = key, true
-	s.ownQuota.Store(c.Quota != storage.Quota{})
+	s.facts.set(ownQuota, c.Quota != storage.Quota{})
 	s.svc.counts.resumed.Add(1)
 	s.log().Info("resumed", s.fields(zap.Uint16("code", uint16(m.header.Code)))...)
 	s.pending = m

@@ -48,9 +48,9 @@ func (s *Session) View(loan *Loan) View {
 		} else if t.Bytes = u.reported; loan.shown.Load()>>shownBits == u.serial&(1<<(64-shownBits)-1) {
 			t.Bytes = max(t.Bytes, int64(loan.shown.Load()&(1<<shownBits-1)))
 		}
-		if from := u.offset(); from > 0 {
-			t.Bytes += from
-			t.Total = u.progress.continued.total
+		if p := u.progress; p != nil && p.continued != nil { // what comes is a part of the file
+			t.Bytes += p.continued.offset
+			t.Total = p.continued.total
 		}
 		if t.Total >= 0 {
 			t.Bytes = min(t.Bytes, t.Total) // what came is padded

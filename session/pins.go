@@ -1,11 +1,13 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 
@@ -67,6 +69,35 @@ func (s *Session) errPinned() error {
 	return errOtherKey
 }
 
+// facts are a set of what is known of a connection's client. Service.Recheck changes it on
+// another goroutine. The zero value is empty.
+type facts struct{ bits atomic.Uint32 }
+
+type fact uint32
+
+const (
+	// ownQuota: the client has a quota of its own. After a 1026 that is known once a file
+	// was refused by it.
+	ownQuota fact = 1 << iota
+	// keyOwner: the client was pinned to the connection's TLS key when somebody looked last.
+	keyOwner
+)
+
+func (f *facts) has(x fact) bool { return fact(f.bits.Load())&x != 0 }
+
+func (f *facts) set(x fact, to bool) {
+	if to {
+		f.bits.Or(uint32(x))
+	} else {
+		f.bits.And(^uint32(x))
+	}
+}
+
+// owns reports whether c is pinned to the TLS key of the connection.
+func (s *Session) owns(c *storage.Client) bool {
+	return c.TLSKey != nil && bytes.Equal(c.TLSKey, s.channel.tlsKey())
+}
+
 // errOtherName refuses a client that has a certificate for another user name.
 var errOtherName = &offence{ReasonOtherName, "the certificate is for another user name"}
 
@@ -100,6 +131,20 @@ func (s *Session) misfit(c *storage.Client) error {
 type bound struct {
 	mu  sync.Mutex
 	all map[codec.ClientID]*Session // the last that came. The others follow by next.
+	now moment
+}
+
+// moment orders what is read of clients and the connections that are bound to them. It
+// begins with 0, and goes on with each look at what is on record.
+type moment uint32
+
+// look begins a look at what is on record of clients. The moment is for oust: connections
+// that are bound after it know more than what is read then.
+func (b *bound) look() moment {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.now++
+	return b.now
 }
 
 // has reports whether s is among those of id, under mu.
@@ -139,14 +184,14 @@ func (b *bound) leave(id codec.ClientID, s *Session) {
 	if s.next != nil {
 		s.next.before = s.before
 	}
-	s.before, s.next, s.settled = nil, nil, false
+	s.before, s.next, s.settled = nil, nil, 0
 }
 
 // settle notes that s is bound to its client, and not about to be any more.
 func (b *bound) settle(s *Session) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s.settled = true
+	s.settled = b.now + 1
 }
 
 // ids returns the clients that have connections.
@@ -161,21 +206,29 @@ func (b *bound) ids() []codec.ClientID {
 }
 
 // oust ends the connections of id that may not go on for it, since c is what is on
-// record of it now; nil: it is not on record any more. When it returns, none of them
-// asks the registry for anything, or begins to move a file to its place. Any goroutine may
-// call it.
-//
-// A connection that is about to be bound may be registering the client, or find out by
-// itself that there is none: it stays where c is nil.
+// record of it. When it returns, none of them asks the registry for anything, or begins to
+// move a file to its place. Any goroutine may call it.
 func (b *bound) oust(id codec.ClientID, c *storage.Client) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for s := b.all[id]; s != nil; s = s.next {
-		if c != nil {
-			s.ownQuota.Store(c.Quota != storage.Quota{})
-		}
-		if c != nil || s.settled {
-			s.oust(s.misfit(c))
+		s.facts.set(ownQuota, c.Quota != storage.Quota{})
+		s.facts.set(keyOwner, s.owns(c))
+		s.oust(s.misfit(c))
+	}
+}
+
+// oustGone is oust for a client that was not on record when somebody looked, at that
+// moment or after it.
+//
+// A connection that was not bound by then may have registered the client since, is about
+// to, or finds out by itself that there is none: it stays.
+func (b *bound) oustGone(id codec.ClientID, seen moment) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for s := b.all[id]; s != nil; s = s.next {
+		if s.settled != 0 && s.settled <= seen {
+			s.oust(s.misfit(nil))
 		}
 	}
 }
@@ -212,6 +265,7 @@ func (s *Session) end(reason error) {
 // session's.
 func (svc *Service) Recheck(ctx context.Context) error {
 	for ids := range slices.Chunk(svc.bound.ids(), recheckBatch) {
+		seen := svc.bound.look()
 		batch := make([]storage.Operation, len(ids))
 		for i, id := range ids {
 			batch[i] = &storage.GetClient{Outcome: own, ID: id}
@@ -224,7 +278,7 @@ func (svc *Service) Recheck(ctx context.Context) error {
 			case get.Err == nil:
 				svc.bound.oust(get.ID, &get.Client)
 			case errors.Is(get.Err, storage.ErrNoClient):
-				svc.bound.oust(get.ID, nil)
+				svc.bound.oustGone(get.ID, seen)
 			}
 		}
 	}
@@ -240,6 +294,7 @@ const recheckBatch = 256
 // whoever sets one finds it, or f sees the pin.
 func (s *Session) bind(id codec.ClientID, f func(co *coroutine)) {
 	s.svc.bound.enter(id, s)
+	s.facts.set(keyOwner, false)
 	s.serve(func(co *coroutine) {
 		defer func() {
 			if s.state == fresh || s.closed {

@@ -351,7 +351,7 @@ func (p *place) put(co *coroutine, op *storage.PutFile) error {
 			p.setLapsed(true)
 		}
 		if errors.Is(err, storage.ErrQuota) {
-			co.s.ownQuota.Store(true)
+			co.s.facts.set(ownQuota, true)
 		}
 		return err
 	}

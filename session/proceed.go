@@ -1,7 +1,6 @@
 package session
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -165,13 +164,15 @@ func (q *question) lookIn(co *coroutine, p *place) (c *continued, sum uint32, st
 // there: an id that was overheard must not be enough to ask what is stored.
 func (q *question) mayTell(co *coroutine, f *storage.File) (bool, error) {
 	s := q.s
-	key := s.channel.tlsKey()
-	if key == nil || s.uploads.unwanted(q.name) || f.Missing && f.Taken.IsZero() {
+	if s.channel.tlsKey() == nil || s.uploads.unwanted(q.name) || f.Missing && f.Taken.IsZero() {
 		return false, nil
 	}
-	get := &storage.GetClient{Outcome: storage.Outcome{By: s.by()}, ID: s.id}
-	if err := co.apply(get); err != nil || !bytes.Equal(get.Client.TLSKey, key) {
-		return false, err
+	if !s.facts.has(keyOwner) {
+		get := &storage.GetClient{Outcome: storage.Outcome{By: s.by()}, ID: s.id}
+		if err := co.apply(get); err != nil || !s.owns(&get.Client) {
+			return false, err
+		}
+		s.facts.set(keyOwner, true)
 	}
 	if !f.Taken.IsZero() {
 		return true, nil

@@ -116,7 +116,9 @@ func (s *Session) tellQuota(name string, err error) {
 }
 
 // asksUsage reports whether a quota stands for the client, or may.
-func (s *Session) asksUsage() bool { return s.svc.limits.Load().Quota.Bounds() || s.ownQuota.Load() }
+func (s *Session) asksUsage() bool {
+	return s.svc.limits.Load().Quota.Bounds() || s.facts.has(ownQuota)
+}
 
 // learnUsage reads what the client has, before the transfer of f begins. Whether the
 // client may act at all, the record of the file finds out, as where no quota stands.
@@ -125,7 +127,7 @@ func (f *found) learnUsage(co *coroutine, path string) {
 	switch err := co.apply(op); {
 	case err == nil:
 		f.usage = op
-		co.s.ownQuota.Store(op.Own != storage.Quota{})
+		co.s.facts.set(ownQuota, op.Own != storage.Quota{})
 	case !errors.Is(err, storage.ErrNoClient):
 		f.err = &stepError{StepRegistry, fmt.Errorf("registry: %w", err)}
 	}

@@ -24,7 +24,7 @@ type Session struct {
 	dec       codec.RequestDecoder
 	state     state
 	id        codec.ClientID // bound unless state is fresh
-	settled   bool           // bound, and not about to be: for Service.bound
+	settled   moment         // since when it is bound, 0: it is not, or is about to be. For Service.bound.
 	name      string         // of the client
 	key       aesKey
 	resumedAs *codec.ClientID // for which leaveResumption is due
@@ -54,14 +54,12 @@ type Session struct {
 	draining bool
 	// forgetting is true while the registry forgets a key: then the session ends.
 	forgetting bool
-	// ownQuota: the client has a quota of its own. After a 1026 that is known once a file
-	// was refused by it. Service.Recheck sets it on another goroutine.
-	ownQuota atomic.Bool
-	leave    string // why the next Feed hangs up, if it does
-	waiting  bool   // Target found no room
-	lends    bool   // see Lends
-	hungUp   bool
-	closed   bool
+	facts      facts  // known of the client
+	leave      string // why the next Feed hangs up, if it does
+	waiting    bool   // Target found no room
+	lends      bool   // see Lends
+	hungUp     bool
+	closed     bool
 }
 
 // message is a request whose turn has not come.

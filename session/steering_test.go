@@ -211,6 +211,81 @@ func TestRecheckSteered(t *testing.T) {
 	}
 }
 
+// lateRegistry answers, and something happens before its answer is there.
+type lateRegistry struct {
+	storage.Registry
+	meanwhile func()
+}
+
+func (r *lateRegistry) Apply(ctx context.Context, batch []storage.Operation) error {
+	err := r.Registry.Apply(ctx, batch)
+	r.meanwhile()
+	return err
+}
+
+// TestRecheckBesideRegistration: a client that registers while its record is looked for
+// stays, whether it has a new id or one of a 1606.
+func TestRecheckBesideRegistration(t *testing.T) {
+	w := newWorld(t, session.Config{})
+	registering, adopting := w.dial(), w.dial()
+	strange := &peer{id: uuid4(codec.ClientID{9, 9}), name: "strange"}
+	if got := adopting.ask(strange.reconnect()); got != "1606" {
+		t.Fatal(got)
+	}
+	adopting.replies = nil
+	_, pub := pair[1]()
+	registering.send((&peer{name: "new"}).register())
+	registering.feed(len(registering.in))
+	adopting.send(strange.publicKey(pub))
+	adopting.feed(len(adopting.in))
+	w.svc.Registry = &lateRegistry{w.reg, w.run}
+	if err := w.svc.Recheck(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.run()
+	if r := append(registering.replies, adopting.replies...); !slices.Equal(r, []string{"1600", "1602"}) {
+		t.Errorf("who registers gets %q", r)
+	}
+	if registering.hangup != "" || adopting.hangup != "" {
+		t.Errorf("ended: %q, %q", registering.hangup, adopting.hangup)
+	}
+	w.recheck()
+	w.run()
+	if registering.hangup != "" || adopting.hangup != "" {
+		t.Errorf("ended at the next look: %q, %q", registering.hangup, adopting.hangup)
+	}
+	w.hangUp()
+}
+
+// TestAdoptedByTwo: of two connections that adopt one id at once, one gets it and stays, in
+// whatever order things happen.
+func TestAdoptedByTwo(t *testing.T) {
+	_, pub := pair[1]()
+	for seed := range uint64(1000) {
+		w := newWorld(t, session.Config{})
+		w.plain = true
+		strange := &peer{id: uuid4(codec.ClientID{9, 9}), name: "strange"}
+		conns := []*conn{w.dial(), w.dial()}
+		for _, c := range conns {
+			if got := c.ask(strange.reconnect()); got != "1606" {
+				t.Fatal(got)
+			}
+			c.replies = nil
+		}
+		for _, c := range conns {
+			c.send(strange.publicKey(pub))
+		}
+		w.choose = rand.New(rand.NewPCG(seed, 0)).IntN
+		w.run()
+		served := func(c *conn) bool { return slices.Contains(c.replies, "1602") && c.hangup == "" }
+		if !slices.ContainsFunc(conns, served) {
+			t.Fatalf("seed %d: nobody is served: %q, %q; ended: %q, %q", seed, conns[0].replies, conns[1].replies, conns[0].hangup, conns[1].hangup)
+		}
+		w.choose = first
+		w.hangUp()
+	}
+}
+
 // TestBoundToNobody: a connection whose client was deleted, and that nobody told yet,
 // changes nothing. It ends after its first 1607; a 1027 gets 1606, and registers anew.
 func TestBoundToNobody(t *testing.T) {

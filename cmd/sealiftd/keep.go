@@ -150,8 +150,8 @@ func keepTime(s string) (time.Duration, error) {
 		return 0, nil
 	}
 	d, err := time.ParseDuration(s)
-	if err != nil || d <= 0 {
-		return 0, fmt.Errorf("%q: want a time such as 720h, or ever, or default", s)
+	if err != nil || d <= 0 || d%time.Second != 0 {
+		return 0, fmt.Errorf("%q: want a time in whole seconds, such as 720h, or ever, or default", s)
 	}
 	return d, nil
 }

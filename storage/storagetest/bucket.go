@@ -24,9 +24,9 @@ const BucketPart = 4096
 // complete cannot be read. Each server has a [BucketFiles] of its own. Safe for concurrent
 // use.
 type Bucket struct {
-	mu    sync.Mutex
-	made  int // keys
-	all   map[storage.Uploaded]*object
+	mu   sync.Mutex
+	made int // keys
+	all  map[storage.Uploaded]*object
 
 	// Step, unless it is nil, is called before each request that changes something, with its
 	// name. An error fails the request, which then does nothing. It may panic: the server was

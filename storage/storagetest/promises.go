@@ -288,7 +288,7 @@ func (m *promiseModel) survives(f func()) (lasted bool) {
 // die ends the life, by a kill or a power cut, in the operation act on path, and
 // begins the next. quiet: the operation had come to its end, and nothing had failed.
 func (m *promiseModel) die(path string, act int, quiet bool) {
-	cut := m.rnd.IntN(2) == 0
+	cut := m.rnd.IntN(2) == 0 || m.files.Keeping().Sealed // a kill leaves no more there than was flushed
 	for _, c := range m.conns {
 		c.gone = true
 	}
@@ -334,8 +334,19 @@ func (m *promiseModel) check() {
 	m.checkQuota()
 }
 
+// inPlace names what is in a place.
+func (m *promiseModel) inPlace(path string) storage.Stored {
+	key := ""
+	if m.files.Keeping().Versions {
+		if f := m.row(path).Verified; f != nil {
+			key = f.Incoming
+		}
+	}
+	return stored(key, 1, path)
+}
+
 func (m *promiseModel) intact(path string, v *version) bool {
-	r, err := m.files.Open(context.Background(), stored("", 1, path))
+	r, err := m.files.Open(context.Background(), m.inPlace(path))
 	if err != nil {
 		return false
 	}
@@ -354,6 +365,7 @@ func (m *promiseModel) start() {
 	m.svc = session.NewService(session.Config{
 		Files: m.files, Log: zap.New(core), Limits: session.Limits{Quota: m.quota},
 		Boot: PartialBoot, KeepFrom: promiseKeepFrom, CheckpointEvery: promiseCheckpointEvery,
+		Shared: m.files.Keeping().Leases,
 	})
 	err := m.reg.Leaving(context.Background(), func(f storage.File) error {
 		m.fatalf("after the start %+v is still to be removed", f)

@@ -340,7 +340,7 @@ func (m *promiseModel) clear(failing bool) {
 
 // wantGone checks that nothing is in a place.
 func (m *promiseModel) wantGone(path string) {
-	if _, err := m.files.Size(context.Background(), stored("", 1, path)); !errors.Is(err, storage.ErrNotStored) {
+	if _, err := m.files.Size(context.Background(), m.inPlace(path)); !errors.Is(err, storage.ErrNotStored) {
 		m.fatalf("%s: the content is in its place after it was removed: %v", path, err)
 	}
 }

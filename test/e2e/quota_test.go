@@ -135,7 +135,9 @@ func TestExpire(t *testing.T) {
 	if got := d.client("keep-for", "anna", "1s", "--dry-run").succeeded(t).stdout; got != "no file of anna is that old\n" && !strings.Contains(got, "/a ") {
 		t.Errorf("a dry run prints %q", got)
 	}
-	d.client("keep-for", "anna", "0s").failed(t, `"0s": want a time such as 720h, or ever, or default`)
+	for _, text := range []string{"0s", "1ns", "1.5s", "-1h"} {
+		d.client("keep-for", "anna", text).failed(t, text+`": want a time in whole seconds, such as 720h, or ever, or default`)
+	}
 	d.client("keep-for", "anna", "ever").says(t, "the files of anna are kept for ever\n")
 	d.file("expire", "--keep-for", "1ns").says(t, "no file is that old\n")
 	d.client("keep-for", "anna", "default").says(t, "the files of anna are kept as long as those of all clients\n")
