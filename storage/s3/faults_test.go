@@ -33,7 +33,9 @@ func TestFaultAtAnyRequest(t *testing.T) {
 		"large": func(path string) *upload { return create(t, s, path, data).complete(data) },
 		"flushed, and gone on with by another server": func(path string) *upload {
 			u := create(t, s, path, data[:minPart+500]).flush(minPart + 500).close()
-			return u.reopen(other, minPart+500).write(data[minPart+500:]).complete(data)
+			next := u.reopen(other, minPart+500).write(data[minPart+500:]).complete(data)
+			u.discard().nothingLeft()
+			return next
 		},
 	}
 	for name, run := range uploads {
@@ -61,6 +63,36 @@ func TestFaultAtAnyRequest(t *testing.T) {
 					break
 				}
 			}
+		}
+	}
+}
+
+// Some servers do not know an upload any more when they are asked again to complete it. The object tells whether it
+// was done.
+func TestCompleteIsAskedAgain(t *testing.T) {
+	b := testservices.S3(t)
+	p := newProxy(t, b, nil)
+	s := openAt(t, b.URLAt(p.URL, newPrefix()), b, Options{PartSize: minPart})
+	for _, done := range []bool{true, false} {
+		asked := 0
+		p.set(func(_ int, r *http.Request) fault {
+			if r.Method != http.MethodPost || r.URL.Query().Get("uploadId") == "" {
+				return pass
+			}
+			switch asked++; {
+			case asked > 1:
+				return noUpload
+			case done:
+				return lost
+			}
+			return busy
+		})
+		data := content(1, minPart+1)
+		u := create(t, s, "a", data)
+		if done {
+			u.complete(data).committed()
+		} else if err := u.write([]byte("x")).in.Complete(t.Context()); !errors.Is(err, storage.ErrNotStored) {
+			t.Errorf("Complete of an upload that is gone: %v, want ErrNotStored", err)
 		}
 	}
 }

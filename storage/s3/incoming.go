@@ -22,8 +22,7 @@ type incoming struct {
 	up      storage.Uploaded
 	object  string
 	area    *area
-	base    int64  // the least size of its parts
-	writes  string // instance: tells what this incoming has flushed from what others have
+	base    int64 // the least size of its parts
 	ctx     context.Context
 	cancel  context.CancelFunc
 	slots   chan struct{} // holds one for each part that is not done, ahead at most
@@ -43,16 +42,14 @@ type incoming struct {
 	sent     bool       // something of the key may be in the bucket
 	whole    bool       // it was completed
 	failed   error      // what the bucket gets is not sure any more
-	kept     []keptName // the objects that a Flush has made, or that it was reopened by, the oldest first
-	reopened bool
-	opened   int64 // the length that it was reopened with
+	kept     []keptName // the objects that this incoming has made in the bucket, with growing lengths
 }
 
 // newIncoming is an upload that has nothing yet, and is known to the store.
 func (s *Store) newIncoming(up storage.Uploaded, size storage.Announced) *incoming {
 	ctx, cancel := context.WithCancel(context.Background())
 	in := &incoming{
-		s: s, up: up, object: s.object(up.Place, up.Key), area: s.room.area(), base: s.baseSize(size), writes: randomHex(instanceLen / 2),
+		s: s, up: up, object: s.object(up.Place, up.Key), area: s.room.area(), base: s.baseSize(size),
 		ctx: ctx, cancel: cancel, slots: make(chan struct{}, ahead), turn: make(chan struct{}, 1), hold: math.MaxInt64,
 	}
 	s.mu.Lock()
@@ -144,7 +141,7 @@ func (in *incoming) slot(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-in.ctx.Done():
-		return in.ctx.Err()
+		return in.failure() // which came first
 	}
 }
 
@@ -316,7 +313,7 @@ func (in *incoming) begin(ctx context.Context, multipart bool) error {
 	}
 	if !leased {
 		if in.s.lease != nil {
-			if err := in.s.lease(ctx, in.up, in.reopened); err != nil {
+			if err := in.s.lease(ctx, in.up, false); err != nil {
 				return err
 			}
 		}

@@ -16,20 +16,15 @@ import (
 // kept is what an object says that a Flush has made: the first bytes of an upload are in these parts of
 // a multipart upload, and then in the object itself, behind a line of JSON with this in it. So another server
 // needs nothing but the row of the partial file to go on.
-//
-// Whoever may still have the upload open must change nothing any more when Reopen returns. So an upload
-// that was flushed, or reopened, always has a multipart upload, each Reopen makes one of its own, and
-// ends those that were: then no part, no Complete and no Flush of theirs succeeds. What was kept by an upload that has ended is
-// not believed, unless the object that was made of its parts is there.
 type kept struct {
 	Upload string     `json:"upload,omitempty"`
 	Parts  []keptPart `json:"parts,omitempty"`
-	Rest   int64      `json:"rest"` // bytes behind the line
+	Rest   int64      `json:"rest_bytes"` // bytes behind the line
 	Sum    string     `json:"crc32c"`
 }
 
 type keptPart struct {
-	Size     int64  `json:"size"`
+	Size     int64  `json:"size_bytes"`
 	ETag     string `json:"etag"`
 	Checksum string `json:"crc32c"`
 }
@@ -50,7 +45,14 @@ func (s *Store) Flush(ctx context.Context, up storage.Uploaded, length int64) er
 		return err
 	}
 	defer in.giveBack()
-	return in.flush(ctx, length)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(in.ctx, cancel)() // whoever closes the upload does not wait for it
+	err := in.flush(ctx, length)
+	if failed := in.failure(); failed != nil {
+		return failed
+	}
+	return err
 }
 
 // isKept returns nil if the first bytes of an upload are in the bucket.
@@ -65,20 +67,21 @@ func (s *Store) isKept(ctx context.Context, up storage.Uploaded, length int64) e
 	return fmt.Errorf("%w: nothing of the upload was kept", storage.ErrNotStored)
 }
 
-// flush makes the first length bytes durable. The caller has the turn.
+// flush has the bucket keep the first length bytes. The caller has the turn.
 func (in *incoming) flush(ctx context.Context, length int64) error {
-	if in.reopened && length == in.opened {
-		return nil // it is what it was reopened by
-	}
 	if err := in.cutFor(ctx, length); err != nil {
 		return err
 	}
 	in.mu.Lock()
-	if in.failed != nil || length > in.size {
+	switch {
+	case in.failed != nil:
 		defer in.mu.Unlock()
-		if in.failed != nil {
-			return in.failed
-		}
+		return in.failed
+	case len(in.kept) > 0 && length <= in.kept[len(in.kept)-1].length:
+		in.mu.Unlock()
+		return nil
+	case length > in.size:
+		defer in.mu.Unlock()
 		return fmt.Errorf("%w: only %d bytes came in", storage.ErrNotStored, in.size)
 	}
 	// The parts that the length lies behind, or in: then Reopen has the server copy what it needs.
@@ -87,55 +90,40 @@ func (in *incoming) flush(ctx context.Context, length int64) error {
 		end = in.parts[n].end()
 		n++
 	}
-	if rest := length - end; rest > 0 {
-		in.hold = end
-		defer func() {
-			in.mu.Lock()
-			in.hold = math.MaxInt64
-			in.mu.Unlock()
-			in.dropDone()
-		}()
-	}
+	in.hold = end // what lies behind is read here, also if a Write has it sent meanwhile
 	in.mu.Unlock()
+	defer func() {
+		in.mu.Lock()
+		in.hold = math.MaxInt64
+		in.mu.Unlock()
+		in.dropDone()
+	}()
 	if err := in.wait(ctx, n); err != nil {
 		return err
 	}
-	if err := in.begin(ctx, true); err != nil {
+	if err := in.begin(ctx, false); err != nil {
 		return err
 	}
-	name, err := in.keep(ctx, in.parts[:n:n], end, length)
-	if err != nil {
+	if err := in.keep(ctx, in.parts[:n:n], end, length); err != nil {
 		return err
 	}
-	// It counts only if nobody has ended the multipart upload by then.
-	if _, err := in.s.listParts(ctx, in.object, in.uploadID, 1); err != nil {
-		if err = in.lost(err); errors.Is(err, storage.ErrSuperseded) {
-			err = errors.Join(err, in.s.remove(ctx, name.name))
-		}
-		return err
-	}
+	in.thin(ctx)
 	return nil
 }
 
 // cutFor cuts a part at length, if there is enough for one.
 func (in *incoming) cutFor(ctx context.Context, length int64) error {
-	wanted := func() bool {
-		in.mu.Lock()
-		defer in.mu.Unlock()
-		return in.failed == nil && length <= in.size && length-in.cut >= minPart
-	}
-	if !wanted() {
+	in.mu.Lock()
+	enough := length <= in.size && length-in.cut >= minPart
+	in.mu.Unlock()
+	if !enough {
 		return nil
 	}
 	if err := in.slot(ctx); err != nil {
 		return err
 	}
-	if !wanted() { // a Write has cut one
-		<-in.slots
-		return nil
-	}
 	in.mu.Lock()
-	if length-in.cut < minPart {
+	if in.failed != nil || length-in.cut < minPart { // a Write has cut one
 		in.mu.Unlock()
 		<-in.slots
 		return nil
@@ -150,8 +138,8 @@ func (in *incoming) cutFor(ctx context.Context, length int64) error {
 	return nil
 }
 
-// keep makes the object that says what was flushed, and removes those that nobody needs any more.
-func (in *incoming) keep(ctx context.Context, parts []*part, end, length int64) (keptName, error) {
+// keep makes the object that says what was flushed.
+func (in *incoming) keep(ctx context.Context, parts []*part, end, length int64) error {
 	in.mu.Lock()
 	k := kept{Upload: in.uploadID}
 	in.mu.Unlock()
@@ -164,48 +152,40 @@ func (in *incoming) keep(ctx context.Context, parts []*part, end, length int64) 
 	rest := io.NewSectionReader(in.area, end, k.Rest)
 	sum, err := sumOf(rest)
 	if err != nil {
-		return keptName{}, err
+		return err
 	}
 	k.Sum = base64Sum(sum)
 	line, err := json.Marshal(k)
 	if err != nil {
-		return keptName{}, err
+		return err
 	}
 	content := &lineAndRest{append(line, '\n'), rest}
 	size := int64(len(content.line)) + k.Rest
 	if sum, err = sumOf(io.NewSectionReader(content, 0, size)); err != nil {
-		return keptName{}, err
+		return err
 	}
-	name := keptName{keptObject(in.object, length, in.writes), length, in.writes}
+	name := keptName{keptObject(in.object, length), length}
 	if err := in.s.putObject(ctx, name.name, content, size, base64Sum(sum)); err != nil {
-		return keptName{}, err
+		return err
 	}
 	in.mu.Lock()
-	if !slices.Contains(in.kept, name) {
-		in.kept = append(in.kept, name)
-	}
+	in.kept = append(in.kept, name)
 	in.mu.Unlock()
-	in.thin(ctx)
-	return name, nil
+	return nil
 }
 
-// thin removes what was flushed before the last two times: what is on record is one of these, or what the upload was reopened
-// with, to which a client may go back.
+// thin removes what was flushed before the last two times: what is on record is one of these.
 func (in *incoming) thin(ctx context.Context) {
 	for {
 		in.mu.Lock()
-		first := 0
-		if in.reopened && len(in.kept) > 0 && in.kept[0].length == in.opened {
-			first = 1
-		}
-		if len(in.kept)-first <= 2 {
+		if len(in.kept) <= 2 {
 			in.mu.Unlock()
 			return
 		}
-		name := in.kept[first].name
-		in.kept = slices.Delete(in.kept, first, first+1)
+		first := in.kept[0].name
+		in.kept = in.kept[1:]
 		in.mu.Unlock()
-		if err := in.s.remove(ctx, name); err != nil {
+		if in.s.remove(ctx, first) != nil {
 			return // it goes with the upload
 		}
 	}

@@ -14,18 +14,17 @@ import (
 
 // Names of objects, below the prefix:
 //
-//	<client id>/<path>~<key>                            a file
-//	<client id>/<path>~<key>~kept-<length>-<instance>   how much of it was flushed, see kept
+//	<client id>/<path>~<key>                 a file
+//	<client id>/<path>~<key>~kept-<length>   how much of it was flushed, see kept
 //
 // A path is there as it is, but for what an object's name cannot have. That is written
 // as %XX; so is a % that would be read as that. Many servers keep objects in a file
 // system, where an element of a path has 255 bytes at most: a longer one is split by "%/".
 const (
-	keySize     = 16 // random bytes in a key
-	keptMark    = "~kept-"
-	maxElement  = 255
-	maxPrefix   = 128
-	instanceLen = 8 // hex digits
+	keySize    = 16 // random bytes in a key
+	keptMark   = "~kept-"
+	maxElement = 255
+	maxPrefix  = 128
 )
 
 // newKey returns a key that no upload has had yet.
@@ -62,7 +61,7 @@ func (s *Store) clientFolder(id codec.ClientID) string { return s.prefix + id.St
 func (s *Store) object(place storage.Place, key string) string {
 	p := encodePath(place.Path)
 	// With room for the suffix of what was flushed, so that all of a key has one beginning.
-	const suffix = 1 + 2*keySize + len(keptMark) + 19 + 1 + instanceLen
+	const suffix = 1 + 2*keySize + len(keptMark) + 19
 	if last := p[strings.LastIndexByte(p, '/')+1:]; len(last)+suffix > maxElement {
 		p += "%/"
 	}
@@ -81,9 +80,9 @@ func (s *Store) parse(name string) (up storage.Uploaded, kept keptName, ok bool)
 	}
 	_, _ = hex.Decode(up.ID[:], []byte(folder)) // the digits were looked at
 	if i := strings.LastIndex(rest, keptMark); i >= 0 {
-		if k, err := parseKept(rest[i:]); err == nil {
-			kept, rest = k, rest[:i]
-			kept.name = name
+		// A path may have the mark in it: then the key comes behind that, and this is no number.
+		if n, err := strconv.ParseInt(rest[i+len(keptMark):], 10, 64); err == nil && n >= 0 {
+			kept, rest = keptName{name, n}, rest[:i]
 		}
 	}
 	i := strings.LastIndexByte(rest, '~')
@@ -101,22 +100,12 @@ func (s *Store) parse(name string) (up storage.Uploaded, kept keptName, ok bool)
 
 // keptName is the name of an object that says how much was flushed.
 type keptName struct {
-	name     string // of the object; "" if it is none of that kind
-	length   int64
-	instance string
+	name   string // of the object; "" if it is none of that kind
+	length int64
 }
 
-func parseKept(suffix string) (keptName, error) {
-	length, instance, ok := strings.Cut(strings.TrimPrefix(suffix, keptMark), "-")
-	n, err := strconv.ParseInt(length, 10, 64)
-	if err != nil || n < 0 || !ok || len(instance) != instanceLen || !isHex(instance) {
-		return keptName{}, fmt.Errorf("%q is no name of a flush", suffix)
-	}
-	return keptName{length: n, instance: instance}, nil
-}
-
-func keptObject(object string, length int64, instance string) string {
-	return object + keptMark + strconv.FormatInt(length, 10) + "-" + instance
+func keptObject(object string, length int64) string {
+	return object + keptMark + strconv.FormatInt(length, 10)
 }
 
 // encodePath writes a path as a part of an object's name.

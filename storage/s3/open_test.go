@@ -95,6 +95,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	fails("no such bucket", strings.Replace(b.URL("x"), b.Name, "nowhere", 1), Options{}, "s3://nowhere/x", "does not exist")
 	fails("another secret", b.URL(""), Options{Credentials: credentials.NewStaticV4(b.AccessKey, "wrong", "")}, "does not take the credentials")
 	fails("another user", b.URL(""), Options{Credentials: credentials.NewStaticV4("nobody", b.SecretKey, "")}, "does not take the credentials")
+	fails("no credentials", b.URL(""), Options{Credentials: credentials.NewStaticV4("", "", "")}, "there are no credentials", "AWS_ACCESS_KEY_ID")
 	fails("nobody listens", b.URLAt("http://127.0.0.1:1", ""), Options{}, "refused")
 	for permission, is := range map[string]func(r *http.Request) bool{
 		"s3:ListBucket ":              func(r *http.Request) bool { return r.URL.Query().Has("list-type") },

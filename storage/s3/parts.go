@@ -27,12 +27,14 @@ const (
 	maxParts = 10_000
 	maxSize  = 5 << 40
 
+	// smallObject is up to how many bytes an object is small.
+	smallObject = 1 << 20
+
 	// growEvery is after how many parts they become twice as large, whatever was announced: 10,000
 	// of them have room for all that S3 takes.
 	growEvery = 1000
 
 	checksumHeader = "X-Amz-Checksum-Crc32c"
-	emptySHA256    = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -116,17 +118,13 @@ func (in *incoming) put(ctx context.Context, p *part) error {
 	uploadID, plain := in.uploadID, in.plain
 	in.mu.Unlock()
 	checksum, options := base64Sum(p.sum), minio.PutObjectPartOptions{CustomHeader: make(http.Header)}
-	switch {
-	case plain:
+	if plain {
 		sha, err := in.sha256(p)
 		if err != nil {
 			return err
 		}
 		checksum, options.DisableContentSha256, options.Sha256Hex = "", true, sha
-	case p.size == 0: // as in putObject
-		options.DisableContentSha256, options.Sha256Hex = true, emptySHA256
-		fallthrough
-	default:
+	} else {
 		options.CustomHeader.Set(checksumHeader, checksum)
 	}
 	return in.s.try(ctx, "UploadPart", func(ctx context.Context) error {
@@ -229,8 +227,13 @@ func (s *Store) beginMultipart(ctx context.Context, object string, plain bool) (
 // putObject makes an object of what r has.
 func (s *Store) putObject(ctx context.Context, object string, r io.ReaderAt, size int64, checksum string) error {
 	options, sha := s.putOptions(checksum), ""
-	if size == 0 { // a signature of chunks has a last chunk, which is more than nothing
-		options.DisableContentSha256, sha = true, emptySHA256
+	if size <= smallObject {
+		// Over http, a signature of chunks would need buffers of 64 KiB, and has a last chunk also where there is no content.
+		h := sha256.New()
+		if _, err := io.Copy(h, io.NewSectionReader(r, 0, size)); err != nil {
+			return err
+		}
+		options.DisableContentSha256, sha = true, hex.EncodeToString(h.Sum(nil))
 	}
 	return s.try(ctx, "PutObject", func(ctx context.Context) error {
 		_, err := s.core.PutObject(ctx, s.bucket, object, io.NewSectionReader(r, 0, size), size, "", sha, options)
@@ -247,7 +250,7 @@ func (in *incoming) putWhole(ctx context.Context) error {
 	if err := in.sumUp(p); err != nil {
 		return err
 	}
-	if in.size > 1<<20 { // small ones do not wait behind parts
+	if in.size > smallObject { // small ones do not wait behind parts
 		select {
 		case in.s.sending <- struct{}{}:
 			defer func() { <-in.s.sending }()
@@ -261,7 +264,7 @@ func (in *incoming) putWhole(ctx context.Context) error {
 // finishParts makes a last part of what is left, waits for the others, and has the server make
 // the object of them.
 func (in *incoming) finishParts(ctx context.Context) error {
-	if in.size > in.cut || len(in.parts) == 0 {
+	if in.size > in.cut {
 		if err := in.slot(ctx); err != nil {
 			return err
 		}

@@ -12,7 +12,8 @@ import (
 // probe tries out what the store needs, so that what the credentials lack is found at the start
 // and not by the first client. Without write it only lists.
 func (s *Store) probe(ctx context.Context, write bool) error {
-	object := s.prefix + ".sealift-" + randomHex(4)
+	// One name for all, so that a process that is killed here leaves one object at most.
+	object := s.prefix + ".sealift-probe"
 	content := []byte("Sealift tries out whether it can write here.\n")
 	uploadID := ""
 	steps := []struct {
@@ -31,6 +32,9 @@ func (s *Store) probe(ctx context.Context, write bool) error {
 		}},
 		{"GetObject", "s3:GetObject", func(ctx context.Context) error {
 			_, err := s.core.StatObject(ctx, s.bucket, object, minio.StatObjectOptions{})
+			if missing[errorCode(err)] { // another server that starts has removed it
+				return nil
+			}
 			return err
 		}},
 		{"DeleteObject", "s3:DeleteObject", func(ctx context.Context) error {

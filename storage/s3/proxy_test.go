@@ -25,6 +25,7 @@ const (
 	denied    fault = "AccessDenied"
 	quota     fault = "QuotaExceeded"
 	noRoom    fault = "507"
+	noUpload  fault = "NoSuchUpload"
 	cutInside fault = "cut in the middle of the request" // the server gets half of it
 	lost      fault = "reply lost"                       // the server has done it
 )
@@ -33,6 +34,7 @@ const (
 type proxy struct {
 	*httptest.Server
 	judge func(n int, r *http.Request) fault
+	delay func(r *http.Request) // may wait. Set before the first request
 
 	mu       sync.Mutex
 	requests []string
@@ -57,6 +59,9 @@ func newProxy(t testing.TB, b *testservices.Bucket, judge func(n int, r *http.Re
 			what = p.judge(n, r)
 		}
 		p.mu.Unlock()
+		if p.delay != nil {
+			p.delay(r)
+		}
 		switch what {
 		case pass:
 			forward.ServeHTTP(w, r)
@@ -80,6 +85,8 @@ func newProxy(t testing.TB, b *testservices.Bucket, judge func(n int, r *http.Re
 			status := http.StatusForbidden
 			if what == slowDown {
 				status = http.StatusServiceUnavailable
+			} else if what == noUpload {
+				status = http.StatusNotFound
 			} else if what == expiredAt {
 				status = http.StatusBadRequest
 			}

@@ -14,7 +14,9 @@ import (
 	"sealift/storage"
 )
 
-// Reopen implements storage.Files. See kept for what it does to those who have the upload open.
+// Reopen implements storage.Files. It begins an upload with a key of its own and the first length bytes of up: so content
+// under a key comes from one Incoming alone, and what a server still does that is late, changes nothing of it. What there is
+// of up stays, but for parts: the server can copy them only when they are an object, so they become one.
 func (s *Store) Reopen(ctx context.Context, up storage.Uploaded, size storage.Announced, length int64) (storage.Incoming, error) {
 	if _, err := s.objectOf(up); err != nil {
 		return nil, errors.Join(err, ctx.Err())
@@ -22,106 +24,94 @@ func (s *Store) Reopen(ctx context.Context, up storage.Uploaded, size storage.An
 	if s.room == nil {
 		return nil, errReadOnly
 	}
-	if in := s.find(up.Key); in != nil {
-		in.leave(storage.ErrSuperseded)
-	}
-	in := s.newIncoming(up, size)
-	in.reopened, in.opened, in.sent = true, length, true
-	err := in.begin(ctx, false)
-	if err == nil {
-		err = in.reopen(ctx, length)
-	}
+	from, err := s.source(ctx, up, length)
 	if err != nil {
-		in.leave(err)
 		return nil, err
+	}
+	in := s.newIncoming(storage.Uploaded{Place: up.Place, Key: newKey()}, size)
+	if err := in.takeFrom(ctx, from, length); err != nil {
+		return nil, errors.Join(err, s.abandon(ctx, in))
 	}
 	return in, nil
 }
 
-// source is where the first bytes of an upload are.
-type source struct {
-	object int64    // so many are in the object, which is made of parts first if that is not done; -1: there is none
-	name   keptName // the rest is behind its line
-	kept   *kept    // nil: there is no rest
-	alive  bool     // its multipart upload is there
+// abandon removes an upload that could not be begun, as well as that is possible.
+func (s *Store) abandon(ctx context.Context, in *incoming) error {
+	in.leave(errClosed)
+	return s.Discard(ctx, in.up)
 }
 
-// reopen goes on after length bytes. It makes a multipart upload with what is there of
-// them, says so in the bucket, and then ends all others.
-func (in *incoming) reopen(ctx context.Context, length int64) error {
-	var t there
-	var from source
+// source is where the first bytes of an upload are: in its object, and then behind the line of what was kept.
+type source struct {
+	object string
+	size   int64    // of the object; -1: there is none, or it is not needed
+	name   keptName // of what was kept
+	kept   *kept    // nil: nothing is needed of it
+}
+
+// source finds the first length bytes of an upload, and sees to it that they can be read. storage.ErrNotStored
+// if they are not there.
+func (s *Store) source(ctx context.Context, up storage.Uploaded, length int64) (source, error) {
+	object := s.object(up.Place, up.Key)
 	for again := false; ; again = true {
-		var err error
-		if t, err = in.s.what(ctx, in.up); err != nil {
-			return err
+		t, err := s.what(ctx, up)
+		if err != nil {
+			return source{}, err
 		}
-		if from, err = in.s.locate(ctx, t, in.object, length); err != nil {
-			return err
+		from, alive, err := s.locate(ctx, t, object, length)
+		if err != nil || !alive {
+			return from, err
 		}
-		if !from.alive || len(from.kept.Parts) == 0 {
-			break
-		}
-		err = in.s.completeParts(ctx, in.object, from.kept.Upload, from.kept.parts())
+		err = s.completeParts(ctx, object, from.kept.Upload, from.kept.parts())
 		if err == nil {
-			break
+			return from, nil
 		}
 		if err = lostParts(err); !errors.Is(err, storage.ErrNotStored) || again {
-			return err
+			return source{}, err
 		} // another server was faster
 	}
-	// What servers say of the checksum of a part that was copied differs, and some of it they refuse afterwards.
-	in.mu.Lock()
-	in.plain = min(length, from.object) >= minPart
-	in.mu.Unlock()
-	if err := in.begin(ctx, true); err != nil {
-		return err
-	}
-	if err := in.takeFrom(ctx, from, length); err != nil {
-		return err
-	}
-	name, err := in.keep(ctx, in.parts, in.cut, length)
-	if err != nil {
-		return err
-	}
-	return in.endOthers(ctx, t, name)
 }
 
-// locate finds the first length bytes of an upload: what was flushed of just that length, or of more.
-func (s *Store) locate(ctx context.Context, t there, object string, length int64) (source, error) {
+// locate finds the first length bytes of an upload: in what was flushed of just that length or of more, or in its
+// object. alive says that the parts have to be made an object.
+func (s *Store) locate(ctx context.Context, t there, object string, length int64) (from source, alive bool, err error) {
+	if length == 0 && (t.object >= 0 || len(t.kept) > 0) {
+		return source{object: object, size: -1}, false, nil
+	}
 	slices.SortFunc(t.kept, func(a, b keptName) int { return cmp.Compare(a.length, b.length) })
 	for _, name := range t.kept {
-		if name.length < length || length == 0 {
+		if name.length < length {
 			continue
 		}
 		k, rest, err := s.readKept(ctx, name)
 		if errors.Is(err, storage.ErrNotStored) {
 			continue
 		}
+		if err == nil {
+			err = rest.Close()
+		}
 		if err != nil {
-			return source{}, err
+			return from, false, err
 		}
-		if err := rest.Close(); err != nil {
-			return source{}, err
-		}
-		from := source{object: -1, name: name, kept: &k}
+		from := source{object: object, size: -1, name: name, kept: &k}
 		parts := k.parts()
-		if len(parts) > 0 {
-			from.object = parts[len(parts)-1].end()
+		if len(parts) == 0 {
+			return from, false, nil
 		}
+		from.size = parts[len(parts)-1].end()
 		err = s.checkParts(ctx, object, k)
-		from.alive = err == nil
 		if err != nil && !errors.Is(err, storage.ErrNotStored) {
-			return source{}, err
+			return from, false, err
 		}
-		if from.alive || len(parts) > 0 && t.object >= 0 && s.isOf(ctx, object, parts) {
-			return from, nil
+		// An object of that key begins with the same bytes, whichever of its parts it was made of.
+		if err == nil || t.object >= min(length, from.size) {
+			return from, err == nil, nil
 		}
 	}
-	if t.object >= length || length == 0 && len(t.kept) > 0 {
-		return source{object: t.object}, nil
+	if t.object >= length {
+		return source{object: object, size: t.object}, false, nil
 	}
-	return source{}, fmt.Errorf("%w: the first %d bytes of the upload were not kept", storage.ErrNotStored, length)
+	return from, false, fmt.Errorf("%w: the first %d bytes of the upload were not kept", storage.ErrNotStored, length)
 }
 
 // parts are the parts that k is about.
@@ -137,12 +127,12 @@ func (k *kept) parts() (parts []*part) {
 // takeFrom has the server copy what is in an object, or takes it in where that is too little to be
 // a part, and then takes in what lies behind it.
 func (in *incoming) takeFrom(ctx context.Context, from source, length int64) error {
-	if copied := min(length, from.object); copied >= minPart {
-		if err := in.copyFrom(ctx, copied); err != nil {
+	if copied := min(length, from.size); copied >= minPart {
+		if err := in.copyFrom(ctx, from.object, copied); err != nil {
 			return err
 		}
 	} else if copied > 0 {
-		r, err := in.s.get(ctx, in.object, 0)
+		r, err := in.s.get(ctx, from.object, 0)
 		if err != nil {
 			return err
 		}
@@ -150,13 +140,13 @@ func (in *incoming) takeFrom(ctx context.Context, from source, length int64) err
 			return err
 		}
 	}
-	rest := length - max(0, from.object)
+	rest := length - max(0, from.size)
 	if from.kept == nil || rest <= 0 {
 		return nil
 	}
 	sum := from.kept.Sum
-	if rest < from.kept.Rest {
-		sum = "" // which is of all of it
+	if rest < from.kept.Rest || from.size > 0 && from.size < minPart {
+		sum = "" // which is of all of it alone
 	}
 	_, r, err := in.s.readKept(ctx, from.name)
 	if err != nil {
@@ -165,49 +155,23 @@ func (in *incoming) takeFrom(ctx context.Context, from source, length int64) err
 	return errors.Join(in.takeIn(r, rest, sum), r.Close())
 }
 
-// endOthers ends all multipart uploads of the key but that of in, and removes what was there of
-// the key before name. There is an object only of what is complete.
-func (in *incoming) endOthers(ctx context.Context, t there, name keptName) error {
-	err := in.s.eachUpload(ctx, in.object, func(u minio.ObjectMultipartInfo) error {
-		if u.Key != in.object || u.UploadID == in.uploadID {
-			return nil
-		}
-		return in.s.abort(ctx, in.object, u.UploadID)
-	})
-	if err != nil {
-		return err
-	}
-	if err := in.s.remove(ctx, in.object); err != nil {
-		return err
-	}
-	for _, k := range t.kept {
-		if k.name == name.name {
-			continue
-		}
-		if err := in.s.remove(ctx, k.name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// listParts returns up to most parts of a multipart upload, by number, or all of them if that is 0.
-func (s *Store) listParts(ctx context.Context, object, uploadID string, most int) (map[int]minio.ObjectPart, error) {
-	have := make(map[int]minio.ObjectPart)
+// listParts returns the ETags of the parts of a multipart upload, by number.
+func (s *Store) listParts(ctx context.Context, object, uploadID string) (map[int]string, error) {
+	etags := make(map[int]string)
 	for marker := 0; ; {
 		var page minio.ListObjectPartsResult
 		err := s.try(ctx, "ListParts", func(ctx context.Context) (err error) {
-			page, err = s.core.ListObjectParts(ctx, s.bucket, object, uploadID, marker, max(1, min(1000, most)))
+			page, err = s.core.ListObjectParts(ctx, s.bucket, object, uploadID, marker, 1000)
 			return err
 		})
 		if err != nil {
 			return nil, err
 		}
 		for _, p := range page.ObjectParts {
-			have[p.PartNumber] = p
+			etags[p.PartNumber] = trimETag(p.ETag)
 		}
-		if !page.IsTruncated || page.NextPartNumberMarker <= marker || len(have) >= most {
-			return have, nil
+		if !page.IsTruncated || page.NextPartNumberMarker <= marker {
+			return etags, nil
 		}
 		marker = page.NextPartNumberMarker
 	}
@@ -216,12 +180,12 @@ func (s *Store) listParts(ctx context.Context, object, uploadID string, most int
 // checkParts sees to it that a multipart upload is there with the parts that were kept. storage.ErrNotStored
 // if not.
 func (s *Store) checkParts(ctx context.Context, object string, k kept) error {
-	have, err := s.listParts(ctx, object, k.Upload, max(1, len(k.Parts)))
+	etags, err := s.listParts(ctx, object, k.Upload)
 	if err != nil {
 		return lostParts(err)
 	}
 	for i, p := range k.Parts {
-		if trimETag(have[i+1].ETag) != p.ETag {
+		if etags[i+1] != p.ETag {
 			return fmt.Errorf("%w: part %d of the upload is not the one that was kept", storage.ErrNotStored, i+1)
 		}
 	}
@@ -238,15 +202,15 @@ func lostParts(err error) error {
 	return err
 }
 
-// lost says what it means that the multipart upload of in is gone: another server has reopened it, or
-// a sweep has removed it.
+// lost says what it means that the multipart upload of in is gone: another server has reopened what was
+// flushed of it, or a sweep has removed it.
 func (in *incoming) lost(err error) error {
 	if errorCode(err) != "NoSuchUpload" {
 		return err
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.reopened || len(in.kept) > 0 {
+	if len(in.kept) > 0 {
 		return fmt.Errorf("%w: %w", storage.ErrSuperseded, err)
 	}
 	return fmt.Errorf("%w: %w", storage.ErrNotStored, err)
@@ -275,8 +239,13 @@ func (w *appender) Write(p []byte) (int, error) {
 // copyPiece is how much of an object becomes one part of another, in bytes.
 const copyPiece = 256 << 20
 
-// copyFrom has the server make parts of the first length bytes of the object.
-func (in *incoming) copyFrom(ctx context.Context, length int64) error {
+// copyFrom has the server make parts of the first length bytes of an object.
+func (in *incoming) copyFrom(ctx context.Context, object string, length int64) error {
+	// What servers say of the checksum of a part that was copied differs, and some of it they refuse afterwards.
+	in.plain = true // nobody else has in yet
+	if err := in.begin(ctx, true); err != nil {
+		return err
+	}
 	pieces := length / copyPiece
 	if length%copyPiece >= minPart || pieces == 0 {
 		pieces++
@@ -289,7 +258,7 @@ func (in *incoming) copyFrom(ctx context.Context, length int64) error {
 		p := &part{number: int(number) + 1, from: from, size: size, done: make(chan struct{})}
 		close(p.done)
 		err := in.s.try(ctx, "UploadPartCopy", func(ctx context.Context) error {
-			copied, err := in.s.core.CopyObjectPart(ctx, in.s.bucket, in.object, in.s.bucket, in.object, in.uploadID, p.number, from, size, nil)
+			copied, err := in.s.core.CopyObjectPart(ctx, in.s.bucket, object, in.s.bucket, in.object, in.uploadID, p.number, from, size, nil)
 			p.etag = trimETag(copied.ETag)
 			return err
 		})

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,6 +31,8 @@ func TestAnotherServerGoesOn(t *testing.T) {
 		for _, more := range []int{0, 1, len(data)} { // what came in besides, before the Flush
 			u := create(t, one, fmt.Sprintf("%d and %d", length, more), data[:min(len(data), length+more)])
 			u.flush(int64(length))
+			// A part that is on its way when its upload is ended may stay, or come back with it.
+			u.parts()
 			u.close()
 			if n, err := other.Size(t.Context(), u.up); n < int64(length) || err != nil {
 				t.Errorf("%d bytes were flushed, and Size is %d, %v", length, n, err)
@@ -53,19 +57,62 @@ func TestCheckpoints(t *testing.T) {
 		u.write(data[from : from+step]).flush(int64(from + step))
 	}
 	if left := u.left(); len(left) != 3 {
-		t.Errorf("the bucket has %q, want the last two checkpoints and a multipart upload", left)
+		t.Errorf("the bucket has %q, want two checkpoints and a multipart upload", left)
 	}
 	u.close()
+	u.reopen(other, 4*step).write(data[4*step:]).complete(data).committed()
 	u = u.reopen(other, 3*step)
 	u.write(data[3*step : 4*step]).flush(4 * step).write(data[4*step : 4*step+100]).flush(4*step + 100).close()
 	u = u.reopen(one, 3*step) // where it was reopened at, other content follows
 	wrong := content(3, minPart)
 	u.write(wrong).flush(3*step + minPart).close()
 	u = u.reopen(one, 3*step)
-	u.write(data[3*step:]).complete(data).committed()
+	u.write(data[3*step:]).flush(4 * step).flush(4*step + 1).complete(data).committed()
 	if left := u.left(); len(left) != 1 {
 		t.Errorf("besides the object there is %q", left)
 	}
+}
+
+// What a Flush is about to send stays in the scratch file, whatever is written and sent meanwhile.
+func TestFlushBesideParts(t *testing.T) {
+	b := testservices.S3(t)
+	p := newProxy(t, b, nil)
+	arrived, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	p.delay = func(r *http.Request) {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, keptMark) {
+			once.Do(func() {
+				close(arrived)
+				<-goOn
+			})
+		}
+	}
+	refused := false
+	p.judge = func(_ int, r *http.Request) fault {
+		if refused || r.Method != http.MethodPut || !strings.Contains(r.URL.Path, keptMark) {
+			return pass
+		}
+		refused = true // so that it is read once more
+		return busy
+	}
+	s := openAt(t, b.URLAt(p.URL, newPrefix()), b, Options{PartSize: minPart})
+	data := content(1, minPart+1<<20)
+	u := create(t, s, "a", data[:1<<20])
+	done := make(chan error, 1)
+	go func() { done <- s.Flush(t.Context(), u.up, 1<<20) }()
+	<-arrived
+	u.write(data[1<<20:])
+	u.parts()
+	u.in.(*incoming).dropDone()
+	other := create(t, s, "b", content(2, minPart)) // takes the blocks that are free
+	close(goOn)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	u.close()
+	other.close()
+	u = u.reopen(s, 1<<20)
+	u.write(data[1<<20:]).complete(data).committed()
 }
 
 // What is complete goes on from before its end, with other content.
@@ -76,46 +123,40 @@ func TestGoBackInWhatIsWhole(t *testing.T) {
 	for _, length := range []int{0, 10, minPart, minPart + 10, 3*minPart - 1, 3 * minPart} {
 		u := create(t, one, fmt.Sprint(length), append(bytes.Clone(data[:length]), wrong[length:]...))
 		u.complete(nil)
-		u = u.reopen(other, int64(length))
-		if info, err := b.Client().StatObject(t.Context(), b.Name, u.object(), minio.StatObjectOptions{}); err == nil {
-			t.Errorf("what is not complete has an object of %d bytes", info.Size)
-		}
-		u.close()
-		u = u.reopen(one, int64(length))
-		u.write(data[length:]).complete(data).committed()
+		u.reopen(other, int64(length)).close() // changes nothing
+		u.reopen(one, int64(length)).write(data[length:]).complete(data).committed()
 	}
 }
 
-// Whoever had the upload open when another server reopened it changes nothing any more.
-func TestReopenShutsOut(t *testing.T) {
+// What a server still does that had the upload open when another one reopened it changes nothing of what that has,
+// and nothing of what a third finds that reopens it.
+func TestLateServer(t *testing.T) {
 	b := testservices.S3(t)
 	one, other := servers(t, b)
 	data, wrong := content(1, 4*minPart), content(2, 4*minPart)
 	for _, flushed := range []int{1000, minPart, 2*minPart + 7} {
-		for name, late := range map[string]func(u *upload) error{
-			"flushes": func(u *upload) error { return u.s.Flush(t.Context(), u.up, int64(flushed+100)) },
-			"writes and flushes": func(u *upload) error {
-				_, err := u.in.Write(t.Context(), wrong[:2*minPart])
-				return errors.Join(err, u.s.Flush(t.Context(), u.up, int64(flushed+2*minPart)))
+		for name, late := range map[string]func(u *upload){
+			"flushes": func(u *upload) { _ = u.s.Flush(t.Context(), u.up, int64(flushed+100)) },
+			"writes and flushes": func(u *upload) {
+				_, _ = u.in.Write(t.Context(), wrong[:2*minPart])
+				_ = u.s.Flush(t.Context(), u.up, int64(flushed+2*minPart))
 			},
-			"completes": func(u *upload) error { return u.in.Complete(t.Context()) },
+			"completes": func(u *upload) { _ = u.in.Complete(t.Context()) },
 		} {
-			u := create(t, one, fmt.Sprintf("%s %d", name, flushed), data[:flushed]).flush(int64(flushed))
-			u.write(wrong[:200])
-			next := u.reopen(other, int64(flushed))
-			if err := late(u); !errors.Is(err, storage.ErrSuperseded) {
-				t.Errorf("%s: the server that lost it was told %v, want ErrSuperseded", name, err)
-			}
-			next.write(data[flushed : flushed+100]).flush(int64(flushed + 100))
-			if err := late(u); !errors.Is(err, storage.ErrSuperseded) && !errors.Is(err, storage.ErrNotStored) {
-				t.Errorf("%s again: the server that lost it was told %v, want ErrSuperseded", name, err)
-			}
-			_ = u.in.Close(t.Context())
-			next.close()
-			next = next.reopen(one, int64(flushed+100))
-			next.write(data[flushed+100:]).complete(data).committed()
-			if left := next.left(); len(left) != 1 {
-				t.Errorf("%s: besides the object there is %q", name, left)
+			for _, before := range []bool{false, true} {
+				u := create(t, one, fmt.Sprintf("%s %d %v", name, flushed, before), data[:flushed]).flush(int64(flushed))
+				u.write(wrong[:200])
+				if before {
+					late(u)
+				}
+				next := u.reopen(other, int64(flushed))
+				late(u)
+				third := u.reopen(other, int64(flushed))
+				_ = u.in.Close(t.Context())
+				for _, u := range []*upload{next, third} {
+					u.write(data[flushed : flushed+100]).flush(int64(flushed + 100)).close()
+					u.reopen(one, int64(flushed+100)).write(data[flushed+100:]).complete(data).committed()
+				}
 			}
 		}
 	}
@@ -181,7 +222,7 @@ func TestDeathInReopen(t *testing.T) {
 				if in, err := dies.Reopen(t.Context(), u.up, storage.Announced{}, length); err == nil {
 					_ = in.Close(t.Context())
 				}
-				next := u.reopen(s, length)
+				next := u.reopen(s, length) // what was recorded is the old key
 				next.write(data[length:]).complete(data).committed()
 				if left := next.left(); len(left) != 1 {
 					t.Errorf("besides the object there is %q", left)

@@ -29,8 +29,9 @@ import (
 )
 
 const (
-	// DefaultPatience is how long a request is repeated, unless Options say otherwise.
-	DefaultPatience = time.Minute
+	// DefaultPatience is how long a request is repeated, unless Options say otherwise. Clients wait for a reply
+	// for a minute.
+	DefaultPatience = 30 * time.Second
 	// DefaultMaxUploads is how many parts are on their way at once, unless Options say otherwise.
 	DefaultMaxUploads = 16
 	// minStall is how long a connection may stand still at least.
@@ -44,8 +45,8 @@ type Options struct {
 	// Scratch is the directory for content on its way. It is made if there is none. Without one the store takes no
 	// content: nothing is tried out but whether the bucket can be listed, and Create, Reopen and Scratch fail.
 	Scratch string
-	// Lease, if not nil, is called before the first byte of an upload goes to the bucket, with again by
-	// a Reopen. What it returns ends the upload.
+	// Lease, if not nil, is called before the first byte under a key goes to the bucket. again is false: a
+	// Reopen has a key of its own. What it returns ends the upload.
 	Lease func(ctx context.Context, up storage.Uploaded, again bool) error
 	// Release, if not nil, is called when the content of a key is gone that may have a lease.
 	Release func(ctx context.Context, key string) error
@@ -111,27 +112,20 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 		s.log = zap.NewNop()
 	}
 	if s.credentials == nil {
-		s.credentials = credentials.NewChainCredentials([]credentials.Provider{
-			&credentials.EnvAWS{}, &credentials.FileAWSCredentials{}, &credentials.IAM{},
-		})
+		s.credentials = usualCredentials()
 	}
 	transport, err := newTransport(u.Secure, max(s.patience/3, minStall))
 	if err != nil {
 		return nil, err
 	}
-	lookup := minio.BucketLookupAuto
-	switch u.PathStyle {
-	case "true", "1", "t", "T", "TRUE", "True":
-		lookup = minio.BucketLookupPath
-	case "auto":
-	default:
-		lookup = minio.BucketLookupDNS
-	}
 	s.core, err = minio.NewCore(u.Endpoint, &minio.Options{
-		Creds: s.credentials, Secure: u.Secure, Region: u.Region, BucketLookup: lookup, Transport: transport,
+		Creds: s.credentials, Secure: u.Secure, Region: u.Region, BucketLookup: u.lookup(), Transport: transport,
 		MaxRetries: 1, // try repeats
 	})
 	if err != nil {
+		return nil, fmt.Errorf("%s: %w", u, err)
+	}
+	if err := s.checkCredentials(); err != nil {
 		return nil, fmt.Errorf("%s: %w", u, err)
 	}
 	if err := s.probe(ctx, o.Scratch != ""); err != nil {

@@ -37,13 +37,7 @@ func (s *Store) Discard(ctx context.Context, up storage.Uploaded) error {
 func (s *Store) clear(ctx context.Context, up storage.Uploaded) error {
 	object := s.object(up.Place, up.Key)
 	// First the uploads, of which there could be an object otherwise.
-	err := s.eachUpload(ctx, object, func(u minio.ObjectMultipartInfo) error {
-		if u.Key != object {
-			return nil
-		}
-		return s.abort(ctx, object, u.UploadID)
-	})
-	if err != nil {
+	if err := s.abortAll(ctx, object, ""); err != nil {
 		return err
 	}
 	found, err := s.list(ctx, object, 0)
@@ -55,6 +49,25 @@ func (s *Store) clear(ctx context.Context, up storage.Uploaded) error {
 			continue
 		}
 		if err := s.remove(ctx, info.Key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// abortAll ends all multipart uploads of an object but one. A part that was on its way may come
+// behind the end of its upload, and with some servers the upload is there again: so it looks once more.
+func (s *Store) abortAll(ctx context.Context, object, except string) error {
+	for range 3 {
+		found := false
+		err := s.eachUpload(ctx, object, func(u minio.ObjectMultipartInfo) error {
+			if u.Key != object || u.UploadID == except {
+				return nil
+			}
+			found = true
+			return s.abort(ctx, object, u.UploadID)
+		})
+		if err != nil || !found {
 			return err
 		}
 	}

@@ -65,6 +65,19 @@ func (u *upload) flush(length int64) *upload {
 	return u
 }
 
+// parts waits until the parts that were cut are in the bucket.
+func (u *upload) parts() *upload {
+	u.t.Helper()
+	in := u.in.(*incoming)
+	in.mu.Lock()
+	n := len(in.parts)
+	in.mu.Unlock()
+	if err := in.wait(u.t.Context(), n); err != nil {
+		u.t.Errorf("sending parts: %v", err)
+	}
+	return u
+}
+
 func (u *upload) close() *upload {
 	u.t.Helper()
 	if err := u.in.Close(u.t.Context()); err != nil {
@@ -82,14 +95,17 @@ func (u *upload) complete(want []byte) *upload {
 	return u
 }
 
-// reopen goes on through a store, which may be another.
+// reopen goes on through a store, which may be another, under another key.
 func (u *upload) reopen(s *Store, length int64) *upload {
 	u.t.Helper()
 	in, err := s.Reopen(u.t.Context(), u.up, storage.Announced{}, length)
 	if err != nil {
 		u.t.Fatalf("Reopen after %d bytes: %v", length, err)
 	}
-	return &upload{t: u.t, s: s, in: in, up: u.up}
+	if in.Key() == u.up.Key {
+		u.t.Errorf("it goes on under the same key")
+	}
+	return &upload{t: u.t, s: s, in: in, up: storage.Uploaded{Place: u.up.Place, Key: in.Key()}}
 }
 
 // committed checks that the content is there and can be committed.

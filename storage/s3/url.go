@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"strconv"
 	"strings"
 
+	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/s3utils"
 )
 
@@ -34,6 +34,16 @@ type URL struct {
 	// PathStyle has the bucket's name in the path and not in the host's name: "true", "false",
 	// or "auto", by the kind of endpoint.
 	PathStyle string
+}
+
+func (u *URL) lookup() minio.BucketLookupType {
+	switch u.PathStyle {
+	case "true":
+		return minio.BucketLookupPath
+	case "false":
+		return minio.BucketLookupDNS
+	}
+	return minio.BucketLookupAuto
 }
 
 // ParseURL takes a URL apart. The error says what would be right.
@@ -65,7 +75,7 @@ func ParseURL(s string) (URL, error) {
 		case "region":
 			u.Region = value
 		case "path-style":
-			if _, err := strconv.ParseBool(value); err != nil && value != "auto" {
+			if value != "true" && value != "false" && value != "auto" {
 				return URL{}, fmt.Errorf("path-style %q: want true, false or auto", value)
 			}
 			u.PathStyle = value
