@@ -344,7 +344,7 @@ func TestPasswordIsNotTold(t *testing.T) {
 func TestTextIsChecked(t *testing.T) {
 	r := open(t, database(t))
 	bad := []storage.Operation{addClient(2, "zero\x00"), addClient(3, "latin1 \xe9"), &storage.GetFile{ID: clientID(1), Path: "\xff"},
-		&storage.PutFile{File: file(1, "x\x00", "k1")}}
+		&storage.PutFile{File: file(1, "x\x00", "k1")}, &storage.RenewLeases{Server: "a", Keys: []string{"k", "\xff"}}}
 	good := []storage.Operation{addClient(1, "NaN"), addClient(4, "NULL"), addClient(5, `\N`), addClient(6, "'"), addClient(7, "\uFFFD\U0010FFFE")}
 	try(t, r, append(append(good[:1:1], bad...), good[1:]...)...)
 	for _, op := range bad {
@@ -363,5 +363,67 @@ func TestTextIsChecked(t *testing.T) {
 	try(t, r, one)
 	if !errors.Is(one.Err, errText) {
 		t.Errorf("alone: %v", one.Err)
+	}
+}
+
+// What a server's steering is to another one: uploads are not, and the targets of events are,
+// whose events it is told of.
+func TestSteering(t *testing.T) {
+	address := schema(t)
+	a, b := open(t, address), open(t, address)
+	changed := func(what string, want bool) {
+		t.Helper()
+		if got, err := a.Changed(t.Context()); err != nil || got != want {
+			t.Errorf("%s: changed is %v, %v, want %v", what, got, err, want)
+		}
+	}
+	changed("at first", true)
+	apply(t, b, addClient(1, "anna"), &storage.SetKeys{ID: clientID(1), Name: "anna", PublicKey: make([]byte, 160), AESKey: make([]byte, 32)},
+		&storage.PutFile{File: file(1, "a", "k1")}, &storage.VerifyFile{ID: clientID(1), Path: "a", Incoming: "k1"}, &storage.GetClient{ID: clientID(1)})
+	changed("by an upload", false)
+	if err := b.SetTargets(t.Context(), []string{"x"}); err != nil {
+		t.Fatal(err)
+	}
+	changed("by targets", true)
+	if err := b.SetTargets(t.Context(), []string{"x"}); err != nil {
+		t.Fatal(err)
+	}
+	changed("by the same targets", false)
+	apply(t, a, &storage.PutFile{File: file(1, "b", "k2")})
+	if n := len(a.Recorded()); n != 1 {
+		t.Error("a records nothing for the targets that b has set")
+	}
+	<-a.Recorded()
+	changed("by its own upload", false)
+	select {
+	case <-a.Recorded(): // it may be told of its own
+	default:
+	}
+	apply(t, b, &storage.PutFile{File: file(1, "c", "k3")})
+	changed("by an upload, with events", false)
+	if n := len(a.Recorded()); n != 1 {
+		t.Error("a is not told of an event that b has recorded")
+	}
+}
+
+// A commit is durable also where the database was told not to wait for the disk.
+func TestDurable(t *testing.T) {
+	p := testservices.NewPostgres(t, testservices.PostgresOptions{Settings: []string{
+		"synchronous_commit = off", "default_transaction_isolation = 'serializable'", "timezone = 'Asia/Kathmandu'", "datestyle = 'SQL, DMY'"}})
+	address, err := p.Database()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := open(t, address)
+	prepare(t, r)
+	var commit, isolation string
+	err = r.pool.QueryRow(t.Context(), "SELECT current_setting('synchronous_commit'), current_setting('transaction_isolation')").Scan(&commit, &isolation)
+	if err != nil || commit != "on" || isolation != "read committed" {
+		t.Errorf("synchronous_commit %s, isolation %s, %v", commit, isolation, err)
+	}
+	put := &storage.PutFile{File: file(1, "waits", "w2")}
+	apply(t, r, put)
+	if put.Replaced == nil || !put.Replaced.Received.Equal(moment) {
+		t.Errorf("replaced %+v, want a file received at %v", put.Replaced, moment)
 	}
 }

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -136,6 +137,9 @@ func Open(ctx context.Context, url string, o Options) (*Registry, error) {
 		c.Release()
 	}
 	if err == nil {
+		err = r.persist(ctx, r.forgetWriters)
+	}
+	if err == nil {
 		err = r.persist(ctx, r.loadTargets)
 	}
 	if err != nil {
@@ -143,6 +147,14 @@ func Open(ctx context.Context, url string, o Options) (*Registry, error) {
 		return nil, r.failure("open", err)
 	}
 	return r, nil
+}
+
+// forgetWriters forgets what servers that are gone have left in the table writers. A batch is
+// repeated for minutes at most.
+func (r *Registry) forgetWriters(ctx context.Context) error {
+	_, err := r.pool.Exec(ctx, "WITH gone AS (DELETE FROM writers WHERE at < now() - interval '7 days' RETURNING writer)"+
+		" DELETE FROM results WHERE writer IN (SELECT writer FROM gone)")
+	return err
 }
 
 // OpenReadOnly opens the database at url for lists, and for batches that only read. It changes
@@ -182,6 +194,7 @@ func connect(ctx context.Context, address string, o Options) (*Registry, error) 
 	config.MinConns = 0
 	// A batch is repeated anyway if its connection is dead: to ask first costs a round trip.
 	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
+	config.AfterConnect = becomeDurable
 	schema := config.ConnConfig.RuntimeParams["search_path"]
 	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), config)
 	if err != nil {
@@ -224,7 +237,7 @@ func configure(address string) (*pgxpool.Config, error) {
 	if params["application_name"] == "" {
 		params["application_name"] = "sealift"
 	}
-	for name, value := range planning {
+	for name, value := range settings {
 		params[name] = value
 	}
 	if config.ConnConfig.ConnectTimeout == 0 {
@@ -233,10 +246,21 @@ func configure(address string) (*pgxpool.Config, error) {
 	return config, nil
 }
 
-// planning are settings of the sessions. All that is asked goes by an index; but in a new database
-// the planner takes tables for so small that it reads them whole, and the functions keep such a
-// plan: until statistics came in, batches took a hundred times as long.
-var planning = map[string]string{"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan", "jit": "off"}
+// settings are those of the sessions. The functions rely on READ COMMITTED: each of their
+// statements sees what others have committed. All that is asked goes by an index; but in a new
+// database the planner takes tables for so small that it reads them whole, and the functions keep
+// such a plan: until statistics came in, batches took a hundred times as long.
+var settings = map[string]string{
+	"default_transaction_isolation": "read committed", "client_encoding": "UTF8",
+	"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan", "jit": "off",
+}
+
+// becomeDurable has a new session wait for the disk with each commit, where the database would
+// not. What an administrator has chosen for replicas stays.
+func becomeDurable(ctx context.Context, c *pgx.Conn) error {
+	_, err := c.Exec(ctx, "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'")
+	return err
+}
 
 const connectTimeout = 5 * time.Second
 

@@ -16,15 +16,17 @@ import (
 const (
 	selectClient = "SELECT " + clientColumns + " FROM clients WHERE id = $1"
 
-	// A row for each file, and one without a file if there is none.
-	selectFile = "SELECT c.id IS NOT NULL, c.tls_key, c.disabled IS TRUE, to_jsonb(f), NULL::jsonb" +
-		" FROM (VALUES ($1::uuid)) v (id) LEFT JOIN clients c ON c.id = v.id LEFT JOIN files f ON f.id = v.id AND f.path = $2"
-	// The same with the partial file beside each.
-	selectFileAndPartial = "SELECT c.id IS NOT NULL, c.tls_key, c.disabled IS TRUE, to_jsonb(f), to_jsonb(p)" +
-		" FROM (VALUES ($1::uuid)) v (id) LEFT JOIN clients c ON c.id = v.id LEFT JOIN files f ON f.id = v.id AND f.path = $2" +
-		" LEFT JOIN partials p ON p.id = v.id AND p.path = $2"
+	// A row for each file, with the partial file beside it; one without a file if there is none. The
+	// columns of a file are not in JSON: a server asks this for each verdict.
+	selectFile           = "SELECT " + accessColumns + ", " + joinedFile + ", NULL::jsonb" + fromFiles
+	selectFileAndPartial = "SELECT " + accessColumns + ", " + joinedFile + ", to_jsonb(p)" + fromFiles + " LEFT JOIN partials p ON p.id = v.id AND p.path = $2"
+	accessColumns        = "c.id IS NOT NULL, c.tls_key, c.disabled IS TRUE"
+	joinedFile           = "f.id IS NOT NULL, v.id, coalesce(f.file_name, ''), coalesce(f.path, ''), coalesce(f.waiting, false), coalesce(f.size, 0)," +
+		" coalesce(f.cksum, 0), coalesce(f.incoming, ''), f.received, coalesce(f.missing, false), coalesce(f.lapsed, false), f.taken," +
+		" coalesce(f.deleted, false)"
+	fromFiles = " FROM (VALUES ($1::uuid)) v (id) LEFT JOIN clients c ON c.id = v.id LEFT JOIN files f ON f.id = v.id AND f.path = $2"
 
-	selectPaths = "SELECT c.id IS NOT NULL, c.tls_key, c.disabled IS TRUE, f.path" +
+	selectPaths = "SELECT " + accessColumns + ", f.path" +
 		" FROM (VALUES ($1::uuid)) v (id) LEFT JOIN clients c ON c.id = v.id" +
 		" LEFT JOIN (SELECT DISTINCT path FROM files WHERE id = $1 AND (taken IS NULL OR NOT missing)) f ON true"
 
@@ -92,15 +94,18 @@ func (p *plan) getFile(op *storage.GetFile) {
 		op.Verified, op.Unverified, op.Partial, op.Err = nil, nil, nil, nil
 		var a access
 		for rows.Next() {
-			var f *fileRow
+			var isFile bool
+			var f fileRow
 			var q *partialRow
-			if err := rows.Scan(append(a.scan(), &f, &q)...); err != nil {
+			if err := rows.Scan(append(append(append(a.scan(), &isFile), f.scan()...), &q)...); err != nil {
 				return err
 			}
-			if file := f.file(); file != nil && file.Verified {
-				op.Verified = file
-			} else if file != nil {
-				op.Unverified = file
+			switch {
+			case !isFile:
+			case f.Waiting:
+				op.Unverified = f.file()
+			default:
+				op.Verified = f.file()
 			}
 			op.Partial = q.partial()
 		}

@@ -16,7 +16,10 @@ var schemaFiles embed.FS
 // migrations[v] are the files that make schema v+1 of schema v. Each step is one transaction. A
 // step is never changed once it was released: a database may have any of the earlier schemas.
 var migrations = [][]string{
-	{"schema/1_tables.sql", "schema/1_functions.sql"},
+	{
+		"schema/1_tables.sql", "schema/1_common.sql", "schema/1_clients.sql", "schema/1_files.sql", "schema/1_partials.sql",
+		"schema/1_leases.sql", "schema/1_events.sql",
+	},
 }
 
 // schemaVersion is that of a database which this program uses.

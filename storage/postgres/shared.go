@@ -9,14 +9,19 @@ import (
 
 // watch is what Changed has seen last.
 type watch struct {
-	mu      sync.Mutex
-	looked  bool
-	changes int64 // of others
-	events  int64 // the last one's seq
+	mu     sync.Mutex
+	looked bool
+	others steering
+	events int64 // the last one's seq
 }
 
+// steering is how often other registries have steered, and how many there are: where one is
+// forgotten, the sum alone might stay the same.
+type steering struct{ changes, writers int64 }
+
 // What others have steered, and the last event.
-const selectWatch = "SELECT coalesce(sum(changes) FILTER (WHERE instance <> $1), 0)::bigint," +
+const selectWatch = "SELECT coalesce(sum(changes) FILTER (WHERE instance <> $1 AND changes > 0), 0)::bigint," +
+	" count(*) FILTER (WHERE instance <> $1 AND changes > 0)," +
 	" coalesce((SELECT max(seq) FROM events), 0) FROM writers"
 
 // Changed implements storage.Shared. It reports true only where another registry has steered
@@ -25,16 +30,17 @@ const selectWatch = "SELECT coalesce(sum(changes) FILTER (WHERE instance <> $1),
 func (r *Registry) Changed(ctx context.Context) (changed bool, err error) {
 	r.watch.mu.Lock()
 	defer r.watch.mu.Unlock()
-	var changes, events int64
+	var others steering
+	var events int64
 	err = r.persist(ctx, func(ctx context.Context) error {
 		rows, err := r.query(ctx, selectWatch, r.instance)
 		if err != nil {
 			return err
 		}
 		_, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (struct{}, error) {
-			return struct{}{}, row.Scan(&changes, &events)
+			return struct{}{}, row.Scan(&others.changes, &others.writers, &events)
 		})
-		if err == nil && (!r.watch.looked || changes != r.watch.changes) {
+		if err == nil && (!r.watch.looked || others != r.watch.others) {
 			err = r.loadTargets(ctx)
 		}
 		return err
@@ -42,11 +48,11 @@ func (r *Registry) Changed(ctx context.Context) (changed bool, err error) {
 	if err != nil {
 		return false, r.failure("read", err)
 	}
-	changed = !r.watch.looked || changes != r.watch.changes
+	changed = !r.watch.looked || others != r.watch.others
 	if events > r.watch.events {
 		r.tellRecorded()
 	}
-	r.watch.looked, r.watch.changes, r.watch.events = true, changes, events
+	r.watch.looked, r.watch.others, r.watch.events = true, others, events
 	return changed, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,9 +28,10 @@ type step struct {
 	changes bool
 	done    func(*result)
 	rows    func(pgx.Rows) error // takes the answer to a question into op
+	touches bool                 // it has no answer, and sets LastSeen
 }
 
-// result is what a function in the database returns, see schema/1_functions.sql.
+// result is what a function in the database returns, see schema/1_common.sql.
 type result struct {
 	Refused        string
 	Quota          storage.Quota
@@ -131,12 +133,21 @@ var errText = errors.New("the text is no UTF-8, or has a zero in it")
 
 func checkText(args []any) error {
 	for _, arg := range args {
-		if s, ok := arg.(string); ok && (!utf8.ValidString(s) || strings.IndexByte(s, 0) >= 0) {
-			return fmt.Errorf("%w: %q", errText, s)
+		switch arg := arg.(type) {
+		case string:
+			if !canBeKept(arg) {
+				return fmt.Errorf("%w: %q", errText, arg)
+			}
+		case []string:
+			if slices.ContainsFunc(arg, func(s string) bool { return !canBeKept(s) }) {
+				return fmt.Errorf("%w: %q", errText, arg)
+			}
 		}
 	}
 	return nil
 }
+
+func canBeKept(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
 // texts are the statements that call a function, by its name.
 var texts sync.Map
@@ -168,7 +179,7 @@ func (p *plan) ask(op storage.Operation, text string, rows func(pgx.Rows) error,
 // where the question has an answer.
 func (p *plan) touch(op storage.Operation, function string, args ...any) {
 	if !op.Result().At.IsZero() {
-		p.steps = append(p.steps, step{op: op, text: "SELECT " + function, args: args, rows: func(rows pgx.Rows) error {
+		p.steps = append(p.steps, step{op: op, text: "SELECT " + function, args: args, touches: true, rows: func(rows pgx.Rows) error {
 			for rows.Next() {
 			}
 			return nil
@@ -211,7 +222,7 @@ func (p *plan) add(op storage.Operation) {
 			}
 		}, id(op.ID), op.Path, op.Incoming, timestamp(op.Changed), own, by, at)
 	case *storage.DropPartial:
-		p.change(op, "drop_partial", nil, id(op.ID), op.Path, op.Incoming, op.Generation, own, by, at)
+		p.change(op, "drop_partial", nil, id(op.ID), op.Path, op.Incoming, op.Generation, op.Leased, own, by, at)
 	case *storage.DeletePartial:
 		p.change(op, "delete_partial", nil, id(op.ID), op.Path, op.Incoming, at)
 	case *storage.VerifyFile:
@@ -305,14 +316,14 @@ func (p *plan) putFile(op *storage.PutFile) {
 	f, out := &op.File, op.Result()
 	p.change(op, "put_file", func(r *result) { op.Replaced, op.Partial = r.Replaced.file(), r.Partial.partial() },
 		id(f.ID), f.FileName, f.Path, f.Size, int64(f.Cksum), f.Incoming, timestamp(f.Received), f.Lapsed,
-		op.Quota.Bytes, op.Quota.Files, op.Generation, op.Leased, out.By.IsServer(), blob(out.By.Key()), timestamp(out.At), p.tells)
+		op.Quota.Bytes, op.Quota.Files, op.Generation, op.From, op.Leased, out.By.IsServer(), blob(out.By.Key()), timestamp(out.At), p.tells)
 }
 
 func (p *plan) putPartial(op *storage.PutPartial) {
 	q, out := &op.Partial, op.Result()
 	p.change(op, "put_partial", func(r *result) { op.Replaced = r.Partial.partial() },
 		id(q.ID), q.FileName, q.Path, q.Incoming, q.Total, q.Length, int64(q.State), q.Boot, q.Generation, timestamp(q.Changed), q.Deleted,
-		op.Leased, out.By.IsServer(), blob(out.By.Key()), timestamp(out.At))
+		op.From, op.Leased, out.By.IsServer(), blob(out.By.Key()), timestamp(out.At))
 }
 
 // droppedAs is what the event of a DropFile says, see storage.EventsOf.
