@@ -266,4 +266,3 @@ func NewPostgres(t TB, o PostgresOptions) *Postgres {
 	})
 	return p
 }
-
