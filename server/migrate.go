@@ -52,7 +52,7 @@ func Migrate(ctx context.Context, dir string, at Stores, o MigrateOptions) (done
 	}
 	at.Dir = dir
 	m := &migration{MigrateOptions: o, dir: dir, at: at}
-	defer func() { err = errors.Join(err, m.close()) }()
+	defer func() { err = errors.Join(err, m.close(), m.unlock()) }()
 	if err := m.openSource(ctx); err != nil {
 		return done, err
 	}
@@ -92,12 +92,14 @@ type migration struct {
 	wrong   int
 
 	store   *files.Store // of the directory, which it locks
+	taking  underway     // see checkTaking; nil: it is not locked
 	from    *sqlite.Registry
 	to      storage.Registry
 	toFiles fileStore // nil: they stay
 	stop    func()    // what goes on beside; may be nil
 }
 
+// close closes all but the directory.
 func (m *migration) close() error {
 	if m.stop != nil {
 		m.stop()
@@ -114,11 +116,20 @@ func (m *migration) close() error {
 		errs = append(errs, m.from.Close())
 		m.from = nil
 	}
+	return errors.Join(errs...)
+}
+
+// unlock gives the directory back.
+func (m *migration) unlock() (err error) {
 	if m.store != nil {
-		errs = append(errs, m.store.Close())
+		err = m.store.Close()
 		m.store = nil
 	}
-	return errors.Join(errs...)
+	if m.taking != nil {
+		m.taking.unlock()
+		m.taking = nil
+	}
+	return err
 }
 
 // move copies everything.
@@ -183,40 +194,45 @@ func (m *migration) settle(ctx context.Context) error {
 // begin writes down where the directory is moved to, once it is certain that nothing else is
 // there.
 func (m *migration) begin(ctx context.Context) (err error) {
+	m.resumed = m.mark.State == moveBegun
+	if !m.resumed {
+		if err := m.checkEmpty(ctx); err != nil {
+			return err
+		}
+	}
 	id := rand.Text()
 	if secrets, ok := m.to.(storage.Secrets); ok {
-		kept, err := secrets.Secret(ctx, "moved here", func() ([]byte, error) { return []byte(id), nil })
-		if err != nil {
+		if id, err = m.agree(ctx, secrets, id); err != nil {
 			return err
 		}
-		id = string(kept)
-		if m.mark.Name, err = registryName(ctx, m.to); err != nil {
-			return err
-		}
-		if m.toFiles != nil { // servers show the same TLS key where they share both
-			if _, err := sharedPair(ctx, m.dir, secrets); err != nil {
-				return err
-			}
-		}
 	}
-	if m.resumed = m.mark.State == moveBegun; m.resumed {
-		if m.mark.ID != id && !m.at.database() {
-			return m.notOurs()
-		}
-		if m.toFiles == nil {
-			return nil
-		}
-		return m.dropLeft(ctx)
+	if !m.resumed {
+		m.mark.State, m.mark.ID = moveBegun, id
+		return m.mark.write(m.dir)
 	}
-	if err := m.checkEmpty(ctx); err != nil {
-		return err
+	if m.mark.ID != id && !m.at.database() {
+		return fmt.Errorf("%s has records of something else than %s: want an empty one", m.mark.Registry, m.dir)
 	}
-	before := filepath.Join(m.dir, oldDatabase)
-	if _, err := os.Lstat(before); m.at.database() && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s is there, from an earlier move: want it out of the way", before)
+	if m.toFiles == nil {
+		return nil
 	}
-	m.mark.State, m.mark.ID = moveBegun, id
-	return m.mark.write(m.dir)
+	return m.dropLeft(ctx)
+}
+
+// agree has the new registry keep which move it is part of, id or the one that is kept
+// already, and the TLS key. It sets the name of the registry.
+func (m *migration) agree(ctx context.Context, secrets storage.Secrets, id string) (string, error) {
+	kept, err := secrets.Secret(ctx, "moved here", func() ([]byte, error) { return []byte(id), nil })
+	if err != nil {
+		return "", err
+	}
+	if m.mark.Name, err = registryName(ctx, m.to); err != nil {
+		return "", err
+	}
+	if m.toFiles != nil { // servers show the same TLS key where they share both
+		_, err = sharedPair(ctx, m.dir, secrets)
+	}
+	return string(kept), err
 }
 
 // measure returns how many bytes are to be moved.

@@ -42,12 +42,13 @@ func (m *migration) openSource(ctx context.Context) (err error) {
 			Hint: "Give the same --to as before. To begin anew with another: remove " + filepath.Join(m.dir, movedName) + ", and what was copied.",
 		}
 	}
-	m.mark.Registry, m.mark.Files = registry, bucket
-	if m.mark.State == moveSwaps || m.mark.State == moveDone {
+	if m.mark.State == moveDone {
 		return nil
 	}
-	if err = checkRecords(ctx, m.dir); err != nil && !errors.Is(err, sqlite.ErrOlder) {
-		return err
+	if m.mark.State != moveSwaps {
+		if err = checkRecords(ctx, m.dir); err != nil && !errors.Is(err, sqlite.ErrOlder) {
+			return err
+		}
 	}
 	m.store, err = files.Open(m.dir, files.Options{Fsync: true})
 	if errors.Is(err, files.ErrLocked) {
@@ -56,6 +57,13 @@ func (m *migration) openSource(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if again, err := readMoved(m.dir); err != nil || again != m.mark {
+		return errors.Join(err, fmt.Errorf("%s: another sealiftd migrate was at work there until now", m.dir))
+	}
+	m.mark.Registry, m.mark.Files = registry, bucket
+	if m.mark.State == moveSwaps {
+		return nil
+	}
 	if m.from, err = sqlite.Open(ctx, filepath.Join(m.dir, DatabaseName), sqlite.Options{Fsync: true}); err != nil {
 		return err
 	}
@@ -63,13 +71,14 @@ func (m *migration) openSource(ctx context.Context) (err error) {
 }
 
 // checkTaking returns an error if a command that took files was killed while it recorded them:
-// which of them are taken, it finds out best where they are.
+// which of them are taken, it finds out best where they are. It has commands that still take
+// files wait until m is closed.
 func (m *migration) checkTaking(ctx context.Context) error {
 	u, err := lockUnderway(ctx, m.dir)
 	if err != nil {
 		return err
 	}
-	defer u.unlock()
+	m.taking = u
 	batch, to, err := u.get()
 	if err == nil && batch != "" {
 		err = &Hinted{
@@ -78,10 +87,6 @@ func (m *migration) checkTaking(ctx context.Context) error {
 		}
 	}
 	return err
-}
-
-func (m *migration) notOurs() error {
-	return fmt.Errorf("%s has records of something else than %s: want an empty one", m.mark.Registry, m.dir)
 }
 
 // checkEmpty returns an error if there is something in the new stores.
@@ -98,6 +103,10 @@ func (m *migration) checkEmpty(ctx context.Context) error {
 			Err:  fmt.Errorf("%s has records: want an empty one", m.mark.Registry),
 			Hint: "Name another database, or another schema: …?search_path=NAME.",
 		}
+	}
+	before := filepath.Join(m.dir, oldDatabase)
+	if _, e := os.Lstat(before); err == nil && m.at.database() && !errors.Is(e, fs.ErrNotExist) {
+		err = fmt.Errorf("%s is there, from an earlier move: want it out of the way", before)
 	}
 	if err != nil || m.toFiles == nil {
 		return err

@@ -99,6 +99,9 @@ func (t *take) alone(ctx context.Context) (underway, error) {
 		}
 		busy, err := t.settle(ctx, u)
 		if err == nil && !busy {
+			err = checkMoved(t.at.Dir, true, t.at.folder()) // while this waited for the lock
+		}
+		if err == nil && !busy {
 			return u, nil
 		}
 		u.unlock()

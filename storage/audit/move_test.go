@@ -223,6 +223,16 @@ func testMoveOfDamagedFiles(t *testing.T, bucket bool) {
 		if get := to.get("both"); get.Unverified != nil || get.Verified == nil || !get.Verified.Lapsed || get.Verified.Missing {
 			t.Errorf("%+v", get)
 		}
+		good, bad := 0, 0
+		if err := audit.Verify(t.Context(), m.To, m.ToFiles, func(f storage.File, err error) {
+			if err == nil {
+				good++
+			} else if bad++; !errors.Is(err, audit.ErrMissing) {
+				t.Errorf("%s: %v", f.Path, err)
+			}
+		}); err != nil || good != 2 || bad != 3 {
+			t.Errorf("%d files are good and %d are not: %v", good, bad, err)
+		}
 	}
 }
 
