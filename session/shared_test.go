@@ -334,6 +334,51 @@ func TestContinuedElsewhere(t *testing.T) {
 	}
 }
 
+// Of two connections that go on with a file at two servers, only the one with the last 1032 can finish it,
+// also if the other one has recorded nothing since its own.
+func TestContinuedTwiceElsewhere(t *testing.T) {
+	content := random(1, 20_000)
+	for _, recorded := range []bool{false, true} {
+		w, k := newCluster(t)
+		p, a := w.login("alice")
+		w.cutAfter(a, p.packets(spec, "f", content, 1000), 12)
+		key := w.reg.partial(storage.Place{ID: p.id, Path: "f"}).Incoming
+		q := *p
+		goesOn := func(n int, p *peer) (c *conn, rest [][]byte) {
+			t.Helper()
+			c = k.relogin(n, p)
+			length := int(w.reg.partial(storage.Place{ID: p.id, Path: "f"}).Length)
+			if got, want := c.ask(p.question("f", len(content))), continued("f", content[:length]); got != want {
+				t.Fatalf("%q, want %q", got, want)
+			}
+			return c, p.packets(spec, "f", content[length:], 500)
+		}
+		b, rest := goesOn(1, p)
+		sent := 1
+		if recorded {
+			sent = 6
+		}
+		b.send(rest[:sent]...)
+		w.run()
+		if row := w.reg.partial(storage.Place{ID: p.id, Path: "f"}); (row.Incoming != key) != recorded {
+			t.Fatalf("on record is %+v, was %s", row, key)
+		}
+		c, last := goesOn(0, &q)
+		if got := b.ask(rest[sent:]...); got != "1607" {
+			t.Errorf("the one that lost the file gets %q", got)
+		}
+		if all := k.bucket.Uploads(); len(all) != 1 {
+			t.Errorf("beside what is on record there is more: %+v", all)
+		}
+		k.sound()
+		if got, want := strings.Split(c.ask(append(last, q.ok("f"))...), ", "), "1604"; len(got) != 2 || got[1] != want {
+			t.Errorf("the one that has it gets %q", got)
+		}
+		w.verified(p, "f", content)
+		w.hangUp()
+	}
+}
+
 // After a 1603, a 1030 at a sealed store goes back to what the 1608 said, also by way of the
 // other server.
 func TestMismatchInAContinuedFile(t *testing.T) {

@@ -129,16 +129,14 @@ func (r *Registry) change(ctx context.Context, w *writer, todo []step, clients [
 
 // ask sends the questions among todo, and takes their results.
 func (r *Registry) ask(ctx context.Context, todo []step) error {
-	b := new(pgx.Batch)
-	for i := range todo {
-		if !todo[i].changes {
-			b.Queue(todo[i].text, todo[i].args...)
-		}
-	}
-	if b.Len() == 0 {
+	todo = slices.DeleteFunc(slices.Clone(todo), func(s step) bool { return s.changes || s.touches })
+	if len(todo) == 0 {
 		return nil
 	}
-	todo = slices.DeleteFunc(slices.Clone(todo), func(s step) bool { return s.changes })
+	b := new(pgx.Batch)
+	for _, s := range todo {
+		b.Queue(s.text, s.args...)
+	}
 	c, err := r.acquire(ctx)
 	if err != nil {
 		return err

@@ -344,7 +344,7 @@ func TestPasswordIsNotTold(t *testing.T) {
 func TestTextIsChecked(t *testing.T) {
 	r := open(t, database(t))
 	bad := []storage.Operation{addClient(2, "zero\x00"), addClient(3, "latin1 \xe9"), &storage.GetFile{ID: clientID(1), Path: "\xff"},
-		&storage.PutFile{File: file(1, "x\x00", "k1")}}
+		&storage.PutFile{File: file(1, "x\x00", "k1")}, &storage.RenewLeases{Server: "a", Keys: []string{"k", "\xff"}}}
 	good := []storage.Operation{addClient(1, "NaN"), addClient(4, "NULL"), addClient(5, `\N`), addClient(6, "'"), addClient(7, "\uFFFD\U0010FFFE")}
 	try(t, r, append(append(good[:1:1], bad...), good[1:]...)...)
 	for _, op := range bad {

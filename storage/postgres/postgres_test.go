@@ -35,14 +35,19 @@ func TestShared(t *testing.T) {
 	})
 }
 
-func BenchmarkRegistry(b *testing.B) {
+// durable returns an empty registry in a PostgreSQL that syncs.
+func durable(b *testing.B) *Registry {
 	p := testservices.NewPostgres(b, testservices.PostgresOptions{Fsync: true})
 	url, err := p.Database()
 	if err != nil {
 		b.Fatal(err)
 	}
-	storagetest.BenchmarkRegistry(b, open(b, url))
+	return open(b, url)
 }
+
+func BenchmarkRegistry(b *testing.B) { storagetest.BenchmarkRegistry(b, durable(b)) }
+
+func BenchmarkSessions(b *testing.B) { storagetest.BenchmarkSessions(b, durable(b)) }
 
 // two are two servers' registries on one database: each batch goes to the next one.
 type two struct {

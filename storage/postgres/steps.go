@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,6 +28,7 @@ type step struct {
 	changes bool
 	done    func(*result)
 	rows    func(pgx.Rows) error // takes the answer to a question into op
+	touches bool                 // it has no answer, and sets LastSeen
 }
 
 // result is what a function in the database returns, see schema/1_common.sql.
@@ -131,12 +133,21 @@ var errText = errors.New("the text is no UTF-8, or has a zero in it")
 
 func checkText(args []any) error {
 	for _, arg := range args {
-		if s, ok := arg.(string); ok && (!utf8.ValidString(s) || strings.IndexByte(s, 0) >= 0) {
-			return fmt.Errorf("%w: %q", errText, s)
+		switch arg := arg.(type) {
+		case string:
+			if !canBeKept(arg) {
+				return fmt.Errorf("%w: %q", errText, arg)
+			}
+		case []string:
+			if slices.ContainsFunc(arg, func(s string) bool { return !canBeKept(s) }) {
+				return fmt.Errorf("%w: %q", errText, arg)
+			}
 		}
 	}
 	return nil
 }
+
+func canBeKept(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
 // texts are the statements that call a function, by its name.
 var texts sync.Map
@@ -168,7 +179,7 @@ func (p *plan) ask(op storage.Operation, text string, rows func(pgx.Rows) error,
 // where the question has an answer.
 func (p *plan) touch(op storage.Operation, function string, args ...any) {
 	if !op.Result().At.IsZero() {
-		p.steps = append(p.steps, step{op: op, text: "SELECT " + function, args: args, rows: func(rows pgx.Rows) error {
+		p.steps = append(p.steps, step{op: op, text: "SELECT " + function, args: args, touches: true, rows: func(rows pgx.Rows) error {
 			for rows.Next() {
 			}
 			return nil

@@ -35,7 +35,6 @@ const (
 	growEvery = 1000
 
 	checksumHeader = "X-Amz-Checksum-Crc32c"
-	emptySHA256    = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -119,17 +118,13 @@ func (in *incoming) put(ctx context.Context, p *part) error {
 	uploadID, plain := in.uploadID, in.plain
 	in.mu.Unlock()
 	checksum, options := base64Sum(p.sum), minio.PutObjectPartOptions{CustomHeader: make(http.Header)}
-	switch {
-	case plain:
+	if plain {
 		sha, err := in.sha256(p)
 		if err != nil {
 			return err
 		}
 		checksum, options.DisableContentSha256, options.Sha256Hex = "", true, sha
-	case p.size == 0: // as in putObject
-		options.DisableContentSha256, options.Sha256Hex = true, emptySHA256
-		fallthrough
-	default:
+	} else {
 		options.CustomHeader.Set(checksumHeader, checksum)
 	}
 	return in.s.try(ctx, "UploadPart", func(ctx context.Context) error {
@@ -269,7 +264,7 @@ func (in *incoming) putWhole(ctx context.Context) error {
 // finishParts makes a last part of what is left, waits for the others, and has the server make
 // the object of them.
 func (in *incoming) finishParts(ctx context.Context) error {
-	if in.size > in.cut || len(in.parts) == 0 {
+	if in.size > in.cut {
 		if err := in.slot(ctx); err != nil {
 			return err
 		}

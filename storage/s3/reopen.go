@@ -103,7 +103,8 @@ func (s *Store) locate(ctx context.Context, t there, object string, length int64
 		if err != nil && !errors.Is(err, storage.ErrNotStored) {
 			return from, false, err
 		}
-		if err == nil || t.object >= 0 && s.isOf(ctx, object, parts) {
+		// An object of that key begins with the same bytes, whichever of its parts it was made of.
+		if err == nil || t.object >= min(length, from.size) {
 			return from, err == nil, nil
 		}
 	}

@@ -60,13 +60,14 @@ func TestCheckpoints(t *testing.T) {
 		t.Errorf("the bucket has %q, want two checkpoints and a multipart upload", left)
 	}
 	u.close()
+	u.reopen(other, 4*step).write(data[4*step:]).complete(data).committed()
 	u = u.reopen(other, 3*step)
 	u.write(data[3*step : 4*step]).flush(4 * step).write(data[4*step : 4*step+100]).flush(4*step + 100).close()
 	u = u.reopen(one, 3*step) // where it was reopened at, other content follows
 	wrong := content(3, minPart)
 	u.write(wrong).flush(3*step + minPart).close()
 	u = u.reopen(one, 3*step)
-	u.write(data[3*step:]).complete(data).committed()
+	u.write(data[3*step:]).flush(4 * step).flush(4*step + 1).complete(data).committed()
 	if left := u.left(); len(left) != 1 {
 		t.Errorf("besides the object there is %q", left)
 	}

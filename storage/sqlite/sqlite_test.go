@@ -36,6 +36,10 @@ func BenchmarkRegistry(b *testing.B) {
 	storagetest.BenchmarkRegistry(b, open(b, filepath.Join(b.TempDir(), "defensive.db")))
 }
 
+func BenchmarkSessions(b *testing.B) {
+	storagetest.BenchmarkSessions(b, open(b, filepath.Join(b.TempDir(), "defensive.db")))
+}
+
 // BenchmarkStatement compares one statement as a conn runs it with the same by
 // database/sql.
 func BenchmarkStatement(b *testing.B) {

@@ -2,6 +2,8 @@ package storagetest
 
 import (
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"sealift/codec"
@@ -74,6 +76,46 @@ func BenchmarkRegistry(b *testing.B, r storage.Registry) {
 			})
 		}
 	}
+}
+
+// BenchmarkSessions measures what the registry is asked by 128 clients at a time, each of which
+// registers, gets a key, and uploads a file that is verified: four batches of their queue. Each
+// reports sessions per second. r is empty.
+func BenchmarkSessions(b *testing.B, r storage.Registry) {
+	const clients, incoming = 128, "00112233445566778899aabbccddeeff"
+	q := storage.NewQueue(b.Context(), r)
+	var next atomic.Int64
+	session := func(i int) error {
+		id, name, when := benchID(i), fmt.Sprint("client ", i), storage.Outcome{At: at(i)}
+		f := upload(0, "file", incoming, 1000)
+		f.ID = id
+		for _, op := range []storage.Operation{
+			&storage.AddClient{Outcome: when, ID: id, Name: name},
+			&storage.SetKeys{Outcome: when, ID: id, Name: name, PublicKey: key(1, codec.PublicKeySize), AESKey: key(2, 32)},
+			&storage.PutFile{Outcome: when, File: f},
+			&storage.VerifyFile{Outcome: when, ID: id, Path: f.Path, Incoming: incoming},
+		} {
+			done := make(chan error, 1)
+			q.Submit(op, func(err error) { done <- err })
+			if err := <-done; err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var g sync.WaitGroup
+	for range clients {
+		g.Go(func() {
+			for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+				if err := session(int(i)); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	g.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "sessions/s")
 }
 
 // benchID scatters ids over the whole range, as random ones are.
