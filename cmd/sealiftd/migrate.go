@@ -46,8 +46,12 @@ so that no server starts with what is left there, and is yours to remove.`,
 			defer screen.Stop()
 			w := lines(screen, cmd.OutOrStdout())
 			o.Moved = screen.Add("moving", true).Set
-			if o.Verify {
-				o.Verified = screen.Add("reading back", true).Set
+			var back *bars.Bar
+			o.Verified = func(done, total int64) {
+				if back == nil { // it has begun
+					back = screen.Add("reading back", true)
+				}
+				back.Set(done, total)
 			}
 			o.Wrong = func(f server.File, err error) {
 				fmt.Fprintf(w, "%s: %v\n", shown(f.PathName()), err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 
 	"sealift/crypto/cksum"
@@ -190,14 +191,20 @@ func (r *mover) send(ctx context.Context, sites []*site) error {
 				if ctx.Err() != nil {
 					return
 				}
-				fault, err := c.sendOne(ctx, r.ToFiles, p)
+				left := p.Size
+				fault, err := c.sendOne(ctx, r.ToFiles, p, func(n int) {
+					mu.Lock()
+					defer mu.Unlock()
+					r.Done(min(int64(n), left))
+					left -= min(int64(n), left)
+				})
 				if err != nil {
 					stop(err)
 					return
 				}
 				mu.Lock()
 				faults[p] = fault
-				r.Done(p.Size)
+				r.Done(left)
 				mu.Unlock()
 			}
 		})
@@ -221,9 +228,10 @@ func (r *mover) send(ctx context.Context, sites []*site) error {
 	return nil
 }
 
-// sendOne sends the content of a file, and compares it on the way. fault says what is wrong
+// sendOne sends the content of a file, and compares it on the way. read is called with how
+// many bytes were read. fault says what is wrong
 // with it; then nothing is left of it. err is one of the new store.
-func (c *checker) sendOne(ctx context.Context, to storage.Files, p *parcel) (fault, err error) {
+func (c *checker) sendOne(ctx context.Context, to storage.Files, p *parcel, read func(n int)) (fault, err error) {
 	from, err := c.files.Open(ctx, p.ref)
 	if errors.Is(err, storage.ErrNotStored) {
 		return ErrMissing, nil
@@ -241,7 +249,7 @@ func (c *checker) sendOne(ctx context.Context, to storage.Files, p *parcel) (fau
 	}
 	f := p.File
 	f.Incoming = in.Key()
-	size, sum, fault := c.copy(ctx, writer{ctx, in}, from, p.Size)
+	size, sum, fault := c.copy(ctx, writer{ctx, in}, counted{from, read}, p.Size)
 	var w *writeError
 	if errors.As(fault, &w) || fault != nil && ctx.Err() != nil {
 		fault, err = nil, fault
@@ -265,6 +273,18 @@ func (c *checker) sendOne(ctx context.Context, to storage.Files, p *parcel) (fau
 	}
 	p.key, p.sent = f.Incoming, true
 	return nil, nil
+}
+
+// counted is a reader of which is told how much was read.
+type counted struct {
+	io.Reader
+	read func(n int)
+}
+
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.read(n)
+	return n, err
 }
 
 // siteOps record what there is at a place. A version that is marked as lapsed was replaced, or
