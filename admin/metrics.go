@@ -27,7 +27,7 @@ var (
 	diskBuckets   = prometheus.ExponentialBuckets(0.0001, 2, 16) // 100 µs to 3.3 s
 	batchBuckets  = prometheus.ExponentialBuckets(0.00002, 2.5, 14)
 	uploadBuckets = prometheus.ExponentialBuckets(0.001, 4, 12) // 1 ms to 70 min
-	bucketBuckets = prometheus.ExponentialBuckets(0.001, 2, 15)  // 1 ms to 16 s
+	bucketBuckets = prometheus.ExponentialBuckets(0.001, 2, 15) // 1 ms to 16 s
 	sizeBuckets   = prometheus.ExponentialBuckets(1, 2, 11)     // 1 to 1,024
 )
 
