@@ -723,3 +723,13 @@ func TestManyByAProxy(t *testing.T) {
 		t.Errorf("left: %d awaited", r.census.awaiting)
 	}
 }
+
+// A proxy has less time for its header than a client has to say whose it is.
+func TestTimeForAHeader(t *testing.T) {
+	for how, want := range map[via]time.Duration{stranger: time.Minute, byProxy: headerTime, itself: time.Minute} {
+		c := &conn{via: how, since: time.Now()}
+		if at, _ := c.introductionEnds(time.Minute); at != c.since.Add(want) {
+			t.Errorf("%d: %v, want %v", how, at.Sub(c.since), want)
+		}
+	}
+}
