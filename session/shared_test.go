@@ -586,3 +586,21 @@ func TestSharedByMany(t *testing.T) {
 		t.Errorf("%d files came through, %d servers were killed, %d answers lost, %d requests failed, %d contents swept", finished, killed, lost, failed, swept)
 	}
 }
+
+// If the registry fails when a 1030 is to be judged, what comes behind it is refused: it is the rest of the file,
+// and not a whole one.
+func TestMismatchThatCannotBeJudged(t *testing.T) {
+	content, wrong := random(1, 20_000), random(2, 20_000)
+	w, k := newCluster(t)
+	p, a := w.login("alice")
+	w.cutAfter(a, p.packets(spec, "f", content, 1000), 12)
+	b := k.relogin(1, p)
+	length := int(w.reg.partial(storage.Place{ID: p.id, Path: "f"}).Length)
+	b.ask(p.question("f", len(content)))
+	b.ask(p.packets(spec, "f", wrong[length:], 1000)...)
+	w.reg.faults.failOn = "Apply *storage.GetFile"
+	if got := b.ask(append([][]byte{p.verdict(codec.CodeCRCBad, "f")}, p.packets(spec, "f", content[length:], 1000)...)...); got != "1607, 1607" {
+		t.Errorf("%q, want two 1607", got)
+	}
+	w.hangUp()
+}

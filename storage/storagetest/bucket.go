@@ -139,10 +139,12 @@ func (s *BucketFiles) alive(ctx context.Context) error {
 
 // bucketIncoming is content on its way through one server.
 type bucketIncoming struct {
-	s      *BucketFiles
-	up     storage.Uploaded
-	staged []byte // by this server alone
-	sent   int    // of these, in parts
+	s  *BucketFiles
+	up storage.Uploaded
+
+	mu     sync.Mutex // taken before that of the bucket
+	staged []byte     // by this server alone
+	sent   int        // of these, in parts
 	leased bool
 }
 
@@ -195,6 +197,8 @@ func (in *bucketIncoming) Key() string { return in.up.Key }
 
 // takeLease has the content leased, once. The caller does not have mu.
 func (in *bucketIncoming) takeLease(ctx context.Context) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
 	if in.leased || in.s.lease == nil {
 		return nil
 	}
@@ -209,8 +213,12 @@ func (in *bucketIncoming) Write(ctx context.Context, p []byte) (int, error) {
 	if err := in.s.alive(ctx); err != nil {
 		return 0, err
 	}
+	in.mu.Lock()
 	in.staged = append(in.staged, p...)
-	if whole := len(in.staged) / BucketPart * BucketPart; whole > in.sent {
+	whole := len(in.staged) / BucketPart * BucketPart
+	sends := whole > in.sent
+	in.mu.Unlock()
+	if sends {
 		if err := in.send(ctx, "Part", whole); err != nil {
 			return 0, err
 		}
@@ -223,6 +231,8 @@ func (in *bucketIncoming) send(ctx context.Context, request string, n int) error
 	if err := in.takeLease(ctx); err != nil {
 		return err
 	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
 	in.s.mu.Lock()
 	defer in.s.mu.Unlock()
 	if err := in.s.step(request, in.up); err != nil {
@@ -232,7 +242,7 @@ func (in *bucketIncoming) send(ctx context.Context, request string, n int) error
 	if err != nil {
 		return err
 	}
-	o.flushed, o.comes = slices.Clone(in.staged[:n]), true
+	o.flushed, o.comes = slices.Clone(in.staged[:max(n, len(o.flushed))]), true
 	in.sent = max(in.sent, n/BucketPart*BucketPart)
 	return nil
 }
