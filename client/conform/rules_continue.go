@@ -270,8 +270,14 @@ var continueRules = []Rule{
 		if err != nil {
 			return prerequisite{err}
 		}
-		if err := l.sendPackets(packets[:len(packets)-len(packets)/4]); err != nil {
+		sent := packets[:len(packets)-len(packets)/4]
+		if err := l.sendPackets(sent); err != nil {
 			return err
+		}
+		if len(sent) < len(packets) { // its answer shows that the server has the packets before it
+			if _, err := l.holds(id, "cut-not", file, 0); err != nil {
+				return err
+			}
 		}
 		l.close()
 		if l, err = p.again(id); err != nil {
