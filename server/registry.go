@@ -167,7 +167,10 @@ func (s *Server) openPostgres(ctx context.Context) error {
 			return err
 		}
 	}
-	return refuseUnknown(ctx, o, reg, s.store)
+	if err := refuseUnknown(ctx, o, reg, s.store); err != nil {
+		return err
+	}
+	return keepTogether(ctx, reg, o.Storage.Files)
 }
 
 // hold takes the registry for this server alone: nobody else can get at the content in its
