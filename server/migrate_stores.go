@@ -152,7 +152,7 @@ func (m *migration) openTarget(ctx context.Context) (err error) {
 func (m *migration) openPostgres(ctx context.Context) (storage.Registry, error) {
 	reg, err := postgres.Open(ctx, m.at.Registry, commandOptions)
 	if err != nil {
-		return nil, fmt.Errorf("--to: %w", err)
+		return nil, explainPostgres("--to", err)
 	}
 	_, _, ok, err := reg.TryLock(ctx, "migrate") // until it is closed
 	if err == nil && !ok {

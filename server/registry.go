@@ -159,7 +159,7 @@ func (s *Server) openPostgres(ctx context.Context) error {
 		Log: func(err error) { o.Log.Debug("a batch for the registry is repeated", zap.Error(err)) },
 	})
 	if err != nil {
-		return fmt.Errorf("--registry: %w", err)
+		return explainPostgres("--registry", err)
 	}
 	s.registry = reg
 	if !o.Storage.inBucket() {

@@ -135,7 +135,7 @@ func (s *Storage) check() error {
 		return nil // the server makes the tables, or brings them up to date
 	}
 	if err != nil {
-		return fmt.Errorf("--registry: %w", err)
+		return explainPostgres("--registry", err)
 	}
 	return reg.Close()
 }
