@@ -23,6 +23,9 @@ import (
 
 // openSource takes the directory, and reads how far an earlier Migrate has come.
 func (m *migration) openSource(ctx context.Context) (err error) {
+	if _, err = os.Stat(m.dir); errors.Is(err, fs.ErrNotExist) {
+		return &Hinted{Err: fmt.Errorf("--from %s does not exist", m.dir), Hint: "Is the right disk mounted?"}
+	}
 	if err = checkDir(m.dir); err != nil {
 		return err
 	}
