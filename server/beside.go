@@ -175,7 +175,7 @@ func explainNoDatabase(ctx context.Context, dir string, err error) error {
 func openSharedReadOnly(ctx context.Context, url string) (storage.Registry, error) {
 	reg, err := postgres.OpenReadOnly(ctx, url, commandOptions)
 	if err != nil {
-		return nil, explainShared(err)
+		return nil, explainPostgres("--registry", err)
 	}
 	return reg, nil
 }
@@ -191,7 +191,7 @@ func openSharedToChange(ctx context.Context, url string) (storage.Registry, erro
 	}
 	reg, err := postgres.Open(ctx, url, commandOptions)
 	if err != nil {
-		return nil, explainShared(err)
+		return nil, explainPostgres("--registry", err)
 	}
 	return reg, nil
 }
@@ -199,8 +199,12 @@ func openSharedToChange(ctx context.Context, url string) (storage.Registry, erro
 // commandOptions are for commands, which ask for little at a time.
 var commandOptions = postgres.Options{Connections: 4}
 
-func explainShared(err error) error {
-	err = fmt.Errorf("--registry: %w", err)
+// explainPostgres says of which setting err is, which opened no PostgreSQL, and what can be done.
+func explainPostgres(flag string, err error) error {
+	err = fmt.Errorf("%s: %w", flag, err)
+	if advice := postgres.Advice(err); advice != "" {
+		return &Hinted{Err: err, Hint: advice}
+	}
 	if errors.Is(err, postgres.ErrOlder) {
 		return &Hinted{Err: err, Hint: "Nothing was changed. Is this the right database, and schema? Start a server of this version on it first."}
 	}

@@ -34,6 +34,11 @@ func ForgetMissing(ctx context.Context, at Stores, dryRun bool, each func(File))
 			return err
 		}
 	}
+	if secrets, ok := reg.(storage.Secrets); ok {
+		if err := keepTogether(ctx, secrets, at.Files); err != nil {
+			return err
+		}
+	}
 	return audit.ForgetMissing(ctx, reg, store, dryRun, each)
 }
 

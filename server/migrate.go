@@ -229,6 +229,9 @@ func (m *migration) agree(ctx context.Context, secrets storage.Secrets, id strin
 	if m.mark.Name, err = registryName(ctx, m.to); err != nil {
 		return "", err
 	}
+	if err := keepTogether(ctx, secrets, m.at.Files); err != nil {
+		return "", err
+	}
 	if m.toFiles != nil { // servers show the same TLS key where they share both
 		_, err = sharedPair(ctx, m.dir, secrets)
 	}

@@ -23,6 +23,9 @@ import (
 
 // openSource takes the directory, and reads how far an earlier Migrate has come.
 func (m *migration) openSource(ctx context.Context) (err error) {
+	if _, err = os.Stat(m.dir); errors.Is(err, fs.ErrNotExist) {
+		return &Hinted{Err: fmt.Errorf("--from %s does not exist", m.dir), Hint: "Is the right disk mounted?"}
+	}
 	if err = checkDir(m.dir); err != nil {
 		return err
 	}
@@ -152,7 +155,7 @@ func (m *migration) openTarget(ctx context.Context) (err error) {
 func (m *migration) openPostgres(ctx context.Context) (storage.Registry, error) {
 	reg, err := postgres.Open(ctx, m.at.Registry, commandOptions)
 	if err != nil {
-		return nil, fmt.Errorf("--to: %w", err)
+		return nil, explainPostgres("--to", err)
 	}
 	_, _, ok, err := reg.TryLock(ctx, "migrate") // until it is closed
 	if err == nil && !ok {

@@ -195,6 +195,10 @@ func TestMigrateRefused(t *testing.T) {
 	if _, _, err := d.migrate(Stores{}, false); err == nil {
 		t.Error("moved to nowhere")
 	}
+	nowhere := filepath.Join(d.dir, "nowhere")
+	if _, err := Migrate(t.Context(), nowhere, at, MigrateOptions{}); err == nil || err.Error() != "--from "+nowhere+" does not exist" || strings.Contains(Hint(err), "mkdir") {
+		t.Errorf("from nowhere: %v, %s", err, Hint(err))
+	}
 	if _, _, err := d.migrate(at, false); err != nil {
 		t.Fatal(err)
 	}

@@ -159,7 +159,7 @@ func (s *Server) openPostgres(ctx context.Context) error {
 		Log: func(err error) { o.Log.Debug("a batch for the registry is repeated", zap.Error(err)) },
 	})
 	if err != nil {
-		return fmt.Errorf("--registry: %w", err)
+		return explainPostgres("--registry", err)
 	}
 	s.registry = reg
 	if !o.Storage.inBucket() {
@@ -167,7 +167,10 @@ func (s *Server) openPostgres(ctx context.Context) error {
 			return err
 		}
 	}
-	return refuseUnknown(ctx, o, reg, s.store)
+	if err := refuseUnknown(ctx, o, reg, s.store); err != nil {
+		return err
+	}
+	return keepTogether(ctx, reg, o.Storage.Files)
 }
 
 // hold takes the registry for this server alone: nobody else can get at the content in its

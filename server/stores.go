@@ -135,7 +135,7 @@ func (s *Storage) check() error {
 		return nil // the server makes the tables, or brings them up to date
 	}
 	if err != nil {
-		return fmt.Errorf("--registry: %w", err)
+		return explainPostgres("--registry", err)
 	}
 	return reg.Close()
 }
@@ -157,11 +157,19 @@ func (s *Storage) descriptors(workers int) (n int) {
 
 var errNoURL = errors.New("it is not a URL; characters such as / ? # @ % in a password are written as %2F %3F %23 %40 %25")
 
+// isScheme reports whether a URL may begin so.
+func isScheme(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') })
+}
+
 // storeTold is the value of --registry or --files as people are told it: a URL has no password,
 // and no parameters but those that say where the store is.
 func storeTold(text string) string {
-	if !strings.Contains(text, ":") {
+	if !strings.Contains(text, ":") && !strings.Contains(text, "=") {
 		return text
+	}
+	if scheme, _, ok := strings.Cut(text, ":"); !ok || !isScheme(scheme) { // host=db password=…, as libpq takes it
+		return "…"
 	}
 	u, err := url.Parse(text)
 	if err != nil || strings.Contains(u.Opaque+u.Host+u.Path, "@") { // postgres:://user:password@host is no URL

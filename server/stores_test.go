@@ -18,6 +18,8 @@ func TestStoresAreToldWithoutPasswords(t *testing.T) {
 		"postgres:/anna:secret@db/x":                                   "postgres://…",
 		"postgres:anna:secret@db/x":                                    "postgres://…",
 		"postgres://anna@db/x?sslpassword=secret&passfile=secret":      "postgres://anna@db/x",
+		"host=db user=anna password=secret":                            "…",
+		"host=db password='a:secret' user=anna":                        "…",
 		"s3://key:secret@bucket/a?secret_key=secret&region=eu":         "s3://key@bucket/a?region=eu",
 		"s3://bucket/a?endpoint=http%3A%2F%2Fu%3Asecret%40h%3A1%2F":    "s3://bucket/a?endpoint=http%3A%2F%2Fh%3A1%2F%E2%80%A6",
 		"s3://bucket/a?endpoint=http://127.0.0.1:9000&region=us-east1": "s3://bucket/a?endpoint=http%3A%2F%2F127.0.0.1%3A9000&region=us-east1",
@@ -29,6 +31,7 @@ func TestStoresAreToldWithoutPasswords(t *testing.T) {
 	}
 	for _, o := range []Storage{
 		{Registry: "postgres://anna:secret%zz@db/x"}, {Registry: "mysql://anna:secret@db/x"},
+		{Registry: "host=db password=secret"}, {Files: "user=anna password=s:secret"},
 		{Files: "s3://key:secret%zz@b"}, {Files: "gs://key:secret@bucket"},
 	} {
 		if err := o.complete(); err == nil || strings.Contains(err.Error(), "secret") {

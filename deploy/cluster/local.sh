@@ -39,14 +39,20 @@ until_true() {
 	return 1
 }
 
+# program NAME PATH...: the program of that name, or else the first of the paths.
+program() {
+	command -v "$1" || ls -d "${@:2}" 2>/dev/null | head -n 1 | grep . || { echo "$1 is missing, see docs/SCALING.md" >&2; return 1; }
+}
+pg=$(dirname "$(readlink -f "$(program initdb $(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -n 1))")")
+versitygw=$(program versitygw "$(go env GOPATH)/bin/versitygw" /tmp/bin/versitygw)
+haproxy=$(program haproxy /usr/sbin/haproxy)
+
 mkdir "$DIR/bin" "$DIR/pg" "$DIR/a" "$DIR/b"
 go build -C "$top" -o "$DIR/bin/" ./cmd/sealift ./cmd/sealiftd
 export PATH=$DIR/bin:$PATH
 random() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
 
 # --- PostgreSQL
-pg=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1)
-pg=${pg:-$(dirname "$(readlink -f "$(command -v initdb)")")}
 export PGPASSWORD=$(random)
 printf %s "$PGPASSWORD" >"$DIR/pg/password"
 [ "$(id -u)" != 0 ] || chown -R postgres: "$DIR/pg"
@@ -62,7 +68,7 @@ chmod 700 "$DIR/pg"
 export AWS_ACCESS_KEY_ID=sealift AWS_SECRET_ACCESS_KEY=$(random)
 mkdir -p "$DIR/s3/sealift"
 ROOT_ACCESS_KEY=$AWS_ACCESS_KEY_ID ROOT_SECRET_KEY=$AWS_SECRET_ACCESS_KEY \
-	"$(command -v versitygw || ls "$(go env GOPATH)/bin/versitygw" /tmp/bin/versitygw 2>/dev/null | head -n 1)" \
+	"$versitygw" \
 	--quiet --port "127.0.0.1:$((base + 1))" posix "$DIR/s3" >"$DIR/s3.log" 2>&1 &
 
 # --- two sealiftd
@@ -85,7 +91,7 @@ until_true sealiftd health --addr "127.0.0.1:$((base + 4))"
 export SEALIFT_BIND=127.0.0.1:$((base + 6))
 SEALIFT_A=127.0.0.1:$((base + 2)) SEALIFT_A_ADMIN=$((base + 3)) \
 SEALIFT_B=127.0.0.1:$((base + 4)) SEALIFT_B_ADMIN=$((base + 5)) \
-	"$(command -v haproxy || echo /usr/sbin/haproxy)" -db -f "$top/deploy/cluster/haproxy.cfg" >"$DIR/haproxy.log" 2>&1 &
+	"$haproxy" -db -f "$top/deploy/cluster/haproxy.cfg" >"$DIR/haproxy.log" 2>&1 &
 until_true sealiftd health --addr "$SEALIFT_BIND"
 unset SEALIFT_BIND SEALIFT_ADMIN_TOKEN
 
@@ -95,6 +101,8 @@ if [ $# -gt 0 ]; then
 	exit
 fi
 cat <<END
+In another terminal:
+             export PATH=$DIR/bin:\$PATH
 A client:    cd \$(mktemp -d) && sealift send --server $SEALIFT_SERVER --name me FILE
 The files:   AWS_ACCESS_KEY_ID=$AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY=$AWS_SECRET_ACCESS_KEY PGPASSWORD=$PGPASSWORD \\
              sealiftd files --registry '$SEALIFT_REGISTRY' --files '$SEALIFT_FILES'

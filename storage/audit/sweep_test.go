@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -244,5 +245,21 @@ func TestVerifyVersions(t *testing.T) {
 	})
 	if err != nil || len(got) != 4 || got["good"] != nil || got["replaced"] != nil || !errors.Is(got["gone"], audit.ErrMissing) || !errors.Is(got["spoilt"], audit.ErrCksum) {
 		t.Errorf("%v, %v", got, err)
+	}
+}
+
+// A file that is marked as missing and is there does not come back by itself in a bucket, and
+// verify promises nothing of that kind.
+func TestVerifyOfAMarkedFileInABucket(t *testing.T) {
+	s := newShared(t)
+	up := s.upload("a", "content", true)
+	s.apply(s.record(up, "content"), &storage.VerifyFile{ID: alice, Path: "a", Incoming: up.Key, Versions: true},
+		&storage.MarkFile{ID: alice, Path: "a", Incoming: up.Key, Missing: true})
+	said := ""
+	if err := audit.Verify(t.Context(), s.reg, s, func(_ storage.File, err error) { said = fmt.Sprint(err) }); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(said, "it is there now") || strings.Contains(said, "start") {
+		t.Errorf("it is said: %s", said)
 	}
 }

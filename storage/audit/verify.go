@@ -338,7 +338,11 @@ func (c *checker) firstLook(ctx context.Context, reg storage.Registry, progress 
 func (c *checker) checkStored(ctx context.Context, f *storage.File) error {
 	err := c.check(ctx, f, f.Stored())
 	if err == nil && f.Missing {
-		err = fmt.Errorf("%w on record; it is there now, and the next start of the server takes it back", ErrMissing)
+		then := "the next start of the server takes it back"
+		if c.files.Keeping().Sealed { // of a bucket no start looks for what is missing
+			then = "its client has to send it again"
+		}
+		err = fmt.Errorf("%w on record; it is there now, and %s", ErrMissing, then)
 	}
 	return err
 }

@@ -228,7 +228,7 @@ func (r *Registry) persist(ctx context.Context, do func(ctx context.Context) err
 			wait = rand.N(firstPause) // the other one goes on meanwhile
 		}
 		if time.Now().Add(wait).After(end) {
-			return fmt.Errorf("for %v: %w", r.patience, err)
+			return fmt.Errorf("tried for %v: %w", r.patience, err)
 		}
 		r.log(r.failure("repeated", err))
 		select {

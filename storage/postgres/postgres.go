@@ -280,5 +280,5 @@ func (r *Registry) failure(doing string, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, ErrClosed) {
 		return err
 	}
-	return fmt.Errorf("database %s: %s: %w", r.name, doing, err)
+	return fmt.Errorf("database %s: %s: %w", r.name, doing, inOneLine(err))
 }

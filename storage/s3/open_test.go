@@ -96,7 +96,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	fails("another secret", b.URL(""), Options{Credentials: credentials.NewStaticV4(b.AccessKey, "wrong", "")}, "does not take the credentials")
 	fails("another user", b.URL(""), Options{Credentials: credentials.NewStaticV4("nobody", b.SecretKey, "")}, "does not take the credentials")
 	fails("no credentials", b.URL(""), Options{Credentials: credentials.NewStaticV4("", "", "")}, "there are no credentials", "AWS_ACCESS_KEY_ID")
-	fails("nobody listens", b.URLAt("http://127.0.0.1:1", ""), Options{}, "refused")
+	fails("nobody listens", b.URLAt("http://127.0.0.1:1", ""), Options{}, "s3://", "http://127.0.0.1:1 does not answer as an S3 server: dial tcp")
 	for permission, is := range map[string]func(r *http.Request) bool{
 		"s3:ListBucket ":              func(r *http.Request) bool { return r.URL.Query().Has("list-type") },
 		"s3:PutObject":                func(r *http.Request) bool { return r.Method == http.MethodPut },

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 
 	"github.com/minio/minio-go/v7"
 )
@@ -73,6 +74,9 @@ func (s *Store) probe(ctx context.Context, write bool) error {
 			return fmt.Errorf("the server does not take the credentials: %w", err)
 		case errors.Is(err, context.Canceled):
 			return err
+		}
+		if e, ok := errors.AsType[*url.Error](err); ok { // which has all of the request
+			return fmt.Errorf("%s does not answer as an S3 server: %w", s.core.EndpointURL(), e.Err)
 		}
 		return fmt.Errorf("trying out the bucket: %w", err)
 	}

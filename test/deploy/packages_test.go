@@ -84,6 +84,7 @@ var files = map[string]fs.FileMode{
 	"usr/share/doc/sealift/OPERATING.md":                0o644,
 	"usr/share/doc/sealift/PROTOCOL.md":                 0o644,
 	"usr/share/doc/sealift/README.md":                   0o644,
+	"usr/share/doc/sealift/SCALING.md":                  0o644,
 	"usr/share/doc/sealift/SECURITY.md":                 0o644,
 	"usr/share/fish/vendor_completions.d/sealift.fish":  0o644,
 	"usr/share/fish/vendor_completions.d/sealiftd.fish": 0o644,
