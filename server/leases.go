@@ -39,10 +39,9 @@ func serverName() string {
 	return cmp.Or(host, "unnamed") + " " + rand.Text()[:8]
 }
 
-// leaseUpload records that content is on its way, before anything of it goes to the bucket: again if
-// something of it is there.
-func (s *Server) leaseUpload(ctx context.Context, up storage.Uploaded, again bool) error {
-	return s.submit(ctx, &storage.LeaseUpload{Upload: up, Server: s.name, For: s.leaseFor(), Again: again})
+// leaseUpload records that content is on its way, before anything of it goes to the bucket.
+func (s *Server) leaseUpload(ctx context.Context, up storage.Uploaded) error {
+	return s.submit(ctx, &storage.LeaseUpload{Upload: up, Server: s.name, For: s.leaseFor()})
 }
 
 // endLease forgets a lease: nothing of the content is in the bucket.

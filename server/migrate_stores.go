@@ -185,8 +185,8 @@ func openNewDatabase(ctx context.Context, path string, begun bool) (*sqlite.Regi
 func (m *migration) openBucket(ctx context.Context) error {
 	store, err := s3.Open(ctx, m.at.Files, s3.Options{
 		Scratch: filepath.Join(m.dir, scratchFolder),
-		Lease: func(ctx context.Context, up storage.Uploaded, again bool) error {
-			return applyOwn(ctx, m.to, &storage.LeaseUpload{Upload: up, Server: m.lessee(), For: leaseFor, Again: again})
+		Lease: func(ctx context.Context, up storage.Uploaded) error {
+			return applyOwn(ctx, m.to, &storage.LeaseUpload{Upload: up, Server: m.lessee(), For: leaseFor})
 		},
 		Release: func(ctx context.Context, key string) error { return applyOwn(ctx, m.to, &storage.EndLease{Key: key}) },
 	})

@@ -47,9 +47,9 @@ func TestSweep(t *testing.T) {
 
 	// Another server of the store, which is killed.
 	killed, err := s3.Open(t.Context(), s.o.Storage.Files, s3.Options{
-		Scratch: t.TempDir(), Lease: func(ctx context.Context, up storage.Uploaded, again bool) error {
+		Scratch: t.TempDir(), Lease: func(ctx context.Context, up storage.Uploaded) error {
 			// For so long that the other lease would run out, too.
-			return applyOwn(ctx, s.registry, &storage.LeaseUpload{Upload: up, Server: "killed", For: time.Second, Again: again})
+			return applyOwn(ctx, s.registry, &storage.LeaseUpload{Upload: up, Server: "killed", For: time.Second})
 		},
 	})
 	if err != nil {

@@ -119,8 +119,8 @@ type Incoming interface {
 	// be committed.
 	Complete(ctx context.Context) error
 	// Close ends the writing. The content stays as it is, to be reopened or discarded; where
-	// the store is Sealed, what was flushed of it. Whatever it returns, and also if ctx has ended, the Incoming holds nothing
-	// any more.
+	// the store is Sealed, what was flushed of it. Whatever it returns, and also if ctx has
+	// ended, the Incoming holds nothing any more.
 	Close(ctx context.Context) error
 }
 

@@ -142,7 +142,7 @@ type Registry interface {
 	// An error of Apply itself means that the store failed, or that ctx ended:
 	// then nothing of the batch took place, and the Errs are to be ignored. A registry over a
 	// network may not know: the batch was done, or not. One that repeats a batch by itself
-	// takes what it finds done as done.
+	// does it once, and returns what came of it then.
 	Apply(ctx context.Context, batch []Operation) error
 
 	// Clients calls yield for each client, ordered by name, until yield returns

@@ -188,9 +188,6 @@ func (b *Bucket) running() bool {
 	}
 }
 
-// Signal sends a signal to the server, which must run.
-func (b *Bucket) Signal(s os.Signal) error { return b.cmd.Process.Signal(s) }
-
 // Kill ends the server as a crash does, if it runs.
 func (b *Bucket) Kill() {
 	if b.running() {

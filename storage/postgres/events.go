@@ -142,8 +142,8 @@ func (r *Registry) Backlogs(ctx context.Context) (all []storage.Backlog, err err
 	return all, nil
 }
 
-// Recorded implements storage.Events. It is also sent to when Changed has seen events that
-// another server recorded.
+// Recorded implements storage.Events. It is also sent to when Changed has seen an event that is
+// due: another server may have recorded it, or made it due.
 func (r *Registry) Recorded() <-chan struct{} { return r.recorded }
 
 // tellRecorded sends to Recorded.

@@ -406,6 +406,61 @@ func TestSteering(t *testing.T) {
 	}
 }
 
+// A server is told of the events that are due, however they became so: another one has made them due
+// again, or committed them behind later ones.
+func TestDueEventsAreTold(t *testing.T) {
+	address := schema(t)
+	a, b := open(t, address), open(t, address)
+	if err := b.SetTargets(t.Context(), []string{"x"}); err != nil {
+		t.Fatal(err)
+	}
+	told := func(what string, want bool) {
+		t.Helper()
+		if _, err := a.Changed(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-a.Recorded():
+			if !want {
+				t.Errorf("%s: a is told of events", what)
+			}
+		default:
+			if want {
+				t.Errorf("%s: a is not told", what)
+			}
+		}
+	}
+	told("before there is any", false)
+	late, err := b.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Rollback(context.Background())
+	if _, err := late.Exec(t.Context(), "SELECT record_event('registered', '', $1, 'ben', NULL)", id(clientID(2))); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, b, addClient(1, "anna"))
+	told("the second event", true)
+	next, err := b.NextEvents(t.Context(), "x", 10)
+	if err != nil || len(next) != 1 {
+		t.Fatalf("%d events, %v", len(next), err)
+	}
+	postpone := &storage.PostponeEvent{Seq: next[0].Seq, Due: time.Now().Add(time.Hour), Failure: "no"}
+	apply(t, b, postpone)
+	told("put off", false)
+	if err := late.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	told("the first event, committed behind the second", true)
+	if next, err = b.NextEvents(t.Context(), "x", 1); err != nil || next[0].Client != clientID(2) {
+		t.Fatalf("%+v, %v", next, err)
+	}
+	apply(t, b, &storage.EventTold{Event: next[0]})
+	told("told", false)
+	apply(t, b, &storage.RetryEvents{})
+	told("due again", true)
+}
+
 // A commit is durable also where the database was told not to wait for the disk.
 func TestDurable(t *testing.T) {
 	p := testservices.NewPostgres(t, testservices.PostgresOptions{Settings: []string{

@@ -309,3 +309,30 @@ func TestDoneOnceWhileUnderWay(t *testing.T) {
 		t.Errorf("replaced %+v, want w1", op.Replaced)
 	}
 }
+
+// A batch locks the rows of all clients that its operations change, before it changes one: else two
+// batches could wait for each other.
+func TestClientsAreLockedFirst(t *testing.T) {
+	none := codec.ClientID{}
+	for name, op := range changes() {
+		op, want := op(), none
+		switch op := op.(type) {
+		case *storage.AddClient: // there is no row yet
+		case *storage.PutFile:
+			want = op.File.ID
+		case *storage.PutPartial:
+			want = op.Partial.ID
+		case *storage.RaiseEvent:
+			want = op.Event.Client
+		case *storage.EventTold:
+			want = op.Event.Client
+		default:
+			if id := reflect.ValueOf(op).Elem().FieldByName("ID"); id.IsValid() {
+				want = id.Interface().(codec.ClientID)
+			}
+		}
+		if got, _ := subject(op); got != want {
+			t.Errorf("%s: the row of %v is locked, want that of %v", name, got, want)
+		}
+	}
+}

@@ -216,7 +216,7 @@ func configure(address string) (*pgxpool.Config, error) {
 	if u, err := url.Parse(address); !IsURL(address) || err != nil {
 		// What is wrong with it might show a part of the password.
 		return nil, fmt.Errorf("%w: want postgres://user:password@host:port/database, with what is special in the password as %%xx", ErrURL)
-	} else if mode := u.Query().Get("pool_max_conns"); mode != "" {
+	} else if u.Query().Has("pool_max_conns") {
 		return nil, fmt.Errorf("%w: pool_max_conns is not taken from the URL", ErrURL)
 	}
 	config, err := pgxpool.ParseConfig(address)

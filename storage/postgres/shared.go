@@ -12,17 +12,18 @@ type watch struct {
 	mu     sync.Mutex
 	looked bool
 	others steering
-	events int64 // the last one's seq
 }
 
 // steering is how often other registries have steered, and how many there are: where one is
 // forgotten, the sum alone might stay the same.
 type steering struct{ changes, writers int64 }
 
-// What others have steered, and the last event.
+// What others have steered, and whether an event is due at once. That the last event is another
+// one would not tell: they are not committed in order, and those that were put off may be made due.
 const selectWatch = "SELECT coalesce(sum(changes) FILTER (WHERE instance <> $1 AND changes > 0), 0)::bigint," +
 	" count(*) FILTER (WHERE instance <> $1 AND changes > 0)," +
-	" coalesce((SELECT max(seq) FROM events), 0) FROM writers"
+	" EXISTS (SELECT FROM event_targets t WHERE EXISTS (SELECT FROM events e WHERE e.target = t.name AND e.due = 0))" +
+	" FROM writers"
 
 // Changed implements storage.Shared. It reports true only where another registry has steered
 // clients or files: pinned, disabled, deleted, a quota, the targets of events. What uploads do
@@ -31,14 +32,14 @@ func (r *Registry) Changed(ctx context.Context) (changed bool, err error) {
 	r.watch.mu.Lock()
 	defer r.watch.mu.Unlock()
 	var others steering
-	var events int64
+	var due bool
 	err = r.persist(ctx, func(ctx context.Context) error {
 		rows, err := r.query(ctx, selectWatch, r.instance)
 		if err != nil {
 			return err
 		}
 		_, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (struct{}, error) {
-			return struct{}{}, row.Scan(&others.changes, &others.writers, &events)
+			return struct{}{}, row.Scan(&others.changes, &others.writers, &due)
 		})
 		if err == nil && (!r.watch.looked || others != r.watch.others) {
 			err = r.loadTargets(ctx)
@@ -49,10 +50,10 @@ func (r *Registry) Changed(ctx context.Context) (changed bool, err error) {
 		return false, r.failure("read", err)
 	}
 	changed = !r.watch.looked || others != r.watch.others
-	if events > r.watch.events {
+	if due { // an attempt at it may be under way: then whoever tells events looks in vain
 		r.tellRecorded()
 	}
-	r.watch.looked, r.watch.others, r.watch.events = true, others, events
+	r.watch.looked, r.watch.others = true, others
 	return changed, nil
 }
 

@@ -348,6 +348,8 @@ func subject(op storage.Operation) (of codec.ClientID, steers bool) {
 		return op.File.ID, false
 	case *storage.GetFile:
 		return op.ID, false
+	case *storage.GetUsage:
+		return op.ID, false
 	case *storage.PutPartial:
 		return op.Partial.ID, false
 	case *storage.ContinueFile:

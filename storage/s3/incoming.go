@@ -2,7 +2,7 @@ package s3
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"hash/crc32"
 	"math"
 	"sync"
@@ -219,7 +219,7 @@ func (in *incoming) Close(context.Context) error {
 }
 
 // errClosed is what comes of the use of an upload that was closed.
-var errClosed = fmt.Errorf("the upload is closed")
+var errClosed = errors.New("the upload is closed")
 
 // leave ends what is under way for the upload in this store, whose further use fails with err, and forgets
 // it. What the bucket has stays.
@@ -313,7 +313,7 @@ func (in *incoming) begin(ctx context.Context, multipart bool) error {
 	}
 	if !leased {
 		if in.s.lease != nil {
-			if err := in.s.lease(ctx, in.up, false); err != nil {
+			if err := in.s.lease(ctx, in.up); err != nil {
 				return err
 			}
 		}

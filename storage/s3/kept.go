@@ -208,7 +208,7 @@ func (l *lineAndRest) ReadAt(p []byte, off int64) (n int, err error) {
 	return n + m, err
 }
 
-// read opens what name has kept. The caller closes the rest.
+// readKept opens what name has kept. The caller closes the rest.
 func (s *Store) readKept(ctx context.Context, name keptName) (k kept, rest io.ReadCloser, err error) {
 	body, err := s.get(ctx, name.name, 0)
 	if err != nil {

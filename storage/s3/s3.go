@@ -45,9 +45,9 @@ type Options struct {
 	// Scratch is the directory for content on its way. It is made if there is none. Without one the store takes no
 	// content: nothing is tried out but whether the bucket can be listed, and Create, Reopen and Scratch fail.
 	Scratch string
-	// Lease, if not nil, is called before the first byte under a key goes to the bucket. again is false: a
-	// Reopen has a key of its own. What it returns ends the upload.
-	Lease func(ctx context.Context, up storage.Uploaded, again bool) error
+	// Lease, if not nil, is called before the first byte under a key goes to the bucket, once. What it returns
+	// ends the upload.
+	Lease func(ctx context.Context, up storage.Uploaded) error
 	// Release, if not nil, is called when the content of a key is gone that may have a lease.
 	Release func(ctx context.Context, key string) error
 	// Log, if not nil, is told of requests that are repeated, at Debug, and of what was left behind,
@@ -79,7 +79,7 @@ type Store struct {
 	room        *room  // nil: the store takes no content
 	patience    time.Duration
 	partSize    int64
-	lease       func(context.Context, storage.Uploaded, bool) error
+	lease       func(context.Context, storage.Uploaded) error
 	release     func(context.Context, string) error
 	observed    func(string, time.Duration, error)
 	log         *zap.Logger
@@ -292,10 +292,16 @@ func (s *Store) remove(ctx context.Context, object string) error {
 }
 
 // list returns the objects whose names begin with prefix, at most so many of them unless that is 0.
-func (s *Store) list(ctx context.Context, prefix string, most int) (found []minio.ObjectInfo, err error) {
+func (s *Store) list(ctx context.Context, prefix string, most int) ([]minio.ObjectInfo, error) {
+	return s.listAfter(ctx, prefix, "", most)
+}
+
+// listAfter is list of those whose names come behind after.
+func (s *Store) listAfter(ctx context.Context, prefix, after string, most int) (found []minio.ObjectInfo, err error) {
 	err = s.try(ctx, "ListObjectsV2", func(ctx context.Context) error {
 		found = found[:0]
-		for info := range s.core.ListObjectsIter(ctx, s.bucket, minio.ListObjectsOptions{Prefix: prefix, Recursive: true, MaxKeys: most}) {
+		options := minio.ListObjectsOptions{Prefix: prefix, Recursive: true, StartAfter: after, MaxKeys: most}
+		for info := range s.core.ListObjectsIter(ctx, s.bucket, options) {
 			if info.Err != nil {
 				return info.Err
 			}

@@ -37,7 +37,7 @@ func (s *Store) Discard(ctx context.Context, up storage.Uploaded) error {
 func (s *Store) clear(ctx context.Context, up storage.Uploaded) error {
 	object := s.object(up.Place, up.Key)
 	// First the uploads, of which there could be an object otherwise.
-	if err := s.abortAll(ctx, object, ""); err != nil {
+	if err := s.abortAll(ctx, object); err != nil {
 		return err
 	}
 	found, err := s.list(ctx, object, 0)
@@ -55,13 +55,13 @@ func (s *Store) clear(ctx context.Context, up storage.Uploaded) error {
 	return nil
 }
 
-// abortAll ends all multipart uploads of an object but one. A part that was on its way may come
+// abortAll ends all multipart uploads of an object. A part that was on its way may come
 // behind the end of its upload, and with some servers the upload is there again: so it looks once more.
-func (s *Store) abortAll(ctx context.Context, object, except string) error {
+func (s *Store) abortAll(ctx context.Context, object string) error {
 	for range 3 {
 		found := false
 		err := s.eachUpload(ctx, object, func(u minio.ObjectMultipartInfo) error {
-			if u.Key != object || u.UploadID == except {
+			if u.Key != object {
 				return nil
 			}
 			found = true
@@ -122,7 +122,7 @@ func (s *Store) EachContent(ctx context.Context, yield func(up storage.Uploaded,
 		return yield(up, modified)
 	}
 	for after := ""; ; {
-		page, err := s.listAfter(ctx, after, 1000)
+		page, err := s.listAfter(ctx, s.prefix, after, 1000)
 		if err != nil {
 			return err
 		}
@@ -137,22 +137,4 @@ func (s *Store) EachContent(ctx context.Context, yield func(up storage.Uploaded,
 		}
 	}
 	return s.eachUpload(ctx, s.prefix, func(u minio.ObjectMultipartInfo) error { return told(u.Key, u.Initiated) })
-}
-
-// listAfter returns up to most objects below the prefix whose names come behind after.
-func (s *Store) listAfter(ctx context.Context, after string, most int) (found []minio.ObjectInfo, err error) {
-	err = s.try(ctx, "ListObjectsV2", func(ctx context.Context) error {
-		found = found[:0]
-		options := minio.ListObjectsOptions{Prefix: s.prefix, Recursive: true, StartAfter: after, MaxKeys: most}
-		for info := range s.core.ListObjectsIter(ctx, s.bucket, options) {
-			if info.Err != nil {
-				return info.Err
-			}
-			if found = append(found, info); len(found) == most {
-				break
-			}
-		}
-		return nil
-	})
-	return found, err
 }
