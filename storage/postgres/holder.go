@@ -38,11 +38,15 @@ func (r *Registry) Hold(ctx context.Context, server, host, dir string) (lost <-c
 		return nil, nil, r.failure("hold", ErrReadOnly)
 	}
 	h := &hold{r: r, token: uuid.New(), lost: make(chan struct{}), stop: make(chan struct{}), stopped: make(chan struct{})}
-	err = r.persist(ctx, func(ctx context.Context) error { return h.take(ctx, server, host, dir) })
+	var asked time.Time // the row lasts from after it on
+	err = r.persist(ctx, func(ctx context.Context) error {
+		asked = time.Now()
+		return h.take(ctx, server, host, dir)
+	})
 	if err != nil {
 		return nil, nil, r.failure("hold", err)
 	}
-	go h.keep(time.Now())
+	go h.keep(asked)
 	return h.lost, h.release, nil
 }
 
