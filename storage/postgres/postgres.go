@@ -115,10 +115,12 @@ func Name(s string) string {
 // Open opens the database at url, and makes the tables in it first, or brings them up to date.
 // Several may do that at once. What the URL does not say is taken from libpq's environment
 // (PGHOST, PGPASSWORD, PGSSLMODE, …). Open waits for Options.Patience for a database that cannot
-// be reached. The error has no password in it, and wraps ErrURL, ErrEncoding, ErrForeign or
+// be reached. Of several hosts in the URL, and of several databases behind one, it uses the one that takes writes, for
+// questions as well: a replica may lack what was committed a moment ago, and a sweep would take that for content that
+// nothing on record names. The error has no password in it, and wraps ErrURL, ErrEncoding, ErrForeign or
 // ErrNewer where one applies.
 func Open(ctx context.Context, url string, o Options) (*Registry, error) {
-	r, err := connect(ctx, url, o)
+	r, err := connect(ctx, url, o, pgconn.ValidateConnectTargetSessionAttrsReadWrite)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +163,7 @@ func (r *Registry) forgetWriters(ctx context.Context) error {
 // nothing in the database. The error wraps ErrOlder or ErrNewer if this program does not know the
 // tables, and otherwise what Open's does.
 func OpenReadOnly(ctx context.Context, url string, o Options) (*Registry, error) {
-	r, err := connect(ctx, url, o)
+	r, err := connect(ctx, url, o, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -176,10 +178,15 @@ func OpenReadOnly(ctx context.Context, url string, o Options) (*Registry, error)
 // isSchema says which names of schemas are taken: such as need no quotes.
 var isSchema = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
 
-func connect(ctx context.Context, address string, o Options) (*Registry, error) {
+// connect makes a registry. Of the hosts in the URL it uses those that pass valid, or, if that is nil, those
+// that the URL asks for.
+func connect(ctx context.Context, address string, o Options, valid pgconn.ValidateConnectFunc) (*Registry, error) {
 	config, err := configure(address)
 	if err != nil {
 		return nil, err
+	}
+	if valid != nil {
+		config.ConnConfig.ValidateConnect = valid
 	}
 	if o.Connections <= 0 {
 		o.Connections = DefaultConnections
