@@ -268,7 +268,7 @@ func (in *incoming) copyFrom(ctx context.Context, object string, length int64) e
 		}
 		p := &part{number: int(number) + 1, from: from, size: size, done: make(chan struct{})}
 		close(p.done)
-		err := in.s.try(ctx, "UploadPartCopy", func(ctx context.Context) error {
+		err := in.s.tryLonger(ctx, "UploadPartCopy", size, func(ctx context.Context) error {
 			copied, err := in.s.core.CopyObjectPart(ctx, in.s.bucket, object, in.s.bucket, in.object, in.uploadID, p.number, from, size, nil)
 			p.etag = trimETag(copied.ETag)
 			return err
