@@ -8,11 +8,13 @@ package testservices
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 )
 
@@ -76,14 +78,16 @@ func program(name string, folders ...string) (string, error) {
 	return "", fmt.Errorf("%s: %w", name, ErrMissing)
 }
 
-// freePort returns a port of loopback that nobody listens on.
+// freePort returns a port of loopback that nobody listens on. It is none that the system gives to
+// connections that go out, so that a server can be started on it again.
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+	for range 1000 {
+		port := 12_000 + rand.IntN(18_000)
+		if l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port)); err == nil {
+			return port, l.Close()
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, errors.New("there is no free port")
 }
 
 // tail returns the end of a log, for an error.
