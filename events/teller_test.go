@@ -434,6 +434,35 @@ func TestTakenOver(t *testing.T) {
 	})
 }
 
+// deaf is a registry that tells of no event that is recorded.
+type deaf struct{ storage.Registry }
+
+func (deaf) Recorded() <-chan struct{} { return nil }
+
+// An event of which nobody tells the Teller is told some seconds later: of two servers, the one that records an event
+// later may have given it the smaller number, and then it looks as if it had been there before.
+func TestUnheard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		l := &listener{name: "x"}
+		if err := w.reg.SetTargets(t.Context(), []string{"x"}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		teller := events.New(events.Options{
+			Registry: deaf{w.reg}, Submit: storage.NewQueue(ctx, w.reg).Submit, Targets: []events.Target{l}, Parallel: 1, Limits: w.limits, Log: zap.NewNop(),
+		})
+		var running sync.WaitGroup
+		running.Go(func() { teller.Run(ctx) })
+		synctest.Wait()
+		w.happens(0, "a")
+		time.Sleep(5 * time.Second)
+		w.wantWaiting(0)
+		cancel()
+		running.Wait()
+	})
+}
+
 // What cannot be recorded as told is told again.
 func TestRegistryFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

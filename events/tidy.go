@@ -69,6 +69,8 @@ func (t *Teller) tidyOnce(ctx context.Context, now time.Time) error {
 		if all, err = t.o.Registry.Backlogs(ctx); err != nil {
 			return err
 		}
+	}
+	if len(all) > 0 { // a registry that servers share may not tell of each event that another one records
 		t.Wake()
 	}
 	t.mu.Lock()

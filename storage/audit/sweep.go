@@ -128,12 +128,12 @@ func (s *contentSweep) flush(ctx context.Context) error {
 	return nil
 }
 
-// leased returns the keys whose leases have not run out at that time: transfers of any server
-// may have them.
+// leased returns the keys whose leases have not run out, or have done so for less than DefaultReapAfter: transfers of any
+// server may have them. now is by this server's clock, and the leases are by the registry's, which may be another.
 func leased(ctx context.Context, reg storage.Registry, now time.Time) (map[string]struct{}, error) {
 	keys := make(map[string]struct{})
 	err := reg.EachLease(ctx, func(l storage.Lease) error {
-		if l.Ends.After(now) {
+		if l.Ends.After(now.Add(-DefaultReapAfter)) {
 			keys[l.Upload.Key] = struct{}{}
 		}
 		return nil

@@ -215,6 +215,22 @@ func TestSweepPartialsOfOthers(t *testing.T) {
 	}
 }
 
+// The clock of a server may be ahead of the registry's, by which leases run out.
+func TestSweepPartialsAheadOfTime(t *testing.T) {
+	s := newShared(t)
+	for _, path := range []string{"live", "newest"} {
+		up := s.upload(path, "123", false)
+		s.apply(&storage.PutPartial{Leased: true, Partial: storage.Partial{
+			ID: alice, FileName: path, Path: path, Incoming: up.Key, Total: 9, Length: 3, Generation: 1, Changed: s.now,
+		}})
+		s.apply(&storage.LeaseUpload{Upload: up, Server: "b", For: 5 * time.Minute})
+	}
+	left, err := audit.SweepPartials(t.Context(), s.reg, s, audit.PartialOptions{TTL: time.Minute, PerClient: 1, Now: s.now.Add(30 * time.Minute)})
+	if err != nil || left.Files != 2 {
+		t.Errorf("%d partial files are left of 2 that come in, %v", left.Files, err)
+	}
+}
+
 // Verify reads each version under its own key, also while the next one takes its place.
 func TestVerifyVersions(t *testing.T) {
 	s := newShared(t)

@@ -50,7 +50,9 @@ func (r *Registry) Apply(ctx context.Context, batch []storage.Operation) error {
 	}
 	var err error
 	if slices.ContainsFunc(batch, func(op storage.Operation) bool { return !storage.Reads(op) }) {
-		err = r.write(ctx, batch)
+		if err = r.write(ctx, batch); err == nil {
+			err = r.seeAlike(ctx, batch)
+		}
 	} else {
 		err = r.persist(ctx, func(ctx context.Context) error { return r.ask(ctx, steps(batch, false)) })
 	}
@@ -90,7 +92,7 @@ func (r *Registry) write(ctx context.Context, batch []storage.Operation) error {
 	if r.tells.Load() && slices.ContainsFunc(batch, func(op storage.Operation) bool { return op.Result().Err == nil && isTold(op) }) {
 		r.tellRecorded()
 	}
-	return r.seeAlike(ctx, batch)
+	return nil
 }
 
 // change sends a batch, and takes its results if it was committed.

@@ -482,3 +482,15 @@ func TestDurable(t *testing.T) {
 		t.Errorf("replaced %+v, want a file received at %v", put.Replaced, moment)
 	}
 }
+
+// The database looks whether the machine of a server is still there. Else a batch of which half has come would keep the
+// rows of its clients locked for hours.
+func TestDeadMachineIsNoticed(t *testing.T) {
+	r := open(t, schema(t))
+	var idle, interval, count string
+	err := r.pool.QueryRow(t.Context(), "SELECT current_setting('tcp_keepalives_idle'), current_setting('tcp_keepalives_interval'),"+
+		" current_setting('tcp_keepalives_count')").Scan(&idle, &interval, &count)
+	if err != nil || idle != "10" || interval != "5" || count != "3" {
+		t.Errorf("keepalive after %s s, then every %s s, %s times, %v", idle, interval, count, err)
+	}
+}

@@ -336,3 +336,25 @@ func TestClientsAreLockedFirst(t *testing.T) {
 		}
 	}
 }
+
+// The LastSeen of a FindAlike takes another batch. It needs no second writer: all of them may be waiting for one.
+func TestOneWriterIsEnough(t *testing.T) {
+	r := open(t, schema(t))
+	prepare(t, r)
+	for range writersAtOnce - 1 {
+		w := <-r.writers
+		defer func() { r.writers <- w }()
+	}
+	apply(t, r, &storage.PutFile{File: file(1, "A", "k")})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	find := &storage.FindAlike{Outcome: storage.Outcome{At: moment.Add(time.Hour)}, ID: clientID(1), Path: "a", Folds: strings.ToLower}
+	if err := r.Apply(ctx, []storage.Operation{find, &storage.Seen{ID: clientID(1)}}); err != nil || find.Found != "A" {
+		t.Errorf("found %q, %v", find.Found, err)
+	}
+	get := &storage.GetClient{ID: clientID(1)}
+	apply(t, r, get)
+	if !get.Client.LastSeen.Equal(find.At) {
+		t.Errorf("last seen at %v, want %v", get.Client.LastSeen, find.At)
+	}
+}

@@ -97,6 +97,26 @@ func TestCompleteIsAskedAgain(t *testing.T) {
 	}
 }
 
+// A server may need long to put the parts of a file together, and say nothing meanwhile: it is asked once.
+func TestSlowComplete(t *testing.T) {
+	b := testservices.S3(t)
+	p := newProxy(t, b, nil)
+	var asked atomic.Int64
+	p.delay = func(r *http.Request) {
+		if r.Method == http.MethodPost && r.URL.Query().Get("uploadId") != "" {
+			asked.Add(1)
+			time.Sleep(1500 * time.Millisecond) // the server is at work
+		}
+	}
+	s := openAt(t, b.URLAt(p.URL, newPrefix()), b, Options{PartSize: minPart})
+	s.stall, s.copyRate = time.Second, 1<<20
+	data := content(1, minPart+1)
+	create(t, s, "a", data).complete(data).committed()
+	if n := asked.Load(); n != 1 {
+		t.Errorf("the server was asked %d times to complete a file, want once", n)
+	}
+}
+
 // What lasts ends an upload with an error that says what it is.
 func TestLastingFaults(t *testing.T) {
 	b := testservices.S3(t)

@@ -286,12 +286,13 @@ func (in *incoming) finishParts(ctx context.Context) error {
 // completeParts has the server make an object of parts. It fails if one of them is not what this store has sent, or was told of: another
 // server may have written over it.
 func (s *Store) completeParts(ctx context.Context, object, uploadID string, parts []*part) error {
-	list := make([]minio.CompletePart, len(parts))
+	list, size := make([]minio.CompletePart, len(parts)), int64(0)
 	for i, p := range parts {
+		size += p.size
 		list[i] = minio.CompletePart{PartNumber: p.number, ETag: p.etag, ChecksumCRC32C: p.checksum}
 	}
 	asked := 0
-	err := s.try(ctx, "CompleteMultipartUpload", func(ctx context.Context) error {
+	err := s.tryLonger(ctx, "CompleteMultipartUpload", size, func(ctx context.Context) error {
 		asked++
 		_, err := s.core.CompleteMultipartUpload(ctx, s.bucket, object, uploadID, list, minio.PutObjectOptions{})
 		if code := errorCode(err); asked > 1 && (code == "NoSuchUpload" || code == "InvalidPart") && s.isOf(ctx, object, parts) {

@@ -236,8 +236,22 @@ func (w *appender) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// copyPiece is how much of an object becomes one part of another, in bytes.
+// copyPiece is how much of an object becomes one part of another, in bytes, unless that makes more than growEvery.
 const copyPiece = 256 << 20
+
+// pieces says in how many parts the first length bytes of an object are copied, and how large all but the last are. Most of
+// the parts that a file may have are left for what comes behind.
+func pieces(length int64) (count, size int64) {
+	size = copyPiece
+	for size < maxPart/2 && length/size > growEvery {
+		size = min(2*size, maxPart/2) // the last may be larger, by less than minPart
+	}
+	count = length / size
+	if length%size >= minPart || count == 0 {
+		count++
+	}
+	return count, size
+}
 
 // copyFrom has the server make parts of the first length bytes of an object.
 func (in *incoming) copyFrom(ctx context.Context, object string, length int64) error {
@@ -246,18 +260,15 @@ func (in *incoming) copyFrom(ctx context.Context, object string, length int64) e
 	if err := in.begin(ctx, true); err != nil {
 		return err
 	}
-	pieces := length / copyPiece
-	if length%copyPiece >= minPart || pieces == 0 {
-		pieces++
-	}
-	for number := range pieces {
-		from, size := number*copyPiece, int64(copyPiece)
-		if number == pieces-1 {
+	count, each := pieces(length)
+	for number := range count {
+		from, size := number*each, each
+		if number == count-1 {
 			size = length - from
 		}
 		p := &part{number: int(number) + 1, from: from, size: size, done: make(chan struct{})}
 		close(p.done)
-		err := in.s.try(ctx, "UploadPartCopy", func(ctx context.Context) error {
+		err := in.s.tryLonger(ctx, "UploadPartCopy", size, func(ctx context.Context) error {
 			copied, err := in.s.core.CopyObjectPart(ctx, in.s.bucket, object, in.s.bucket, in.object, in.uploadID, p.number, from, size, nil)
 			p.etag = trimETag(copied.ETag)
 			return err

@@ -237,3 +237,18 @@ func TestDeathInReopen(t *testing.T) {
 		}
 	}
 }
+
+// However large an object is, the parts that it is copied in are such as S3 takes, and few of those that a file may have.
+func TestPieces(t *testing.T) {
+	for length := int64(minPart); length <= maxSize; length += length/3 + 1 {
+		for _, length := range []int64{length - 1, length, length / copyPiece * copyPiece, length/copyPiece*copyPiece + minPart - 1} {
+			if length < minPart {
+				continue
+			}
+			count, size := pieces(length)
+			if last := length - (count-1)*size; count > maxParts/4 || size > maxPart || last > maxPart || last < minPart {
+				t.Errorf("%d bytes: %d parts of %d, the last of %d", length, count, size, last)
+			}
+		}
+	}
+}

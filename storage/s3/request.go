@@ -2,12 +2,15 @@ package s3
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,7 +31,13 @@ func init() { minio.DefaultRetryUnit = time.Millisecond }
 // each attempt. A request is made again after an attempt whose answer was lost, so it must
 // come out the same then. The error says what was asked for.
 func (s *Store) try(ctx context.Context, request string, attempt func(ctx context.Context) error) error {
+	return s.tryLonger(ctx, request, 0, attempt)
+}
+
+// tryLonger is try for a request that has the server copy size bytes before it answers.
+func (s *Store) tryLonger(ctx context.Context, request string, size int64, attempt func(ctx context.Context) error) error {
 	end := time.Now().Add(s.patience)
+	ctx = withStall(ctx, s.stall+time.Duration(float64(size)/s.copyRate*float64(time.Second)))
 	renewed := false
 	for wait := firstWait; ; wait = min(2*wait, maxWait) {
 		if err := ctx.Err(); err != nil {
@@ -167,7 +176,7 @@ func newTransport(secure bool, stall time.Duration) (*http.Transport, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &watchedConn{conn, stall}, nil
+		return newWatchedConn(conn, stall), nil
 	}
 	transport.MaxIdleConns, transport.MaxIdleConnsPerHost = 0, 256
 	transport.IdleConnTimeout = stall / 2
@@ -176,16 +185,37 @@ func newTransport(secure bool, stall time.Duration) (*http.Transport, error) {
 	return transport, nil
 }
 
+// withStall has the connections of a request stand still for so long.
+func withStall(ctx context.Context, stall time.Duration) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
+		conn := got.Conn
+		if tls, ok := conn.(*tls.Conn); ok {
+			conn = tls.NetConn()
+		}
+		if watched, ok := conn.(*watchedConn); ok {
+			watched.stall.Store(int64(stall))
+		}
+	}})
+}
+
 // watchedConn is a connection on which each step has so much time: a part that is sent
 // slowly is not given up, and one that stands still is.
 type watchedConn struct {
 	net.Conn
-	stall time.Duration
+	stall atomic.Int64 // a time.Duration: that of the request which has the connection
 }
+
+func newWatchedConn(conn net.Conn, stall time.Duration) *watchedConn {
+	c := &watchedConn{Conn: conn}
+	c.stall.Store(int64(stall))
+	return c
+}
+
+func (c *watchedConn) end() time.Time { return time.Now().Add(time.Duration(c.stall.Load())) }
 
 func (c *watchedConn) Write(p []byte) (int, error) {
 	// Also for the answer, which somebody may be waiting for already.
-	if err := c.SetDeadline(time.Now().Add(c.stall)); err != nil {
+	if err := c.SetDeadline(c.end()); err != nil {
 		return 0, err
 	}
 	return c.Conn.Write(p)
@@ -194,7 +224,7 @@ func (c *watchedConn) Write(p []byte) (int, error) {
 func (c *watchedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
-		_ = c.SetReadDeadline(time.Now().Add(c.stall)) // the next Read tells
+		_ = c.SetReadDeadline(c.end()) // the next Read tells
 	}
 	return n, err
 }

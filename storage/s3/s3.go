@@ -36,6 +36,9 @@ const (
 	DefaultMaxUploads = 16
 	// minStall is how long a connection may stand still at least.
 	minStall = 5 * time.Second
+	// copyRate is how many bytes a second a server copies at least. Some copy all parts of a file when it is completed,
+	// and say nothing meanwhile: of 4 GiB, versitygw on two cores for 10 s.
+	copyRate = 32 << 20
 	// DefaultPartSize is the least size of a part, in bytes, unless Options say otherwise.
 	DefaultPartSize = 16 << 20
 )
@@ -54,7 +57,7 @@ type Options struct {
 	// at Warn.
 	Log *zap.Logger
 	// Patience is how long a request that fails is repeated, and a third of it, or 5 s if that is more, how
-	// long a connection may stand still. Zero is DefaultPatience.
+	// long a connection may stand still; longer while the server puts a file together. Zero is DefaultPatience.
 	Patience time.Duration
 	// MaxUploads is how many parts of files go up at once. Zero is DefaultMaxUploads.
 	MaxUploads int
@@ -78,6 +81,8 @@ type Store struct {
 	prefix      string // "" or with a slash at its end
 	room        *room  // nil: the store takes no content
 	patience    time.Duration
+	stall       time.Duration // how long a connection may stand still
+	copyRate    float64       // in bytes a second
 	partSize    int64
 	lease       func(context.Context, storage.Uploaded) error
 	release     func(context.Context, string) error
@@ -100,7 +105,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	}
 	s := &Store{
 		url: u, bucket: u.Bucket, credentials: o.Credentials,
-		patience: cmp.Or(o.Patience, DefaultPatience), partSize: max(minPart, cmp.Or(o.PartSize, DefaultPartSize)),
+		patience: cmp.Or(o.Patience, DefaultPatience), copyRate: copyRate, partSize: max(minPart, cmp.Or(o.PartSize, DefaultPartSize)),
 		lease: o.Lease, release: o.Release, observed: o.Observed, log: o.Log,
 		sending: make(chan struct{}, cmp.Or(o.MaxUploads, DefaultMaxUploads)),
 		uploads: make(map[string]*incoming), unsent: make(map[string]struct{}),
@@ -114,7 +119,8 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	if s.credentials == nil {
 		s.credentials = usualCredentials()
 	}
-	transport, err := newTransport(u.Secure, max(s.patience/3, minStall))
+	s.stall = max(s.patience/3, minStall)
+	transport, err := newTransport(u.Secure, s.stall)
 	if err != nil {
 		return nil, err
 	}

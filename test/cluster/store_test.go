@@ -61,7 +61,7 @@ func (c *cluster) rows() (all rows) {
 type object struct {
 	name   string // of the content, "" if it is not complete
 	size   int64
-	others []string // tails, and uploads in parts
+	others []string // what was flushed, and uploads in parts
 }
 
 // objects lists the bucket by itself, without package s3, which knows the names too: it
@@ -70,19 +70,19 @@ func (c *cluster) objects() map[string]*object {
 	c.Helper()
 	ctx := context.Background()
 	all := make(map[string]*object)
-	of := func(name string) (o *object, tail bool) {
-		name, _, tail = strings.Cut(name, "~tail-")
+	of := func(name string) (o *object, flushed bool) {
+		name, _, flushed = strings.Cut(name, "~kept-")
 		_, key := name[:strings.LastIndexByte(name, '~')+1], name[strings.LastIndexByte(name, '~')+1:]
 		if all[key] == nil {
 			all[key] = new(object)
 		}
-		return all[key], tail
+		return all[key], flushed
 	}
 	s3 := services.s3.Client()
 	for info := range s3.ListObjects(ctx, services.s3.Name, minio.ListObjectsOptions{Prefix: c.prefix + "/", Recursive: true}) {
 		c.must("listing objects", info.Err)
-		o, tail := of(info.Key)
-		if tail {
+		o, flushed := of(info.Key)
+		if flushed {
 			o.others = append(o.others, info.Key)
 		} else {
 			o.name, o.size = info.Key, info.Size
