@@ -434,6 +434,38 @@ func TestTakenOver(t *testing.T) {
 	})
 }
 
+// deaf is a registry that says nothing of what is recorded.
+type deaf struct{ *memory.Registry }
+
+func (deaf) Recorded() <-chan struct{} { return nil }
+
+// What is on record is told within seconds also if the registry did not say that it came: of two
+// servers the one may record an event while the other one looks, and be seen after a later event.
+func TestUnheardOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, l := newWorld(t, 1), &listener{name: "x"}
+		if err := w.reg.SetTargets(t.Context(), []string{l.name}); err != nil {
+			t.Fatal(err)
+		}
+		teller := events.New(events.Options{
+			Registry: deaf{w.reg}, Submit: storage.NewQueue(t.Context(), w.reg).Submit, Targets: []events.Target{l}, Parallel: 2, Limits: w.limits, Log: zap.NewNop(),
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { teller.Run(ctx) })
+		synctest.Wait() // it has looked, and nothing is there
+		for i := range 3 {
+			w.happens(0, fmt.Sprint(i))
+		}
+		time.Sleep(5 * time.Second)
+		if got := l.accepted(name(0)); !slices.Equal(got, numbers(3)) {
+			t.Errorf("accepted %q", got)
+		}
+		stop()
+		running.Wait()
+	})
+}
+
 // What cannot be recorded as told is told again.
 func TestRegistryFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

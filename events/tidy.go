@@ -9,8 +9,10 @@ import (
 	"sealift/storage"
 )
 
-// tidyEvery is how often the Teller counts what waits, and drops what is too old or too much.
-// So more than Limits.Max may wait for that long.
+// tidyEvery is how often the Teller counts what waits, drops what is too old or too much, and
+// looks whether something of it can be told. So more than Limits.Max may wait for that long, and
+// so late is told at most what the registry did not say: of several servers that record at once,
+// one may commit an event after another one has seen a later one.
 const tidyEvery = 2 * time.Second
 
 // tidy counts and drops until ctx ends.
@@ -69,6 +71,8 @@ func (t *Teller) tidyOnce(ctx context.Context, now time.Time) error {
 		if all, err = t.o.Registry.Backlogs(ctx); err != nil {
 			return err
 		}
+	}
+	if dropped || len(all) > 0 {
 		t.Wake()
 	}
 	t.mu.Lock()
