@@ -29,11 +29,7 @@ type locks struct {
 
 func newLocks(config *pgx.ConnConfig) *locks {
 	config = config.Copy()
-	for name, value := range map[string]string{
-		"idle_session_timeout": "30s", "tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3",
-	} {
-		config.RuntimeParams[name] = value
-	}
+	config.RuntimeParams["idle_session_timeout"] = "30s"
 	return &locks{config: config, held: make(map[string]chan struct{})}
 }
 

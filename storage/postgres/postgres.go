@@ -249,10 +249,13 @@ func configure(address string) (*pgxpool.Config, error) {
 // settings are those of the sessions. The functions rely on READ COMMITTED: each of their
 // statements sees what others have committed. All that is asked goes by an index; but in a new
 // database the planner takes tables for so small that it reads them whole, and the functions keep
-// such a plan: until statistics came in, batches took a hundred times as long.
+// such a plan: until statistics came in, batches took a hundred times as long. And the database
+// looks whether we are there: the rows that a batch has locked of which it has the beginning, and
+// whose server's machine is gone, would be locked for two hours, as systems do it by themselves.
 var settings = map[string]string{
 	"default_transaction_isolation": "read committed", "client_encoding": "UTF8",
 	"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan", "jit": "off",
+	"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3",
 }
 
 // becomeDurable has a new session wait for the disk with each commit, where the database would
