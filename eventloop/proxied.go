@@ -262,10 +262,13 @@ func (c *conn) introductionEnds(handshake time.Duration) (at time.Time, reason s
 	return c.since.Add(handshake), noRegistration
 }
 
-// partingReason is what the log says about a connection that its client has closed: ""
-// is no line. Who connects and says nothing looks whether the server is there.
+// partingReason is what the log says about a connection that is closed, unless enter was told
+// before: "" is no line. Who connects and says nothing looks whether the server is there.
 func (c *conn) partingReason() string {
-	if c.phase > sniffing {
+	switch {
+	case c.phase >= ending: // what ended it without a reason has its own line, once a second at most
+		return ""
+	case c.phase > sniffing:
 		return byClient
 	}
 	p, _ := c.gc.Peek(-1)

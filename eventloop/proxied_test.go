@@ -323,6 +323,7 @@ func TestHeadersThatAreRefused(t *testing.T) {
 		if got := readAll(t, c); !bytes.Equal(got, errorReply) {
 			t.Errorf("%q: got % x, want a 1607", header[:min(20, len(header))], got)
 		}
+		_ = c.Close()
 	}
 	t.Run("by a proxy", func(t *testing.T) {
 		r := start(t, behindProxy)
@@ -375,8 +376,16 @@ func (r *running) toldOfHeaders(n int) {
 	if lines < 1 || lines > n/2 {
 		r.t.Errorf("%d lines for %d headers", lines, n)
 	}
+	r.noLineOfClosed()
+}
+
+// noLineOfClosed asserts, when the connections have left that were refused, that the log has
+// no line about one that is closed.
+func (r *running) noLineOfClosed() {
+	r.t.Helper()
+	r.eventually("nothing is left", func(st Stats) bool { return st.Ending+st.Lingering == 0 })
 	if closed := r.logs.FilterMessage("connection closed").Len(); closed > 0 {
-		r.t.Errorf("%d lines more", closed)
+		r.t.Errorf("%d lines about connections that are closed", closed)
 	}
 }
 
@@ -554,7 +563,7 @@ func TestRefusedBehindAProxy(t *testing.T) {
 		}
 		_ = c.Close()
 	}
-	r.eventually("nothing is left", func(st Stats) bool { return st.Ending+st.Lingering == 0 })
+	r.noLineOfClosed()
 	if n := len(r.acceptor.refusing); n != 0 {
 		t.Errorf("%d places of those who linger are taken", n)
 	}

@@ -30,6 +30,30 @@ func wait(t testing.TB, c <-chan struct{}, what string) {
 	}
 }
 
+// The database notices within half a minute that a server's machine is gone: else the rows that
+// a batch had locked of which half has come would stay locked for hours.
+func TestGoneMachineIsNoticed(t *testing.T) {
+	r := open(t, database(t))
+	if _, _, ok := lock(t, r, "a lock"); !ok {
+		t.Fatal("the lock is not free")
+	}
+	pooled, err := r.pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pooled.Release()
+	r.locks.mu.Lock()
+	defer r.locks.mu.Unlock()
+	for what, c := range map[string]*pgx.Conn{"of batches": pooled.Conn(), "of locks": r.locks.conn} {
+		var idle, interval, count int
+		err := c.QueryRow(t.Context(), "SELECT current_setting('tcp_keepalives_idle')::int, current_setting('tcp_keepalives_interval')::int, current_setting('tcp_keepalives_count')::int").
+			Scan(&idle, &interval, &count)
+		if after := idle + interval*count; err != nil || idle == 0 || after > 30 {
+			t.Errorf("the connection %s: after %d s, %v", what, after, err)
+		}
+	}
+}
+
 // A lock is one server's at a time, and ends with its connection.
 func TestTryLock(t *testing.T) {
 	address := database(t)
