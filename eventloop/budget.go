@@ -63,8 +63,12 @@ func (b *budget) get(c *conn, size int) []byte {
 			b.line = append(b.line, c)
 		}
 		b.serve()
-		b.mu.Unlock()
-		return nil
+		if c.granted < int64(rounded) {
+			b.mu.Unlock()
+			return nil
+		}
+		b.free += c.granted - int64(rounded) // its turn has come already
+		c.granted = 0
 	}
 	buf := b.cache.get(index)
 	b.serve()

@@ -192,13 +192,8 @@ func (c *conn) begin() {
 func (c *conn) serve() {
 	c.weigh(c.lp.srv.now()) // before content is lent: a connection is not weighed meanwhile
 	c.pace()                // what a worker has read
-	c.feedAll(c.lp.poll.works())
-	c.pace()
-	if c.phase == open && c.blocked && !c.paced() && c.sess.Flowing() {
-		if c.lend() {
-			return
-		}
-		c.feedAll(false)
+	if c.take() {
+		return
 	}
 	if c.phase != open || c.endOfRecords() {
 		return
@@ -214,6 +209,23 @@ func (c *conn) serve() {
 		return
 	}
 	c.setWatch()
+}
+
+// take gives the session what has arrived, or lends it to a worker: then it returns true.
+//
+// Memory that was set aside for the connection is for content that could not be lent, too:
+// it is given back only after both. Otherwise connections that wait for memory would hand
+// it on to each other, each before it has used it, for as long as no content can be lent.
+func (c *conn) take() (lent bool) {
+	c.feedAll(c.lp.poll.works())
+	c.pace()
+	if c.phase == open && c.blocked && !c.paced() && c.sess.Flowing() {
+		if lent = c.lend(); !lent {
+			c.feedAll(false)
+		}
+	}
+	c.lp.srv.budget.settle(c)
+	return lent
 }
 
 // windUp discards what has arrived, writes the last replies, and shuts the sending

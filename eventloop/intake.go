@@ -5,7 +5,6 @@ package eventloop
 func (c *conn) feedAll(lends bool) {
 	c.sess.Lends(lends)
 	c.blocked = !c.feedRest() || !c.feedArrived() || !c.readDirectly()
-	c.lp.srv.budget.settle(c)
 	c.flush()
 }
 

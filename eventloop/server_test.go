@@ -256,6 +256,39 @@ func TestManyUploadsInALittleMemory(t *testing.T) {
 	}
 }
 
+// Content that cannot be lent, for want of room for what would be kept meanwhile, is taken in
+// by the loops: connections that wait for memory use what was set aside for them.
+func TestManyUploadsThatCannotBeLent(t *testing.T) {
+	r := start(t, func(o *Options, _ *session.Config) { o.MemoryBudget, o.Loops = minMemoryBudget, 2 })
+	rests := r.budget.rests
+	r.budget.keep(rests)
+	content := random(300_000)
+	var wg sync.WaitGroup
+	for i := range 150 {
+		wg.Go(func() {
+			c, err := r.dial(fmt.Sprintf("client %d", i))
+			if err == nil {
+				defer c.Close()
+				_, err = c.Send(context.Background(), "f", bytes.NewReader(content), int64(len(content)))
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			r.stored(c.Identity().ID, "f", content)
+		})
+	}
+	wg.Wait()
+	r.stop()
+	if err := r.wait(); err != nil {
+		t.Fatal(err)
+	}
+	r.budget.keep(-rests)
+	if all := newBudget(minMemoryBudget, r.slots); r.budget.free != all.free || r.budget.rests != all.rests {
+		t.Errorf("of %d and %d bytes of the budget %d and %d came back", all.free, all.rests, r.budget.free, r.budget.rests)
+	}
+}
+
 // readAll reads until the server hangs up, with a limit for the case that it
 // never does.
 func readAll(t *testing.T, c net.Conn) []byte {
