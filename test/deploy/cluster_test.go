@@ -142,5 +142,8 @@ func checkSettings(t *testing.T, name string, env map[string]string) {
 	}
 	check := exec.Command(cmd.Path, "config", "check")
 	check.Env = cmd.Env
-	finish(t, check)
+	// It comes as far as the database, whose name means nothing here.
+	if out, err := check.CombinedOutput(); err == nil || !strings.Contains(string(out), "lookup postgres") {
+		t.Errorf("%s: config check: %v: %s", name, err, out)
+	}
 }
