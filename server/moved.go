@@ -35,8 +35,12 @@ type moved struct {
 	Files    string    `json:"files,omitempty"`    // where the files are; "": they stay
 }
 
-// readMoved reads that file. There is none if State is "".
+// readMoved reads that file. There is none if State is "", as where dir is no folder: what is
+// wrong with that, checkDir says.
 func readMoved(dir string) (m moved, err error) {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return m, nil
+	}
 	text, err := os.ReadFile(filepath.Join(dir, movedName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, nil
