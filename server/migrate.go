@@ -200,6 +200,11 @@ func (m *migration) begin(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if bucket, ok := m.toFiles.(claimable); ok {
+		if err := claim(ctx, m.to, bucket, m.dir, m.at.Files); err != nil {
+			return err
+		}
+	}
 	id := rand.Text()
 	if secrets, ok := m.to.(storage.Secrets); ok {
 		if id, err = m.agree(ctx, secrets, id); err != nil {

@@ -55,6 +55,9 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	default:
 		s.registry, err = openDatabase(ctx, o, s.store)
 	}
+	if bucket, ok := s.store.(claimable); ok && err == nil {
+		err = claim(ctx, s.registry, bucket, o.Dir, o.Storage.Files)
+	}
 	if err == nil && (o.Storage.inBucket() || o.Storage.inPostgres()) {
 		o.Log.Info("the stores are open", zap.String("registry", storeTold(o.Storage.Registry)), zap.String("files", cmp.Or(storeTold(o.Storage.Files), o.Dir)))
 	}

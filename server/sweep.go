@@ -28,10 +28,20 @@ func (s *Server) sweep(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		found, err := audit.Sweep(ctx, s.registry, store, audit.SweepOptions{ReapAfter: s.o.Testing.ReapAfter, Log: s.logFinding})
+		found, err := s.sweepOnce(ctx, store)
 		if err != nil && ctx.Err() == nil {
 			s.o.Log.Error("looking for content without a record failed", zap.Error(err))
 		}
 		s.o.Log.Debug("content without a record was looked for", zap.Any("findings", found))
 	}
+}
+
+// sweepOnce is one look, unless the bucket has become another registry's.
+func (s *Server) sweepOnce(ctx context.Context, store audit.Contents) (found audit.Swept, err error) {
+	if bucket, ok := store.(claimable); ok {
+		if err := claim(ctx, s.registry, bucket, s.o.Dir, s.o.Storage.Files); err != nil {
+			return found, err
+		}
+	}
+	return audit.Sweep(ctx, s.registry, store, audit.SweepOptions{ReapAfter: s.o.Testing.ReapAfter, Log: s.logFinding})
 }

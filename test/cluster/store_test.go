@@ -81,6 +81,9 @@ func (c *cluster) objects() map[string]*object {
 	s3 := services.s3.Client()
 	for info := range s3.ListObjects(ctx, services.s3.Name, minio.ListObjectsOptions{Prefix: c.prefix + "/", Recursive: true}) {
 		c.must("listing objects", info.Err)
+		if info.Key == c.prefix+"/.sealift-registry" { // whose the prefix is
+			continue
+		}
 		o, flushed := of(info.Key)
 		if flushed {
 			o.others = append(o.others, info.Key)
