@@ -58,6 +58,10 @@ func (s *Server) watch(ctx context.Context) {
 	if !ok {
 		return
 	}
+	var announced <-chan struct{}
+	if a, ok := s.registry.(storage.Announcer); ok {
+		announced = a.Steered()
+	}
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
 	failed, due := false, false // due: a change was seen, and not looked at
@@ -66,6 +70,7 @@ func (s *Server) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		case <-announced:
 		}
 		changed, err := shared.Changed(ctx)
 		if due = due || changed; due && err == nil {

@@ -184,6 +184,13 @@ type Shared interface {
 	Changed(ctx context.Context) (bool, error)
 }
 
+// Announcer is a Shared that tells at once that Changed may have something to say.
+type Announcer interface {
+	// Steered is sent to when another process may have changed the registry. It may miss one:
+	// Changed is called from time to time all the same. The channel holds one value.
+	Steered() <-chan struct{}
+}
+
 // Operation is one thing asked of a Registry: a pointer to one of the types
 // below, which carries the arguments in and the results out. It belongs to the
 // registry from Apply's call to its return.

@@ -406,6 +406,34 @@ func TestSteering(t *testing.T) {
 	}
 }
 
+// Who listens is told of another server's steering without a look, and again after the connection was
+// lost; of uploads, and of what happens in another schema, it is not.
+func TestSteeringIsAnnounced(t *testing.T) {
+	address := schema(t)
+	a, b, other := open(t, address), open(t, address), open(t, schema(t))
+	steered := a.Steered()
+	<-steered // it listens
+	apply(t, b, addClient(1, "anna"), &storage.PutFile{File: file(1, "a", "k1")})
+	apply(t, other, addClient(1, "anna"), &storage.DisableClient{ID: clientID(1), Disabled: true, Outcome: storage.Outcome{By: storage.Server}})
+	if len(steered) > 0 {
+		t.Error("an upload, or another schema, is announced")
+	}
+	for _, lost := range []bool{false, true} {
+		if lost {
+			_, err := b.pool.Exec(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()")
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-steered // it listens again
+		}
+		apply(t, b, &storage.DisableClient{ID: clientID(1), Disabled: !lost, Outcome: storage.Outcome{By: storage.Server}})
+		<-steered
+		if changed, err := a.Changed(t.Context()); err != nil || !changed {
+			t.Errorf("what is announced is %v, %v", changed, err)
+		}
+	}
+}
+
 // A server is told of the events that are due, however they became so: another one has made them due
 // again, or committed them behind later ones.
 func TestDueEventsAreTold(t *testing.T) {

@@ -81,17 +81,23 @@ type Registry struct {
 	tells    atomic.Bool  // events may be recorded, for whoever is in event_targets
 	recorded chan struct{}
 	watch    watch
-	locks    *locks
+
+	listening     sync.Once
+	announced     chan struct{} // see Steered
+	stopListening func()        // nil: nobody has asked
+
+	locks *locks
 
 	closing sync.Once
 	closed  chan struct{}
 }
 
 var (
-	_ storage.Registry = (*Registry)(nil)
-	_ storage.Shared   = (*Registry)(nil)
-	_ storage.Locker   = (*Registry)(nil)
-	_ storage.Secrets  = (*Registry)(nil)
+	_ storage.Registry  = (*Registry)(nil)
+	_ storage.Shared    = (*Registry)(nil)
+	_ storage.Announcer = (*Registry)(nil)
+	_ storage.Locker    = (*Registry)(nil)
+	_ storage.Secrets   = (*Registry)(nil)
 )
 
 // IsURL reports whether s names a PostgreSQL database, and no file.
@@ -209,7 +215,7 @@ func connect(ctx context.Context, address string, o Options, valid pgconn.Valida
 	}
 	r := &Registry{
 		pool: pool, name: Name(address), schema: schema, patience: o.Patience, log: o.Log,
-		instance: uuid.New(), writers: make(chan *writer, writersAtOnce), recorded: make(chan struct{}, 1),
+		instance: uuid.New(), writers: make(chan *writer, writersAtOnce), recorded: make(chan struct{}, 1), announced: make(chan struct{}, 1),
 		locks: newLocks(config.ConnConfig), closed: make(chan struct{}),
 	}
 	for range writersAtOnce {
@@ -278,6 +284,10 @@ const connectTimeout = 5 * time.Second
 func (r *Registry) Close() error {
 	r.closing.Do(func() {
 		close(r.closed)
+		r.listening.Do(func() {}) // from here on nobody begins to
+		if r.stopListening != nil {
+			r.stopListening()
+		}
 		r.locks.close()
 		r.pool.Close()
 	})

@@ -26,6 +26,9 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'batch % was done before', _seq USING ERRCODE = 'SL001';
     END IF;
+    IF _steers THEN -- whoever listens need not wait until it looks
+        PERFORM pg_notify('sealift_steering', current_schema());
+    END IF;
     DELETE FROM results WHERE writer = _writer;
     PERFORM 1 FROM clients WHERE id = ANY (_clients) ORDER BY id FOR NO KEY UPDATE;
 END $$;
