@@ -274,10 +274,11 @@ var continueRules = []Rule{
 		if err := l.sendPackets(sent); err != nil {
 			return err
 		}
-		if len(sent) < len(packets) { // its answer shows that the server has the packets before it
-			if _, err := l.holds(id, "cut-not", file, 0); err != nil {
+		if len(sent) < len(packets) { // whatever is answered, the server has the packets before it then
+			if err := l.send("1032 continue", continuing(id, "cut-not", len(file))); err != nil {
 				return err
 			}
+			_, _ = l.expect(codec.CodeContinued)
 		}
 		l.close()
 		if l, err = p.again(id); err != nil {
