@@ -199,7 +199,12 @@ func TestServersThatShareTheirStores(t *testing.T) {
 	}
 
 	began := time.Now()
-	if _, err := setDisabledIn(t.Context(), a.registry, Who{Name: "anna"}, true); err != nil {
+	command, err := Stores{Registry: stores.Registry, Files: stores.Files}.openToChange(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer command.Close()
+	if _, err := setDisabledIn(t.Context(), command, Who{Name: "anna"}, true); err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range []*Server{a, b} {
@@ -212,7 +217,7 @@ func TestServersThatShareTheirStores(t *testing.T) {
 		}
 	}
 	t.Logf("it took %v", time.Since(began))
-	if _, err := setDisabledIn(t.Context(), b.registry, Who{Name: "anna"}, false); err != nil {
+	if _, err := setDisabledIn(t.Context(), command, Who{Name: "anna"}, false); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := dial(t, a, "", &who); err != nil {
@@ -225,7 +230,7 @@ func TestServersThatShareTheirStores(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if marked, err := markDeleted(t.Context(), b.registry, []File{*get.Verified}); err != nil || len(marked) != 1 {
+	if marked, err := markDeleted(t.Context(), command, []File{*get.Verified}); err != nil || len(marked) != 1 {
 		t.Fatal(marked, err)
 	}
 	until(t, "a deleted file goes", func() bool {
