@@ -32,7 +32,7 @@ func (s *Store) Claim(ctx context.Context, owner string) (whose string, err erro
 		options.SetMatchETagExcept("*") // only where there is none
 		err = s.try(ctx, "PutObject", func(ctx context.Context) error {
 			_, err := s.core.PutObject(ctx, s.bucket, object, bytes.NewReader(content), int64(len(content)), "", "", options)
-			if code := status(err); code == http.StatusPreconditionFailed || code == http.StatusConflict {
+			if status(err) == http.StatusPreconditionFailed {
 				return nil // another one was faster, or the answer of an earlier attempt was lost
 			}
 			return err

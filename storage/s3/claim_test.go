@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -45,5 +46,18 @@ func TestClaim(t *testing.T) {
 	}
 	if got, err := open(t, b, Options{}).Claim(t.Context(), "elsewhere"); err != nil || got != "elsewhere" {
 		t.Errorf("elsewhere: %q, %v", got, err)
+	} // "At this moment another one writes it" is no answer: nobody may have it in the end.
+	conflicts := 2
+	p := newProxy(t, b, nil)
+	s = openAt(t, b.URLAt(p.URL, newPrefix()), b, Options{})
+	p.set(func(_ int, r *http.Request) fault {
+		if r.Method != http.MethodPut || conflicts == 0 {
+			return pass
+		}
+		conflicts--
+		return conflict
+	})
+	if got, err := s.Claim(t.Context(), "patient"); err != nil || got != "patient" {
+		t.Errorf("beside others: %q, %v", got, err)
 	}
 }

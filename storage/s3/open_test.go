@@ -127,6 +127,33 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
+// Servers that start at one moment try out one prefix, and all of them start.
+func TestManyOpenAtOnce(t *testing.T) {
+	b := testservices.S3(t)
+	for range 25 {
+		prefix := newPrefix()
+		errs := make(chan error)
+		const servers = 8
+		for range servers {
+			scratch := t.TempDir()
+			go func() {
+				s, err := Open(t.Context(), b.URL(prefix), Options{
+					Scratch: scratch, Credentials: credentials.NewStaticV4(b.AccessKey, b.SecretKey, ""),
+				})
+				if err == nil {
+					err = s.Close()
+				}
+				errs <- err
+			}()
+		}
+		for range servers {
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 // Without a scratch directory a store reads and removes, and takes nothing.
 func TestWithoutScratch(t *testing.T) {
 	b := testservices.S3(t)

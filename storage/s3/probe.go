@@ -6,24 +6,37 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"time"
 
+	"github.com/google/uuid"
 	"github.com/minio/minio-go/v7"
 )
+
+// probeAge is how old an object of probe is that a process left which was killed in it.
+const probeAge = time.Hour
 
 // probe tries out what the store needs, so that what the credentials lack is found at the start
 // and not by the first client. Without write it only lists.
 func (s *Store) probe(ctx context.Context, write bool) error {
-	// One name for all, so that a process that is killed here leaves one object at most.
-	object := s.prefix + ".sealift-probe"
+	// A name of its own: servers that start at one moment remove each other's objects otherwise.
+	names := s.prefix + ".sealift-probe-"
+	object := names + uuid.NewString()
 	content := []byte("Sealift tries out whether it can write here.\n")
 	uploadID := ""
+	var left []string // by processes that were killed here
 	steps := []struct {
 		request, permission string
 		do                  func(ctx context.Context) error
 	}{
 		{"ListObjectsV2", "s3:ListBucket", func(ctx context.Context) error {
-			for info := range s.core.ListObjectsIter(ctx, s.bucket, minio.ListObjectsOptions{Prefix: object, MaxKeys: 1, Recursive: true}) {
-				return info.Err
+			left = left[:0]
+			for info := range s.core.ListObjectsIter(ctx, s.bucket, minio.ListObjectsOptions{Prefix: names, Recursive: true}) {
+				if info.Err != nil {
+					return info.Err
+				}
+				if time.Since(info.LastModified) > probeAge {
+					left = append(left, info.Key)
+				}
 			}
 			return nil
 		}},
@@ -33,13 +46,16 @@ func (s *Store) probe(ctx context.Context, write bool) error {
 		}},
 		{"GetObject", "s3:GetObject", func(ctx context.Context) error {
 			_, err := s.core.StatObject(ctx, s.bucket, object, minio.StatObjectOptions{})
-			if missing[errorCode(err)] { // another server that starts has removed it
-				return nil
-			}
 			return err
 		}},
 		{"DeleteObject", "s3:DeleteObject", func(ctx context.Context) error {
-			return s.core.RemoveObject(ctx, s.bucket, object, minio.RemoveObjectOptions{})
+			for _, object := range append(left, object) {
+				err := s.core.RemoveObject(ctx, s.bucket, object, minio.RemoveObjectOptions{})
+				if err != nil && !missing[errorCode(err)] { // the answer of an earlier attempt was lost, or another server was faster
+					return err
+				}
+			}
+			return nil
 		}},
 		{"CreateMultipartUpload", "s3:PutObject", func(ctx context.Context) (err error) {
 			uploadID, err = s.core.NewMultipartUpload(ctx, s.bucket, object, s.multipartOptions(false))

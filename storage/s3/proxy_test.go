@@ -26,6 +26,7 @@ const (
 	quota     fault = "QuotaExceeded"
 	noRoom    fault = "507"
 	noUpload  fault = "NoSuchUpload"
+	conflict  fault = "ConditionalRequestConflict"
 	cutInside fault = "cut in the middle of the request" // the server gets half of it
 	lost      fault = "reply lost"                       // the server has done it
 )
@@ -91,6 +92,8 @@ func newProxy(t testing.TB, b *testservices.Bucket, judge func(n int, r *http.Re
 				status = http.StatusNotFound
 			} else if what == expiredAt {
 				status = http.StatusBadRequest
+			} else if what == conflict {
+				status = http.StatusConflict
 			}
 			w.Header().Set("Content-Type", "application/xml")
 			w.WriteHeader(status)

@@ -108,6 +108,11 @@ var (
 	// again are the codes that say "later", whatever the status.
 	again = set("RequestTimeout", "SlowDown", "SlowDownRead", "SlowDownWrite", "Throttling", "ThrottlingException",
 		"RequestLimitExceeded", "RequestThrottled", "InternalError", "ServiceUnavailable", "OperationAborted",
+		// Another server writes, or removes, the same at this moment.
+		"ConditionalRequestConflict", "ConcurrentModification",
+		// versitygw removes a folder with its last object, and says this of an object that comes into
+		// it meanwhile. No key of ours is a folder.
+		"ExistingObjectIsDirectory",
 		// The content was spoilt on its way.
 		"BadDigest", "InvalidDigest", "IncompleteBody", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch")
 	full = set("QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage",
