@@ -67,11 +67,13 @@ type acceptor struct {
 	srv    *Server
 	l      listener
 	enroll enroll
-	slots  chan int                   // free places in began
-	began  [maxEnrolling]atomic.Int64 // the tick in which an enrolment began, from 1; 0: none
-	quit   chan struct{}              // closed by fail
-	done   chan struct{}              // closed when the acceptor has ended
-	spare  *os.File                   // keeps a descriptor free, see answerWithSpare; or nil
+	quit   chan struct{} // closed by fail
+	done   chan struct{} // closed when the acceptor has ended
+	spare  *os.File      // keeps a descriptor free, see answerWithSpare; or nil
+
+	admitted chan admitted              // from run to the goroutines of handOver
+	handed   chan struct{}              // one for each of these that has ended
+	began    [maxEnrolling]atomic.Int64 // the tick in which their enrolments began, from 1; 0: none
 
 	refusing chan struct{}  // holds one for each connection that waits for its 1607 to arrive
 	refused  sync.WaitGroup // these
@@ -80,14 +82,18 @@ type acceptor struct {
 	until time.Time // when accepting ends, once the server drains
 }
 
+// admitted is a connection on its way to a loop.
+type admitted struct {
+	nc net.Conn
+	c  *conn
+}
+
 func newAcceptor(srv *Server, l listener, enroll enroll) *acceptor {
 	a := &acceptor{
 		srv: srv, l: l, enroll: enroll,
-		slots: make(chan int, maxEnrolling), quit: make(chan struct{}), done: make(chan struct{}),
+		quit: make(chan struct{}), done: make(chan struct{}),
+		admitted: make(chan admitted), handed: make(chan struct{}, maxEnrolling),
 		refusing: make(chan struct{}, maxRefused),
-	}
-	for i := range maxEnrolling {
-		a.slots <- i
 	}
 	a.spare, _ = os.Open(os.DevNull)
 	return a
@@ -142,14 +148,18 @@ func (a *acceptor) run() {
 		if a.spare != nil {
 			_ = a.spare.Close()
 		}
+		close(a.admitted)
 		for range maxEnrolling { // until all that was accepted has reached its loop
 			select {
-			case <-a.slots:
+			case <-a.handed:
 			case <-a.quit:
 				return
 			}
 		}
 	}()
+	for i := range a.began {
+		go a.handOver(&a.began[i])
+	}
 	var trouble trouble
 	for {
 		draining, over := a.ending()
@@ -248,17 +258,25 @@ func (a *acceptor) take(nc net.Conn) {
 		return
 	}
 	select {
-	case slot := <-a.slots:
-		go a.handOver(nc, c, slot)
+	case a.admitted <- admitted{nc, c}:
 	case <-a.quit:
 		_ = nc.Close()
 		a.srv.leave(c)
 	}
 }
 
-// handOver has a loop take the connection, and takes it off the count if none
+// handOver has loops take the connections that were admitted, one after the other, until no
+// more come. It keeps its goroutine, since the stack of a new one would grow for each.
+func (a *acceptor) handOver(began *atomic.Int64) {
+	defer func() { a.handed <- struct{}{} }()
+	for n := range a.admitted {
+		a.handOne(n.nc, n.c, began)
+	}
+}
+
+// handOne has a loop take the connection, and takes it off the count if none
 // did. A loop that never answers is noticed by stuck.
-func (a *acceptor) handOver(nc net.Conn, c *conn, slot int) {
+func (a *acceptor) handOne(nc net.Conn, c *conn, began *atomic.Int64) {
 	defer func() {
 		if p := recover(); p != nil {
 			a.srv.opts.Log.Error("panic", zap.String("remote", c.remote), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
@@ -267,10 +285,9 @@ func (a *acceptor) handOver(nc net.Conn, c *conn, slot int) {
 		if c.lp == nil {
 			a.srv.leave(c)
 		}
-		a.began[slot].Store(0)
-		a.slots <- slot
+		began.Store(0)
 	}()
-	a.began[slot].Store(a.srv.ticks.Load() + 1)
+	began.Store(a.srv.ticks.Load() + 1)
 	forgetZone(nc.LocalAddr())
 	forgetZone(nc.RemoteAddr())
 	_, err := a.enroll(nc, c)

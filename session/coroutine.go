@@ -97,14 +97,12 @@ func (co *coroutine) tryAsk(ask func()) {
 var idle coroutines
 
 type coroutines struct {
-	mu       sync.Mutex
-	list     []*coroutine
-	underWay int // coroutines that run a function
+	mu   sync.Mutex
+	list []*coroutine
 }
 
 // maxIdle is the most coroutines that are kept idle: some 400 KiB when the garbage
-// collector has shrunk their stacks. No more are kept than are under way, or one, so a
-// server that has less to do gives them up.
+// collector has shrunk their stacks.
 const maxIdle = 128
 
 // get takes one off the list for a function that is about to run. It returns nil
@@ -112,28 +110,21 @@ const maxIdle = 128
 func (c *coroutines) get() (co *coroutine) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.underWay++
 	if n := len(c.list); n > 0 {
 		co, c.list = c.list[n-1], c.list[:n-1]
 	}
 	return co
 }
 
-// put takes back one whose function has returned, or nil for one that a panic has
-// ended, and ends those that are too many.
+// put takes one back whose function has returned, or ends it if enough are idle.
 func (c *coroutines) put(co *coroutine) {
 	c.mu.Lock()
-	c.underWay--
-	if co != nil {
+	keep := len(c.list) < maxIdle
+	if keep {
 		c.list = append(c.list, co)
 	}
-	most := min(max(1, c.underWay), maxIdle)
-	var surplus []*coroutine
-	if n := len(c.list); n > most {
-		surplus, c.list = c.list[most:n:n], c.list[:most:most]
-	}
 	c.mu.Unlock()
-	for _, co := range surplus {
+	if !keep {
 		co.stop()
 	}
 }
@@ -141,10 +132,6 @@ func (c *coroutines) put(co *coroutine) {
 // unwind is deferred in a coroutine. It adds the stack of the coroutine to a panic:
 // whoever recovers from that sees the stack of the session's goroutine alone.
 func (co *coroutine) unwind() {
-	if co.f == nil { // it was idle, and has been ended
-		return
-	}
-	idle.put(nil)
 	if p := recover(); p != nil {
 		panic(fmt.Errorf("%v\n%s", p, debug.Stack()))
 	}

@@ -118,10 +118,3 @@ func IdleCoroutines() int {
 }
 
 const MaxIdleCoroutines = maxIdle
-
-// CoroutinesUnderWay tells how many are believed to run a request.
-func CoroutinesUnderWay() int {
-	idle.mu.Lock()
-	defer idle.mu.Unlock()
-	return idle.underWay
-}

@@ -106,7 +106,8 @@ func (r *Registry) release(ctx context.Context, slot chan *conn, c *conn, err er
 type transaction struct {
 	c *conn
 	// seen is what the batch makes of the clients' LastSeen, written once at its
-	// end: connections often come with several operations at once. Nil in a
+	// end: connections often come with several operations at once. What changes a
+	// client's row anyway writes it there, and takes the client out. Nil in a
 	// batch that only reads.
 	seen map[codec.ClientID]time.Time
 	// partials: there may be partial files on record.
@@ -152,7 +153,7 @@ func (t *transaction) apply(op storage.Operation) error {
 		refused, failed = t.setKeys(op)
 	case *storage.SetAESKey:
 		id = op.ID
-		refused, failed = t.changeFor(op.ID, op.By, storage.ErrNoClient, updateAESKey, op.ID[:], blob(op.AESKey), blob(op.If), actor(op.By))
+		refused, failed = t.changeFor(op.ID, op.By, storage.ErrNoClient, updateAESKey, op.ID[:], blob(op.AESKey), blob(op.If), actor(op.By), timestamp(op.At))
 	case *storage.Seen:
 		id = op.ID
 		refused, failed = t.mayAct(op.ID, op.By)
@@ -265,7 +266,12 @@ func (t *transaction) apply(op storage.Operation) error {
 	out := op.Result()
 	out.Err = refused
 	if refused == nil && !out.At.IsZero() {
-		t.seen[id] = out.At
+		switch op.(type) {
+		case *storage.AddClient, *storage.SetKeys, *storage.SetAESKey: // have written it
+			delete(t.seen, id)
+		default:
+			t.seen[id] = out.At
+		}
 	}
 	return nil
 }
@@ -384,7 +390,7 @@ func (t *transaction) getClient(op *storage.GetClient) (refused, failed error) {
 }
 
 func (t *transaction) setKeys(op *storage.SetKeys) (refused, failed error) {
-	n, err := t.c.exec(updateKeys, op.ID[:], op.Name, blob(op.PublicKey), blob(op.AESKey), op.Replace, actor(op.By))
+	n, err := t.c.exec(updateKeys, op.ID[:], op.Name, blob(op.PublicKey), blob(op.AESKey), op.Replace, actor(op.By), timestamp(op.At))
 	if err != nil || n == 1 {
 		return nil, err
 	}

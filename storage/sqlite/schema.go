@@ -366,9 +366,10 @@ var statements = with([statementCount]string{
 	dropName:     "DELETE FROM names WHERE Name = ?1",
 	selectAccess: "SELECT TLSKey, Disabled FROM clients WHERE ID = ?1",
 	selectClient: "SELECT " + clientColumns + " FROM clients WHERE ID = ?1",
-	updateKeys: "UPDATE clients SET PublicKey = ?3, AESKey = ?4" +
+	updateKeys: "UPDATE clients SET PublicKey = ?3, AESKey = ?4, LastSeen = coalesce(?7, LastSeen)" +
 		" WHERE ID = ?1 AND Name = ?2 AND (?5 OR PublicKey IS NULL OR PublicKey = ?3)" + mayAct(6),
-	updateAESKey:   "UPDATE clients SET AESKey = ?2 WHERE ID = ?1 AND (?3 IS NULL OR AESKey = ?3)" + mayAct(4),
+	updateAESKey: "UPDATE clients SET AESKey = ?2, LastSeen = coalesce(?5, LastSeen)" +
+		" WHERE ID = ?1 AND (?3 IS NULL OR AESKey = ?3)" + mayAct(4),
 	updateTLSKey:   "UPDATE clients SET TLSKey = ?2 WHERE ID = ?1" + mayAct(3),
 	updateLastSeen: "UPDATE clients SET LastSeen = ?2 WHERE ID = ?1",
 	updateDisabled: "UPDATE clients SET Disabled = ?2 WHERE ID = ?1",
