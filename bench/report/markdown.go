@@ -36,7 +36,7 @@ var digests = []digest{
 func PrintMarkdown(w io.Writer, run *Run) {
 	var peers []string
 	for _, f := range run.Figures {
-		if f.Peer != reference && !slices.Contains(peers, f.Peer) && f.Scenario == "bulk" {
+		if f.Peer != reference && f.Peer != earlier && !slices.Contains(peers, f.Peer) && f.Scenario == "bulk" {
 			peers = append(peers, f.Peer)
 		}
 	}

@@ -48,7 +48,6 @@ var overview = []string{"bulk", "sessions", "mixed", "active", "sizes", "idle"}
 // Ito).
 var colours = map[string]color.Color{
 	"sealift":    color.RGBA{0, 114, 178, 255},
-	"before":     color.RGBA{60, 60, 60, 255},
 	"plain":      color.RGBA{240, 228, 66, 255},
 	"goroutine":  color.RGBA{230, 159, 0, 255},
 	"python":     color.RGBA{0, 158, 115, 255},
@@ -95,7 +94,7 @@ func Plot(dir string, run *Run) error {
 
 // plot draws the rows of a scenario; nil if there are none.
 func (c *chart) plot(rows []Row) (*plot.Plot, error) {
-	rows = slices.DeleteFunc(rows, func(r Row) bool { return c.cases != nil && !c.cases(r.Case) })
+	rows = slices.DeleteFunc(rows, func(r Row) bool { return r.Peer == earlier || c.cases != nil && !c.cases(r.Case) })
 	if len(rows) == 0 {
 		return nil, nil
 	}

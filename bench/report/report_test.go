@@ -44,3 +44,18 @@ func TestTable(t *testing.T) {
 		}
 	}
 }
+
+// The short table is for those who choose a server: it has the others, and not what sealift was.
+func TestShortTable(t *testing.T) {
+	run := &Run{Scenarios: []Scenario{{Name: "bulk", Table: Throughput}}}
+	for _, peer := range []string{"sealift", "before", "python"} {
+		f := figure("1 x 1 GiB", peer, 0, 8)
+		f.Scenario = "bulk"
+		run.Figures = append(run.Figures, f)
+	}
+	var b strings.Builder
+	PrintMarkdown(&b, run)
+	if head, _, _ := strings.Cut(b.String(), "\n"); head != "| | sealift | as against python |" {
+		t.Errorf("%q in:\n%s", head, &b)
+	}
+}

@@ -12,6 +12,10 @@ import (
 // reference is the peer that the others are compared with.
 const reference = "sealift"
 
+// earlier is the reference as it was at an earlier commit. The tables have it. The short table and
+// the pictures, which are for those who compare it with others, do not.
+const earlier = "before"
+
 // column is a column of a table. Its unit stands in the second line of the head.
 type column struct {
 	head, unit string
