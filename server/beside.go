@@ -89,8 +89,11 @@ func (at Stores) openToChange(ctx context.Context) (storage.Registry, error) {
 	return reg, nil
 }
 
-// openContent opens the files for reading, beside a server or without one.
-func (at Stores) openContent(ctx context.Context) (fileStore, error) {
+// openContent opens the files of reg for reading, beside a server or without one.
+func (at Stores) openContent(ctx context.Context, reg storage.Registry) (fileStore, error) {
+	if err := at.together(ctx, reg); err != nil {
+		return nil, err
+	}
 	if !at.folder() {
 		return openBucket(ctx, at.Files)
 	}
@@ -107,9 +110,12 @@ func (at Stores) openContent(ctx context.Context) (fileStore, error) {
 	return store, nil
 }
 
-// openAlone opens the files to do what a server does beside its loops. It returns nil if
+// openAlone opens the files of reg to do what a server does beside its loops. It returns nil if
 // there is a server, which does so itself.
 func (at Stores) openAlone(ctx context.Context, reg storage.Registry) (fileStore, error) {
+	if err := at.together(ctx, reg); err != nil {
+		return nil, err
+	}
 	if at.folder() {
 		store, err := files.Open(at.Dir, files.Options{Fsync: true})
 		if errors.Is(err, files.ErrLocked) {

@@ -45,6 +45,9 @@ func DeleteFiles(ctx context.Context, at Stores, o DeleteOptions) error {
 		return o.rehearse(ctx, reg)
 	}
 	return steer(ctx, at, func(reg storage.Registry) error {
+		if err := at.together(ctx, reg); err != nil { // before anything is marked
+			return err
+		}
 		return o.delete(ctx, reg, func(look func() (int, error)) error { return depart(ctx, at, reg, look) })
 	})
 }

@@ -20,7 +20,7 @@ func ForgetMissing(ctx context.Context, at Stores, dryRun bool, each func(File))
 		return err
 	}
 	defer func() { err = errors.Join(err, reg.Close()) }()
-	store, err := at.openContent(ctx)
+	store, err := at.openContent(ctx, reg)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &Hinted{Err: err, Hint: "Is the right disk mounted? To forget all files, make that folder."}
 	}
@@ -31,11 +31,6 @@ func ForgetMissing(ctx context.Context, at Stores, dryRun bool, each func(File))
 	if contents, ok := store.(audit.Contents); ok {
 		// What is forgotten here would be swept in the right bucket.
 		if err := refuseStrangers(ctx, &Options{Storage: Storage{Files: at.Files}}, reg, contents); err != nil {
-			return err
-		}
-	}
-	if secrets, ok := reg.(storage.Secrets); ok {
-		if err := keepTogether(ctx, secrets, at.Files); err != nil {
 			return err
 		}
 	}

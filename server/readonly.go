@@ -67,7 +67,7 @@ func (r *ReadOnly) Size(ctx context.Context) (bytes int64, err error) {
 // Verify reads every verified file and calls progress with it, and with nil or
 // what is wrong; see [audit.Verify].
 func (r *ReadOnly) Verify(ctx context.Context, progress func(File, error)) error {
-	store, err := r.at.openContent(ctx)
+	store, err := r.at.openContent(ctx, r.reg)
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func Take(ctx context.Context, at Stores, o TakeOptions) error {
 		return o.dryRun(ctx, at)
 	}
 	return steer(ctx, at, func(reg storage.Registry) (err error) {
-		store, err := at.openContent(ctx)
+		store, err := at.openContent(ctx, reg)
 		if err != nil {
 			return err
 		}

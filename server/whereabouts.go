@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"sealift/storage"
+	"sealift/storage/postgres"
 	"sealift/storage/s3"
 )
 
@@ -44,9 +45,36 @@ func keepTogether(ctx context.Context, secrets storage.Secrets, bucket string) e
 	if err != nil || string(kept) == here {
 		return err
 	}
+	return elsewhere(string(kept), here)
+}
+
+func elsewhere(kept, here string) error {
 	return &Hinted{
 		Err: fmt.Errorf("--files: %w: they are in %s, and this is %s", errFilesOfOthers, kept, here),
 		Hint: "Give --files as the other servers have it. If all files were moved by other means, or there are none yet, " +
 			"have the registry forget where they were: DELETE FROM secrets WHERE name = 'files', in its schema.",
 	}
 }
+
+// together is keepTogether for commands, which decide nothing.
+func (at Stores) together(ctx context.Context, reg storage.Registry) error {
+	secrets, ok := reg.(storage.Secrets)
+	if !ok {
+		return nil
+	}
+	here, err := whereabouts(at.Files)
+	if err != nil {
+		return fmt.Errorf("--files: %w", err)
+	}
+	kept, err := secrets.Secret(ctx, filesSecret, func() ([]byte, error) { return nil, errNotKept })
+	if errors.Is(err, errNotKept) || errors.Is(err, postgres.ErrReadOnly) || string(kept) == here {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return elsewhere(string(kept), here)
+}
+
+// errNotKept is a registry that does not say where its content is.
+var errNotKept = errors.New("no server has said yet where the files are")

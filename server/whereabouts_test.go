@@ -9,7 +9,7 @@ import (
 )
 
 // Who has the registry of others, and not their files, is refused, and changes nothing: as a
-// server, and as forget-missing.
+// server, and as a command that needs the files.
 func TestRegistryWithOtherFiles(t *testing.T) {
 	stores := sharedStores(t)
 	s := serveOn(t, stores)
@@ -37,9 +37,33 @@ func TestRegistryWithOtherFiles(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "files"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	err = ForgetMissing(t.Context(), Stores{Dir: dir, Registry: stores.Registry}, false, func(f File) { t.Errorf("%s was forgotten", f.Path) })
-	if !errors.Is(err, errFilesOfOthers) {
-		t.Errorf("forget-missing: %v", err)
+	wrong := Stores{Dir: dir, Registry: stores.Registry}
+	touched := func(f File, err error) { t.Errorf("%s was touched, %v", f.Path, err) }
+	for command, run := range map[string]func() error{
+		"forget-missing": func() error {
+			return ForgetMissing(t.Context(), wrong, false, func(f File) { touched(f, nil) })
+		},
+		"file take": func() error {
+			return Take(t.Context(), wrong, TakeOptions{To: t.TempDir(), Each: func(f Taken) { touched(f.File, f.Err) }})
+		},
+		"file delete": func() error {
+			return DeleteFiles(t.Context(), wrong, DeleteOptions{Each: touched, Removed: func(int64, int64) {}})
+		},
+		"file expire": func() error {
+			return ExpireFiles(t.Context(), wrong, ExpireOptions{KeepFor: 1, Each: func(f File) { touched(f, nil) }})
+		},
+		"verify": func() error {
+			r, err := OpenReadOnly(t.Context(), wrong)
+			if err != nil {
+				return err
+			}
+			defer r.Close()
+			return r.Verify(t.Context(), touched)
+		},
+	} {
+		if err := run(); !errors.Is(err, errFilesOfOthers) {
+			t.Errorf("%s: %v", command, err)
+		}
 	}
 	if got := string(stored(t, s, c, "f")); got != "content" {
 		t.Errorf("f has %q", got)
