@@ -28,6 +28,7 @@ func (s *Server) openBucket(ctx context.Context) error {
 	if err := s.lockDir(ctx); err != nil {
 		return err
 	}
+	defer s.waitFor(o.Storage.Files)()
 	store, err := s3.Open(ctx, o.Storage.Files, s3.Options{
 		Scratch: filepath.Join(o.Dir, scratchFolder), Lease: s.leaseUpload, Release: s.endLease, Log: o.Log.Named("bucket"),
 		Observed: s.watched.requested(), Patience: cmp.Or(o.Testing.Patience, bucketPatience),

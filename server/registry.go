@@ -155,9 +155,11 @@ func anothersBucket(o *Options) error {
 // openPostgres opens the registry in a PostgreSQL.
 func (s *Server) openPostgres(ctx context.Context) error {
 	o := &s.o
+	answered := s.waitFor(o.Storage.Registry)
 	reg, err := postgres.Open(ctx, o.Storage.Registry, postgres.Options{
 		Log: func(err error) { o.Log.Debug("a batch for the registry is repeated", zap.Error(err)) },
 	})
+	answered()
 	if err != nil {
 		return explainPostgres("--registry", err)
 	}

@@ -64,6 +64,17 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	return err
 }
 
+// silence is how long a start waits for a store before it says so.
+var silence = 2 * time.Second
+
+// waitFor logs that the start waits for a store, a URL, unless stop is called soon.
+func (s *Server) waitFor(url string) (stop func()) {
+	t := time.AfterFunc(silence, func() {
+		s.o.Log.Warn("a store does not answer yet; the start waits for it", zap.String("store", storeTold(url)))
+	})
+	return func() { t.Stop() }
+}
+
 // storeWait is how long the server waits for the directory at its start: a command that
 // finds no server has it for a moment.
 const storeWait = 3 * time.Second

@@ -1,8 +1,15 @@
 package server
 
 import (
+	"context"
+	"errors"
+	"net"
 	"strings"
 	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 // What people are told of a store has no password, wherever in the URL it stands.
@@ -36,6 +43,45 @@ func TestStoresAreToldWithoutPasswords(t *testing.T) {
 	} {
 		if err := o.complete(); err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("of %+v: %v", o, err)
+		}
+	}
+}
+
+// A start that waits for a store says so, and for which, while it waits.
+func TestStartSaysWhatItWaitsFor(t *testing.T) {
+	defer func(d time.Duration) { silence = d }(silence)
+	silence = 10 * time.Millisecond
+	t.Setenv("AWS_ACCESS_KEY_ID", "key")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+	l, err := net.Listen("tcp", "127.0.0.1:0") // connections come into its backlog, and nobody answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for want, at := range map[string]Storage{
+		"postgres://anna@" + l.Addr().String() + "/x": {Registry: "postgres://anna:secret@" + l.Addr().String() + "/x?connect_timeout=30"},
+		"s3://bucket": {Files: "s3://bucket?endpoint=http://" + l.Addr().String()},
+	} {
+		ctx, said := context.WithCancel(t.Context())
+		told := zap.Hooks(func(e zapcore.Entry) error {
+			if strings.HasPrefix(e.Message, "a store does not answer yet") {
+				said()
+			}
+			return nil
+		})
+		o := options(t.TempDir())
+		o.Storage = at
+		var lines strings.Builder
+		o.Log = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zapcore.EncoderConfig{MessageKey: "msg"}), zapcore.AddSync(&lines), zap.WarnLevel), told)
+		s, err := Open(ctx, o)
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v, want it to end when the line is there", want, err)
+		}
+		if s != nil {
+			_ = s.Close()
+		}
+		if !strings.Contains(lines.String(), want) || strings.Contains(lines.String(), "secret") {
+			t.Errorf("of %s the log says %s", want, &lines)
 		}
 	}
 }
