@@ -166,6 +166,9 @@ func (o *Options) targets() (all []events.Target, hook *events.Webhook, err erro
 
 // openEvents has what happens from now on be recorded for those who are told.
 func (s *Server) openEvents(ctx context.Context, targets []events.Target) error {
+	if err := s.warnOfTargets(ctx, targets); err != nil {
+		return err
+	}
 	if err := s.registry.SetTargets(ctx, events.Names(targets)); err != nil {
 		return err
 	}
@@ -186,6 +189,24 @@ func (s *Server) openEvents(ctx context.Context, targets []events.Target) error 
 		Limits: s.o.Events.limits(), Log: s.o.Log.Named("events"),
 	})
 	return nil
+}
+
+// warnOfTargets warns of targets for which events were recorded so far, and will not be from now
+// on, where that concerns other servers: the last that starts decides for all.
+func (s *Server) warnOfTargets(ctx context.Context, targets []events.Target) error {
+	reg, ok := s.registry.(interface {
+		Targets(ctx context.Context) ([]string, error)
+	})
+	if !ok || !s.o.Storage.shared() {
+		return nil
+	}
+	so, err := reg.Targets(ctx)
+	for _, name := range so {
+		if !contains(targets, name) {
+			s.o.Log.Warn("from now on no server records events for a target that this one does not have", zap.String("target", name))
+		}
+	}
+	return err
 }
 
 func contains(targets []events.Target, name string) bool {

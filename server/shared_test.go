@@ -15,6 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"sealift/client"
 	"sealift/eventloop"
 	"sealift/internal/testservices"
@@ -454,5 +457,21 @@ func TestCheckOfAPostgres(t *testing.T) {
 	o.Storage.Registry = u.String()
 	if err := o.CheckFiles(); err == nil || strings.Contains(err.Error(), "secret") || !strings.HasPrefix(err.Error(), "--registry: ") || Hint(err) == "" {
 		t.Errorf("with a wrong password: %v", err)
+	}
+}
+
+// A server without the event targets of others warns that nobody records events for these any more.
+func TestTargetsOfOthersGo(t *testing.T) {
+	stores := sharedStores(t)
+	warned := func(command string) bool {
+		core, logs := observer.New(zap.WarnLevel)
+		serveOn(t, stores, func(o *Options) {
+			o.Log = zap.New(core)
+			o.Events.Command = command
+		})
+		return logs.FilterMessageSnippet("no server records events").FilterField(zap.String("target", "command")).Len() > 0
+	}
+	if warned("true") || warned("true") || !warned("") || warned("") {
+		t.Error("want a warning from the first server without a target, and from it alone")
 	}
 }
