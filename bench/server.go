@@ -55,9 +55,13 @@ type serverOptions struct {
 func (o serverOptions) args(kind string) []string {
 	args := []string{
 		"server", kind, "--dir", o.dir, fmt.Sprintf("--fsync=%t", o.fsync),
-		"--connections", fmt.Sprint(o.connections), "--log-level", o.logLevel, "--fault", o.fault, fmt.Sprintf("--tls=%t", o.tls),
+		"--connections", fmt.Sprint(o.connections), "--log-level", o.logLevel, "--fault", o.fault,
 	}
-	if o.registry != "" { // servers of earlier commits do not know these
+	// Servers of earlier commits do not know these.
+	if o.tls {
+		args = append(args, "--tls")
+	}
+	if o.registry != "" {
 		args = append(args, "--registry", o.registry, "--files", o.files, "--servers", fmt.Sprint(o.servers))
 	}
 	return args
