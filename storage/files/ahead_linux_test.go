@@ -4,7 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"sealift/storage"
 )
@@ -18,7 +22,7 @@ func ahead(t *testing.T, o Options, fail func(Op) error) (*Store, *[]string) {
 	o.MinFree = 1 // so that room is granted at all
 	o.Faults = &Faults{Before: func(step Step) error {
 		switch step.Op {
-		case Write, Reserve, Flush:
+		case Write, Reserve, Flush, Await:
 			steps = append(steps, fmt.Sprintf("%s %dK", step.Op, s.space.pending>>10))
 		}
 		return fail(step.Op)
@@ -124,4 +128,55 @@ func TestContentIsFlushedOnTheWay(t *testing.T) {
 			t.Errorf("fsync %v: %q, want %q", fsync, *steps, want)
 		}
 	}
+}
+
+// While small files are made durable, an upload sends what it writes to the disk in small pieces,
+// and waits for each before it sends the one after the next.
+func TestUploadsLetSmallFilesPass(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var failure error
+		s, steps := ahead(t, Options{Fsync: true}, func(op Op) error {
+			if op == Await {
+				return failure
+			}
+			return nil
+		})
+		in, err := s.Create(t.Context(), placeOf("large"), storage.Announced{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		write := func() (error, string) {
+			before := len(*steps)
+			_, err := in.Write(t.Context(), make([]byte, 1<<20))
+			return err, strings.Join((*steps)[before:], ", ")
+		}
+		wants := func(want string, times int) {
+			t.Helper()
+			for i := range times {
+				if err, got := write(); got != want || err != nil {
+					t.Errorf("write %d: %q, %v, want %q", i+1, got, err, want)
+				}
+			}
+		}
+		small := func() { commit(t, s, waiting(receive(t, s, "small"), "small", "small")) }
+
+		wants("write 1024K", 3)
+		small()
+		wants("write 1024K, flush 0K", 1)
+		wants("write 1024K, flush 0K, await 0K", 3)
+		time.Sleep(turnTime)
+		wants("write 1024K", 7)
+		wants("write 1024K, flush 0K", 1)
+		small()
+		wants("write 1024K, flush 0K, await 0K", 1)
+
+		failure = syscall.EIO
+		if err, got := write(); !errors.Is(err, storage.ErrNotDurable) {
+			t.Errorf("%q: %v, want ErrNotDurable", got, err)
+		}
+		if err := s.Flush(t.Context(), storage.Uploaded{Place: placeOf("large"), Key: in.Key()}, 0); !errors.Is(err, storage.ErrNotStored) {
+			t.Errorf("Flush of what the disk may not have: %v", err)
+		}
+		_ = in.Close(t.Context())
+	})
 }

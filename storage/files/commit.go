@@ -35,6 +35,10 @@ func (s *Store) Commit(ctx context.Context, f *storage.File) error {
 	if err := s.incomingHome.check(); err != nil {
 		return err
 	}
+	if s.fsync && f.Size <= turnEvery {
+		s.small.now()
+		defer s.small.now()
+	}
 	err := s.move(f, !s.fsync)
 	if errors.Is(err, errGone) {
 		err = s.commitAgain(ctx, f)

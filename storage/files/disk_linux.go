@@ -64,6 +64,21 @@ func startFlush(f *os.File, off int64) error {
 	return &os.PathError{Op: "sync_file_range", Path: f.Name(), Err: err}
 }
 
+// awaitFlush waits until the disk has taken what startFlush sent from from up to to. Its error is
+// one of writing, and no other descriptor may be told of it.
+func awaitFlush(f *os.File, from, to int64) error {
+	for {
+		err := unix.SyncFileRange(int(f.Fd()), from, to-from, unix.SYNC_FILE_RANGE_WAIT_BEFORE)
+		switch {
+		case err == unix.EINTR:
+		case err == nil || errors.Is(err, errors.ErrUnsupported):
+			return nil
+		default:
+			return &os.PathError{Op: "sync_file_range", Path: f.Name(), Err: err}
+		}
+	}
+}
+
 // dropCache has the next read of f come from the disk, but for what was not
 // written yet. After a write-back that failed, memory still holds what the disk
 // does not.

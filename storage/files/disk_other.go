@@ -16,6 +16,9 @@ func reserve(*os.File, int64, int64) error { return nil }
 // startFlush would begin to write to the disk; only Linux can without waiting.
 func startFlush(*os.File, int64) error { return nil }
 
+// awaitFlush would wait for that.
+func awaitFlush(*os.File, int64, int64) error { return nil }
+
 // dropCache would have the next read come from the disk.
 func dropCache(*os.File) {}
 

@@ -11,6 +11,7 @@ const (
 	Write      Op = "write"       // content into such a file
 	Reserve    Op = "reserve"     // blocks for such a file
 	Flush      Op = "flush"       // the disk begins to write; nobody waits for it
+	Await      Op = "await"       // what it began to write of such a file is waited for
 	SyncFile   Op = "sync file"   // content is made durable
 	Close      Op = "close"       // of such a file; on NFS it writes, and may fail
 	SyncFolder Op = "sync folder" // the entries of a folder are made durable

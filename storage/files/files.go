@@ -104,6 +104,7 @@ type Store struct {
 	kept     kept
 	locks    locks  // of places and folders
 	space    *space // nil in a Store for reading
+	small    recent // when a small file was made durable
 
 	rootHome, incomingHome home
 

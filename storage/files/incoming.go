@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"sync/atomic"
+	"time"
 
 	"sealift/storage"
 )
@@ -183,8 +185,16 @@ func (f *file) writeAt(open *os.File, p []byte, off, need int64) (n int, err err
 // maxAhead is how many bytes are reserved ahead of what is written, at most.
 const maxAhead = 64 << 20
 
-// flushEvery is how many bytes gather before they are sent to the disk.
-const flushEvery = 8 << 20
+const (
+	// flushEvery is how many bytes gather before they are sent to the disk.
+	flushEvery = 8 << 20
+	// turnEvery is the same while small files are made durable, and how large these are at
+	// most. Then an upload also waits until the disk has what was sent before: what is on its
+	// way to the disk is what a sync of others waits for.
+	turnEvery = 1 << 20
+	// turnTime is for how long after the last of them that goes on.
+	turnTime = 100 * time.Millisecond
+)
 
 // incoming is a storage.Incoming.
 type incoming struct {
@@ -193,7 +203,8 @@ type incoming struct {
 	hint       int64 // bytes that the client says will come; 0 if it says nothing
 	size       int64 // bytes written
 	reserved   int64 // bytes for which there are blocks
-	begun      int64 // bytes on their way to the disk
+	begun      int64 // bytes that were sent to the disk
+	there      int64 // of these, bytes that were waited for
 	unreserved bool  // the file system cannot reserve blocks
 	failed     error // of an earlier Write: what the file holds is not sure any more
 }
@@ -220,12 +231,45 @@ func (in *incoming) Write(ctx context.Context, p []byte) (int, error) {
 	}
 	n, err := in.writeAt(f, p, in.size, max(0, end-max(in.size, in.reserved)))
 	in.size += int64(n)
-	if err == nil && in.store.fsync && in.size-in.begun >= flushEvery {
-		err = in.store.step(Flush, in.path, "", func() error { return startFlush(f, in.begun) })
-		in.begun = in.size
+	if err == nil && in.store.fsync {
+		err = in.flush(f)
 	}
 	in.failed = in.done(err)
 	return n, in.failed
+}
+
+// flush sends what has gathered to the disk, and lets others have it in between.
+func (in *incoming) flush(f *os.File) error {
+	s, sent := in.store, in.begun
+	others := s.small.recently()
+	if gathered := in.size - sent; gathered < turnEvery || gathered < flushEvery && !others {
+		return nil
+	}
+	in.begun = in.size
+	err := s.step(Flush, in.path, "", func() error { return startFlush(f, sent) })
+	if err != nil || !others || in.there == sent {
+		return err
+	}
+	err = s.step(Await, in.path, "", func() error { return awaitFlush(f, in.there, sent) })
+	in.there = sent
+	if err != nil {
+		return s.spoil(in.key, err) // who syncs it later would not be told
+	}
+	return nil
+}
+
+// recent is when something happened last. Any goroutine may use it.
+type recent struct{ at atomic.Pointer[time.Time] }
+
+func (r *recent) now() {
+	t := time.Now()
+	r.at.Store(&t)
+}
+
+// recently reports whether it is less than turnTime ago.
+func (r *recent) recently() bool {
+	t := r.at.Load()
+	return t != nil && time.Since(*t) < turnTime
 }
 
 // reserve sees to it that there are blocks for what comes after the first end

@@ -35,7 +35,7 @@ func (s *Store) Reopen(ctx context.Context, up storage.Uploaded, size storage.An
 	if found.size < length {
 		return nil, fmt.Errorf("%w: the incoming file has %d bytes, fewer than %d", storage.ErrNotStored, found.size, length)
 	}
-	in := &incoming{key: up.Key, size: length, begun: length}
+	in := &incoming{key: up.Key, size: length, begun: length, there: length}
 	if kept := s.takeKept(up.Key); kept != nil {
 		in.file = *kept
 	} else {
