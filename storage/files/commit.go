@@ -36,8 +36,8 @@ func (s *Store) Commit(ctx context.Context, f *storage.File) error {
 		return err
 	}
 	if s.fsync && f.Size <= turnEvery {
-		s.small.now()
-		defer s.small.now()
+		s.small.mark()
+		defer s.small.mark()
 	}
 	err := s.move(f, !s.fsync)
 	if errors.Is(err, errGone) {

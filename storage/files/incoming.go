@@ -261,7 +261,7 @@ func (in *incoming) flush(f *os.File) error {
 // recent is when something happened last. Any goroutine may use it.
 type recent struct{ at atomic.Pointer[time.Time] }
 
-func (r *recent) now() {
+func (r *recent) mark() {
 	t := time.Now()
 	r.at.Store(&t)
 }
