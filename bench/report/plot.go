@@ -135,7 +135,8 @@ func (c *chart) plot(rows []Row) (*plot.Plot, error) {
 	case c.dots:
 		logarithmic(&p.Y)
 		p.NominalX(wrap(cases)...)
-		p.X.Min, p.X.Max = -0.5, float64(len(cases)) // room for the legend
+		p.X.Min, p.X.Max = -0.5, float64(len(cases))
+		p.Y.Max *= 4 // room for the legend
 	default:
 		p.Y.Min = 0
 		p.NominalX(wrap(cases)...)
@@ -175,7 +176,7 @@ func logarithmic(a *plot.Axis) {
 func wrap(labels []string) []string {
 	out := slices.Clone(labels)
 	for i := range out {
-		out[i] = strings.Replace(out[i], ", ", "\n", 1)
+		out[i] = strings.NewReplacer(", ", "\n", " in ", "\nin ").Replace(out[i])
 	}
 	return out
 }
