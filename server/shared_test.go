@@ -471,7 +471,12 @@ func TestTargetsOfOthersGo(t *testing.T) {
 		})
 		return logs.FilterMessageSnippet("no server records events").FilterField(zap.String("target", "command")).Len() > 0
 	}
-	if warned("true") || warned("true") || !warned("") || warned("") {
-		t.Error("want a warning from the first server without a target, and from it alone")
+	for i, server := range []struct {
+		command string
+		warns   bool
+	}{{"true", false}, {"true", false}, {"", true}, {"", false}} {
+		if got := warned(server.command); got != server.warns {
+			t.Errorf("server %d, which tells %q, warns: %v, want %v", i+1, server.command, got, server.warns)
+		}
 	}
 }

@@ -145,15 +145,15 @@ func TestUploadsLetSmallFilesPass(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		write := func() (error, string) {
+		write := func() (string, error) {
 			before := len(*steps)
 			_, err := in.Write(t.Context(), make([]byte, 1<<20))
-			return err, strings.Join((*steps)[before:], ", ")
+			return strings.Join((*steps)[before:], ", "), err
 		}
 		wants := func(want string, times int) {
 			t.Helper()
 			for i := range times {
-				if err, got := write(); got != want || err != nil {
+				if got, err := write(); got != want || err != nil {
 					t.Errorf("write %d: %q, %v, want %q", i+1, got, err, want)
 				}
 			}
@@ -171,7 +171,7 @@ func TestUploadsLetSmallFilesPass(t *testing.T) {
 		wants("write 1024K, flush 0K, await 0K", 1)
 
 		failure = syscall.EIO
-		if err, got := write(); !errors.Is(err, storage.ErrNotDurable) {
+		if got, err := write(); !errors.Is(err, storage.ErrNotDurable) {
 			t.Errorf("%q: %v, want ErrNotDurable", got, err)
 		}
 		if err := s.Flush(t.Context(), storage.Uploaded{Place: placeOf("large"), Key: in.Key()}, 0); !errors.Is(err, storage.ErrNotStored) {
