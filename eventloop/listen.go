@@ -71,8 +71,8 @@ type acceptor struct {
 	done   chan struct{} // closed when the acceptor has ended
 	spare  *os.File      // keeps a descriptor free, see answerWithSpare; or nil
 
-	admitted chan admitted              // from run to the goroutines of handOver
-	handed   chan struct{}              // one for each of these that has ended
+	admitted chan admission             // from run to the goroutines of handOver
+	ended    chan struct{}              // one for each of these that has ended
 	began    [maxEnrolling]atomic.Int64 // the tick in which their enrolments began, from 1; 0: none
 
 	refusing chan struct{}  // holds one for each connection that waits for its 1607 to arrive
@@ -82,8 +82,8 @@ type acceptor struct {
 	until time.Time // when accepting ends, once the server drains
 }
 
-// admitted is a connection on its way to a loop.
-type admitted struct {
+// admission is a connection on its way to a loop.
+type admission struct {
 	nc net.Conn
 	c  *conn
 }
@@ -92,7 +92,7 @@ func newAcceptor(srv *Server, l listener, enroll enroll) *acceptor {
 	a := &acceptor{
 		srv: srv, l: l, enroll: enroll,
 		quit: make(chan struct{}), done: make(chan struct{}),
-		admitted: make(chan admitted), handed: make(chan struct{}, maxEnrolling),
+		admitted: make(chan admission), ended: make(chan struct{}, maxEnrolling),
 		refusing: make(chan struct{}, maxRefused),
 	}
 	a.spare, _ = os.Open(os.DevNull)
@@ -151,7 +151,7 @@ func (a *acceptor) run() {
 		close(a.admitted)
 		for range maxEnrolling { // until all that was accepted has reached its loop
 			select {
-			case <-a.handed:
+			case <-a.ended:
 			case <-a.quit:
 				return
 			}
@@ -258,7 +258,7 @@ func (a *acceptor) take(nc net.Conn) {
 		return
 	}
 	select {
-	case a.admitted <- admitted{nc, c}:
+	case a.admitted <- admission{nc, c}:
 	case <-a.quit:
 		_ = nc.Close()
 		a.srv.leave(c)
@@ -268,7 +268,7 @@ func (a *acceptor) take(nc net.Conn) {
 // handOver has loops take the connections that were admitted, one after the other, until no
 // more come. It keeps its goroutine, since the stack of a new one would grow for each.
 func (a *acceptor) handOver(began *atomic.Int64) {
-	defer func() { a.handed <- struct{}{} }()
+	defer func() { a.ended <- struct{}{} }()
 	for n := range a.admitted {
 		a.handOne(n.nc, n.c, began)
 	}

@@ -91,7 +91,7 @@ func (at Stores) openToChange(ctx context.Context) (storage.Registry, error) {
 
 // openContent opens the files of reg for reading, beside a server or without one.
 func (at Stores) openContent(ctx context.Context, reg storage.Registry) (fileStore, error) {
-	if err := at.together(ctx, reg); err != nil {
+	if err := at.checkTogether(ctx, reg); err != nil {
 		return nil, err
 	}
 	if !at.folder() {
@@ -113,7 +113,7 @@ func (at Stores) openContent(ctx context.Context, reg storage.Registry) (fileSto
 // openAlone opens the files of reg to do what a server does beside its loops. It returns nil if
 // there is a server, which does so itself.
 func (at Stores) openAlone(ctx context.Context, reg storage.Registry) (fileStore, error) {
-	if err := at.together(ctx, reg); err != nil {
+	if err := at.checkTogether(ctx, reg); err != nil {
 		return nil, err
 	}
 	if at.folder() {

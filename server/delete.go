@@ -45,7 +45,7 @@ func DeleteFiles(ctx context.Context, at Stores, o DeleteOptions) error {
 		return o.rehearse(ctx, reg)
 	}
 	return steer(ctx, at, func(reg storage.Registry) error {
-		if err := at.together(ctx, reg); err != nil { // before anything is marked
+		if err := at.checkTogether(ctx, reg); err != nil { // before anything is marked
 			return err
 		}
 		return o.delete(ctx, reg, func(look func() (int, error)) error { return depart(ctx, at, reg, look) })
@@ -216,6 +216,9 @@ type Deleted struct {
 // The client is disabled first, and stays so if DeleteClient does not come to its end.
 func DeleteClient(ctx context.Context, at Stores, who Who, o DeleteClientOptions) (d Deleted, err error) {
 	err = steer(ctx, at, func(reg storage.Registry) error {
+		if err := at.checkTogether(ctx, reg); err != nil { // before anything is marked
+			return err
+		}
 		d.Client, err = findClient(ctx, reg, who)
 		if errors.Is(err, ErrNoClient) && who.ID == "" {
 			if e := applyOwn(ctx, reg, &storage.DropName{Name: who.Name}); !errors.Is(e, ErrNoClient) {

@@ -166,11 +166,17 @@ func (o *Options) targets() (all []events.Target, hook *events.Webhook, err erro
 
 // openEvents has what happens from now on be recorded for those who are told.
 func (s *Server) openEvents(ctx context.Context, targets []events.Target) error {
-	if err := s.warnOfTargets(ctx, targets); err != nil {
+	before, err := s.targetsOfOthers(ctx)
+	if err == nil {
+		err = s.registry.SetTargets(ctx, events.Names(targets))
+	}
+	if err != nil {
 		return err
 	}
-	if err := s.registry.SetTargets(ctx, events.Names(targets)); err != nil {
-		return err
+	for _, name := range before {
+		if !contains(targets, name) {
+			s.o.Log.Warn("from now on no server records events for a target that this one does not have", zap.String("target", name))
+		}
 	}
 	waiting, err := s.registry.Backlogs(ctx)
 	if err != nil {
@@ -191,22 +197,16 @@ func (s *Server) openEvents(ctx context.Context, targets []events.Target) error 
 	return nil
 }
 
-// warnOfTargets warns of targets for which events were recorded so far, and will not be from now
-// on, where that concerns other servers: the last that starts decides for all.
-func (s *Server) warnOfTargets(ctx context.Context, targets []events.Target) error {
+// targetsOfOthers returns whom events were recorded for so far, where that concerns other servers:
+// the last that starts decides for all.
+func (s *Server) targetsOfOthers(ctx context.Context) ([]string, error) {
 	reg, ok := s.registry.(interface {
 		Targets(ctx context.Context) ([]string, error)
 	})
 	if !ok || !s.o.Storage.shared() {
-		return nil
+		return nil, nil
 	}
-	so, err := reg.Targets(ctx)
-	for _, name := range so {
-		if !contains(targets, name) {
-			s.o.Log.Warn("from now on no server records events for a target that this one does not have", zap.String("target", name))
-		}
-	}
-	return err
+	return reg.Targets(ctx)
 }
 
 func contains(targets []events.Target, name string) bool {

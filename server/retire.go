@@ -183,7 +183,7 @@ func ExpireFiles(ctx context.Context, at Stores, o ExpireOptions) error {
 		return err
 	}
 	return steer(ctx, at, func(reg storage.Registry) error {
-		if err := at.together(ctx, reg); err != nil { // before anything is marked
+		if err := at.checkTogether(ctx, reg); err != nil { // before anything is marked
 			return err
 		}
 		marked := make(map[uploadVersion]bool)

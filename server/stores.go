@@ -70,7 +70,7 @@ var silence = 2 * time.Second
 // waitFor logs that the start waits for a store, a URL, unless stop is called soon.
 func (s *Server) waitFor(url string) (stop func()) {
 	t := time.AfterFunc(silence, func() {
-		s.o.Log.Warn("a store does not answer yet; the start waits for it", zap.String("store", storeTold(url)))
+		s.o.Log.Warn("the start waits for a store", zap.String("store", storeTold(url)))
 	})
 	return func() { t.Stop() }
 }

@@ -64,7 +64,7 @@ func TestStartSaysWhatItWaitsFor(t *testing.T) {
 	} {
 		ctx, said := context.WithCancel(t.Context())
 		told := zap.Hooks(func(e zapcore.Entry) error {
-			if strings.HasPrefix(e.Message, "a store does not answer yet") {
+			if e.Message == "the start waits for a store" {
 				said()
 			}
 			return nil
@@ -72,7 +72,7 @@ func TestStartSaysWhatItWaitsFor(t *testing.T) {
 		o := options(t.TempDir())
 		o.Storage = at
 		var lines strings.Builder
-		o.Log = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zapcore.EncoderConfig{MessageKey: "msg"}), zapcore.AddSync(&lines), zap.WarnLevel), told)
+		o.Log = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zapcore.EncoderConfig{MessageKey: "msg"}), zapcore.Lock(zapcore.AddSync(&lines)), zap.WarnLevel), told)
 		s, err := Open(ctx, o)
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v, want it to end when the line is there", want, err)

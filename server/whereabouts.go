@@ -45,10 +45,11 @@ func keepTogether(ctx context.Context, secrets storage.Secrets, bucket string) e
 	if err != nil || string(kept) == here {
 		return err
 	}
-	return elsewhere(string(kept), here)
+	return errElsewhere(string(kept), here)
 }
 
-func elsewhere(kept, here string) error {
+// errElsewhere is errFilesOfOthers with what can be done.
+func errElsewhere(kept, here string) error {
 	return &Hinted{
 		Err: fmt.Errorf("--files: %w: they are in %s, and this is %s", errFilesOfOthers, kept, here),
 		Hint: "Give --files as the other servers have it. If all files were moved by other means, or there are none yet, " +
@@ -56,8 +57,8 @@ func elsewhere(kept, here string) error {
 	}
 }
 
-// together is keepTogether for commands, which decide nothing.
-func (at Stores) together(ctx context.Context, reg storage.Registry) error {
+// checkTogether is keepTogether for commands, which decide nothing.
+func (at Stores) checkTogether(ctx context.Context, reg storage.Registry) error {
 	secrets, ok := reg.(storage.Secrets)
 	if !ok {
 		return nil
@@ -73,7 +74,7 @@ func (at Stores) together(ctx context.Context, reg storage.Registry) error {
 	if err != nil {
 		return err
 	}
-	return elsewhere(string(kept), here)
+	return errElsewhere(string(kept), here)
 }
 
 // errNotKept is a registry that does not say where its content is.

@@ -6,6 +6,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"sealift/internal/testservices"
+	"sealift/storage"
+	"sealift/storage/postgres"
 )
 
 // Who has the registry of others, and not their files, is refused, and changes nothing: as a
@@ -49,6 +53,10 @@ func TestRegistryWithOtherFiles(t *testing.T) {
 		"file delete": func() error {
 			return DeleteFiles(t.Context(), wrong, DeleteOptions{Each: touched, Removed: func(int64, int64) {}})
 		},
+		"client delete": func() error {
+			_, err := DeleteClient(t.Context(), wrong, Who{Name: "anna"}, DeleteClientOptions{WithFiles: true, Removed: func(int64, int64) {}})
+			return err
+		},
 		"file expire": func() error {
 			return ExpireFiles(t.Context(), wrong, ExpireOptions{KeepFor: 1, Each: func(f File) { touched(f, nil) }})
 		},
@@ -68,6 +76,7 @@ func TestRegistryWithOtherFiles(t *testing.T) {
 	if got := string(stored(t, s, c, "f")); got != "content" {
 		t.Errorf("f has %q", got)
 	}
+	put(t, c, "g", []byte("more")) // anna is not disabled
 	serveOn(t, stores)
 }
 
@@ -81,6 +90,35 @@ func TestWhereabouts(t *testing.T) {
 	} {
 		if got, err := whereabouts(bucket); got != want || err != nil {
 			t.Errorf("%q is %q, %v", bucket, got, err)
+		}
+	}
+}
+
+// A registry that does not say where its files are, since no server has run on it, goes with any.
+func TestNobodyHasSaidWhereFilesAre(t *testing.T) {
+	at := Stores{Dir: t.TempDir(), Registry: testservices.SharedPostgres(t)}
+	reg, err := postgres.Open(t.Context(), at.Registry, postgres.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reg.Close()
+	if err := at.checkTogether(t.Context(), reg); err != nil {
+		t.Error(err)
+	}
+	look, err := postgres.OpenReadOnly(t.Context(), at.Registry, postgres.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer look.Close()
+	if err := at.checkTogether(t.Context(), look); err != nil {
+		t.Errorf("for reading: %v", err)
+	}
+	if err := keepTogether(t.Context(), reg, "s3://bucket/p"); err != nil { // nothing was decided
+		t.Error(err)
+	}
+	for name, reg := range map[string]storage.Registry{"to change": reg, "for reading": look} {
+		if err := at.checkTogether(t.Context(), reg); !errors.Is(err, errFilesOfOthers) {
+			t.Errorf("%s, after a server with a bucket: %v", name, err)
 		}
 	}
 }

@@ -35,7 +35,7 @@ func (s *Store) Commit(ctx context.Context, f *storage.File) error {
 	if err := s.incomingHome.check(); err != nil {
 		return err
 	}
-	if s.fsync && f.Size <= turnEvery {
+	if s.fsync && f.Size <= smallSize {
 		s.small.mark()
 		defer s.small.mark()
 	}

@@ -64,8 +64,8 @@ func startFlush(f *os.File, off int64) error {
 	return &os.PathError{Op: "sync_file_range", Path: f.Name(), Err: err}
 }
 
-// awaitFlush waits until the disk has taken what startFlush sent from from up to to. Its error is
-// one of writing, and no other descriptor may be told of it.
+// awaitFlush waits until the bytes between two offsets, which startFlush sent, are on the disk.
+// Its error is final: the kernel need not repeat it, neither to this descriptor nor to a later one.
 func awaitFlush(f *os.File, from, to int64) error {
 	for {
 		err := unix.SyncFileRange(int(f.Fd()), from, to-from, unix.SYNC_FILE_RANGE_WAIT_BEFORE)

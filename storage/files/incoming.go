@@ -188,11 +188,13 @@ const maxAhead = 64 << 20
 const (
 	// flushEvery is how many bytes gather before they are sent to the disk.
 	flushEvery = 8 << 20
-	// turnEvery is the same while small files are made durable, and how large these are at
-	// most. Then an upload also waits until the disk has what was sent before: what is on its
-	// way to the disk is what a sync of others waits for.
+	// turnEvery is the same while small files are made durable. Then an upload also waits
+	// until the disk has what was sent before: all that is on its way to the disk, the syncs of
+	// others wait for.
 	turnEvery = 1 << 20
-	// turnTime is for how long after the last of them that goes on.
+	// smallSize is how many bytes a small file has at most.
+	smallSize = 1 << 20
+	// turnTime is for how long after the last small file that goes on.
 	turnTime = 100 * time.Millisecond
 )
 
@@ -238,7 +240,7 @@ func (in *incoming) Write(ctx context.Context, p []byte) (int, error) {
 	return n, in.failed
 }
 
-// flush sends what has gathered to the disk, and lets others have it in between.
+// flush sends what has gathered to the disk, and lets the syncs of others pass.
 func (in *incoming) flush(f *os.File) error {
 	s, sent := in.store, in.begun
 	others := s.small.recently()
@@ -253,7 +255,7 @@ func (in *incoming) flush(f *os.File) error {
 	err = s.step(Await, in.path, "", func() error { return awaitFlush(f, in.there, sent) })
 	in.there = sent
 	if err != nil {
-		return s.spoil(in.key, err) // who syncs it later would not be told
+		return s.spoil(in.key, err) // no later sync would report it
 	}
 	return nil
 }

@@ -46,7 +46,9 @@ func TestClaim(t *testing.T) {
 	}
 	if got, err := open(t, b, Options{}).Claim(t.Context(), "elsewhere"); err != nil || got != "elsewhere" {
 		t.Errorf("elsewhere: %q, %v", got, err)
-	} // "At this moment another one writes it" is no answer: nobody may have it in the end.
+	}
+
+	// "At this moment another one writes it" is no answer: nobody may have it in the end.
 	conflicts := 2
 	p := newProxy(t, b, nil)
 	s = openAt(t, b.URLAt(p.URL, newPrefix()), b, Options{})

@@ -12,7 +12,8 @@ import (
 	"github.com/minio/minio-go/v7"
 )
 
-// probeAge is how old an object of probe is that a process left which was killed in it.
+// probeAge is for how long an object of probe stays: an older one was left by a process that was
+// killed there.
 const probeAge = time.Hour
 
 // probe tries out what the store needs, so that what the credentials lack is found at the start

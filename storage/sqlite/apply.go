@@ -106,8 +106,8 @@ func (r *Registry) release(ctx context.Context, slot chan *conn, c *conn, err er
 type transaction struct {
 	c *conn
 	// seen is what the batch makes of the clients' LastSeen, written once at its
-	// end: connections often come with several operations at once. What changes a
-	// client's row anyway writes it there, and takes the client out. Nil in a
+	// end: connections often come with several operations at once. AddClient,
+	// SetKeys and SetAESKey write it themselves, and take the client out. Nil in a
 	// batch that only reads.
 	seen map[codec.ClientID]time.Time
 	// partials: there may be partial files on record.
