@@ -21,9 +21,14 @@ var rest struct {
 	*traces
 }
 
-// finishing is how many goroutines may be about to end: the last LastSeen is
-// being written, and the last file removed, when all clients have left.
+// idleCoroutine is what begins a coroutine that runs no request, and is kept for the next one: 128
+// at most. One that runs a request waits for something, and is left.
+const idleCoroutine = "an earlier request"
+
+// finishing is how many goroutines there may be beyond those: the last LastSeen is being written,
+// and the last file removed, when all clients have left. Coroutines are kept.
 var finishing = map[string]int{
+	idleCoroutine:                               127,
 	"sealift/storage.(*batches).submit":         2,
 	"sealift/eventloop.(*lane).submit":          1,
 	"sealift/internal/logqueue.(*Writer).Write": 1,
@@ -70,9 +75,12 @@ func (s *server) goroutines() map[string]int {
 	defer s.mu.Unlock()
 	n := make(map[string]int)
 	before, dump, _ := strings.Cut(s.other.String(), "SIGQUIT: quit")
-	for l := range strings.Lines(dump) {
-		by, ok := strings.CutPrefix(l, "created by ")
-		by, _, _ = strings.Cut(strings.TrimSpace(by), " in goroutine")
+	for stack := range strings.SplitSeq(dump, "\n\n") {
+		_, by, ok := strings.Cut(stack, "\ncreated by ")
+		by, _, _ = strings.Cut(by, " in goroutine")
+		if strings.HasPrefix(by, "iter.Pull") && !strings.Contains(stack, "sealift/session.(*coroutine).wait(") {
+			by = idleCoroutine
+		}
 		if ok && !hasAnyPrefix(by, "runtime.", "os/signal.", "main.") {
 			n[by]++
 		}
